@@ -1,0 +1,131 @@
+"""The entry: `python _wsgi.py` with the template's flags, or `gunicorn _wsgi:app`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+from flask import Flask
+
+from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.settings import Settings, SettingsError, load_settings
+
+_LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] %(message)s"
+# Longer than PREDICT_DEADLINE_SECONDS, so that an answer under way is given before a restart.
+_GRACEFUL_TIMEOUT_S = 60
+
+
+def main() -> None:
+    """Check settings and weights, then serve; exits with one line that says what is wrong."""
+    options = _parse_options()
+    for variable, value in _environment_of(options).items():
+        os.environ[variable] = value
+    settings = _check_start()
+    if options.check:
+        _check_model()
+    host = options.host or "0.0.0.0"
+    if options.debug or sys.platform == "win32":  # gunicorn needs Unix
+        make_app().run(host=host, port=settings.port, threaded=True, debug=options.debug, use_reloader=False)
+    else:
+        _serve(settings, host)
+
+
+def make_app() -> Flask:
+    """The application, with logging set up and the weights checked."""
+    settings = _check_start()
+    logging.basicConfig(level=settings.log_level, format=_LOG_FORMAT)
+    for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
+        logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
+    from model import YoloBackend
+    from yolo_backend.prediction import default_predictor
+    from yolo_backend.server import create_app
+
+    return create_app(YoloBackend, default_predictor())
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Serve YOLO predictions to Label Studio.")
+    parser.add_argument("-p", "--port", type=int, help="port to listen on (PORT, 9090)")
+    parser.add_argument("--host", help="address to listen on (0.0.0.0)")
+    parser.add_argument("-d", "--debug", action="store_true", help="Flask's own server, with its debugger's messages")
+    parser.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], help="how much to log")
+    parser.add_argument("--model-dir", help="folder for caches and exports (MODEL_DIR)")
+    parser.add_argument("--check", action="store_true", help="make a model instance and load the weights first")
+    parser.add_argument(
+        "--with", "--kwargs", dest="kwargs", metavar="SETTING=VALUE", nargs="+", default=[], help="other settings"
+    )
+    parser.add_argument("--basic-auth-user", help="login that callers must give")
+    parser.add_argument("--basic-auth-pass", help="password that callers must give")
+    return parser.parse_args()
+
+
+def _environment_of(options: argparse.Namespace) -> dict[str, str]:
+    given = {
+        "PORT": options.port,
+        "LOG_LEVEL": options.log_level or ("DEBUG" if options.debug else None),
+        "MODEL_DIR": options.model_dir,
+        "BASIC_AUTH_USER": options.basic_auth_user,
+        "BASIC_AUTH_PASS": options.basic_auth_pass,
+    }
+    for pair in options.kwargs:
+        name, _, value = pair.partition("=")
+        given[name.upper()] = value
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _check_start() -> Settings:
+    try:
+        settings = load_settings()
+        find_weights(settings.model_name, settings.model_root)
+    except (SettingsError, WeightsError) as error:
+        print(f"The backend can't start: {error}", file=sys.stderr)
+        # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
+        raise SystemExit(4) from None
+    return settings
+
+
+def _check_model() -> None:
+    from model import YoloBackend
+    from yolo_backend.prediction import default_predictor
+
+    YoloBackend(project_id="0", label_config="<View/>")
+    predictor = default_predictor()
+    try:
+        info = predictor.pool.wait_for_info(predictor.settings.model_name, timeout_s=None)
+    except WeightsError as error:
+        print(f"The backend can't start: {error}", file=sys.stderr)
+        raise SystemExit(4) from None
+    print(f"{info.name}: {info.task} weights of {len(info.class_names)} classes, ready")
+
+
+def _serve(settings: Settings, host: str) -> None:
+    from gunicorn.app.base import BaseApplication
+
+    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        def load_config(self) -> None:
+            options: dict[str, Any] = {
+                "bind": f"{host}:{settings.port}",
+                "workers": settings.workers,
+                "worker_class": "gthread",
+                "threads": settings.threads,
+                "timeout": 120,
+                "graceful_timeout": _GRACEFUL_TIMEOUT_S,
+                "loglevel": settings.log_level.lower(),
+                "control_socket_disable": True,
+            }
+            for name, value in options.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Flask:
+            return make_app()
+
+    Server().run()
+
+
+if __name__ == "__main__":
+    main()
+else:
+    app = make_app()

@@ -1,0 +1,45 @@
+"""The plain data that goes into a detector and comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The boxes of one image in its own pixels, best score first.
+
+    `boxes` is (n, 4) float32 xyxy, or with `rotated` (n, 5) xywhr: center, size, clockwise radians. `scores` and
+    `class_ids` are (n,).
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    rotated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What there is to know of weights without a model in memory. `image_size` is (height, width)."""
+
+    name: str
+    task: str
+    class_names: Mapping[int, str]
+    fingerprint: str
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Letterboxed:
+    """An image as the model sees it: RGB uint8 (height, width, 3), and the size it had."""
+
+    pixels: NDArray[np.uint8]
+    original_size_wh: tuple[int, int]

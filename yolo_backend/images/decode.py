@@ -1,0 +1,59 @@
+"""Bytes to pixels: upright, RGB, 8 bits, first frame."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from yolo_backend.images.errors import ImageError
+
+# MPO is the JPEG of phones that put several pictures into one file.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+def decode_image(content: bytes, max_megapixels: float) -> NDArray[np.uint8]:
+    """Decode to RGB (height, width, 3), turned upright by EXIF as the labeling page shows it.
+
+    Alpha is dropped and 16 bits become 8 by their high byte, as OpenCV, and so Ultralytics, reads them. Raises
+    ImageError for what isn't an image in one of our formats, is broken, or has too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            _check_pixels(image, max_megapixels)
+            image.load()
+            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image") from None
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on bad data
+        raise ImageError("broken", f"the image is broken: {_first_line(error)}") from None
+
+
+def _check_pixels(image: Image.Image, max_megapixels: float) -> None:
+    if image.width * image.height > max_megapixels * 1e6:
+        raise ImageError(
+            "too_many_pixels",
+            f"the image has {image.width}x{image.height} pixels, more than {max_megapixels:g} megapixels "
+            "(MAX_IMAGE_MEGAPIXELS)",
+        )
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I"}:
+        values = np.asarray(image).astype(np.int64)
+        return _grey_to_rgb(np.clip(values >> 8, 0, 255).astype(np.uint8))
+    if image.mode == "F":
+        return _grey_to_rgb(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,136 @@
+"""What a task's value means: where the bytes of its image are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
+
+from yolo_backend.images.errors import ImageError
+
+_CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Inline:
+    """The bytes stand in the task itself."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine's disk."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An address to fetch; whether the token goes along is decided per request by its origin."""
+
+    url: str
+
+
+Source = Inline | LocalFile | Remote
+
+
+def resolve_source(value: Any, task_id: int | None, studio_url: str | None, local_files_root: Path | None) -> Source:
+    """Say where the image of a task's value is, by the table of Label Studio's image addresses.
+
+    `studio_url` is Label Studio's address, perhaps with a path prefix. Raises ImageError.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ImageError("wrong_type", f"the task's value should be an image address, not {_type_name(value)}")
+    value = value.strip()
+    scheme = value.split(":", 1)[0].lower() if ":" in value.split("/", 1)[0] else ""
+    if scheme == "data":
+        return Inline(_decode_data_uri(value))
+    if scheme in {"http", "https"}:
+        return Remote(value)
+    if scheme in _CLOUD_SCHEMES:
+        if task_id is None:
+            raise ImageError("unsupported", f"a {scheme}:// image needs the task's id to be presigned by Label Studio")
+        file_uri = base64.urlsafe_b64encode(value.encode()).decode()
+        return Remote(_studio_address(studio_url, value) + f"/tasks/{task_id}/presign/?fileuri={file_uri}")
+    if scheme:
+        raise ImageError("unsupported", f"{scheme}: addresses are not served")
+    if not value.startswith("/"):
+        raise ImageError("unsupported", "the task's value is neither an address nor a path of Label Studio")
+    if local_files_root is not None and (path := _local_path(value, local_files_root)):
+        return LocalFile(path)
+    return Remote(_join_studio_path(_studio_address(studio_url, value), value))
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port, with the port that the scheme implies; what a browser calls the origin."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(scheme)
+
+
+def redact(value: Any) -> str:
+    """An address fit for a log: no query, which may hold a signature, no login, no inline content."""
+    if not isinstance(value, str):
+        return _type_name(value)
+    if value[:5].lower() == "data:":
+        return f"data: address of {len(value)} characters"
+    try:
+        parts = urlsplit(value)
+        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""
+    except ValueError:
+        return "a malformed address"
+    # Local Files keep the file's name in the query, and nothing secret.
+    query = f"?{parts.query}" if parts.path.endswith("/data/local-files/") else "?..." if parts.query else ""
+    shown = (f"{parts.scheme}://{host}" if parts.scheme else "") + parts.path + query
+    printable = "".join(letter if letter.isprintable() else "?" for letter in shown)
+    return printable if len(printable) <= 200 else printable[:197] + "..."
+
+
+def _studio_address(studio_url: str | None, value: str) -> str:
+    if studio_url is None:
+        raise ImageError("no_label_studio", "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key")
+    return studio_url.rstrip("/")
+
+
+def _join_studio_path(studio_url: str, path: str) -> str:
+    # Behind a path prefix, Label Studio writes it into an upload's address; Local Files come without.
+    prefix = urlsplit(studio_url).path
+    base = studio_url.removesuffix(prefix) if prefix and path.startswith(prefix + "/") else studio_url
+    # A file name may hold what a URL must not; what is quoted already stays as it is.
+    return base + quote(path, safe="/%?&=:@!$'()*+,;~#[]") if "#" not in path else base + quote(path, safe="/%?&=")
+
+
+def _local_path(value: str, root: Path) -> Path | None:
+    """The file of a `/data/local-files/?d=` address below `root`, or None where it isn't there."""
+    parts = urlsplit(value)
+    if not parts.path.endswith("/data/local-files/"):
+        return None
+    relative = parse_qs(parts.query).get("d", [""])[0]
+    try:
+        path = (root.resolve() / relative.lstrip("/")).resolve()
+        return path if path.is_relative_to(root.resolve()) and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _decode_data_uri(uri: str) -> bytes:
+    header, comma, payload = uri.partition(",")
+    if not comma:
+        raise ImageError("not_an_image", "the data: address has no comma, so no content")
+    raw = unquote_to_bytes(payload)
+    if not header.lower().endswith(";base64"):
+        return raw
+    try:
+        return base64.b64decode(b"".join(raw.split()) + b"=" * (-len(raw) % 4), altchars=None, validate=False)
+    except binascii.Error as error:
+        raise ImageError("not_an_image", f"the data: address is not base64: {error}") from None
+
+
+def _type_name(value: Any) -> str:
+    names = {"NoneType": "nothing", "str": "an empty text", "dict": "an object", "list": "a list"}
+    return names.get(type(value).__name__, f"a {type(value).__name__}")

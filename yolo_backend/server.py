@@ -1,0 +1,265 @@
+"""Label Studio's ML protocol over HTTP: routes, login, limits, errors, metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from flask import Flask, Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from werkzeug.exceptions import HTTPException
+
+from yolo_backend import metrics
+from yolo_backend.detection.batching import WeightsLoadingError
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.fitting import FitRunner, Fitting
+from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
+from yolo_backend.prediction import Predictor, ProjectPlan
+from yolo_backend.settings import Settings
+from yolo_backend.studio import StudioError
+
+log = logging.getLogger(__name__)
+
+_MAX_REASON = 240
+# Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
+_THREADS_FOR_OTHERS = 2
+_THREADS_FOR_A_PERSON = 1
+
+
+class BadRequestError(ValueError):
+    """A body that isn't what the protocol says."""
+
+
+class Backend(Fitting, Protocol):
+    """What the server asks of a model class: `model.YoloBackend` or a subclass of it."""
+
+    def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> Any: ...
+
+
+# What a person reads in Settings > Model is the reason phrase alone, so every status brings its message there.
+_STATUS_OF_ERROR: dict[type[Exception], int] = {
+    BadRequestError: 400,
+    LabelingConfigError: 422,
+    WeightsError: 422,
+    StudioError: 424,
+    WeightsLoadingError: 503,
+}
+
+
+def create_app(backend_class: Callable[..., Backend], predictor: Predictor) -> Flask:
+    """The WSGI application; starts to read the weights in the background."""
+    settings = predictor.settings
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_megabytes * 1e6)
+    routes = _Routes(backend_class, predictor)
+    app.before_request(lambda: _check_login(settings))
+    app.after_request(_count)
+    app.register_error_handler(Exception, _answer_error)
+    app.get("/health")(routes.health)
+    app.get("/")(routes.index)
+    app.post("/setup")(routes.setup)
+    app.post("/predict")(routes.predict)
+    app.post("/webhook")(routes.webhook)
+    app.get("/versions")(routes.versions)
+    app.get("/metrics")(routes.metrics)
+    start_reading_weights(predictor)
+    return app
+
+
+class _Routes:
+    """One method for each call that Label Studio, or its operator, makes."""
+
+    def __init__(self, backend_class: Callable[..., Backend], predictor: Predictor) -> None:
+        self._backend_class = backend_class
+        self._predictor = predictor
+        self._places = _Places(predictor.settings.threads)
+        self._fits = FitRunner(backend_class)
+        self._versions: dict[str, str] = {}
+
+    def health(self) -> Response:
+        failure = _weights_failure(self._predictor)
+        return _error(503, failure) if failure else jsonify(status="UP", model_class=self._backend_class.__name__)
+
+    def index(self) -> Response:
+        failure = _weights_failure(self._predictor)
+        return jsonify(
+            status="DOWN" if failure else "UP",
+            model_class=self._backend_class.__name__,
+            model=self._predictor.settings.model_name,
+            reason=failure,
+        )
+
+    def setup(self) -> Response:
+        body = _json_body()
+        label_config = _text(body, "schema")
+        project = str(body.get("project") or "")
+        studios = self._predictor.studios
+        studios.introduce(project, str(body.get("hostname") or ""), str(body.get("access_token") or ""))
+        plan = self._predictor.plan(label_config)
+        studios.check(project)
+        _log_names_without_partner(project, plan)
+        self._versions[project] = plan.model_version
+        return jsonify(model_version=plan.model_version)
+
+    def predict(self) -> Response:
+        body = _json_body()
+        tasks = _tasks(body)
+        label_config = _text(body, "label_config")
+        context = _context(body)
+        parse_labeling_config(label_config)  # before the model class meets what may not be XML
+        with self._places.take(len(tasks)) as admitted:
+            if admitted:
+                backend = self._backend_class(project_id=str(body.get("project") or ""), label_config=label_config)
+                results = backend.predict(tasks, context=context)
+            else:
+                log.warning("%d tasks are not predicted: too many requests wait already (THREADS)", len(tasks))
+                metrics.TASKS.labels("not ready").inc(len(tasks))
+                results = [{"result": []} if context else [] for _ in tasks]
+        return jsonify(results=results)
+
+    def webhook(self) -> Response:
+        body = _json_body()
+        self._fits.start(_text(body, "action"), body)
+        return jsonify(status="accepted")
+
+    def versions(self) -> Response:
+        return jsonify(versions=list(dict.fromkeys(reversed(self._versions.values()))))
+
+    def metrics(self) -> Response:
+        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def start_reading_weights(predictor: Predictor) -> None:
+    """Read the default weights in the background, so that `/setup` soon knows their classes."""
+
+    def read() -> None:
+        with contextlib.suppress(WeightsError):  # logged where it was met, and /health tells it
+            predictor.pool.wait_for_info(predictor.settings.model_name, timeout_s=None)
+
+    threading.Thread(target=read, name="read weights", daemon=True).start()
+
+
+class _Places:
+    """How many requests may wait for predictions at once."""
+
+    def __init__(self, threads: int) -> None:
+        self._all = threading.BoundedSemaphore(threads - _THREADS_FOR_OTHERS)
+        self._bulk = threading.BoundedSemaphore(threads - _THREADS_FOR_OTHERS - _THREADS_FOR_A_PERSON)
+
+    @contextmanager
+    def take(self, task_count: int) -> Iterator[bool]:
+        """Take a place for a request, or tell that there is none; a one-task request may take the last one."""
+        semaphores = [self._all] if task_count == 1 else [self._bulk, self._all]
+        taken = []
+        try:
+            for semaphore in semaphores:
+                if not semaphore.acquire(blocking=False):
+                    break
+                taken.append(semaphore)
+            yield len(taken) == len(semaphores)
+        finally:
+            for semaphore in taken:
+                semaphore.release()
+
+
+def _check_login(settings: Settings) -> Response | None:
+    if not settings.basic_auth_user or not settings.basic_auth_pass:
+        return None
+    given = request.authorization
+    if given is None and "Authorization" not in request.headers and request.path == "/health":
+        return None
+    user, password = (given.username or "", given.password or "") if given and given.type == "basic" else ("", "")
+    user_is_right = hmac.compare_digest(user.encode(), settings.basic_auth_user.encode())
+    password_is_right = hmac.compare_digest(password.encode(), settings.basic_auth_pass.get_secret_value().encode())
+    if user_is_right and password_is_right:
+        return None
+    response = _error(401, "The login is missing or wrong: give BASIC_AUTH_USER and BASIC_AUTH_PASS")
+    response.headers["WWW-Authenticate"] = 'Basic realm="YOLO backend"'
+    return response
+
+
+def _json_body() -> dict[str, Any]:
+    body = request.get_json(force=True, silent=True)
+    if body is None:
+        raise BadRequestError("The body is not JSON")
+    if not isinstance(body, dict):
+        raise BadRequestError("The body should be a JSON object")
+    return body
+
+
+def _text(body: dict[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequestError(f'The body has no "{key}"')
+    return value
+
+
+def _tasks(body: dict[str, Any]) -> list[dict[str, Any]]:
+    tasks = body.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise BadRequestError('"tasks" should be a list of at least one task')
+    if not all(isinstance(task, dict) for task in tasks):
+        raise BadRequestError('Each of the "tasks" should be an object')
+    return tasks
+
+
+def _context(body: dict[str, Any]) -> dict[str, Any] | None:
+    params = body.get("params")
+    context = params.get("context") if isinstance(params, dict) else None
+    if context is not None and not isinstance(context, dict):
+        raise BadRequestError('"params.context" should be an object')
+    return context
+
+
+def _weights_failure(predictor: Predictor) -> str | None:
+    try:
+        predictor.pool.info(predictor.settings.model_name)
+    except WeightsLoadingError:
+        return None
+    except WeightsError as error:
+        return str(error)
+    return None
+
+
+def _log_names_without_partner(project: str, plan: ProjectPlan) -> None:
+    for served in plan.controls:
+        if served.label_map.labels_without_class:
+            log.info(
+                "Project %s, %s: no class of %s for the labels %s; classes without a label: %s",
+                project,
+                served.control.from_name,
+                served.weights_name,
+                ", ".join(served.label_map.labels_without_class),
+                ", ".join(served.label_map.classes_without_label) or "none",
+            )
+
+
+def _count(response: Response) -> Response:
+    route = request.url_rule.rule if request.url_rule else "unknown"
+    metrics.REQUESTS.labels(route, str(response.status_code)).inc()
+    return response
+
+
+def _answer_error(error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _error(error.code or 500, error.description or error.name)
+    for kind, status in _STATUS_OF_ERROR.items():
+        if isinstance(error, kind):
+            log.warning("%s: %s", request.path, error)
+            return _error(status, str(error))
+    log.error("%s failed", request.path, exc_info=error)
+    return _error(500, "Internal error: the backend's log says more")
+
+
+def _error(status: int, message: str) -> Response:
+    response = jsonify(error=message)
+    ascii_line = re.sub(r"[^\x20-\x7e]+", " ", message).strip()
+    shown = ascii_line if len(ascii_line) <= _MAX_REASON else ascii_line[: _MAX_REASON - 3] + "..."
+    response.status = f"{status} {shown}"
+    return response

@@ -1,0 +1,124 @@
+"""Every setting: typed, read from the environment or `.env`, checked once at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting that can't be used; the message names the variable and says what it should be."""
+
+
+def _names(*variables: str) -> AliasChoices:
+    return AliasChoices(*variables)
+
+
+class Settings(BaseSettings):
+    """The backend's settings. An empty variable counts as unset, as Docker's env files write them."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True,
+        populate_by_name=True,
+    )  # fmt: skip
+
+    label_studio_url: str | None = Field(None, validation_alias=_names("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"))
+    label_studio_api_key: SecretStr | None = Field(
+        None, validation_alias=_names("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_TOKEN", "LABEL_STUDIO_ACCESS_TOKEN")
+    )
+
+    model_name: str = Field("yolo26n.pt", validation_alias=_names("MODEL_NAME", "YOLO_MODEL"))
+    model_root: Path = Field(Path("models"), validation_alias="MODEL_ROOT")
+    model_dir: Path = Field(Path("data"), validation_alias="MODEL_DIR")
+    model_score_threshold: float = Field(0.25, ge=0, le=1, validation_alias="MODEL_SCORE_THRESHOLD")
+    model_iou_threshold: float = Field(0.7, ge=0, le=1, validation_alias="MODEL_IOU_THRESHOLD")
+    model_image_size: int | None = Field(None, ge=32, le=8192, validation_alias="MODEL_IMAGE_SIZE")
+    model_max_detections: int = Field(300, ge=1, le=10_000, validation_alias="MODEL_MAX_DETECTIONS")
+    max_models: int = Field(3, ge=1, validation_alias="MAX_MODELS")
+    device: str = Field("auto", validation_alias="DEVICE")
+    batch_size: int = Field(8, ge=1, le=1024, validation_alias="BATCH_SIZE")
+
+    basic_auth_user: str | None = Field(None, validation_alias="BASIC_AUTH_USER")
+    basic_auth_pass: SecretStr | None = Field(None, validation_alias="BASIC_AUTH_PASS")
+
+    predict_deadline_s: float = Field(50, ge=0, validation_alias="PREDICT_DEADLINE_SECONDS")
+    local_files_document_root: Path | None = Field(None, validation_alias="LOCAL_FILES_DOCUMENT_ROOT")
+    allowed_image_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), validation_alias="ALLOWED_IMAGE_HOSTS"
+    )
+    image_timeout_s: float = Field(30, gt=0, validation_alias="IMAGE_TIMEOUT_SECONDS")
+    max_image_megabytes: float = Field(100, gt=0, validation_alias="MAX_IMAGE_MEGABYTES")
+    max_image_megapixels: float = Field(150, gt=0, validation_alias="MAX_IMAGE_MEGAPIXELS")
+    max_request_megabytes: float = Field(256, gt=0, validation_alias="MAX_REQUEST_MEGABYTES")
+
+    port: int = Field(9090, ge=1, le=65535, validation_alias="PORT")
+    workers: int = Field(1, ge=1, validation_alias="WORKERS")
+    threads: int = Field(8, ge=4, validation_alias="THREADS")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _check_label_studio_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("should look like http://label-studio:8080")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("should be an address only, without a login, a query or a fragment")
+        return url.rstrip("/")
+
+    @field_validator("allowed_image_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: Any) -> Any:
+        if isinstance(hosts, str):
+            return frozenset(host.strip().lower() for host in hosts.split(",") if host.strip())
+        return hosts
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _uppercase(cls, level: Any) -> Any:
+        return level.upper() if isinstance(level, str) else level
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Settings:
+        if self.label_studio_api_key and not self.label_studio_url:
+            raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?")
+        if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
+            raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together: set both or neither")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and `.env`; `overrides` go by field name.
+
+    Raises SettingsError, in one line, without the value of a secret.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    for variable in _variables(name):
+        name = variable
+        break
+    value = "" if "KEY" in name or "PASS" in name else f", not {str(problem['input'])!r}"
+    return f"{name}: {message}{value}"
+
+
+def _variables(field_or_variable: str) -> list[str]:
+    field = Settings.model_fields.get(field_or_variable)
+    alias = field.validation_alias if field else None
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [str(alias)] if alias else []

@@ -1,0 +1,226 @@
+"""Label Studio's own API: its address, its token, whether it answers and accepts the token."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+import requests
+
+from yolo_backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 10.0
+_CHECK_TIMEOUT_S = 1.0
+_CHECK_IS_FRESH_S = 60.0
+_RENEW_BEFORE_EXPIRY_S = 30.0
+_MAX_CONNECTIONS = 1000
+
+
+class StudioError(Exception):
+    """Label Studio isn't there or refuses our token; the message says what to do."""
+
+
+class Studio:
+    """One Label Studio and one token; safe to share between threads.
+
+    A Personal Access Token is exchanged for access tokens of five minutes, a legacy token goes as it is. The SDK's
+    client does the exchange too, but only for its own requests, and it drops a path prefix while it does.
+    """
+
+    def __init__(self, url: str, token: str | None, *, set_by: str = "LABEL_STUDIO_API_KEY") -> None:
+        self.url = url.rstrip("/")
+        self._set_by = set_by
+        self._token = token
+        self._is_personal = token is not None and _is_jwt(token)
+        self._access_token: str | None = None
+        self._access_expires_at = 0.0
+        self._lock = threading.Lock()
+        self._checked_at = float("-inf")
+        self._check_failure: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Studio({self.url!r})"
+
+    @property
+    def token(self) -> str | None:
+        """The token as it was configured."""
+        return self._token
+
+    def authorization(self, *, renew: bool = False) -> str | None:
+        """What to send as `Authorization`, None without a token.
+
+        Raises StudioError where a Personal Access Token can't be exchanged.
+        """
+        if self._token is None or not self._is_personal:
+            return f"Token {self._token}" if self._token and not renew else None
+        with self._lock:
+            if renew or self._access_token is None or time.time() > self._access_expires_at - _RENEW_BEFORE_EXPIRY_S:
+                self._exchange(_TIMEOUT_S)
+            return f"Bearer {self._access_token}"
+
+    def check(self) -> None:
+        """Ask Label Studio whether it accepts our token; a result younger than a minute is reused.
+
+        No answer within a second is no failure: a Label Studio with one worker is busy with the request that made us
+        ask. Raises StudioError.
+        """
+        with self._lock:
+            if time.monotonic() - self._checked_at > _CHECK_IS_FRESH_S:
+                self._check_failure = None
+                try:
+                    self._ask_who_we_are()
+                except StudioError as error:
+                    self._check_failure = str(error)
+                except requests.Timeout:
+                    log.info("Label Studio at %s didn't answer our question in time; going on without", self.url)
+                    return
+                self._checked_at = time.monotonic()
+            if self._check_failure:
+                raise StudioError(self._check_failure)
+
+    def _ask_who_we_are(self) -> None:
+        if self._token is None:
+            self._request("GET", "/health", _CHECK_TIMEOUT_S)
+            return
+        if self._is_personal and self._access_token is None:
+            self._exchange(_CHECK_TIMEOUT_S)
+        authorization = f"Bearer {self._access_token}" if self._is_personal else f"Token {self._token}"
+        response = self._request("GET", "/api/current-user/whoami", _CHECK_TIMEOUT_S, authorization=authorization)
+        if response.status_code == 401 and self._is_personal:
+            self._exchange(_CHECK_TIMEOUT_S)
+            authorization = f"Bearer {self._access_token}"
+            response = self._request("GET", "/api/current-user/whoami", _CHECK_TIMEOUT_S, authorization=authorization)
+        if response.status_code in {401, 403}:
+            raise StudioError(self._refusal(response))
+        if not response.ok:
+            raise StudioError(f"{self.url} answers {response.status_code}: is this Label Studio's address?")
+
+    def _exchange(self, timeout_s: float) -> None:
+        response = self._request("POST", "/api/token/refresh/", timeout_s, body={"refresh": self._token})
+        access = _json_object(response).get("access") if response.ok else None
+        if not isinstance(access, str):
+            raise StudioError(self._refusal(response))
+        self._access_token = access
+        self._access_expires_at = float(_claims(access).get("exp") or time.time() + 240)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        *,
+        authorization: str | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> requests.Response:
+        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            if authorization:
+                request.headers["Authorization"] = authorization
+            return request
+
+        try:
+            return requests.request(
+                method, self.url + path, json=body, auth=authorize, timeout=timeout_s, allow_redirects=False
+            )
+        except requests.Timeout:
+            raise
+        except requests.RequestException as error:
+            raise StudioError(
+                f"Label Studio doesn't answer at {self.url} ({_reason(error)}): check LABEL_STUDIO_URL"
+            ) from None
+
+    def _refusal(self, response: requests.Response) -> str:
+        detail = str(_json_object(response).get("detail", "")).lower()
+        if "legacy" in detail:
+            return "Label Studio refuses the token: legacy tokens are disabled, use a Personal Access Token" + (
+                "" if self._set_by == "LABEL_STUDIO_API_KEY" else " as LABEL_STUDIO_API_KEY"
+            )
+        if response.status_code in {401, 403, 400}:
+            return f"Label Studio refuses the token ({response.status_code}): check {self._set_by}"
+        return f"{self.url} answers {response.status_code} to the token: is this Label Studio's address?"
+
+
+@dataclass(frozen=True)
+class _Introduction:
+    hostname: str
+    token: str
+
+
+class Studios:
+    """Which Label Studio a project's images come from.
+
+    A configured key goes to the configured address only. The token that comes with `/setup` may go to the configured
+    address; the hostname that comes with it is used only where no address is configured. These introductions are
+    kept in memory: Label Studio repeats them before every Retrieve Predictions.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        key = settings.label_studio_api_key
+        self._url = settings.label_studio_url
+        self._configured = Studio(self._url, key.get_secret_value()) if self._url and key else None
+        self._anonymous = Studio(self._url, None) if self._url else None
+        self._introduced: OrderedDict[str, tuple[_Introduction, Studio]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def introduce(self, project: str, hostname: str, token: str) -> None:
+        """Remember what `/setup` says of a project's Label Studio."""
+        if self._configured or not token or not (self._url or hostname):
+            return
+        introduction = _Introduction(hostname, token)
+        with self._lock:
+            known = self._introduced.get(project)
+            if known is None or known[0] != introduction:
+                studio = Studio(self._url or hostname, token, set_by="LABEL_STUDIO_API_KEY, which is not set")
+                self._introduced[project] = (introduction, studio)
+            self._introduced.move_to_end(project)
+            while len(self._introduced) > _MAX_CONNECTIONS:
+                self._introduced.popitem(last=False)
+
+    def of_project(self, project: str | None) -> Studio | None:
+        """The Label Studio of a project, None where nothing is configured and nobody introduced one."""
+        if self._configured:
+            return self._configured
+        with self._lock:
+            known = self._introduced.get(project) if project else None
+        return known[1] if known else self._anonymous
+
+    def check(self, project: str | None) -> None:
+        """Check the project's Label Studio where an address is configured. Raises StudioError."""
+        if self._url and (studio := self.of_project(project)):
+            studio.check()
+
+
+def _is_jwt(token: str) -> bool:
+    return bool(_claims(token))
+
+
+def _claims(token: str) -> dict[str, Any]:
+    try:
+        return dict(jwt.decode(token, options={"verify_signature": False}))
+    except jwt.InvalidTokenError:
+        return {}
+
+
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _reason(error: requests.RequestException) -> str:
+    text = str(error)
+    known: dict[str, Callable[[str], bool]] = {
+        "connection refused": lambda text: "refused" in text,
+        "unknown host name": lambda text: "NameResolution" in text or "getaddrinfo" in text,
+        "bad certificate": lambda text: "CERTIFICATE" in text or "SSL" in text,
+    }
+    return next((reason for reason, matches in known.items() if matches(text)), type(error).__name__)
