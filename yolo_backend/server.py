@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from yolo_backend import metrics
 from yolo_backend.detection.batching import WeightsLoadingError
+from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fitting import FitRunner, Fitting
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
@@ -83,15 +84,16 @@ class _Routes:
         self._versions: dict[str, str] = {}
 
     def health(self) -> Response:
-        failure = _weights_failure(self._predictor)
+        _, failure = _default_weights(self._predictor)
         return _error(503, failure) if failure else jsonify(status="UP", model_class=self._backend_class.__name__)
 
     def index(self) -> Response:
-        failure = _weights_failure(self._predictor)
+        weights, failure = _default_weights(self._predictor)
         return jsonify(
-            status="DOWN" if failure else "UP",
+            status="DOWN" if failure else "UP" if weights else "LOADING",
             model_class=self._backend_class.__name__,
             model=self._predictor.settings.model_name,
+            classes=list(weights.class_names.values()) if weights else [],
             reason=failure,
         )
 
@@ -217,14 +219,14 @@ def _context(body: dict[str, Any]) -> dict[str, Any] | None:
     return context
 
 
-def _weights_failure(predictor: Predictor) -> str | None:
+def _default_weights(predictor: Predictor) -> tuple[WeightsInfo | None, str | None]:
+    """What is known of the default weights, and why they can't be had; neither while they are read."""
     try:
-        predictor.pool.info(predictor.settings.model_name)
+        return predictor.pool.info(predictor.settings.model_name), None
     except WeightsLoadingError:
-        return None
+        return None, None
     except WeightsError as error:
-        return str(error)
-    return None
+        return None, str(error)
 
 
 def _log_names_without_partner(project: str, plan: ProjectPlan) -> None:

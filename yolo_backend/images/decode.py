@@ -10,8 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolo_backend.images.errors import ImageError
 
-# MPO is the JPEG of phones that put several pictures into one file.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# The JPEGs of phones that hold several pictures (MPO) are opened as JPEG.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 def decode_image(content: bytes, max_megapixels: float) -> NDArray[np.uint8]:

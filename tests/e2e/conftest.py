@@ -1,0 +1,119 @@
+"""A real Label Studio, real backends and a real image server, each started once for all end-to-end tests."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.studio_client import StudioClient, wait_until_ready
+from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, label_studio_server, pick_port
+
+
+@dataclass(frozen=True)
+class ServedFolder:
+    """A folder that a plain web server serves."""
+
+    path: Path
+    url: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starting Label Studio takes up to a minute of the first test's time."""
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def local_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that Label Studio serves as Local Files."""
+    return tmp_path_factory.mktemp("local-files")
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory, local_files: Path) -> Iterator[LabelStudioServer]:
+    """Label Studio as the strictest installation has it: one bad region rejects a whole answer."""
+    environment = {
+        "fflag_feat_utc_210_prediction_validation_15082025": "true",
+        "LOCAL_FILES_SERVING_ENABLED": "true",
+        "LOCAL_FILES_DOCUMENT_ROOT": str(local_files),
+    }
+    folder = tmp_path_factory.mktemp("stack") / "label-studio"
+    with label_studio_server(folder, pick_port(0), legacy_tokens=True, environment=environment) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def personal_access_token(label_studio: LabelStudioServer) -> str:
+    return label_studio.new_personal_access_token()
+
+
+@pytest.fixture(scope="session")
+def client(label_studio: LabelStudioServer, personal_access_token: str) -> StudioClient:
+    return StudioClient(label_studio.url, personal_access_token)
+
+
+@pytest.fixture(scope="session")
+def model_environment(data_dir: Path) -> dict[str, str]:
+    """The settings that all backends of the tests share."""
+    return {
+        "MODEL_NAME": "bccd-yolo11n.pt",
+        "MODEL_ROOT": str(data_dir / "weights"),
+        # The tests' own image server is on a loopback address.
+        "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
+    }
+
+
+@pytest.fixture(scope="session")
+def backend(
+    label_studio: LabelStudioServer,
+    personal_access_token: str,
+    model_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[BackendServer]:
+    """The backend with a Personal Access Token."""
+    environment = model_environment | {
+        "LABEL_STUDIO_URL": label_studio.url,
+        "LABEL_STUDIO_API_KEY": personal_access_token,
+    }
+    with backend_server(pick_port(0), environment, tmp_path_factory.mktemp("backend") / "backend.log") as server:
+        wait_until_ready(server.url)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def legacy_backend(
+    label_studio: LabelStudioServer, model_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BackendServer]:
+    """The backend with a legacy token."""
+    environment = model_environment | {
+        "LABEL_STUDIO_URL": label_studio.url,
+        "LABEL_STUDIO_API_KEY": label_studio.legacy_token,
+    }
+    with backend_server(pick_port(0), environment, tmp_path_factory.mktemp("legacy") / "backend.log") as server:
+        wait_until_ready(server.url)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFolder]:
+    """A plain web server on a folder."""
+    folder = tmp_path_factory.mktemp("images")
+    handler: Any = functools.partial(_QuietHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield ServedFolder(folder, f"http://127.0.0.1:{server.server_address[1]}")
+    server.shutdown()
+    server.server_close()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
+        pass

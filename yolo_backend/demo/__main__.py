@@ -1,0 +1,242 @@
+"""The demo: a real Label Studio, a real backend, scenes with known boxes. `make demo`, `make demo-check`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.label_interface import LabelInterface
+
+from yolo_backend.connect import ConnectError, ensure_connected, ensure_project, labeling_config_for
+from yolo_backend.demo.contact_sheet import draw_contact_sheet
+from yolo_backend.demo.evaluate import Match, match_boxes, region_box_xyxy
+from yolo_backend.demo.scenes import CLASS_NAMES, Scene, draw_scene, save_scene
+from yolo_backend.demo.stack import (
+    LABEL_STUDIO,
+    ROOT,
+    LabelStudioServer,
+    StackError,
+    backend_server,
+    label_studio_server,
+    pick_port,
+)
+from yolo_backend.detection.weights import DEMO, find_weights
+from yolo_backend.studio import Studio
+
+_FOLDER = ROOT / ".demo"
+_OUTPUT = ROOT / "demo-output"
+_SCENES = 24
+_MIN_PRECISION = _MIN_RECALL = 0.97
+_LABELS = tuple(name.capitalize() for name in CLASS_NAMES)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scene, its file, and the prediction that Label Studio stored for it, None without one."""
+
+    scene: Scene
+    path: Path
+    prediction: dict[str, Any] | None
+
+    @property
+    def regions(self) -> list[dict[str, Any]]:
+        return list(self.prediction["result"]) if self.prediction else []
+
+    @property
+    def match(self) -> Match:
+        found = [region_box_xyxy(region) for region in self.regions]
+        return match_boxes(
+            np.array(found, np.float64).reshape(-1, 4),
+            [region["value"]["rectanglelabels"][0] for region in self.regions],
+            self.scene.boxes_xyxy,
+            [_LABELS[class_id] for class_id in self.scene.class_ids],
+        )
+
+
+def main() -> None:
+    """Run the demo; with `--check`, end by itself with exit code 0 only if everything is right."""
+    parser = argparse.ArgumentParser(description="A real Label Studio with predictions of the embedded weights.")
+    parser.add_argument("--check", action="store_true", help="check the stored predictions, then end")
+    options = parser.parse_args()
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, _interrupt)
+    try:
+        problems = _run(check=options.check)
+    except (StackError, ConnectError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        sys.exit(130 if options.check else 0)
+    if options.check:
+        for problem in problems:
+            print(f"FAILED: {problem}")
+        print("The demo check failed" if problems else "The demo check passed")
+        sys.exit(1 if problems else 0)
+
+
+def _run(*, check: bool) -> list[str]:
+    if not LABEL_STUDIO.exists():
+        raise StackError(f"There is no Label Studio at {LABEL_STUDIO}: `make demo` installs it")
+    with ExitStack() as stack:
+        studio_port, backend_port = _ports()
+        print("Starting Label Studio (20 to 60 s) ...", flush=True)
+        studio = stack.enter_context(label_studio_server(_FOLDER / "label-studio", studio_port))
+        token = studio.new_personal_access_token()
+        print("Starting the backend ...", flush=True)
+        environment = {
+            "LABEL_STUDIO_URL": studio.url,
+            "LABEL_STUDIO_API_KEY": token,
+            "MODEL_NAME": DEMO,
+            "MODEL_DIR": str(_FOLDER / "backend"),
+        }
+        backend = stack.enter_context(backend_server(backend_port, environment, _FOLDER / "backend" / "backend.log"))
+        shown, config = _predict_scenes(studio, token, backend.url)
+        _print_table(shown)
+        picture = _OUTPUT / "predictions.png"
+        draw_contact_sheet([(item.path, item.regions) for item in shown], picture)
+        print(f"\nThe boxes that Label Studio stored are drawn in {picture.relative_to(ROOT)}")
+        if check:
+            return _problems(shown, config)
+        print(f"\nLabel Studio: {studio.url}\n  login:    {studio.username}\n  password: {studio.password}")
+        print(f"Backend:      {backend.url}\n\nCtrl-C stops both.", flush=True)
+        threading.Event().wait()
+    return []
+
+
+def _ports() -> tuple[int, int]:
+    ports = []
+    for name, preferred in (("Label Studio", 8080), ("the backend", 9090)):
+        port = pick_port(preferred)
+        if port != preferred:
+            print(f"Port {preferred} is taken: {name} takes {port}")
+        ports.append(port)
+    return ports[0], ports[1]
+
+
+def _predict_scenes(studio: LabelStudioServer, token: str, backend_url: str) -> tuple[list[Shown], str]:
+    client = LabelStudio(base_url=studio.url, api_key=token)
+    config = labeling_config_for(_LABELS)
+    project = ensure_project(client, "YOLO demo: nuts, bolts and washers", config)
+    print(f"Drawing and uploading {_SCENES} scenes ...", flush=True)
+    scenes = _draw_scenes(_FOLDER / "scenes")
+    _upload(studio, token, project, list(scenes))
+    print("Connecting the model and retrieving predictions ...", flush=True)
+    ensure_connected(client, project, backend_url, "YOLO")
+    started_at = time.monotonic()
+    client.actions.create(
+        id="retrieve_tasks_predictions",
+        project=project,
+        selected_items={"all": True, "excluded": []},
+    )
+    took_s = time.monotonic() - started_at
+    print(f"{_SCENES} images in {took_s:.1f} s\n")
+    stored = {}
+    for task in client.tasks.list(project=project, fields="all"):
+        # Label Studio puts a random prefix before an uploaded file's name.
+        name = task.data["image"].rsplit("/", 1)[-1].split("-", 1)[-1]
+        predictions = [dict(prediction) for prediction in task.predictions or []]
+        stored[name] = predictions[-1] if predictions else None
+    return [Shown(scene, path, stored.get(path.name)) for path, scene in scenes.items()], config
+
+
+def _draw_scenes(folder: Path) -> dict[Path, Scene]:
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = {}
+    for seed in range(_SCENES):
+        path = folder / f"bench{seed:02d}{'.png' if seed % 6 == 5 else '.jpg'}"
+        scenes[path] = draw_scene(seed)
+        save_scene(scenes[path], path)
+    return scenes
+
+
+def _upload(studio: LabelStudioServer, token: str, project: int, paths: list[Path]) -> None:
+    answer = requests.post(
+        f"{studio.url}/api/projects/{project}/import",
+        # Of several files under one field name Label Studio takes the last alone.
+        files=[(path.name, (path.name, path.read_bytes())) for path in paths],
+        headers={"Authorization": Studio(studio.url, token).authorization()},
+        timeout=300,
+    )
+    answer.raise_for_status()
+
+
+def _print_table(shown: list[Shown]) -> None:
+    print(f"{'image':<14}{'size':>12}{'found':>7}{'there':>7}{'mean IoU':>10}{'score':>8}")
+    for item in shown:
+        width, height = item.scene.size_wh
+        score = f"{item.prediction['score']:.3f}" if item.prediction else "none"
+        match = item.match
+        size = f"{width}x{height}"
+        print(f"{item.path.name:<14}{size:>12}{match.found:>7}{match.there:>7}{match.mean_iou:>10.3f}{score:>8}")
+    precision, recall = _precision_recall(shown)
+    print(f"\nAt IoU 0.5: precision {precision:.3f}, recall {recall:.3f}")
+
+
+def _precision_recall(shown: list[Shown]) -> tuple[float, float]:
+    matches = [item.match for item in shown]
+    right = sum(len(match.ious) for match in matches)
+    found, there = sum(match.found for match in matches), sum(match.there for match in matches)
+    return right / max(found, 1), right / max(there, 1)
+
+
+def _problems(shown: list[Shown], config: str) -> list[str]:
+    problems = [f"{item.path.name} has no prediction" for item in shown if item.prediction is None]
+    precision, recall = _precision_recall(shown)
+    if precision < _MIN_PRECISION or recall < _MIN_RECALL:
+        problems.append(f"precision {precision:.3f} and recall {recall:.3f} should be at least {_MIN_PRECISION}")
+    judge = LabelInterface(config)
+    for item in shown:
+        if item.prediction:
+            stored = {key: item.prediction[key] for key in ("result", "score", "model_version")}
+            errors = judge.validate_prediction(stored, return_errors=True)
+            problems += [f"{item.path.name}: {error}" for error in errors]
+    problems += _differences_from_ultralytics(shown)
+    return problems
+
+
+def _differences_from_ultralytics(shown: list[Shown]) -> list[str]:
+    from ultralytics import YOLO  # noqa: PLC0415  takes seconds, which the demo without --check can do without
+
+    model = YOLO(find_weights(DEMO, Path()))
+    differences = []
+    largest_px = 0.0
+    for item in shown:
+        boxes = model.predict(item.path, verbose=False, save=False)[0].boxes
+        own = sorted(zip(boxes.conf.tolist(), boxes.cls.tolist(), boxes.xyxy.tolist(), strict=True), reverse=True)
+        ours = sorted(
+            (
+                (region["score"], _LABELS.index(region["value"]["rectanglelabels"][0]), list(region_box_xyxy(region)))
+                for region in item.regions
+            ),
+            reverse=True,
+        )
+        if len(own) != len(ours):
+            differences.append(f"{item.path.name}: {len(ours)} boxes, Ultralytics finds {len(own)}")
+            continue
+        for (own_score, own_class, own_xyxy), (score, class_id, box_xyxy) in zip(own, ours, strict=True):
+            off_px = float(np.abs(np.subtract(own_xyxy, box_xyxy)).max())
+            largest_px = max(largest_px, off_px)
+            if class_id != int(own_class) or abs(score - own_score) > 1e-3 or off_px > 0.05:
+                differences.append(f"{item.path.name}: a box is {off_px:.3f} px off Ultralytics' own")
+    print(f"Compared with Ultralytics' own predict on the same files: largest difference {largest_px:.4f} px")
+    return differences
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()

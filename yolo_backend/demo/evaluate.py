@@ -1,0 +1,70 @@
+"""Boxes found against boxes there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the boxes found in an image fit those that are there; `ious` are those of the matched pairs."""
+
+    found: int
+    there: int
+    ious: tuple[float, ...]
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean IoU of the matched pairs, 0.0 without any."""
+        return float(np.mean(self.ious)) if self.ious else 0.0
+
+
+def match_boxes(
+    found_xyxy: Boxes,
+    found_labels: list[str],
+    there_xyxy: Boxes,
+    there_labels: list[str],
+    min_iou: float = 0.5,
+) -> Match:
+    """Pair each box found, in the order given, with the best free box of its label."""
+    overlaps = iou_matrix(found_xyxy, there_xyxy)
+    same_label = np.array(found_labels)[:, None] == np.array(there_labels)[None, :]
+    overlaps = np.where(same_label, overlaps, 0.0) if overlaps.size else overlaps
+    ious = []
+    for row in range(len(found_xyxy)):
+        if overlaps.shape[1] == 0:
+            break
+        best = int(overlaps[row].argmax())
+        if overlaps[row, best] >= min_iou:
+            ious.append(float(overlaps[row, best]))
+            overlaps[:, best] = 0.0
+    return Match(len(found_xyxy), len(there_xyxy), tuple(ious))
+
+
+def iou_matrix(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
+    """IoU of each box of the first (n, 4) with each of the second (m, 4), as (n, m)."""
+    first, second = first_xyxy.reshape(-1, 1, 4), second_xyxy.reshape(1, -1, 4)
+    overlap_wh = np.clip(
+        np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2]), 0, None
+    )
+    overlap = overlap_wh.prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (first, second)]
+    union = areas[0] + areas[1] - overlap
+    ious: Boxes = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return ious
+
+
+def region_box_xyxy(region: dict[str, object]) -> tuple[float, float, float, float]:
+    """The upright box of a rectangle region in pixels."""
+    value = region["value"]
+    assert isinstance(value, dict)  # noqa: S101  for mypy
+    width, height = region["original_width"], region["original_height"]
+    assert isinstance(width, int)  # noqa: S101
+    assert isinstance(height, int)  # noqa: S101
+    left, top = value["x"] / 100 * width, value["y"] / 100 * height
+    return left, top, left + value["width"] / 100 * width, top + value["height"] / 100 * height

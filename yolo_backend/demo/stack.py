@@ -1,0 +1,170 @@
+"""A real Label Studio and the backend as child processes, for the demo and for the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LABEL_STUDIO = ROOT / ".venv-label-studio" / "bin" / "label-studio"
+_START_TIMEOUT_S = 300.0
+_STOP_TIMEOUT_S = 15.0
+
+
+class StackError(Exception):
+    """A process that didn't come up; the message says where its log is."""
+
+
+@dataclass(frozen=True)
+class LabelStudioServer:
+    """A running Label Studio and its first user. The legacy token works only where it was started with them on."""
+
+    url: str
+    username: str
+    password: str
+    legacy_token: str
+    log: Path
+
+    def new_personal_access_token(self) -> str:
+        """Log in as the page does and make a Personal Access Token; Label Studio allows one for each user."""
+        with requests.Session() as session:
+            page = session.get(f"{self.url}/user/login/", timeout=30)
+            form = {
+                "email": self.username,
+                "password": self.password,
+                "csrfmiddlewaretoken": session.cookies["csrftoken"],
+            }
+            headers = {"Referer": page.url}
+            session.post(f"{self.url}/user/login/", data=form, headers=headers, timeout=30).raise_for_status()
+            headers["X-CSRFToken"] = session.cookies["csrftoken"]
+            answer = session.post(f"{self.url}/api/token/", json={}, headers=headers, timeout=30)
+            answer.raise_for_status()
+            return str(answer.json()["token"])
+
+
+@dataclass(frozen=True)
+class BackendServer:
+    """A running backend."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextlib.contextmanager
+def label_studio_server(
+    folder: Path, port: int, *, legacy_tokens: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[LabelStudioServer]:
+    """Start Label Studio on SQLite in an emptied `folder`, and stop it at the end. Raises StackError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    server = LabelStudioServer(
+        url=f"http://127.0.0.1:{port}",
+        username="demo@example.com",
+        password=secrets.token_urlsafe(9),
+        legacy_token=secrets.token_hex(20),
+        log=folder / "label-studio.log",
+    )
+    settings = {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder / "data"),
+        "LABEL_STUDIO_HOST": server.url,
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true" if legacy_tokens else "false",
+        # Label Studio refuses a model on a loopback address unless this is off.
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        **(environment or {}),
+    }
+    command = [
+        str(LABEL_STUDIO), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port),
+        "--username", server.username, "--password", server.password, "--user-token", server.legacy_token,
+    ]  # fmt: skip
+    with _process(command, settings, server.log) as process:
+        _wait_until_up(f"{server.url}/health", process, "Label Studio", server.log)
+        yield server
+
+
+@contextlib.contextmanager
+def backend_server(port: int, environment: Mapping[str, str], log: Path) -> Iterator[BackendServer]:
+    """Start the backend under gunicorn, and stop it at the end. Raises StackError."""
+    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(port)]
+    with _process(command, environment, log) as process:
+        server = BackendServer(f"http://127.0.0.1:{port}", log, process)
+        _wait_until_up(f"{server.url}/health", process, "The backend", log)
+        yield server
+
+
+def pick_port(preferred: int) -> int:
+    """The preferred port, or a free one where it is taken."""
+    for port in (preferred, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise StackError("no free port was found")
+
+
+@contextlib.contextmanager
+def _process(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # What the caller has configured for a backend of their own is not for this one.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.match(r"LABEL_STUDIO_|MODEL_|BASIC_AUTH_|YOLO_MODEL|PORT$|WORKERS$|THREADS$", name)
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=log.parent,
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C is for us; we stop the whole group
+        )
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # The second round is for children of the group that outlived its leader, too.
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+
+
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], name: str, log: Path) -> None:
+    ends_at = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < ends_at:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(url, timeout=5).ok:
+                return
+        time.sleep(0.3)
+    last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    raise StackError(f"{name} didn't come up at {url}; the end of {log}:\n{last_lines}")
