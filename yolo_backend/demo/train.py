@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -52,8 +52,8 @@ def write_dataset(folder: Path, counts: dict[str, int]) -> Path:
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
         seeds = range(_FIRST_SEED[split], _FIRST_SEED[split] + count)
-        with ProcessPoolExecutor() as pool:
-            list(pool.map(partial(_write_example, folder, split), seeds, chunksize=8))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(partial(_write_example, folder, split), seeds))
     data = folder / "data.yaml"
     names = dict(enumerate(CLASS_NAMES))
     data.write_text(yaml.safe_dump({"path": str(folder), "train": "images/train", "val": "images/val", "names": names}))

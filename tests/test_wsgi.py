@@ -1,0 +1,119 @@
+"""How the backend starts, and how it says that it can't."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.studio_client import BCCD_CONFIG
+from yolo_backend.demo.stack import ROOT, backend_server, pick_port
+
+PYTHON_WSGI = [sys.executable, str(ROOT / "_wsgi.py")]
+GUNICORN = [sys.executable, "-m", "gunicorn", "--chdir", str(ROOT), "--bind", "127.0.0.1:0", "_wsgi:app"]
+
+
+def start(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not re.match(r"MODEL_|LABEL_STUDIO_", name)}
+    return subprocess.run(
+        command, env={**kept, **environment}, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("command", [PYTHON_WSGI, GUNICORN], ids=["python _wsgi.py", "gunicorn"])
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"MODEL_NAME": "mine.pt"}, "Weights mine.pt are not in .*put the file there"),
+        ({"MODEL_NAME": "yolo26n.pt"}, "Weights yolo26n.pt are not in .*downloading the Ultralytics release failed"),
+        ({"MODEL_NAME": "../x.pt"}, '"../x.pt" is not the name of weights'),
+        ({"MODEL_NAME": "demo", "MODEL_SCORE_THRESHOLD": "high"}, "MODEL_SCORE_THRESHOLD: .*'high'"),
+        (
+            {"MODEL_NAME": "demo", "LABEL_STUDIO_API_KEY": "s3cret"},
+            "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL",
+        ),
+    ],
+)
+def test_what_stops_the_start_is_told_in_one_line(
+    command: list[str], environment: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    finished = start(command, {"MODEL_ROOT": str(tmp_path), **environment}, tmp_path)
+
+    assert finished.returncode != 0
+    (line,) = [line for line in finished.stderr.splitlines() if line.startswith("The backend can't start:")]
+    assert re.search(expected, line)
+    assert "Traceback" not in finished.stderr
+    assert "s3cret" not in finished.stderr + finished.stdout
+
+
+def test_check_loads_the_weights_first(tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"PK\x05\x06" + bytes(18))  # a zip file with nothing in it
+    environment = {"MODEL_NAME": "broken.pt", "MODEL_ROOT": str(tmp_path)}
+
+    finished = start([*PYTHON_WSGI, "--check"], environment, tmp_path)
+
+    assert finished.returncode == 4
+    assert re.search(r"The backend can't start: Weights broken\.pt can't be loaded: \S", finished.stderr)
+
+
+def test_the_templates_flags_become_settings(data_dir: Path, tmp_path: Path) -> None:
+    port = pick_port(0)
+    flags = ["-p", str(port), "--host", "127.0.0.1", "--log-level", "WARNING", "--check", "--with"]
+    flags += [
+        "model_name=bccd-yolo11n.pt",
+        f"model_root={data_dir / 'weights'}",
+        "basic_auth_user=ann",
+        "basic_auth_pass=pw",
+    ]
+    process = subprocess.Popen([*PYTHON_WSGI, *flags], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "bccd-yolo11n.pt: detect weights of 3 classes, ready\n"
+        retrying = requests.Session()
+        retrying.mount(
+            "http://", requests.adapters.HTTPAdapter(max_retries=requests.adapters.Retry(20, backoff_factor=0.1))
+        )
+        assert retrying.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 401
+        answer = retrying.get(f"http://127.0.0.1:{port}/", auth=("ann", "pw"), timeout=10)
+        assert answer.json()["model"] == "bccd-yolo11n.pt"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        if process.stdout:
+            process.stdout.close()
+
+
+def test_the_servers_log_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
+    environment = {
+        "MODEL_NAME": "bccd-yolo11n.pt",
+        "MODEL_ROOT": str(data_dir / "weights"),
+        "LOG_LEVEL": "DEBUG",
+        "LABEL_STUDIO_URL": "http://127.0.0.1:9",  # nobody answers there
+        "LABEL_STUDIO_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+        "BASIC_AUTH_USER": "ann",
+        "BASIC_AUTH_PASS": "open-sesame",
+    }
+    task = {"id": 1, "data": {"image": "http://127.0.0.1:9/x.jpg?signature=presigned"}}
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
+        login = ("ann", "open-sesame")
+        setup = {
+            "project": "1.1",
+            "schema": BCCD_CONFIG,
+            "hostname": "http://x",
+            "access_token": "fedcba98765432100123",
+        }
+        requests.post(f"{server.url}/setup", json=setup, auth=login, timeout=10)
+        body = {"tasks": [task, task], "label_config": BCCD_CONFIG, "project": "1.1"}
+        answer = requests.post(f"{server.url}/predict", json=body, auth=login, timeout=60)
+        pages = requests.get(f"{server.url}/metrics", auth=login, timeout=10).text
+    assert answer.json() == {"results": [[], []]}
+    log = (tmp_path / "backend.log").read_text()
+    assert "Task 1 is not predicted: http://127.0.0.1:9/x.jpg?...: the server refuses the connection" in log
+    for secret in ("0123456789abcdef", "fedcba9876543210", "open-sesame", "presigned"):
+        assert secret not in log + pages
