@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -80,17 +80,22 @@ def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
 def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
     """Pair the classes of the weights with the labels of a control.
 
-    `predicted_values` come first; then names, exact; then names blind to case, spaces, `_` and `-`.
+    `predicted_values` come first, then the labels' names; each first exact, then blind to case, spaces, `_` and `-`.
+    Where two labels claim a class, the one that stands first has it.
     """
+    claims = [
+        _claims(control.labels, lambda label: label.predicted_values),
+        _claims(control.labels, lambda label: map(_fold, label.predicted_values)),
+        _claims(control.labels, lambda label: label.names),
+        _claims(control.labels, lambda label: map(_fold, label.names)),
+    ]
     label_of_class: dict[int, Label] = {}
-    for same in (_in_predicted_values, _is_named, _is_named_alike):
-        for class_id, class_name in class_names.items():
-            if class_id in label_of_class:
-                continue
-            for label in control.labels:
-                if same(label, class_name):
-                    label_of_class[class_id] = label
-                    break
+    for class_id, class_name in class_names.items():
+        names = (class_name, _fold(class_name), class_name, _fold(class_name))
+        for claim, name in zip(claims, names, strict=True):
+            if name in claim:
+                label_of_class[class_id] = claim[name]
+                break
     control_threshold = default_threshold if control.score_threshold is None else control.score_threshold
     served = {label.value for label in label_of_class.values()}
     return LabelMap(
@@ -114,7 +119,7 @@ def _read_control(tag: ControlTag) -> Control | None:
     model_path = tag.attr.get("model_path")
     if model_path is not None and not re.fullmatch(r"[\w][\w .+-]*", model_path):
         raise LabelingConfigError(
-            f'model_path="{model_path}" should be the bare name of a file in MODEL_ROOT, such as "x.pt"'
+            f'model_path="{_one_line(model_path)}" should be the bare name of a file in MODEL_ROOT, such as "x.pt"'
         )
     return Control(
         from_name=str(tag.name),
@@ -155,16 +160,12 @@ def _threshold(attributes: Mapping[str, str], where: str) -> float | None:
     return None
 
 
-def _in_predicted_values(label: Label, class_name: str) -> bool:
-    return any(_fold(name) == _fold(class_name) for name in label.predicted_values)
-
-
-def _is_named(label: Label, class_name: str) -> bool:
-    return class_name in label.names
-
-
-def _is_named_alike(label: Label, class_name: str) -> bool:
-    return any(_fold(name) == _fold(class_name) for name in label.names)
+def _claims(labels: Iterable[Label], names_of: Callable[[Label], Iterable[str]]) -> dict[str, Label]:
+    claims: dict[str, Label] = {}
+    for label in labels:
+        for name in names_of(label):
+            claims.setdefault(name, label)
+    return claims
 
 
 def _fold(name: str) -> str:
@@ -173,6 +174,10 @@ def _fold(name: str) -> str:
 
 def _is_true(tag: ControlTag, attribute: str) -> bool:
     return str(tag.attr.get(attribute, "")).strip().lower() in {"true", "1", "yes"}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _first_line(error: Exception) -> str:

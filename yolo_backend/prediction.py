@@ -68,6 +68,7 @@ class Predictor:
             timeout_s=settings.image_timeout_s,
             max_bytes=int(settings.max_image_megabytes * 1e6),
             connections=self._parallel_tasks,
+            allowed_hosts=settings.allowed_image_hosts,
         )
         # A decoded photograph is large: only as many at a time as there are cores to decode them, and one for a person.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True,
-        populate_by_name=True,
+        populate_by_name=True, allow_inf_nan=False,
     )  # fmt: skip
 
     label_studio_url: str | None = Field(None, validation_alias=_names("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"))
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         if url is None:
             return None
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # a bad port raises
             raise ValueError("should look like http://label-studio:8080")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("should be an address only, without a login, a query or a fragment")
@@ -108,17 +108,17 @@ def _explain(problem: dict[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return message
-    name = str(problem["loc"][0])
-    for variable in _variables(name):
-        name = variable
-        break
-    value = "" if "KEY" in name or "PASS" in name else f", not {str(problem['input'])!r}"
-    return f"{name}: {message}{value}"
+    variables = _variables(str(problem["loc"][0]))
+    # An address may hold a login.
+    secret = any(word in variables[0] for word in ("KEY", "PASS", "URL"))
+    return f"{' or '.join(variables)}: {message}" + ("" if secret else f", not {str(problem['input'])!r}")
 
 
 def _variables(field_or_variable: str) -> list[str]:
-    field = Settings.model_fields.get(field_or_variable)
-    alias = field.validation_alias if field else None
-    if isinstance(alias, AliasChoices):
-        return [str(choice) for choice in alias.choices]
-    return [str(alias)] if alias else []
+    """All the names of the setting that goes by this field name or variable."""
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+        if field_or_variable in {name, *names}:
+            return names
+    return [field_or_variable]

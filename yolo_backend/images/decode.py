@@ -6,12 +6,38 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from yolo_backend.images.errors import ImageError
 
 # The JPEGs of phones that hold several pictures (MPO) are opened as JPEG.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_FORMATS = (
+    JpegImagePlugin.JpegImageFile.format,
+    PngImagePlugin.PngImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    BmpImagePlugin.BmpImageFile.format,
+    GifImagePlugin.GifImageFile.format,
+    TiffImagePlugin.TiffImageFile.format,
+)
+_MAGIC_BYTES = 16
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(content: bytes, max_megapixels: float) -> NDArray[np.uint8]:
@@ -21,16 +47,23 @@ def decode_image(content: bytes, max_megapixels: float) -> NDArray[np.uint8]:
     ImageError for what isn't an image in one of our formats, is broken, or has too many pixels.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with _open(content) as image:
             _check_pixels(image, max_megapixels)
             image.load()
-            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+            return np.ascontiguousarray(_to_rgb(_turned_upright(image)))
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError("not_an_image", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on bad data
         raise ImageError("broken", f"the image is broken: {_first_line(error)}") from None
+
+
+def _open(content: bytes) -> Image.Image:
+    # Not Image.open: Ultralytics puts its own in that place, which wants to install a package for an unknown format.
+    for name in _FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(content[:_MAGIC_BYTES]) is True:
+            return factory(io.BytesIO(content), "")
+    raise ImageError("not_an_image", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image")
 
 
 def _check_pixels(image: Image.Image, max_megapixels: float) -> None:
@@ -40,6 +73,16 @@ def _check_pixels(image: Image.Image, max_megapixels: float) -> None:
             f"the image has {image.width}x{image.height} pixels, more than {max_megapixels:g} megapixels "
             "(MAX_IMAGE_MEGAPIXELS)",
         )
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose, which writes all EXIF anew and fails on odd entries that turn nothing.
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # EXIF that can't be read turns nothing, as on the page
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
+from requests_hardened.ip_filter import InvalidIPAddress
+from requests_hardened.ip_filter_adapter import IPFilterAdapter
 
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.sources import Inline, LocalFile, Source, origin_of
+from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, origin_of
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 20.0
 _MAX_REDIRECTS = 5
-_CHUNK_BYTES = 1 << 16
+_HOSTS_KEPT = 32
+_PIECE_BYTES = 1 << 16
 
 
 class TokenHolder(Protocol):
@@ -31,78 +33,90 @@ class TokenHolder(Protocol):
 
 
 class ImageFetcher:
-    """Fetches images; safe to share between threads."""
+    """Fetches images; safe to share between threads.
 
-    def __init__(self, *, timeout_s: float, max_bytes: int, connections: int) -> None:
+    Hosts on private, loopback and link-local addresses are refused, by the address that is connected to and at every
+    redirect, unless they are named in `allowed_hosts` or are Label Studio's own.
+    """
+
+    def __init__(
+        self, *, timeout_s: float, max_bytes: int, connections: int, allowed_hosts: frozenset[str] = frozenset()
+    ) -> None:
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
+        self._allowed_hosts = allowed_hosts
         self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Without an auth of its own, requests would send what a .netrc file holds for the host.
-        self._session.auth = _send_nothing
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=32, pool_maxsize=connections))
+        self._session.auth = lambda request: request
+        self._open = HTTPAdapter(pool_connections=_HOSTS_KEPT, pool_maxsize=connections)
+        self._guarded = {scheme: IPFilterAdapter(is_https_proto=scheme == "https") for scheme in ("http", "https")}
+        for adapter in self._guarded.values():
+            adapter.init_poolmanager(_HOSTS_KEPT, connections)
 
     def fetch(self, source: Source, studio: TokenHolder | None) -> bytes:
-        """The bytes of `source`. Raises ImageError."""
+        """The bytes of `source`. Raises ImageError, and StudioError where the token can't be exchanged."""
         if isinstance(source, Inline):
             return self._check_size(source.content)
         if isinstance(source, LocalFile):
             return self._read(source.path)
         try:
             return self._download(source.url, studio)
-        except requests.Timeout:
-            raise ImageError("timeout", "the server didn't answer in time") from None
-        except requests.exceptions.SSLError:
-            raise ImageError("tls", "the server's certificate can't be verified") from None
-        except requests.ConnectionError as error:
-            raise _connection_error(error) from None
-        except (requests.RequestException, ValueError, UnicodeError) as error:
-            raise ImageError("bad_address", f"the address can't be fetched ({type(error).__name__})") from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, UnicodeError) as error:
+            raise _explain(error) from None
 
     def _download(self, url: str, studio: TokenHolder | None) -> bytes:
         ends_at = time.monotonic() + self._timeout_s
         for _ in range(_MAX_REDIRECTS + 1):
-            with self._get(url, studio) as response:
+            with self._get(url, studio, ends_at) as response:
                 if not response.is_redirect:
                     _check_status(response)
                     return self._read_body(response, ends_at)
-                target = urljoin(url, response.headers["location"])
-            if urlsplit(target).scheme not in {"http", "https"}:
+                target = urljoin(response.url, self._session.get_redirect_target(response) or "")
+            if urlsplit(target).scheme not in DEFAULT_PORTS:
                 raise ImageError("unsupported", "the server redirects to something that isn't http(s)")
-            if _is_studio(url, studio) and urlsplit(target).path.rstrip("/").endswith("/user/login"):
+            if _is_studio(response.url, studio) and urlsplit(target).path.rstrip("/").endswith("/user/login"):
                 raise ImageError("unauthorized", "Label Studio asks for a login: set LABEL_STUDIO_API_KEY")
             url = target
         raise ImageError("redirects", f"the server redirects more than {_MAX_REDIRECTS} times")
 
-    def _get(self, url: str, studio: TokenHolder | None) -> requests.Response:
-        # The token's question is asked anew at every redirect: only Label Studio's own origin gets it.
-        holder = studio if _is_studio(url, studio) else None
-        response = self._request(url, holder.authorization() if holder else None)
-        if response.status_code == 401 and holder and (renewed := holder.authorization(renew=True)):
+    def _get(self, url: str, studio: TokenHolder | None, ends_at: float) -> requests.Response:
+        request = self._session.prepare_request(
+            requests.Request("GET", url, headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"})
+        )
+        # Asked of the address as it will be connected to, and anew at every redirect.
+        if not _is_studio(request.url, studio) or studio is None:
+            return self._send(request, ends_at, trusted=_host(request.url) in self._allowed_hosts)
+        authorization = studio.authorization()
+        response = self._send(_authorized(request, authorization), ends_at, trusted=True)
+        if response.status_code == 401 and (renewed := studio.authorization(renew=True)):
             response.close()
-            response = self._request(url, renewed)
+            response = self._send(_authorized(request, renewed), ends_at, trusted=True)
         return response
 
-    def _request(self, url: str, authorization: str | None) -> requests.Response:
-        return self._session.get(
-            url,
-            auth=_sending(authorization) if authorization else _send_nothing,
-            allow_redirects=False,
-            stream=True,
-            timeout=(_CONNECT_TIMEOUT_S, min(_READ_TIMEOUT_S, self._timeout_s)),
-            headers={"Accept": "image/*,*/*;q=0.5"},
-        )
+    def _send(self, request: requests.PreparedRequest, ends_at: float, *, trusted: bool) -> requests.Response:
+        url = str(request.url)
+        adapter = self._open if trusted else self._guarded[urlsplit(url).scheme]
+        environment: Any = self._session.merge_environment_settings(url, {}, True, None, None)
+        left_s = ends_at - time.monotonic()
+        if left_s <= 0:
+            raise self._too_late()
+        timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
+        # Not Session.send, which reads the body of a redirect to its end, whatever its length.
+        return adapter.send(request, timeout=timeout_s, **environment)
 
     def _read_body(self, response: requests.Response, ends_at: float) -> bytes:
         body = bytearray()
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            body += chunk
+        # Piece by piece as it arrives, so that a server that trickles meets the time limit.
+        while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+            body += piece
             if len(body) > self._max_bytes:
                 raise _too_large(self._max_bytes)
             if time.monotonic() > ends_at:
-                raise ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
+                raise self._too_late()
         return self._check_size(bytes(body))
+
+    def _too_late(self) -> ImageError:
+        return ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -119,20 +133,19 @@ class ImageFetcher:
         return content
 
 
-def _is_studio(url: str, studio: TokenHolder | None) -> bool:
-    return studio is not None and origin_of(url) == origin_of(studio.url)
+def _is_studio(url: str | None, studio: TokenHolder | None) -> bool:
+    return studio is not None and url is not None and origin_of(url) == origin_of(studio.url)
 
 
-def _sending(authorization: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = authorization
-        return request
-
-    return authorize
+def _host(url: str | None) -> str:
+    return origin_of(url or "")[1]
 
 
-def _send_nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def _authorized(request: requests.PreparedRequest, authorization: str | None) -> requests.PreparedRequest:
+    copy = request.copy()
+    if authorization:
+        copy.headers["Authorization"] = authorization
+    return copy
 
 
 def _check_status(response: requests.Response) -> None:
@@ -145,15 +158,23 @@ def _check_status(response: requests.Response) -> None:
         raise ImageError("http_error", f"the server answers {status}")
 
 
-def _connection_error(error: requests.ConnectionError) -> ImageError:
+def _explain(error: Exception) -> ImageError:
     text = str(error)
-    if "NameResolution" in text or "getaddrinfo" in text:
+    if isinstance(error, InvalidIPAddress):
+        return ImageError(
+            "forbidden_address", "the server is on a private address: name its host in ALLOWED_IMAGE_HOSTS to trust it"
+        )
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError) or "timed out" in text:
+        return ImageError("timeout", "the server didn't answer in time")
+    if isinstance(error, requests.exceptions.SSLError):
+        return ImageError("tls", "the server's certificate can't be verified")
+    if "NameResolution" in text or "getaddrinfo" in text or "resolve" in text:
         return ImageError("dns", "the server's name can't be resolved")
     if "refused" in text:
         return ImageError("unreachable", "the server refuses the connection")
-    if "Read timed out" in text:
-        return ImageError("timeout", "the server stopped answering half-way")
-    return ImageError("unreachable", "the connection failed or broke off")
+    if isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError):
+        return ImageError("unreachable", "the connection failed or broke off")
+    return ImageError("bad_address", f"the address can't be fetched ({type(error).__name__})")
 
 
 def _too_large(max_bytes: int) -> ImageError:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
 from yolo_backend.images.errors import ImageError
 
 _CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def resolve_source(value: Any, task_id: int | None, studio_url: str | None, loca
         file_uri = base64.urlsafe_b64encode(value.encode()).decode()
         return Remote(_studio_address(studio_url, value) + f"/tasks/{task_id}/presign/?fileuri={file_uri}")
     if scheme:
-        raise ImageError("unsupported", f"{scheme}: addresses are not served")
+        shown = f"{scheme}:" if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "such"
+        raise ImageError("unsupported", f"{shown} addresses are not served")
     if not value.startswith("/"):
         raise ImageError("unsupported", "the task's value is neither an address nor a path of Label Studio")
     if local_files_root is not None and (path := _local_path(value, local_files_root)):
@@ -67,16 +72,23 @@ def resolve_source(value: Any, task_id: int | None, studio_url: str | None, loca
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port, with the port that the scheme implies; what a browser calls the origin."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(scheme)
+    """Scheme, host and port, with the port that the scheme implies; what a browser calls the origin.
+
+    Read as requests and urllib3 read it, for two readers may see two hosts in one address. Raises ValueError.
+    """
+    try:
+        parts = parse_url(url)
+    except LocationParseError as error:
+        raise ValueError(str(error)) from None
+    scheme = (parts.scheme or "").lower()
+    return scheme, (parts.host or "").lower(), parts.port or DEFAULT_PORTS.get(scheme)
 
 
 def redact(value: Any) -> str:
     """An address fit for a log: no query, which may hold a signature, no login, no inline content."""
     if not isinstance(value, str):
         return _type_name(value)
+    value = value.strip()
     if value[:5].lower() == "data:":
         return f"data: address of {len(value)} characters"
     try:
@@ -84,8 +96,9 @@ def redact(value: Any) -> str:
         host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""
     except ValueError:
         return "a malformed address"
-    # Local Files keep the file's name in the query, and nothing secret.
-    query = f"?{parts.query}" if parts.path.endswith("/data/local-files/") else "?..." if parts.query else ""
+    # Of a query that may hold a signature, only the file's name of Local Files is told.
+    file = parse_qs(parts.query).get("d") if parts.path.endswith("/data/local-files/") else None
+    query = f"?d={file[0]}" if file else "?..." if parts.query else ""
     shown = (f"{parts.scheme}://{host}" if parts.scheme else "") + parts.path + query
     printable = "".join(letter if letter.isprintable() else "?" for letter in shown)
     return printable if len(printable) <= 200 else printable[:197] + "..."
@@ -101,8 +114,9 @@ def _join_studio_path(studio_url: str, path: str) -> str:
     # Behind a path prefix, Label Studio writes it into an upload's address; Local Files come without.
     prefix = urlsplit(studio_url).path
     base = studio_url.removesuffix(prefix) if prefix and path.startswith(prefix + "/") else studio_url
-    # A file name may hold what a URL must not; what is quoted already stays as it is.
-    return base + quote(path, safe="/%?&=:@!$'()*+,;~#[]") if "#" not in path else base + quote(path, safe="/%?&=")
+    # A file name may hold what an address must not; what is quoted already stays as it is.
+    escaped = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path)
+    return base + quote(escaped, safe="/%?&=:@!$'()*+,;~[]")
 
 
 def _local_path(value: str, root: Path) -> Path | None:
@@ -126,7 +140,8 @@ def _decode_data_uri(uri: str) -> bytes:
     if not header.lower().endswith(";base64"):
         return raw
     try:
-        return base64.b64decode(b"".join(raw.split()) + b"=" * (-len(raw) % 4), altchars=None, validate=False)
+        compact = b"".join(raw.split())
+        return base64.b64decode(compact + b"=" * (-len(compact) % 4))
     except binascii.Error as error:
         raise ImageError("not_an_image", f"the data: address is not base64: {error}") from None
 

@@ -1,0 +1,389 @@
+"""Labeling configs: which controls are served, which class becomes which label, at which threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolo_backend.labeling import (
+    Control,
+    Label,
+    LabelingConfigError,
+    LabelMap,
+    map_labels,
+    parse_labeling_config,
+)
+
+
+def config(labels: str = '<Label value="Car"/>', control: str = "", image: str = 'value="$image"') -> str:
+    return (
+        f'<View><Image name="image" {image}/>'
+        f'<RectangleLabels name="label" toName="image" {control}>{labels}</RectangleLabels></View>'
+    )
+
+
+def parse_one(label_config: str) -> Control:
+    (control,) = parse_labeling_config(label_config)
+    return control
+
+
+def mapped(labels: str, class_names: Sequence[str], *, control: str = "", default_threshold: float = 0.25) -> LabelMap:
+    return map_labels(parse_one(config(labels, control)), dict(enumerate(class_names)), default_threshold)
+
+
+def labels_by_class(labels: str, class_names: Sequence[str]) -> dict[str, str]:
+    label_of_class = mapped(labels, class_names).label_of_class
+    return {class_names[number]: label for number, label in label_of_class.items()}
+
+
+# What can't be served
+
+
+@pytest.mark.parametrize(
+    "label_config",
+    [
+        "",
+        "   ",
+        "no XML",
+        "{}",
+        "<View>",
+        "<View></Wiev>",
+        "<View/>",
+        "<View><Image name='i' value='$image'/></View>",
+        "<View>" * 300 + "</View>" * 300,
+        config(image='value="image"'),
+        config(image='value=""'),
+        config(image=""),
+        config().replace('toName="image"', 'toName="other"'),
+        config().replace(' toName="image"', ""),
+        config().replace('name="label"', ""),
+        config(control='model_skip="true"'),
+        config('<Label value="\ud800"/>'),
+        config('<Label value="\x00"/>'),
+        '<View><Text name="t" value="$text"/><RectangleLabels name="l" toName="t"><Label value="a"/>'
+        "</RectangleLabels></View>",
+        '<View><Video name="v" value="$video"/><VideoRectangle name="box" toName="v"/></View>',
+        '<View><Image name="i" value="$image"/><PolygonLabels name="l" toName="i"><Label value="a"/></PolygonLabels>'
+        "</View>",
+        '<View><Image name="i" value="$image"/><Rectangle name="l" toName="i"/></View>',
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(label_config: str) -> None:
+    with pytest.raises(LabelingConfigError) as raised:
+        parse_labeling_config(label_config)
+    assert str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "model_path",
+    [
+        "../x.pt",
+        "/etc/x.pt",
+        "folder/x.pt",
+        "folder\\x.pt",
+        "C:\\x.pt",
+        "https://example.com/x.pt",
+        "..",
+        ".hidden.pt",
+        "-x.pt",
+        "~/x.pt",
+        "$HOME.pt",
+        "x.pt?y",
+        "x&#9;.pt",
+        "two&#10;lines.pt",
+    ],
+)
+def test_a_model_path_is_a_bare_file_name(model_path: str) -> None:
+    with pytest.raises(LabelingConfigError, match="model_path") as raised:
+        parse_labeling_config(config(control=f'model_path="{model_path}"'))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("model_path", ["x.pt", "yolo11n-obb.pt", "my model 2.pt", "größe_1.onnx", "a+b.pt"])
+def test_a_bare_model_path_is_kept(model_path: str) -> None:
+    assert parse_one(config(control=f'model_path="{model_path}"')).model_path == model_path
+
+
+@pytest.mark.parametrize("attribute", ["model_score_threshold", "score_threshold"])
+@pytest.mark.parametrize("text", ["-0.1", "1.1", "nan", "inf", "0,5", "half", "50%"])
+@pytest.mark.parametrize("place", ["control", "label"])
+def test_a_bad_threshold_is_told_with_its_name_and_place(attribute: str, text: str, place: str) -> None:
+    bad = f'{attribute}="{text}"'
+    label_config = config(control=bad) if place == "control" else config(f'<Label value="Car" {bad}/>')
+    with pytest.raises(LabelingConfigError) as raised:
+        parse_labeling_config(label_config)
+    message = str(raised.value)
+    assert attribute in message
+    assert text in message
+    assert ("Car" if place == "label" else "label") in message
+    assert "\n" not in message
+
+
+# What is served
+
+
+def test_a_plain_config() -> None:
+    assert parse_labeling_config(config()) == (
+        Control("label", "image", "image", is_list=False, labels=(Label("Car", ("Car",)),)),
+    )
+
+
+@pytest.mark.parametrize(
+    "label_config",
+    [
+        config().replace("<View>", "<View><!-- a remark --><Header value='Cars'/>"),
+        config().replace("<View>", "\n\n<View>\n  ").replace("/><", "/>\n\t<"),
+        config('<View className="row"><View><Label value="Car"/></View></View>'),
+        "<View><View><View>" + config() + "</View></View></View>",
+        config().replace("</View>", '<Choices name="c" toName="image"><Choice value="Cat"/></Choices></View>'),
+        config().replace("RectangleLabels", "rectanglelabels"),
+    ],
+)
+def test_what_does_not_matter_changes_nothing(label_config: str) -> None:
+    assert parse_labeling_config(label_config) == parse_labeling_config(config())
+
+
+def test_an_xml_declaration_is_no_obstacle() -> None:
+    assert parse_labeling_config('<?xml version="1.0"?>' + config()) == parse_labeling_config(config())
+
+
+def test_labels_keep_their_order_and_their_letters() -> None:
+    control = parse_one(config('<Label value="Straße &amp; &quot;Weg&quot;"/><Label value=" b "/><Label value="猫"/>'))
+    assert [label.value for label in control.labels] == ['Straße & "Weg"', " b ", "猫"]
+
+
+def test_with_an_alias_the_alias_goes_into_regions_and_both_are_names() -> None:
+    (label,) = parse_one(config('<Label value="Car" alias="c1"/>')).labels
+    assert label.value == "c1"
+    assert set(label.names) == {"Car", "c1"}
+
+
+def test_several_controls_on_several_images() -> None:
+    controls = parse_labeling_config(
+        """<View>
+          <Image name="left" value="$left_url"/><Image name="right" value="$right_url"/>
+          <RectangleLabels name="cars" toName="left" model_path="cars.pt"><Label value="Car"/></RectangleLabels>
+          <RectangleLabels name="cats" toName="right" score_threshold="0.5"><Label value="Cat"/></RectangleLabels>
+          <RectangleLabels name="own" toName="left" model_skip="true"><Label value="Hand-made"/></RectangleLabels>
+          <RectangleLabels name="dogs" toName="left"><Label value="Dog"/></RectangleLabels>
+        </View>"""
+    )
+    assert {(c.from_name, c.to_name, c.data_key, c.model_path, c.score_threshold) for c in controls} == {
+        ("cars", "left", "left_url", "cars.pt", None),
+        ("cats", "right", "right_url", None, 0.5),
+        ("dogs", "left", "left_url", None, None),
+    }
+
+
+@pytest.mark.parametrize(("image", "is_list"), [('valueList="$pages"', True), ('value="$pages"', False)])
+def test_a_value_list_is_a_list_of_images(image: str, is_list: bool) -> None:
+    control = parse_one(config(image=image))
+    assert (control.data_key, control.is_list) == ("pages", is_list)
+
+
+@pytest.mark.parametrize(
+    ("text", "skipped"), [("true", True), ("True", True), (" TRUE ", True), ("false", False), ("", False)]
+)
+def test_model_skip(text: str, skipped: bool) -> None:
+    second = '<RectangleLabels name="second" toName="image"><Label value="Car"/></RectangleLabels></View>'
+    controls = parse_labeling_config(config(control=f'model_skip="{text}"').replace("</View>", second))
+    assert ("label" not in {control.from_name for control in controls}) is skipped
+
+
+def test_a_broken_control_that_is_skipped_does_no_harm() -> None:
+    second = '<RectangleLabels name="second" toName="image"><Label value="Car"/></RectangleLabels></View>'
+    skipped = config(control='model_skip="true" model_path="../x.pt" model_score_threshold="9"')
+    assert parse_one(skipped.replace("</View>", second)).from_name == "second"
+
+
+@pytest.mark.parametrize(("text", "needed"), [("true", True), ("false", False)])
+def test_model_obb(text: str, needed: bool) -> None:
+    assert parse_one(config(control=f'model_obb="{text}"')).needs_obb is needed
+
+
+def test_the_attributes_of_human_signals_example() -> None:
+    control = parse_one(
+        """<View>
+          <Image name="image" value="$image"/>
+          <RectangleLabels name="label" toName="image" score_threshold="0.25" opacity="0.1" model_path="yolov8m.pt"
+                           model_score_threshold="0.3" model_obb="true">
+            <Label value="Person" background="red" predicted_values="person"/>
+            <Label value="Animal" background="green" predicted_values="cat, dog,  horse ,, "/>
+            <Label value="Airplane" model_score_threshold="0.9"/>
+          </RectangleLabels>
+        </View>"""
+    )
+    assert control == Control(
+        "label",
+        "image",
+        "image",
+        is_list=False,
+        labels=(
+            Label("Person", ("Person",), ("person",)),
+            Label("Animal", ("Animal",), ("cat", "dog", "horse")),
+            Label("Airplane", ("Airplane",), (), 0.9),
+        ),
+        score_threshold=0.3,
+        model_path="yolov8m.pt",
+        needs_obb=True,
+    )
+
+
+# Classes to labels
+
+
+@pytest.mark.parametrize(
+    ("label", "class_name"),
+    [
+        ("car", "car"),
+        ("Car", "car"),
+        ("CAR", "car"),
+        ("traffic light", "traffic_light"),
+        ("Traffic-Light", "traffic light"),
+        ("trafficlight", "traffic light"),
+        ("  car ", "car"),
+        ("STRASSE", "straße"),
+        ("É", "é"),
+    ],
+)
+def test_names_that_are_the_same(label: str, class_name: str) -> None:
+    assert labels_by_class(f'<Label value="{label}"/>', [class_name]) == {class_name: label}
+
+
+@pytest.mark.parametrize(
+    ("label", "class_name"),
+    [
+        ("cars", "car"),
+        ("car", "cart"),
+        ("truck", "car"),
+        ("c.ar", "car"),
+        ("e", "é"),
+        ("person 1", "person 2"),
+        ("cat", "category"),
+    ],
+)
+def test_names_that_are_not_the_same_are_reported_not_guessed(label: str, class_name: str) -> None:
+    label_map = mapped(f'<Label value="{label}"/>', [class_name])
+    assert label_map.label_of_class == {}
+    assert label_map.labels_without_class == (label,)
+    assert label_map.classes_without_label == (class_name,)
+
+
+def test_nothing_at_all_maps_to_nothing() -> None:
+    label_map = mapped("", [])
+    assert (label_map.label_of_class, label_map.threshold_of_class) == ({}, {})
+    assert (label_map.labels_without_class, label_map.classes_without_label) == ((), ())
+    assert label_map.lowest_threshold == 1.0
+
+
+def test_predicted_values_come_before_names() -> None:
+    labels = '<Label value="car"/><Label value="Vehicle" predicted_values="Car, truck"/>'
+    assert labels_by_class(labels, ["car", "truck"]) == {"car": "Vehicle", "truck": "Vehicle"}
+
+
+def test_an_exact_name_comes_before_one_that_is_alike() -> None:
+    assert labels_by_class('<Label value="CAR"/><Label value="car"/>', ["car", "Car"]) == {"car": "car", "Car": "CAR"}
+
+
+def test_predicted_values_do_not_take_a_labels_own_name_away() -> None:
+    labels = '<Label value="Car" predicted_values="truck"/>'
+    assert labels_by_class(labels, ["car", "truck", "bus"]) == {"car": "Car", "truck": "Car"}
+
+
+@pytest.mark.parametrize("predicted", ["Traffic Light", "traffic_light", "TRAFFIC-LIGHT"])
+def test_predicted_values_are_blind_to_the_same_things(predicted: str) -> None:
+    labels = f'<Label value="Lamp" predicted_values="{predicted}"/>'
+    assert labels_by_class(labels, ["traffic light"]) == {"traffic light": "Lamp"}
+
+
+def test_the_first_of_two_labels_wins() -> None:
+    labels = '<Label value="A" predicted_values="car"/><Label value="B" predicted_values="car"/>'
+    assert labels_by_class(labels, ["car"]) == {"car": "A"}
+
+
+@pytest.mark.parametrize("class_name", ["Car", "c1", "C-1"])
+def test_a_class_finds_a_label_by_value_and_by_alias(class_name: str) -> None:
+    assert labels_by_class('<Label value="Car" alias="c1"/>', [class_name]) == {class_name: "c1"}
+
+
+def test_two_classes_may_share_a_label_and_numbers_need_no_order() -> None:
+    control = parse_one(config('<Label value="Cat"/><Label value="Dog"/><Label value="Eel"/>'))
+    label_map = map_labels(control, {7: "cat", 2: "bird", 0: "CAT", 5: "dog"}, 0.25)
+    assert label_map.label_of_class == {0: "Cat", 5: "Dog", 7: "Cat"}
+    assert label_map.labels_without_class == ("Eel",)
+    assert label_map.classes_without_label == ("bird",)
+
+
+# Thresholds
+
+
+@pytest.mark.parametrize(
+    ("label", "control", "expected"),
+    [
+        ("", "", 0.25),
+        ("", 'model_score_threshold="0.6"', 0.6),
+        ("", 'score_threshold="0.6"', 0.6),
+        ("", 'model_score_threshold="0.6" score_threshold="0.7"', 0.6),
+        ('model_score_threshold="0.1"', "", 0.1),
+        ('score_threshold="0.1"', "", 0.1),
+        ('model_score_threshold="0.1"', 'model_score_threshold="0.6"', 0.1),
+        ('model_score_threshold="0"', 'model_score_threshold="0.6"', 0.0),
+        ('model_score_threshold=""', 'model_score_threshold="0.6"', 0.6),
+        ("", 'model_score_threshold="0"', 0.0),
+        ("", 'model_score_threshold="1"', 1.0),
+        ("", 'model_score_threshold=".5"', 0.5),
+    ],
+)
+def test_a_threshold_is_the_labels_then_the_controls_then_the_default(
+    label: str, control: str, expected: float
+) -> None:
+    label_map = mapped(f'<Label value="Car" {label}/>', ["car"], control=control)
+    assert label_map.threshold_of_class == {0: expected}
+    assert label_map.lowest_threshold == expected
+
+
+def test_the_lowest_threshold_is_that_of_the_classes_in_use() -> None:
+    labels = (
+        '<Label value="Car" model_score_threshold="0.4"/><Label value="Cat"/>'
+        '<Label value="Unicorn" model_score_threshold="0.01"/>'
+    )
+    label_map = mapped(labels, ["car", "cat"], control='model_score_threshold="0.7"')
+    assert label_map.threshold_of_class == {0: 0.4, 1: 0.7}
+    assert label_map.lowest_threshold == 0.4
+
+
+# Whatever people paste
+
+
+_NAMES = st.sampled_from(["", "image", "label", "$image", "image,label", "a b", "0", "ü", "&#10;"])
+_ATTRIBUTES = st.dictionaries(
+    st.sampled_from(
+        ["name", "toName", "value", "valueList", "alias", "model_path", "model_score_threshold", "predicted_values"]
+    ),
+    _NAMES,
+    max_size=5,
+)
+_TAGS = st.sampled_from(["View", "Image", "RectangleLabels", "Label", "Choices", "Choice", "Text", "Repeater", "x"])
+
+
+@st.composite
+def xml_trees(draw: st.DrawFn, depth: int = 3) -> str:
+    tag = draw(_TAGS)
+    attributes = "".join(f' {name}="{value}"' for name, value in draw(_ATTRIBUTES).items())
+    children = draw(st.lists(xml_trees(depth - 1), max_size=4)) if depth else []
+    return f"<{tag}{attributes}>{''.join(children)}</{tag}>"
+
+
+@given(st.one_of(st.text(), st.text(alphabet='<>/="&; $ViewImageRectangleLabelsname'), xml_trees()))
+def test_any_text_is_parsed_or_told_in_one_line(label_config: str) -> None:
+    try:
+        controls = parse_labeling_config(label_config)
+    except LabelingConfigError as error:
+        assert str(error)
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert controls
