@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +99,7 @@ class Studio:
             response = self._request("GET", "/api/current-user/whoami", _CHECK_TIMEOUT_S, authorization=authorization)
         if response.status_code in {401, 403}:
             raise StudioError(self._refusal(response))
-        if not response.ok:
+        if response.status_code != requests.codes.ok:
             raise StudioError(f"{self.url} answers {response.status_code}: is this Label Studio's address?")
 
     def _exchange(self, timeout_s: float) -> None:
@@ -218,9 +217,8 @@ def _json_object(response: requests.Response) -> dict[str, Any]:
 
 def _reason(error: requests.RequestException) -> str:
     text = str(error)
-    known: dict[str, Callable[[str], bool]] = {
-        "connection refused": lambda text: "refused" in text,
-        "unknown host name": lambda text: "NameResolution" in text or "getaddrinfo" in text,
-        "bad certificate": lambda text: "CERTIFICATE" in text or "SSL" in text,
-    }
-    return next((reason for reason, matches in known.items() if matches(text)), type(error).__name__)
+    if "refused" in text:
+        return "connection refused"
+    if "NameResolution" in text or "getaddrinfo" in text:
+        return "unknown host name"
+    return "bad certificate" if isinstance(error, requests.exceptions.SSLError) else type(error).__name__

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.e2e.studio_client import StudioClient, wait_until_ready
 from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, label_studio_server, pick_port
@@ -114,6 +115,45 @@ def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFol
     server.server_close()
 
 
+@pytest.fixture(scope="session")
+def prefixed_label_studio(label_studio: LabelStudioServer) -> Iterator[str]:
+    """Label Studio behind a reverse proxy that puts it below a path."""
+    prefix = "/tools/label-studio"
+
+    class Proxy(_QuietHandler):
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if not self.path.startswith(prefix + "/"):
+                self.send_error(404)
+                return
+            headers = {name: value for name, value in self.headers.items() if name != "Host"}
+            answer = requests.request(
+                self.command,
+                label_studio.url + self.path.removeprefix(prefix),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=60,
+            )
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = forward  # noqa: N815
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}{prefix}"
+    server.shutdown()
+    server.server_close()
+
+
 class _QuietHandler(SimpleHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        """As a bucket answers who asks whether it is there."""
+        self.send_response(200)
+        self.end_headers()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
         pass

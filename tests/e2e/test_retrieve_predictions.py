@@ -94,6 +94,53 @@ def test_every_kind_of_image_address_gives_the_same_boxes(
         np.testing.assert_allclose([box[1:] for box in boxes(prediction)], [box[1:] for box in first], atol=1e-4)
 
 
+def test_an_image_in_a_bucket_comes_through_label_studio(
+    backend: BackendServer, client: StudioClient, photographs: list[Path], image_server: ServedFolder
+) -> None:
+    (image_server.path / "bucket" / "blood").mkdir(parents=True)
+    (image_server.path / "bucket" / "blood" / "größe 1.jpg").write_bytes(photographs[0].read_bytes())
+    project = client.create_project("a bucket")
+    storage = {
+        "project": project,
+        "bucket": "bucket",
+        "aws_access_key_id": "key",
+        "aws_secret_access_key": "secret",
+        "s3_endpoint": image_server.url,
+        "region_name": "eu-central-1",
+        "presign": True,
+    }
+    client.call("POST", "/api/storages/s3", json=storage)
+    client.import_tasks(project, [{"data": {"image": "s3://bucket/blood/größe 1.jpg"}}])
+    client.connect(project, backend.url)
+
+    client.retrieve_predictions(project)
+
+    ((prediction,),) = client.predictions(project).values()
+    assert len(prediction["result"]) > 3
+
+
+def test_label_studio_below_a_path(
+    prefixed_label_studio: str,
+    client: StudioClient,
+    personal_access_token: str,
+    model_environment: dict[str, str],
+    photographs: list[Path],
+    tmp_path: Path,
+) -> None:
+    project = client.create_project("below a path")
+    client.upload(project, photographs[:2])
+    environment = model_environment | {
+        "LABEL_STUDIO_URL": prefixed_label_studio,
+        "LABEL_STUDIO_API_KEY": personal_access_token,
+    }
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
+        wait_until_ready(server.url)
+        client.connect(project, server.url)
+        client.retrieve_predictions(project)
+
+    assert [len(of_task) for of_task in client.predictions(project).values()] == [1, 1]
+
+
 def test_a_phone_photograph_lies_as_the_page_shows_it(
     backend: BackendServer, client: StudioClient, photographs: list[Path], tmp_path: Path
 ) -> None:

@@ -1,0 +1,237 @@
+"""Label Studio's address and token, against servers that answer as Label Studio does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.conftest import RecordingServer, StartServer, reply
+from yolo_backend.settings import load_settings
+from yolo_backend.studio import Studio, StudioError, Studios
+
+LEGACY = "0123456789abcdef0123456789abcdef01234567"
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+LEGACY_REFUSED = {"detail": "Authentication token no longer valid: legacy token authentication has been disabled"}
+
+
+def signed(kind: str, lives_s: float) -> str:
+    claims = {"token_type": kind, "exp": time.time() + lives_s, "jti": str(time.monotonic_ns())}
+    return jwt.encode(claims, "the key of the server, which is nobody's business", "HS256")
+
+
+PERSONAL = signed("refresh", 1000)
+
+
+class FakeLabelStudio:
+    """Exchanges the one token that it knows, and tells the bearer who they are."""
+
+    def __init__(self, access_lives_s: float = 300, prefix: str = "") -> None:
+        self.access_lives_s = access_lives_s
+        self.prefix = prefix
+        self.valid: set[str] = {f"Token {LEGACY}"}
+        self.refusal: dict[str, Any] = {"detail": "Invalid token."}
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        status, body = self._answer(handler)
+        reply(json.dumps(body).encode(), status)(handler)
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, Any]:
+        if handler.path == f"{self.prefix}/api/token/refresh/":
+            access = signed("access", self.access_lives_s)
+            self.valid.add(f"Bearer {access}")
+            return 200, {"access": access}
+        if handler.path == f"{self.prefix}/api/current-user/whoami":
+            return (200, {}) if handler.headers["Authorization"] in self.valid else (401, self.refusal)
+        return 404, {}
+
+
+def paths(server: RecordingServer) -> list[str]:
+    return [request.path for request in server.requests]
+
+
+def test_a_legacy_token_goes_as_it_is() -> None:
+    assert Studio("http://127.0.0.1:9", LEGACY).authorization() == f"Token {LEGACY}"
+    assert Studio("http://127.0.0.1:9", LEGACY).authorization(renew=True) is None
+    assert Studio("http://127.0.0.1:9", None).authorization() is None
+
+
+@pytest.mark.parametrize("prefix", ["", "/label-studio"])
+def test_a_personal_access_token_is_exchanged_once_while_it_lives(serve: StartServer, prefix: str) -> None:
+    server = serve(FakeLabelStudio(prefix=prefix))
+    studio = Studio(server.url + prefix + "/", PERSONAL)
+    first, second, renewed = studio.authorization(), studio.authorization(), studio.authorization(renew=True)
+    assert first == second != renewed
+    assert first is not None
+    assert first.startswith("Bearer ")
+    assert PERSONAL not in first
+    assert paths(server) == [f"{prefix}/api/token/refresh/"] * 2
+    assert json.loads(server.requests[0].body) == {"refresh": PERSONAL}
+
+
+def test_an_access_token_about_to_end_is_renewed(serve: StartServer) -> None:
+    server = serve(FakeLabelStudio(access_lives_s=20))
+    studio = Studio(server.url, PERSONAL)
+    assert studio.authorization() != studio.authorization()
+
+
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+def test_a_good_check_is_reused(serve: StartServer, token: str) -> None:
+    server = serve(FakeLabelStudio())
+    studio = Studio(server.url, token)
+    studio.check()
+    asked = len(server.requests)
+    studio.check()
+    assert len(server.requests) == asked
+    assert paths(server)[-1] == "/api/current-user/whoami"
+
+
+def test_a_check_renews_an_access_token_that_label_studio_forgot(serve: StartServer) -> None:
+    label_studio = FakeLabelStudio()
+    server = serve(label_studio)
+    studio = Studio(server.url, PERSONAL)
+    studio.authorization()
+    label_studio.valid.clear()  # as after a restart with another key
+    studio.check()
+    assert paths(server).count("/api/token/refresh/") == 2
+
+
+def test_a_refused_legacy_token_is_told_with_what_to_do(serve: StartServer) -> None:
+    label_studio = FakeLabelStudio()
+    label_studio.valid.clear()
+    label_studio.refusal = LEGACY_REFUSED
+    studio = Studio(serve(label_studio).url, LEGACY)
+    for _ in range(2):  # the second time from what is kept
+        with pytest.raises(StudioError) as raised:
+            studio.check()
+        assert str(raised.value) == (
+            "Label Studio refuses the token: legacy tokens are disabled, use a Personal Access Token"
+        )
+
+
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+@pytest.mark.parametrize("status", [401, 403])
+def test_another_refusal_names_the_setting(serve: StartServer, token: str, status: int) -> None:
+    studio = Studio(serve(reply(b'{"detail": "Invalid token."}', status)).url, token)
+    with pytest.raises(StudioError, match=rf"refuses the token \({status}\): check LABEL_STUDIO_API_KEY"):
+        studio.check()
+
+
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+@pytest.mark.parametrize("answer", [reply(b"<html>", 404), reply(b"<html>", 500), reply(b"", 302, Location="/")])
+def test_something_else_at_the_address_is_told(
+    serve: StartServer, token: str, answer: Callable[[BaseHTTPRequestHandler], None]
+) -> None:
+    with pytest.raises(StudioError, match="is this Label Studio's address"):
+        Studio(serve(answer).url, token).check()
+
+
+def test_nobody_at_the_address_is_told() -> None:
+    with pytest.raises(StudioError, match=r"doesn't answer at http://127\.0\.0\.1:9 \(connection refused\)"):
+        Studio("http://127.0.0.1:9", LEGACY).check()
+
+
+def test_an_unknown_name_is_told() -> None:
+    with pytest.raises(StudioError, match="unknown host name"):
+        Studio("http://nowhere.invalid", LEGACY).check()
+
+
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL, None])
+def test_a_label_studio_too_busy_to_answer_is_no_error(serve: StartServer, token: str | None) -> None:
+    label_studio = FakeLabelStudio()
+    busy = [True]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if busy[0]:
+            time.sleep(1.5)
+        label_studio(handler)
+
+    server = serve(answer)
+    studio = Studio(server.url, token)
+    started_at = time.monotonic()
+    studio.check()
+    assert time.monotonic() - started_at < 3  # what Label Studio waits for the answer of /setup
+    asked = len(server.requests)
+    busy[0] = False
+    studio.check()  # and it is asked again, for nothing is known yet
+    assert len(server.requests) > asked
+
+
+def test_its_text_holds_no_token() -> None:
+    assert LEGACY not in repr(Studio("http://127.0.0.1:9", LEGACY))
+
+
+# Which Label Studio a project's images come from
+
+
+def test_a_configured_key_goes_to_the_configured_address_whatever_setup_says() -> None:
+    studios = Studios(load_settings(label_studio_url="http://ours", label_studio_api_key=LEGACY))
+    studios.introduce("1.1", "http://theirs", "their token")
+    studio = studios.of_project("1.1")
+    assert studio is not None
+    assert (studio.url, studio.authorization()) == ("http://ours", f"Token {LEGACY}")
+
+
+def test_a_token_that_comes_with_setup_goes_to_the_configured_address() -> None:
+    studios = Studios(load_settings(label_studio_url="http://ours"))
+    studios.introduce("1.1", "http://theirs", LEGACY)
+    studio = studios.of_project("1.1")
+    assert studio is not None
+    assert (studio.url, studio.authorization()) == ("http://ours", f"Token {LEGACY}")
+    other = studios.of_project("2.2")
+    assert other is not None
+    assert (other.url, other.authorization()) == ("http://ours", None)
+
+
+def test_without_settings_each_project_has_what_its_setup_brought() -> None:
+    studios = Studios(load_settings())
+    studios.introduce("1.1", "http://one", LEGACY)
+    studios.introduce("2.2", "http://two", "another")
+    studios.introduce("3.3", "", LEGACY)
+    studios.introduce("4.4", "http://four", "")
+    known = {project: studios.of_project(project) for project in ("1.1", "2.2", "3.3", "4.4", None)}
+    assert {project: studio and (studio.url, studio.token) for project, studio in known.items()} == {
+        "1.1": ("http://one", LEGACY),
+        "2.2": ("http://two", "another"),
+        "3.3": None,
+        "4.4": None,
+        None: None,
+    }
+
+
+def test_a_new_token_of_a_project_takes_the_place_of_the_old() -> None:
+    studios = Studios(load_settings())
+    studios.introduce("1.1", "http://one", "old")
+    kept = studios.of_project("1.1")
+    studios.introduce("1.1", "http://one", "old")
+    assert studios.of_project("1.1") is kept
+    studios.introduce("1.1", "http://one", "new")
+    studio = studios.of_project("1.1")
+    assert studio is not None
+    assert studio.token == "new"
+
+
+def test_introductions_are_bounded() -> None:
+    studios = Studios(load_settings())
+    for number in range(1100):
+        studios.introduce(str(number), "http://one", f"token {number}")
+    assert studios.of_project("0") is None
+    assert studios.of_project("1099") is not None
+
+
+def test_only_a_configured_address_is_checked(serve: StartServer) -> None:
+    server = serve(FakeLabelStudio())
+    unconfigured = Studios(load_settings())
+    unconfigured.introduce("1.1", server.url, LEGACY)
+    unconfigured.check("1.1")
+    assert server.requests == []
+    configured = Studios(load_settings(label_studio_url=server.url))
+    configured.introduce("1.1", "http://127.0.0.1:9", "wrong")
+    with pytest.raises(StudioError, match="check LABEL_STUDIO_API_KEY, which is not set"):
+        configured.check("1.1")
