@@ -19,7 +19,7 @@ install: .venv/.installed ## set up .venv with the backend
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	@echo "Installing the backend into .venv: a few minutes, and about 6 GB where PyTorch comes with CUDA"
-	$(if $(TORCH_INDEX_URL),$(PIP) --index-url $(TORCH_INDEX_URL) $(shell grep -E '^torch(vision)?==' requirements.txt))
+	$(if $(TORCH_INDEX_URL),$(PIP) --no-deps --index-url $(TORCH_INDEX_URL) -c constraints.txt torch torchvision)
 	$(PIP) -r requirements.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-base.txt
 	@touch $@

@@ -1,0 +1,53 @@
+# With CUDA by default, which runs on a CPU too. TORCH_INDEX_URL makes an image without it (docs/docker.md).
+FROM python:3.11.15-slim-bookworm AS build
+
+RUN python -m venv /venv
+WORKDIR /build
+COPY requirements.txt requirements-base.txt constraints.txt ./
+
+# Set to the address of PyTorch's CPU wheel index for a CPU-only torch, without 4 GB of CUDA libraries.
+ARG TORCH_INDEX_URL=
+RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ -n "$TORCH_INDEX_URL" ]; then \
+        /venv/bin/pip install --no-deps --index-url "$TORCH_INDEX_URL" -c constraints.txt torch torchvision; \
+    fi \
+    && /venv/bin/pip install -r requirements.txt -c constraints.txt \
+    && /venv/bin/pip install --no-deps -r requirements-base.txt \
+    && /venv/bin/pip uninstall --yes pip
+
+
+FROM python:3.11.15-slim-bookworm
+
+LABEL org.opencontainers.image.title="YOLO backend for Label Studio" \
+      org.opencontainers.image.licenses="AGPL-3.0-only"
+
+# The folders are the user's own, and so are the volumes that Docker makes from them.
+RUN groupadd --gid 1000 app \
+    && useradd --uid 1000 --gid app --home-dir /app --no-create-home --shell /usr/sbin/nologin app \
+    && install --directory --owner=app --group=app /app/models /app/data
+
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY LICENSE _wsgi.py model.py ./
+COPY yolo_backend yolo_backend
+
+# /tmp is all that a read-only container can write to beside its volumes, so caches and settings go there.
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    YOLO_CONFIG_DIR=/tmp/ultralytics \
+    YOLO_OFFLINE=true \
+    YOLO_AUTOINSTALL=false \
+    MODEL_ROOT=/app/models \
+    MODEL_DIR=/app/data \
+    PORT=9090
+
+RUN python -m compileall -q /app
+
+USER 1000:1000
+EXPOSE 9090
+# The start may download weights. http.client, for urllib would ask a proxy for 127.0.0.1 where one is configured.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 9090), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+CMD ["python", "_wsgi.py"]
