@@ -5,13 +5,6 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-
-# Ultralytics reads these when it is imported.
-_YOLO_CONFIG = tempfile.TemporaryDirectory(prefix="yolo-config-")
-os.environ["YOLO_AUTOINSTALL"] = "false"
-os.environ["YOLO_OFFLINE"] = "true"
-os.environ["YOLO_CONFIG_DIR"] = _YOLO_CONFIG.name
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +21,12 @@ from pydantic import AliasChoices
 
 from yolo_backend.images.decode import decode_image
 from yolo_backend.settings import Settings
+
+# Ultralytics reads these when it is imported.
+_YOLO_CONFIG = tempfile.TemporaryDirectory(prefix="yolo-config-")
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ["YOLO_OFFLINE"] = "true"
+os.environ["YOLO_CONFIG_DIR"] = _YOLO_CONFIG.name
 
 hypothesis.settings.register_profile("backend", deadline=None, derandomize=True, max_examples=60, database=None)
 hypothesis.settings.load_profile("backend")

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from label_studio_sdk.label_interface import LabelInterface
+from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.labeling import map_labels, parse_labeling_config
 from yolo_backend.regions import Region, make_regions, task_score
+
+Points = NDArray[np.float64]
 
 CONFIG = """<View><Image name="photo" value="$image"/>
 <RectangleLabels name="boxes" toName="photo" model_score_threshold="0.25">
@@ -57,7 +60,7 @@ def assert_valid(regions: list[Region]) -> None:
         assert 0 <= value["rotation"] <= 360
 
 
-def corners_in_pixels(region: Region) -> np.ndarray:
+def corners_in_pixels(region: Region) -> Points:
     """As Label Studio draws it: turned clockwise, by degrees, around the top left corner."""
     value = region["value"]
     width, height = region["original_width"], region["original_height"]
@@ -69,7 +72,7 @@ def corners_in_pixels(region: Region) -> np.ndarray:
     return np.array([corner, corner + along, corner + along + down, corner + down])
 
 
-def corners_of_box(box_xywhr: Sequence[float]) -> np.ndarray:
+def corners_of_box(box_xywhr: Sequence[float]) -> Points:
     center_x, center_y, width, height, radians = (float(np.float32(number)) for number in box_xywhr)
     along = np.array([math.cos(radians), math.sin(radians)]) * width / 2
     down = np.array([-math.sin(radians), math.cos(radians)]) * height / 2
@@ -77,7 +80,7 @@ def corners_of_box(box_xywhr: Sequence[float]) -> np.ndarray:
     return np.array([center - along - down, center + along - down, center + along + down, center - along + down])
 
 
-def assert_same_corners(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-3) -> None:
+def assert_same_corners(found: Points, expected: Points, tolerance: float = 1e-3) -> None:
     """The same four points in the same direction; which of them comes first doesn't matter."""
     distances = [np.abs(np.roll(found, turn, axis=0) - expected).max() for turn in range(4)]
     assert min(distances) <= tolerance

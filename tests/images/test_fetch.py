@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -44,7 +45,9 @@ def fetcher() -> ImageFetcher:
 
 
 def make_fetcher(timeout_s: float) -> ImageFetcher:
-    return ImageFetcher(timeout_s=timeout_s, max_bytes=MAX_BYTES, connections=4, allowed_hosts=frozenset({"127.0.0.1", "localhost"}))
+    return ImageFetcher(
+        timeout_s=timeout_s, max_bytes=MAX_BYTES, connections=4, allowed_hosts=frozenset({"127.0.0.1", "localhost"})
+    )
 
 
 def failure(fetcher: ImageFetcher, source: str | Inline | LocalFile, studio: Holder | None = None) -> ImageError:
@@ -139,10 +142,8 @@ def test_a_disguised_address_does_not_get_the_token(
     if by_redirect:
         studio.answer = redirect(url)
         url = studio.url + "/tasks/1/presign/"
-    try:
+    with suppress(ImageError):  # refusing the address is as good
         fetcher.fetch(Remote(url), Holder(studio.url))
-    except ImageError:
-        pass  # refusing the address is as good
     assert set(tokens_seen(other)) <= {None}
 
 
@@ -240,6 +241,75 @@ def test_cookies_are_not_sent_back(fetcher: ImageFetcher, serve: StartServer) ->
     )(handler)
     fetcher.fetch(Remote(studio.url + "/a"), Holder(studio.url))
     assert [request.headers.get("cookie") for request in studio.requests] == [None] * 4
+
+
+# Private addresses
+
+
+GUARDED = ImageFetcher(timeout_s=10, max_bytes=MAX_BYTES, connections=4)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "127.0.0.2",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0.0.0.0",
+        "[::]",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "192.168.0.1",
+        "172.16.0.1",
+        "100.64.0.1",
+        "[fd00::1]",
+        "[fe80::1]",
+    ],
+)
+@pytest.mark.parametrize("by_redirect", [False, True])
+def test_private_addresses_are_refused(serve: StartServer, host: str, by_redirect: bool) -> None:
+    private = serve(reply(IMAGE))
+    url = f"http://{host}:{private.port}/a.jpg"
+    studio = serve(redirect(url))
+    error = failure(GUARDED, studio.url if by_redirect else url, Holder(studio.url))
+    assert error.kind in {"forbidden_address", "dns"}
+    assert private.requests == []
+
+
+def test_a_private_address_says_how_to_trust_it(serve: StartServer) -> None:
+    private = serve(reply(IMAGE))
+    error = failure(GUARDED, private.url)
+    assert error.kind == "forbidden_address"
+    assert "ALLOWED_IMAGE_HOSTS" in str(error)
+
+
+def test_label_studio_itself_may_be_on_a_private_address(serve: StartServer) -> None:
+    studio = serve(reply(IMAGE))
+    assert GUARDED.fetch(Remote(studio.url + "/a.jpg"), Holder(studio.url)) == IMAGE
+
+
+def test_the_host_of_label_studio_is_not_trusted_at_another_port(serve: StartServer) -> None:
+    studio, other = serve(reply(IMAGE)), serve(reply(IMAGE))
+    assert failure(GUARDED, other.url, Holder(studio.url)).kind == "forbidden_address"
+    assert other.requests == []
+
+
+@pytest.mark.parametrize(("allowed", "host"), [("127.0.0.1", "127.0.0.1"), ("localhost", "LocalHost")])
+def test_named_hosts_are_trusted_and_no_others(serve: StartServer, allowed: str, host: str) -> None:
+    fetcher = ImageFetcher(
+        timeout_s=10, max_bytes=MAX_BYTES, connections=4, allowed_hosts=frozenset({allowed, "minio"})
+    )
+    server = serve(reply(IMAGE))
+    assert fetcher.fetch(Remote(f"http://{host}:{server.port}/a.jpg"), None) == IMAGE
+    server.answer = redirect(f"http://127.0.0.3:{server.port}/b.jpg")
+    assert failure(fetcher, f"http://{host}:{server.port}/a.jpg").kind == "forbidden_address"
 
 
 # Names
@@ -425,7 +495,10 @@ def released() -> Iterator[threading.Event]:
 
 
 def test_a_server_that_does_not_answer(serve: StartServer, released: threading.Event) -> None:
-    server = serve(lambda handler: released.wait(20) and None)
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        released.wait(20)
+
+    server = serve(answer)
     assert failure(make_fetcher(0.3), server.url).kind == "timeout"
 
 
@@ -445,6 +518,22 @@ def test_a_body_that_drips_is_given_up(serve: StartServer) -> None:
         for _ in range(30):
             handler.wfile.write(b"x")
             time.sleep(0.1)
+        finished.set()
+
+    assert failure(make_fetcher(0.5), serve(answer).url).kind == "timeout"
+    assert not finished.is_set()
+
+
+def test_headers_that_drip_are_given_up(serve: StartServer) -> None:
+    finished = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for number in range(30):
+            handler.wfile.write(f"X-{number}: x\r\n".encode())
+            time.sleep(0.1)
+        handler.wfile.write(b"Content-Length: 1\r\n\r\nx")
         finished.set()
 
     assert failure(make_fetcher(0.5), serve(answer).url).kind == "timeout"
