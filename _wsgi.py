@@ -79,7 +79,7 @@ def _environment_of(options: argparse.Namespace) -> dict[str, str]:
 def _check_start() -> Settings:
     try:
         settings = load_settings()
-        find_weights(settings.model_name, settings.model_root)
+        find_weights(settings.model_name, settings.model_root, may_download=True)
     except (SettingsError, WeightsError) as error:
         print(f"The backend can't start: {error}", file=sys.stderr)
         # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.

@@ -255,7 +255,7 @@ def _model_pool(settings: Settings) -> ModelPool:
         from yolo_backend.detection.engine import Engine  # brings torch, which takes seconds to import
 
         return Engine(
-            find_weights(name, settings.model_root),
+            find_weights(name, settings.model_root, may_download=name == settings.model_name),
             device=settings.device,
             image_size=settings.model_image_size,
             iou_threshold=settings.model_iou_threshold,

@@ -187,7 +187,10 @@ def _check_login(settings: Settings) -> Response | None:
 
 
 def _json_body() -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
+    try:
+        body = request.get_json(force=True, silent=True)
+    except RecursionError:  # brackets in brackets in brackets
+        body = None
     if body is None:
         raise BadRequestError("The body is not JSON")
     if not isinstance(body, dict):

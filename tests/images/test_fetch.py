@@ -514,11 +514,12 @@ def test_a_body_that_drips_is_given_up(serve: StartServer) -> None:
     finished = threading.Event()
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        reply(b"", Content_Length="30")(handler)
+        reply(b"", Content_Length="31")(handler)
         for _ in range(30):
             handler.wfile.write(b"x")
             time.sleep(0.1)
         finished.set()
+        handler.wfile.write(b"x")
 
     assert failure(make_fetcher(0.5), serve(answer).url).kind == "timeout"
     assert not finished.is_set()
@@ -533,8 +534,8 @@ def test_headers_that_drip_are_given_up(serve: StartServer) -> None:
         for number in range(30):
             handler.wfile.write(f"X-{number}: x\r\n".encode())
             time.sleep(0.1)
-        handler.wfile.write(b"Content-Length: 1\r\n\r\nx")
         finished.set()
+        handler.wfile.write(b"Content-Length: 1\r\n\r\nx")
 
     assert failure(make_fetcher(0.5), serve(answer).url).kind == "timeout"
     assert not finished.is_set()

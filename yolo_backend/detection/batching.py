@@ -139,7 +139,7 @@ class Detector:
             with metrics.DETECT_SECONDS.time():
                 found = engine.detect([job.image for job in batch], min(job.score_threshold for job in batch))
             answers = list(zip(batch, found, strict=True))
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the thread lives on, for somebody waits
             if len(batch) > 1:  # one image may be to blame: the others get their boxes
                 log.warning("%s failed on %d images (%s): trying them one by one", self._name, len(batch), error)
                 for job in batch:

@@ -19,20 +19,22 @@ class WeightsError(Exception):
     """Weights that can't be had or used; the message says what was tried and what to do."""
 
 
-def find_weights(name: str, model_root: Path) -> Path:
+def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> Path:
     """The file of these weights: `demo`, a file of `model_root`, or an Ultralytics release, downloaded once.
 
-    `name` is a bare file name: a .pt file is code, so it never comes from a folder or address that a task or a
-    labeling config names. Raises WeightsError.
+    `name` is a bare file name, and only what the operator named may be downloaded: a .pt file is code, and anyone who
+    edits a labeling config can write a `model_path`. Raises WeightsError.
     """
     if name == DEMO:
         return _check_file(_DEMO_FILE)
-    if Path(name).name != name or not name.endswith(_SUFFIXES):
+    if Path(name).name != name or "\\" in name or Path(name).suffix not in _SUFFIXES:
         raise WeightsError(
             f'"{name}" is not the name of weights: expected {DEMO}, or a file name in MODEL_ROOT ending in .pt or .onnx'
         )
     path = model_root / name
     if not path.is_file():
+        if not may_download:
+            raise WeightsError(f"Weights {name} are not in {model_root.resolve()}: put the file there")
         _download(name, path)
     return _check_file(path)
 
