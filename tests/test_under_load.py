@@ -96,3 +96,10 @@ def test_bulk_requests_side_by_side_take_turns(
         assert all(result != [] for result in small.result())
         assert not large.done()
         assert any(result == [] for result in large.result())
+
+
+def test_a_lone_request_is_answered_by_the_deadline_too(server: BackendServer, serve: StartServer) -> None:
+    hanging = serve(lambda handler: time.sleep(30))
+    started_at = time.monotonic()
+    assert predict(server, [hanging.url]) == [[]]
+    assert time.monotonic() - started_at < 20  # 12 s is the deadline, 20 s the read time-out

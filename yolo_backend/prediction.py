@@ -63,7 +63,10 @@ class Predictor:
         self.studios = Studios(settings)
         self.pool = pool or _model_pool(settings)
         self._parallel_tasks = max(16, 2 * settings.batch_size)
-        self._tasks = ThreadPoolExecutor(self._parallel_tasks, thread_name_prefix="task")
+        self._workers = {
+            BULK: ThreadPoolExecutor(self._parallel_tasks, thread_name_prefix="task"),
+            PERSON: ThreadPoolExecutor(settings.threads, thread_name_prefix="person"),
+        }
         self._fetcher = ImageFetcher(
             timeout_s=settings.image_timeout_s,
             max_bytes=int(settings.max_image_megabytes * 1e6),
@@ -121,19 +124,17 @@ class Predictor:
             metrics.TASKS.labels("not ready").inc(len(tasks))
             return [nothing for _ in tasks]
         studio = self.studios.of_project(project)
-        if len(tasks) == 1:
-            predictions = [self._predict_alone(tasks[0], plan, studio, PERSON)]
-        else:
-            predictions = self._predict_many(tasks, plan, studio, ends_at)
+        predictions = self._predict_until(ends_at, tasks, plan, studio, PERSON if len(tasks) == 1 else BULK)
         return [nothing if prediction is None else prediction for prediction in predictions]
 
     def close(self) -> None:
         """Finish what is under way and free the models."""
-        self._tasks.shutdown(wait=True, cancel_futures=True)
+        for workers in self._workers.values():
+            workers.shutdown(wait=True, cancel_futures=True)
         self.pool.close()
 
-    def _predict_many(
-        self, tasks: Sequence[Task], plan: ProjectPlan, studio: Studio | None, ends_at: float
+    def _predict_until(
+        self, ends_at: float, tasks: Sequence[Task], plan: ProjectPlan, studio: Studio | None, priority: int
     ) -> list[Prediction | None]:
         predictions: list[Prediction | None] = [None] * len(tasks)
         under_way: dict[Future[Prediction | None], int] = {}
@@ -141,7 +142,7 @@ class Predictor:
         while True:
             # Few at a time, so that requests side by side take turns.
             while len(under_way) < self._parallel_tasks and (index := next(waiting, None)) is not None:
-                future = self._tasks.submit(self._predict_alone, tasks[index], plan, studio, BULK)
+                future = self._workers[priority].submit(self._predict_alone, tasks[index], plan, studio, priority)
                 under_way[future] = index
             if not under_way:
                 return predictions

@@ -28,6 +28,7 @@ from yolo_backend.studio import StudioError
 log = logging.getLogger(__name__)
 
 _MAX_REASON = 240
+_MAX_VERSIONS = 1000
 # Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
 _THREADS_FOR_OTHERS = 2
 _THREADS_FOR_A_PERSON = 1
@@ -106,7 +107,10 @@ class _Routes:
         plan = self._predictor.plan(label_config)
         studios.check(project)
         _log_names_without_partner(project, plan)
+        self._versions.pop(project, None)
         self._versions[project] = plan.model_version
+        if len(self._versions) > _MAX_VERSIONS:
+            del self._versions[next(iter(self._versions))]
         return jsonify(model_version=plan.model_version)
 
     def predict(self) -> Response:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -12,6 +16,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests_hardened.ip_filter import InvalidIPAddress
 from requests_hardened.ip_filter_adapter import IPFilterAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, origin_of
@@ -48,10 +53,11 @@ class ImageFetcher:
         self._session = requests.Session()
         # Without an auth of its own, requests would send what a .netrc file holds for the host.
         self._session.auth = lambda request: request
-        self._open = HTTPAdapter(pool_connections=_HOSTS_KEPT, pool_maxsize=connections)
+        self._open = HTTPAdapter()
         self._guarded = {scheme: IPFilterAdapter(is_https_proto=scheme == "https") for scheme in ("http", "https")}
-        for adapter in self._guarded.values():
+        for adapter in (self._open, *self._guarded.values()):
             adapter.init_poolmanager(_HOSTS_KEPT, connections)
+            adapter.poolmanager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedTlsPool}
 
     def fetch(self, source: Source, studio: TokenHolder | None) -> bytes:
         """The bytes of `source`. Raises ImageError, and StudioError where the token can't be exchanged."""
@@ -101,8 +107,18 @@ class ImageFetcher:
         if left_s <= 0:
             raise self._too_late()
         timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
+        _answer_by.ends_at = ends_at
         # Not Session.send, which reads the body of a redirect to its end, whatever its length.
-        return adapter.send(request, timeout=timeout_s, **environment)
+        try:
+            response = adapter.send(request, timeout=timeout_s, **environment)
+        except requests.ConnectionError:
+            if time.monotonic() > ends_at:
+                raise self._too_late() from None
+            raise
+        if time.monotonic() > ends_at:  # headers that were hung up on look like an answer
+            response.close()
+            raise self._too_late()
+        return response
 
     def _read_body(self, response: requests.Response, ends_at: float) -> bytes:
         body = bytearray()
@@ -131,6 +147,56 @@ class ImageFetcher:
         if len(content) > self._max_bytes:
             raise _too_large(self._max_bytes)
         return content
+
+
+class _AnswerBy(threading.local):
+    """When the answer to this thread's request must be there, on the monotonic clock."""
+
+    ends_at = float("inf")
+
+
+_answer_by = _AnswerBy()
+
+
+@contextlib.contextmanager
+def _hanging_up_in_time(connection: socket.socket) -> Iterator[None]:
+    # The read time-out is for each piece, so headers that drip would never meet it.
+    timer = threading.Timer(max(0.0, _answer_by.ends_at - time.monotonic()), _hang_up, (connection,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _HangingUp:
+    sock: socket.socket
+
+    def getresponse(self) -> Any:
+        with _hanging_up_in_time(self.sock):
+            return super().getresponse()  # type: ignore[misc]  # of the connection beside us
+
+
+class _TimedConnection(_HangingUp, HTTPConnection):
+    pass
+
+
+class _TimedTlsConnection(_HangingUp, HTTPSConnection):
+    pass
+
+
+class _TimedPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _TimedConnection
+
+
+class _TimedTlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TimedTlsConnection
 
 
 def _is_studio(url: str | None, studio: TokenHolder | None) -> bool:
