@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 Task = Mapping[str, Any]
 Prediction = dict[str, Any]
 
-# Part of every model_version: to be raised when our own code changes what is predicted.
-_REVISION = 1
+# Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
+REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Predictor:
     def _model_version(self, served: Sequence[ServedControl]) -> str:
         ingredients = [
             {
-                "revision": _REVISION,
+                "revision": REVISION,
                 "weights": item.weights.fingerprint,
                 "image_size": item.weights.image_size,
                 "iou_threshold": self.settings.model_iou_threshold,
