@@ -18,7 +18,7 @@ from typing import Any
 from yolo_backend import metrics
 from yolo_backend.detection.batching import BULK, PERSON, ModelPool, WeightsLoadingError
 from yolo_backend.detection.detections import Detections, WeightsInfo
-from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.detection.weights import find_weights
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
@@ -292,6 +292,3 @@ def _nothing_matches(served: Sequence[ServedControl]) -> str:
     if not labels:
         return "The RectangleLabels have no Label"
     return f"None of the labels {shown} is a class of {weights}"
-
-
-__all__ = ["Predictor", "ProjectPlan", "ServedControl", "WeightsError", "default_predictor"]
