@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -31,10 +30,8 @@ def taken_port() -> Iterator[int]:
         yield 8080
 
 
-def test_the_demo_check_passes(tmp_path: Path) -> None:
-    finished = subprocess.run(
-        [*DEMO, "--check"], cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
-    )
+def test_the_demo_check_passes() -> None:
+    finished = subprocess.run([*DEMO, "--check"], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "The demo check passed" in finished.stdout
@@ -44,9 +41,9 @@ def test_the_demo_check_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("taken_port")
-def test_the_demo_stays_up_until_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_demo_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
     process = subprocess.Popen(
-        DEMO, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        DEMO, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     timer = threading.Timer(400, process.kill)
     timer.start()
