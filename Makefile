@@ -6,7 +6,7 @@ export YOLO_AUTOINSTALL := false
 export YOLO_OFFLINE := true
 
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet
-CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12")'
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
 
 .PHONY: help install run demo demo-check train-demo check test e2e clean
 

@@ -26,9 +26,13 @@ def main() -> None:
     settings = _check_start()
     if options.check:
         _check_model()
+        # Started anew, for a model and its threads don't survive the fork of gunicorn's workers.
+        sys.stdout.flush()
+        arguments = [argument for argument in sys.argv if argument != "--check"]
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  our own command line
     host = options.host or "0.0.0.0"
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
-        make_app().run(host=host, port=settings.port, threaded=True, debug=options.debug, use_reloader=False)
+        make_app().run(host=host, port=settings.port, threaded=True)
     else:
         _serve(settings, host)
 
@@ -50,7 +54,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve YOLO predictions to Label Studio.")
     parser.add_argument("-p", "--port", type=int, help="port to listen on (PORT, 9090)")
     parser.add_argument("--host", help="address to listen on (0.0.0.0)")
-    parser.add_argument("-d", "--debug", action="store_true", help="Flask's own server, with its debugger's messages")
+    parser.add_argument("-d", "--debug", action="store_true", help="Flask's own server, and debug messages")
     parser.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], help="how much to log")
     parser.add_argument("--model-dir", help="folder for caches and exports (MODEL_DIR)")
     parser.add_argument("--check", action="store_true", help="make a model instance and load the weights first")

@@ -8,6 +8,8 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 from yolo_backend.detection.batching import WeightsLoadingError
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.prediction import default_predictor
 
 log = logging.getLogger(__name__)
@@ -25,8 +27,8 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
         if self.label_config and hasattr(self, "set"):
             try:
                 plan = default_predictor().plan(self.label_config, wait_s=2)
-            except WeightsLoadingError as error:
-                log.warning("%s", error)
+            except (WeightsLoadingError, WeightsError, LabelingConfigError) as error:
+                log.warning("model_version stays as it is: %s", error)
             else:
                 self.set("model_version", plan.model_version)
 

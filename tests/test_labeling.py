@@ -389,3 +389,14 @@ def outcome_of(label_config: str) -> str:
 @given(st.one_of(st.text(), st.text(alphabet='<>/="&; $ViewImageRectangleLabelsname'), xml_trees()))
 def test_any_text_is_parsed_or_told_in_one_line(label_config: str) -> None:
     assert outcome_of(label_config) in {"served", "told in 1 line"}
+
+
+def test_what_a_repeater_numbers_is_left_out() -> None:
+    repeated = """<Repeater on="$pages" indexFlag="{{idx}}"><Image name="page_{{idx}}" value="$pages[{{idx}}].url"/>
+    <RectangleLabels name="on_{{idx}}" toName="page_{{idx}}"><Label value="RBC"/></RectangleLabels></Repeater>"""
+    plain = """<Image name="image" value="$image"/>
+    <RectangleLabels name="label" toName="image"><Label value="RBC"/></RectangleLabels>"""
+    (control,) = parse_labeling_config(f"<View>{repeated}{plain}</View>")
+    assert control.from_name == "label"
+    with pytest.raises(LabelingConfigError, match="no RectangleLabels on an Image"):
+        parse_labeling_config(f"<View>{repeated}</View>")

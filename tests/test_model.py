@@ -86,6 +86,12 @@ def test_2x_runs_fit_from_its_webhook(server_2x: str) -> None:
     assert (answer.status_code, answer.json()) == (201, {"result": None, "status": "ok"})
 
 
+def test_2x_runs_fit_for_a_project_whose_labels_fit_no_class(server_2x: str) -> None:
+    config = BCCD_CONFIG.replace("RBC", "A").replace("WBC", "B").replace("Platelets", "C")
+    body = {"action": "START_TRAINING", "project": {"id": 5, "label_config": config}}
+    assert requests.post(f"{server_2x}/webhook", json=body, timeout=60).status_code == 201
+
+
 def test_it_is_label_studio_mls_class_and_cheap_to_make(clean_environment: pytest.MonkeyPatch) -> None:
     # A key without an address would stop the start: the settings are not even read here.
     clean_environment.setenv("LABEL_STUDIO_API_KEY", "x")

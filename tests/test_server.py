@@ -411,6 +411,20 @@ def test_one_broken_task_among_many_fails_alone(
     assert all(len(record.getMessage().splitlines()) == 1 and not record.exc_info for record in told)
 
 
+def test_a_task_may_lack_one_of_two_images_but_not_both(client: FlaskClient, photo: str) -> None:
+    config = """<View><Image name="front" value="$front"/><Image name="back" value="$back"/>
+    <RectangleLabels name="on_front" toName="front"><Label value="RBC"/></RectangleLabels>
+    <RectangleLabels name="on_back" toName="back"><Label value="RBC"/></RectangleLabels></View>"""
+    datas: list[Any] = [{"front": photo, "back": photo}, {"front": photo}, {"front": None, "back": photo}, {}]
+    tasks = [{"id": number, "data": data} for number, data in enumerate(datas)]
+
+    *predictions, neither = predict(client, tasks, config)
+
+    controls = [{region["from_name"] for region in prediction["result"]} for prediction in predictions]
+    assert controls == [{"on_front", "on_back"}, {"on_front"}, {"on_back"}]
+    assert neither == []
+
+
 @pytest.mark.parametrize("broken", BROKEN_TASKS.values(), ids=BROKEN_TASKS.keys())
 def test_a_broken_task_alone(client: FlaskClient, broken: dict[str, Any]) -> None:
     assert predict(client, [broken]) == [[]]

@@ -186,6 +186,23 @@ def test_a_key_without_an_address_stops(monkeypatch: pytest.MonkeyPatch, variabl
     assert SECRET not in message
 
 
+def test_a_key_from_a_file_may_end_in_a_newline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", f" {SECRET}\n")
+    key = load_settings().label_studio_api_key
+    assert key is not None
+    assert key.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize("key", [f"{SECRET} {SECRET}", f"{SECRET}\n{SECRET}", f"{SECRET}ü"])
+def test_a_key_that_no_header_can_hold_stops(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
+    message = failure()
+    assert "LABEL_STUDIO_API_KEY" in message
+    assert SECRET not in message
+
+
 @pytest.mark.parametrize("variable", ["BASIC_AUTH_USER", "BASIC_AUTH_PASS"])
 def test_half_a_login_stops(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, SECRET)

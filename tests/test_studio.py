@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import jwt
 import pytest
+import requests
 
 from tests.conftest import RecordingServer, StartServer, reply
 from yolo_backend.settings import load_settings
@@ -163,6 +165,34 @@ def test_a_label_studio_too_busy_to_answer_is_no_error(serve: StartServer, token
     assert len(server.requests) > asked
 
 
+def test_a_check_does_not_queue_behind_those_who_wait_for_an_access_token(serve: StartServer) -> None:
+    server = serve(lambda handler: time.sleep(8))  # accepts, and doesn't answer
+    studio = Studio(server.url, PERSONAL)
+
+    def ask() -> None:
+        with pytest.raises(requests.Timeout):
+            studio.authorization()
+
+    started_at = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(ask) for _ in range(4)]
+        while not server.requests:
+            time.sleep(0.01)
+        asked_at = time.monotonic()
+        studio.check()
+        assert time.monotonic() - asked_at < 3
+        for future in waiting:
+            future.result()
+    assert time.monotonic() - started_at < 12  # all four know after the time-out of one
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a b", "tökén", ""])
+def test_a_token_that_no_header_can_hold_is_not_taken(token: str) -> None:
+    studios = Studios(load_settings())
+    studios.introduce("1.1", "http://one", token)
+    assert studios.of_project("1.1") is None
+
+
 def test_its_text_holds_no_token() -> None:
     assert LEGACY not in repr(Studio("http://127.0.0.1:9", LEGACY))
 
@@ -172,7 +202,7 @@ def test_its_text_holds_no_token() -> None:
 
 def test_a_configured_key_goes_to_the_configured_address_whatever_setup_says() -> None:
     studios = Studios(load_settings(label_studio_url="http://ours", label_studio_api_key=LEGACY))
-    studios.introduce("1.1", "http://theirs", "their token")
+    studios.introduce("1.1", "http://theirs", "their-token")
     studio = studios.of_project("1.1")
     assert studio is not None
     assert (studio.url, studio.authorization()) == ("http://ours", f"Token {LEGACY}")
@@ -220,7 +250,7 @@ def test_a_new_token_of_a_project_takes_the_place_of_the_old() -> None:
 def test_introductions_are_bounded() -> None:
     studios = Studios(load_settings())
     for number in range(1100):
-        studios.introduce(str(number), "http://one", f"token {number}")
+        studios.introduce(str(number), "http://one", f"token-{number}")
     assert studios.of_project("0") is None
     assert studios.of_project("1099") is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -62,7 +63,7 @@ def test_check_loads_the_weights_first(tmp_path: Path) -> None:
     assert re.search(r"The backend can't start: Weights broken\.pt can't be loaded: \S", finished.stderr)
 
 
-def test_the_templates_flags_become_settings(data_dir: Path, tmp_path: Path) -> None:
+def test_the_templates_flags_become_settings(data_dir: Path, bccd_files: list[Path], tmp_path: Path) -> None:
     port = pick_port(0)
     flags = ["-p", str(port), "--host", "127.0.0.1", "--log-level", "WARNING", "--check", "--with"]
     flags += [
@@ -82,6 +83,11 @@ def test_the_templates_flags_become_settings(data_dir: Path, tmp_path: Path) -> 
         assert retrying.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 401
         answer = retrying.get(f"http://127.0.0.1:{port}/", auth=("ann", "pw"), timeout=10)
         assert answer.json()["model"] == "bccd-yolo11n.pt"
+        image = "data:image/jpeg;base64," + base64.b64encode(bccd_files[0].read_bytes()).decode()
+        body = {"tasks": [{"id": 1, "data": {"image": image}}], "label_config": BCCD_CONFIG, "project": "1.1"}
+        url = f"http://127.0.0.1:{port}/predict"
+        (prediction,) = retrying.post(url, json=body, auth=("ann", "pw"), timeout=60).json()["results"]
+        assert len(prediction["result"]) > 3
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

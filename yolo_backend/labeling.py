@@ -114,6 +114,8 @@ def _read_control(tag: ControlTag) -> Control | None:
     if image is None:
         return None
     value = image.attr.get("valueList") or image.attr.get("value") or ""
+    if "{{" in value or "{{" in str(tag.name):
+        return None  # inside a Repeater, whose regions are numbered by the page
     if not value.startswith("$"):
         raise LabelingConfigError(f'Image "{image.name}" should have a value such as "$image", not "{value}"')
     model_path = tag.attr.get("model_path")

@@ -190,7 +190,10 @@ class Predictor:
         by_key: dict[tuple[str, bool], list[ServedControl]] = {}
         for served in plan.controls:
             by_key.setdefault((served.control.data_key, served.control.is_list), []).append(served)
-        for (data_key, is_list), controls in by_key.items():
+        data = task.get("data")
+        given = {key: controls for key, controls in by_key.items() if isinstance(data, Mapping) and data.get(key[0])}
+        # A task may lack one of several images, but not all.
+        for (data_key, is_list), controls in (given or by_key).items():
             for item_index, value in enumerate(_image_values(task, data_key, is_list)):
                 try:
                     found, size_wh = self._detect(value, _task_id(task), controls, studio, priority)
@@ -216,6 +219,8 @@ class Predictor:
         for served in controls:
             lowest = served.label_map.lowest_threshold
             thresholds[served.weights_name] = min(lowest, thresholds.get(served.weights_name, 1.0))
+        for name in thresholds:  # before it takes a place that other weights' images could have
+            self.pool.load(name)
         with self._decoding[priority]:
             image = decode_image(content, self.settings.max_image_megapixels)
             letterboxed = {name: self.pool.letterbox(name, image) for name in thresholds}

@@ -72,6 +72,19 @@ class Settings(BaseSettings):
             raise ValueError("should be an address only, without a login, a query or a fragment")
         return url.rstrip("/")
 
+    @field_validator("label_studio_api_key", mode="before")
+    @classmethod
+    def _strip_key(cls, key: Any) -> Any:
+        # Secrets that come from files often end in a newline.
+        return key.strip() if isinstance(key, str) else key
+
+    @field_validator("label_studio_api_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not is_sendable(key.get_secret_value()):
+            raise ValueError("should be letters, digits and dots, as Label Studio shows it")
+        return key
+
     @field_validator("allowed_image_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, hosts: Any) -> Any:
@@ -91,6 +104,16 @@ class Settings(BaseSettings):
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together: set both or neither")
         return self
+
+
+def is_sendable(token: str) -> bool:
+    """May this token stand in an HTTP header?"""
+    return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
+def setting_variables() -> set[str]:
+    """The environment variables of all settings."""
+    return {variable for field in Settings.model_fields for variable in _variables(field)}
 
 
 def load_settings(**overrides: Any) -> Settings:

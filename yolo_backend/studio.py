@@ -12,14 +12,16 @@ from typing import Any
 import jwt
 import requests
 
-from yolo_backend.settings import Settings
+from yolo_backend.settings import Settings, is_sendable
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
-_CHECK_TIMEOUT_S = 1.0
+_CHECK_TIMEOUT_S = 2.0
 _CHECK_IS_FRESH_S = 60.0
 _RENEW_BEFORE_EXPIRY_S = 30.0
+_FAILURE_IS_FRESH_S = 5.0
+_WHO_AM_I = "/api/current-user/whoami"
 _MAX_CONNECTIONS = 1000
 
 
@@ -41,7 +43,10 @@ class Studio:
         self._is_personal = token is not None and _is_jwt(token)
         self._access_token: str | None = None
         self._access_expires_at = 0.0
-        self._lock = threading.Lock()
+        self._exchanging = threading.Lock()
+        self._exchange_failed_at = float("-inf")
+        self._exchange_failure: Exception | None = None
+        self._checking = threading.Lock()
         self._checked_at = float("-inf")
         self._check_failure: str | None = None
 
@@ -56,26 +61,26 @@ class Studio:
     def authorization(self, *, renew: bool = False) -> str | None:
         """What to send as `Authorization`, None without a token.
 
-        Raises StudioError where a Personal Access Token can't be exchanged.
+        Raises StudioError where a Personal Access Token can't be exchanged, requests.Timeout where nobody answers.
         """
         if self._token is None or not self._is_personal:
             return f"Token {self._token}" if self._token and not renew else None
-        with self._lock:
-            if renew or self._access_token is None or time.time() > self._access_expires_at - _RENEW_BEFORE_EXPIRY_S:
-                self._exchange(_TIMEOUT_S)
-            return f"Bearer {self._access_token}"
+        return self._bearer(time.monotonic() + _TIMEOUT_S, renew=renew)
 
     def check(self) -> None:
         """Ask Label Studio whether it accepts our token; a result younger than a minute is reused.
 
-        No answer within a second is no failure: a Label Studio with one worker is busy with the request that made us
-        ask. Raises StudioError.
+        No answer within two seconds is no failure: a Label Studio with one worker is busy with the request that made
+        us ask. Raises StudioError.
         """
-        with self._lock:
+        ends_at = time.monotonic() + _CHECK_TIMEOUT_S
+        if not self._checking.acquire(timeout=_CHECK_TIMEOUT_S):
+            return
+        try:
             if time.monotonic() - self._checked_at > _CHECK_IS_FRESH_S:
                 self._check_failure = None
                 try:
-                    self._ask_who_we_are()
+                    self._ask_who_we_are(ends_at)
                 except StudioError as error:
                     self._check_failure = str(error)
                 except requests.Timeout:
@@ -84,37 +89,64 @@ class Studio:
                 self._checked_at = time.monotonic()
             if self._check_failure:
                 raise StudioError(self._check_failure)
+        finally:
+            self._checking.release()
 
-    def _ask_who_we_are(self) -> None:
+    def _ask_who_we_are(self, ends_at: float) -> None:
         if self._token is None:
-            self._request("GET", "/health", _CHECK_TIMEOUT_S)
+            self._request("GET", "/health", ends_at)
             return
-        if self._is_personal and self._access_token is None:
-            self._exchange(_CHECK_TIMEOUT_S)
-        authorization = f"Bearer {self._access_token}" if self._is_personal else f"Token {self._token}"
-        response = self._request("GET", "/api/current-user/whoami", _CHECK_TIMEOUT_S, authorization=authorization)
-        if response.status_code == 401 and self._is_personal:
-            self._exchange(_CHECK_TIMEOUT_S)
-            authorization = f"Bearer {self._access_token}"
-            response = self._request("GET", "/api/current-user/whoami", _CHECK_TIMEOUT_S, authorization=authorization)
-        if response.status_code in {401, 403}:
+        authorization = self._bearer(ends_at) if self._is_personal else f"Token {self._token}"
+        response = self._request("GET", _WHO_AM_I, ends_at, authorization=authorization)
+        if response.status_code == requests.codes.unauthorized and self._is_personal:
+            authorization = self._bearer(ends_at, renew=True)
+            response = self._request("GET", _WHO_AM_I, ends_at, authorization=authorization)
+        if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
             raise StudioError(self._refusal(response))
         if response.status_code != requests.codes.ok:
             raise StudioError(f"{self.url} answers {response.status_code}: is this Label Studio's address?")
 
-    def _exchange(self, timeout_s: float) -> None:
-        response = self._request("POST", "/api/token/refresh/", timeout_s, body={"refresh": self._token})
+    def _bearer(self, ends_at: float, *, renew: bool = False) -> str:
+        """The access token, exchanged anew where it ends soon; one thread asks, and the others have its answer."""
+        known = self._access_token
+        if not self._exchanging.acquire(timeout=max(0.0, ends_at - time.monotonic())):
+            raise requests.Timeout("another thread waits for Label Studio's answer")
+        try:
+            soon = time.time() + _RENEW_BEFORE_EXPIRY_S
+            renewed_meanwhile = self._access_token is not known
+            if self._access_token is None or soon > self._access_expires_at or (renew and not renewed_meanwhile):
+                self._exchange(ends_at)
+            return f"Bearer {self._access_token}"
+        finally:
+            self._exchanging.release()
+
+    def _exchange(self, ends_at: float) -> None:
+        started_at = time.monotonic()
+        if self._exchange_failure and started_at - self._exchange_failed_at < _FAILURE_IS_FRESH_S:
+            raise self._exchange_failure
+        self._exchange_failure = None
+        try:
+            self._access_token = self._ask_for_access(ends_at)
+        except (StudioError, requests.Timeout) as error:
+            # Those who wait behind us need not find out for themselves, one after the other.
+            failed_at = time.monotonic()
+            if isinstance(error, StudioError) or failed_at - started_at >= _TIMEOUT_S / 2:
+                self._exchange_failure, self._exchange_failed_at = error, failed_at
+            raise
+        self._access_expires_at = float(_claims(self._access_token).get("exp") or time.time() + 240)
+
+    def _ask_for_access(self, ends_at: float) -> str:
+        response = self._request("POST", "/api/token/refresh/", ends_at, body={"refresh": self._token})
         access = _json_object(response).get("access") if response.ok else None
-        if not isinstance(access, str):
+        if not isinstance(access, str) or not is_sendable(access):
             raise StudioError(self._refusal(response))
-        self._access_token = access
-        self._access_expires_at = float(_claims(access).get("exp") or time.time() + 240)
+        return access
 
     def _request(
         self,
         method: str,
         path: str,
-        timeout_s: float,
+        ends_at: float,
         *,
         authorization: str | None = None,
         body: dict[str, Any] | None = None,
@@ -124,6 +156,8 @@ class Studio:
                 request.headers["Authorization"] = authorization
             return request
 
+        # Half for connecting, half for the answer.
+        timeout_s = max(0.05, (ends_at - time.monotonic()) / 2)
         try:
             return requests.request(
                 method, self.url + path, json=body, auth=authorize, timeout=timeout_s, allow_redirects=False
@@ -170,7 +204,7 @@ class Studios:
 
     def introduce(self, project: str, hostname: str, token: str) -> None:
         """Remember what `/setup` says of a project's Label Studio."""
-        if self._configured or not token or not (self._url or hostname):
+        if self._configured or not is_sendable(token) or not (self._url or hostname):
             return
         introduction = _Introduction(hostname, token)
         with self._lock:

@@ -371,6 +371,17 @@ def test_models_are_loaded_once_and_put_away_by_last_use(make_pool: MakePool, lo
     assert loader.loaded == ["a.pt", "b.pt", "c.pt", "b.pt"]
 
 
+def test_weights_that_cannot_be_had_put_no_model_away(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1)
+    assert detect(pool, "a.pt") == 1
+    loader.broken = {f"x{number}.pt" for number in range(5)}
+    for name in loader.broken:
+        with pytest.raises(WeightsError):
+            detect(pool, name)
+    assert detect(pool, "a.pt") == 1
+    assert loader.loaded.count("a.pt") == 1
+
+
 def test_what_is_known_of_weights_outlives_their_model(make_pool: MakePool, loader: FakeLoader) -> None:
     pool = make_pool(1)
     for name in ("a.pt", "b.pt", "c.pt"):

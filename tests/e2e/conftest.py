@@ -14,7 +14,14 @@ import pytest
 import requests
 
 from tests.e2e.studio_client import StudioClient, wait_until_ready
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, label_studio_server, pick_port
+from yolo_backend.demo.stack import (
+    BackendServer,
+    LabelStudioServer,
+    backend_server,
+    bypass_proxies,
+    label_studio_server,
+    pick_port,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,9 @@ class ServedFolder:
 
     path: Path
     url: str
+
+
+bypass_proxies()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

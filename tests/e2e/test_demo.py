@@ -27,6 +27,7 @@ def taken_port() -> Iterator[int]:
     with socket.socket() as taker:
         with contextlib.suppress(OSError):
             taker.bind(("127.0.0.1", 8080))
+            taker.listen()
         yield 8080
 
 

@@ -28,6 +28,7 @@ from yolo_backend.demo.stack import (
     LabelStudioServer,
     StackError,
     backend_server,
+    bypass_proxies,
     label_studio_server,
     pick_port,
 )
@@ -73,6 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     for sign in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
+    bypass_proxies()
     try:
         problems = _run(check=options.check)
     except (StackError, ConnectError) as error:
@@ -93,7 +95,9 @@ def _run(*, check: bool) -> list[str]:
     with ExitStack() as stack:
         studio_port, backend_port = _ports()
         print("Starting Label Studio (20 to 60 s) ...", flush=True)
-        studio = stack.enter_context(label_studio_server(_FOLDER / "label-studio", studio_port))
+        # Named by what nobody else has, so that a demo beside this one keeps its own.
+        folder = _FOLDER / str(studio_port)
+        studio = stack.enter_context(label_studio_server(folder / "label-studio", studio_port))
         token = studio.new_personal_access_token()
         print("Starting the backend ...", flush=True)
         environment = {
@@ -102,9 +106,9 @@ def _run(*, check: bool) -> list[str]:
             "MODEL_NAME": DEMO,
             "MODEL_SCORE_THRESHOLD": str(_SCORE_THRESHOLD),
             "MODEL_IOU_THRESHOLD": str(_IOU_THRESHOLD),
-            "MODEL_DIR": str(_FOLDER / "backend"),
+            "MODEL_DIR": str(folder / "backend"),
         }
-        backend = stack.enter_context(backend_server(backend_port, environment, _FOLDER / "backend" / "backend.log"))
+        backend = stack.enter_context(backend_server(backend_port, environment, folder / "backend" / "backend.log"))
         shown, config = _predict_scenes(studio, token, backend.url)
         _print_table(shown)
         picture = _OUTPUT / "predictions.png"

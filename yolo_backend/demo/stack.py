@@ -18,10 +18,13 @@ from pathlib import Path
 
 import requests
 
+from yolo_backend.settings import setting_variables
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL_STUDIO = ROOT / ".venv-label-studio" / "bin" / "label-studio"
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 15.0
+_LOOPBACK = "127.0.0.1,localhost"
 
 
 class StackError(Exception):
@@ -81,6 +84,7 @@ def label_studio_server(
     settings = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder / "data"),
         "LABEL_STUDIO_HOST": server.url,
+        "DJANGO_DB": "sqlite",
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true" if legacy_tokens else "false",
         # Label Studio refuses a model on a loopback address unless this is off.
@@ -110,6 +114,11 @@ def backend_server(port: int, environment: Mapping[str, str], log: Path) -> Iter
         yield server
 
 
+def bypass_proxies() -> None:
+    """Let this process talk to its own machine directly, whatever proxy is configured."""
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = _LOOPBACK
+
+
 def pick_port(preferred: int) -> int:
     """The preferred port, or a free one where it is taken."""
     for port in (preferred, 0):
@@ -126,17 +135,17 @@ def pick_port(preferred: int) -> int:
 @contextlib.contextmanager
 def _process(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    # What the caller has configured for a backend of their own is not for this one.
+    # What the caller has configured for servers of their own is not for these.
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not re.match(r"LABEL_STUDIO_|MODEL_|BASIC_AUTH_|YOLO_MODEL|PORT$|WORKERS$|THREADS$", name)
+        if name not in setting_variables() and not re.match(r"LABEL_STUDIO_|HEARTEX_|DJANGO_|POSTGRE_|REDIS_", name)
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=log.parent,
-            env={**inherited, **environment},
+            env={**inherited, **environment, "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

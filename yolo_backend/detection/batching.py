@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PERSON, BULK = 0, 1  # who waits; a person goes first
 _RETRY_AFTER_S = 20.0
+_FAILURES_KEPT = 100
 
 
 class WeightsLoadingError(Exception):
@@ -76,6 +77,14 @@ class Detector:
     def engine(self) -> Future[Detecting]:
         """The loaded model, or the WeightsError that it met."""
         return self._engine
+
+    def is_loaded(self) -> bool:
+        """Is the model in memory?"""
+        return self._engine.done() and self._failed_at is None
+
+    def has_failed(self) -> bool:
+        """Could the weights not be loaded?"""
+        return self._failed_at is not None
 
     def is_stale(self) -> bool:
         """Did loading fail a while ago? Then it is worth another try: the file may be there by now."""
@@ -183,6 +192,10 @@ class ModelPool:
             known = self._infos.get(name)
         return known or self._engine(name, timeout_s).info
 
+    def load(self, name: str) -> None:
+        """Wait until the model is in memory. Raises WeightsError."""
+        self._engine(name, None)
+
     def letterbox(self, name: str, image: NDArray[np.uint8]) -> Letterboxed:
         """The image as these weights see it."""
         return self._engine(name, None).letterbox(image)
@@ -207,6 +220,9 @@ class ModelPool:
             engine = self._detector(name).engine.result(timeout_s)
         except TimeoutError:
             raise WeightsLoadingError(f"Loading {name}, try again") from None
+        finally:
+            with self._lock:
+                self._put_away_others()
         with self._lock:
             self._infos[name] = engine.info
         return engine
@@ -219,7 +235,11 @@ class ModelPool:
             if detector is None:
                 detector = self._detectors[name] = Detector(name, lambda: self._load(name), self._batch_size)
             self._detectors.move_to_end(name)
-            while len(self._detectors) > self._max_models:
-                _, oldest = self._detectors.popitem(last=False)
-                oldest.close()
             return detector
+
+    def _put_away_others(self) -> None:
+        """Keep the models used last; and of the weights that couldn't be had, a bounded memory."""
+        for state, kept in ((Detector.is_loaded, self._max_models), (Detector.has_failed, _FAILURES_KEPT)):
+            names = [name for name, detector in self._detectors.items() if state(detector)]
+            for name in names[: max(0, len(names) - kept)]:
+                self._detectors.pop(name).close()
