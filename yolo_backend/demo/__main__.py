@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A real Label Studio with predictions of the embedded weights.")
     parser.add_argument("--check", action="store_true", help="check the stored predictions, then end")
     options = parser.parse_args()
-    for sign in (signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-C too, for it is ignored in what a script starts in the background.
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
     bypass_proxies()
     try:
@@ -96,7 +99,7 @@ def _run(*, check: bool) -> list[str]:
         studio_port, backend_port = _ports()
         print("Starting Label Studio (20 to 60 s) ...", flush=True)
         # Named by what nobody else has, so that a demo beside this one keeps its own.
-        folder = _FOLDER / str(studio_port)
+        folder = stack.enter_context(_scratch_folder(_FOLDER / str(studio_port)))
         studio = stack.enter_context(label_studio_server(folder / "label-studio", studio_port))
         token = studio.new_personal_access_token()
         print("Starting the backend ...", flush=True)
@@ -109,7 +112,7 @@ def _run(*, check: bool) -> list[str]:
             "MODEL_DIR": str(folder / "backend"),
         }
         backend = stack.enter_context(backend_server(backend_port, environment, folder / "backend" / "backend.log"))
-        shown, config = _predict_scenes(studio, token, backend.url)
+        shown, config = _predict_scenes(studio, token, backend.url, folder)
         _print_table(shown)
         picture = _OUTPUT / "predictions.png"
         draw_contact_sheet([(item.path, item.regions) for item in shown], picture)
@@ -122,6 +125,19 @@ def _run(*, check: bool) -> list[str]:
     return []
 
 
+@contextmanager
+def _scratch_folder(folder: Path) -> Iterator[Path]:
+    """A folder that goes when the demo ends, unless a server failed: then its log tells why."""
+    try:
+        yield folder
+    except StackError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _ports() -> tuple[int, int]:
     ports = []
     for name, preferred in (("Label Studio", 8080), ("the backend", 9090)):
@@ -132,12 +148,12 @@ def _ports() -> tuple[int, int]:
     return ports[0], ports[1]
 
 
-def _predict_scenes(studio: LabelStudioServer, token: str, backend_url: str) -> tuple[list[Shown], str]:
+def _predict_scenes(studio: LabelStudioServer, token: str, backend_url: str, folder: Path) -> tuple[list[Shown], str]:
     client = LabelStudio(base_url=studio.url, api_key=token)
     config = labeling_config_for(_LABELS)
     project = ensure_project(client, "YOLO demo: nuts, bolts and washers", config)
     print(f"Drawing and uploading {_SCENES} scenes ...", flush=True)
-    scenes = _draw_scenes(_FOLDER / "scenes")
+    scenes = _draw_scenes(folder / "scenes")
     _upload(studio, token, project, list(scenes))
     print("Connecting the model and retrieving predictions ...", flush=True)
     ensure_connected(client, project, backend_url, "YOLO")
