@@ -46,7 +46,7 @@ def test_the_demo_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
     process = subprocess.Popen(
         DEMO, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    timer = threading.Timer(400, process.kill)
+    timer = threading.Timer(400, process.terminate)
     timer.start()
     try:
         assert process.stdout is not None
@@ -69,7 +69,7 @@ def test_the_demo_stays_up_until_ctrl_c_and_leaves_nothing_behind() -> None:
                 requests.get(f"{url}/health", timeout=5)
     finally:
         timer.cancel()
-        process.kill()
-        process.wait()
+        process.terminate()  # not killed, for it has servers to stop
+        process.wait(60)
         if process.stdout:
             process.stdout.close()
