@@ -73,7 +73,7 @@ class Predictor:
             connections=self._parallel_tasks,
             allowed_hosts=settings.allowed_image_hosts,
         )
-        # A decoded photograph is large: only as many at a time as there are cores to decode them, and one for a person.
+        # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._decoding = {BULK: threading.BoundedSemaphore(cores), PERSON: threading.BoundedSemaphore(cores)}
 
