@@ -25,6 +25,8 @@ DEMO = [sys.executable, "-u", "-m", "yolo_backend.demo"]
 def taken_port() -> Iterator[int]:
     """Label Studio's usual port, taken by us or by somebody else on this machine."""
     with socket.socket() as taker:
+        # The demo before this one may have left connections in TIME_WAIT.
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             taker.bind(("127.0.0.1", 8080))
             taker.listen()
