@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Flask
 
@@ -85,9 +85,7 @@ def _check_start() -> Settings:
         settings = load_settings()
         find_weights(settings.model_name, settings.model_root, may_download=True)
     except (SettingsError, WeightsError) as error:
-        print(f"The backend can't start: {error}", file=sys.stderr)
-        # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
-        raise SystemExit(4) from None
+        _refuse(error)
     return settings
 
 
@@ -100,9 +98,14 @@ def _check_model() -> None:
     try:
         info = predictor.pool.wait_for_info(predictor.settings.model_name, timeout_s=None)
     except WeightsError as error:
-        print(f"The backend can't start: {error}", file=sys.stderr)
-        raise SystemExit(4) from None
+        _refuse(error)
     print(f"{info.name}: {info.task} weights of {len(info.class_names)} classes, ready")
+
+
+def _refuse(error: Exception) -> NoReturn:
+    print(f"The backend can't start: {error}", file=sys.stderr)
+    # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
+    raise SystemExit(4) from None
 
 
 def _serve(settings: Settings, host: str) -> None:

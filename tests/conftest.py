@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AliasChoices
 
 from yolo_backend.images.decode import decode_image
-from yolo_backend.settings import Settings
+from yolo_backend.settings import setting_variables
 
 # Ultralytics reads these when it is imported.
 _YOLO_CONFIG = tempfile.TemporaryDirectory(prefix="yolo-config-")
@@ -120,10 +119,8 @@ def bccd_images(bccd_files: list[Path]) -> list[NDArray[np.uint8]]:
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """No setting in the environment, and none in a `.env` of the current folder, which is an empty one."""
-    for setting in Settings.model_fields.values():
-        alias = setting.validation_alias
-        for variable in alias.choices if isinstance(alias, AliasChoices) else [alias]:
-            monkeypatch.delenv(str(variable), raising=False)
+    for variable in setting_variables():
+        monkeypatch.delenv(variable, raising=False)
     folder = tmp_path / "cwd"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import StartServer, reply
+from tests.conftest import Answer, StartServer, reply
 from tests.e2e.studio_client import BCCD_CONFIG, wait_until_ready
 from yolo_backend.demo.stack import BackendServer, backend_server, pick_port
 
@@ -47,16 +47,19 @@ def predict(server: BackendServer, addresses: list[str]) -> list[Any]:
     return list(results)
 
 
+def reply_slowly(content: bytes, after_s: float) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(after_s)
+        reply(content)(handler)
+
+    return answer
+
+
 def test_more_bulk_requests_than_threads_leave_room_for_the_rest(
     server: BackendServer, serve: StartServer, bccd_files: list[Path]
 ) -> None:
     content = bccd_files[0].read_bytes()
-
-    def slowly(handler: BaseHTTPRequestHandler) -> None:
-        time.sleep(2)
-        reply(content)(handler)
-
-    slow = serve(slowly)
+    slow = serve(reply_slowly(content, after_s=2))
     inline = "data:image/jpeg;base64," + base64.b64encode(content).decode()
     with ThreadPoolExecutor(2 * THREADS) as pool:
         bulk = [pool.submit(predict, server, [f"{slow.url}/{number}.jpg" for number in range(60)]) for _ in range(9)]
@@ -81,13 +84,7 @@ def test_more_bulk_requests_than_threads_leave_room_for_the_rest(
 def test_bulk_requests_side_by_side_take_turns(
     server: BackendServer, serve: StartServer, bccd_files: list[Path]
 ) -> None:
-    content = bccd_files[0].read_bytes()
-
-    def slowly(handler: BaseHTTPRequestHandler) -> None:
-        time.sleep(0.5)
-        reply(content)(handler)
-
-    slow = serve(slowly)
+    slow = serve(reply_slowly(bccd_files[0].read_bytes(), after_s=0.5))
     with ThreadPoolExecutor(2) as pool:
         large = pool.submit(predict, server, [f"{slow.url}/{number}.jpg" for number in range(400)])
         while len(slow.requests) < 20:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from label_studio_sdk.label_interface import LabelInterface
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
+from yolo_backend.messages import first_line
+
 
 class LabelingConfigError(ValueError):
     """A labeling config that we can't serve; the message says what to change."""
@@ -67,7 +69,7 @@ def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
         interface = LabelInterface(label_config)
         tags = list(interface.controls or [])
     except Exception as error:  # the SDK raises whatever its parsers raise
-        raise LabelingConfigError(f"The labeling config can't be read: {_first_line(error)}") from error
+        raise LabelingConfigError(f"The labeling config can't be read: {first_line(error)}") from error
     controls = tuple(
         _read_control(tag) for tag in tags if tag.tag.lower() == "rectanglelabels" and not _is_true(tag, "model_skip")
     )
@@ -180,7 +182,3 @@ def _is_true(tag: ControlTag, attribute: str) -> bool:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

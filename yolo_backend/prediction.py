@@ -116,16 +116,13 @@ class Predictor:
         """
         limit_s = self.settings.predict_deadline_s if deadline_s is None else deadline_s
         ends_at = time.monotonic() + limit_s if limit_s else float("inf")
-        nothing: Any = {"result": []} if context else []
         try:
             plan = self.plan(label_config, wait_s=limit_s or None)
         except WeightsLoadingError as error:
-            log.warning("%d tasks are not predicted: %s", len(tasks), error)
-            metrics.TASKS.labels("not ready").inc(len(tasks))
-            return [nothing for _ in tasks]
+            return not_ready(tasks, context, str(error))
         studio = self.studios.of_project(project)
         predictions = self._predict_until(ends_at, tasks, plan, studio, PERSON if len(tasks) == 1 else BULK)
-        return [nothing if prediction is None else prediction for prediction in predictions]
+        return [nothing(context) if prediction is None else prediction for prediction in predictions]
 
     def close(self) -> None:
         """Finish what is under way and free the models."""
@@ -169,11 +166,8 @@ class Predictor:
         with metrics.IN_FLIGHT.track_inprogress():
             try:
                 regions = self._task_regions(task, plan, studio, priority)
-            except ImageError as error:
+            except (ImageError, StudioError) as error:
                 metrics.IMAGE_FAILURES.labels(error.kind).inc()
-                log.warning("Task %s is not predicted: %s", _task_id(task), error)
-            except StudioError as error:
-                metrics.IMAGE_FAILURES.labels("label_studio").inc()
                 log.warning("Task %s is not predicted: %s", _task_id(task), error)
             except Exception:
                 metrics.IMAGE_FAILURES.labels("internal").inc()
@@ -248,6 +242,18 @@ class Predictor:
         ]
         digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
         return f"{Path(served[0].weights_name).stem}-{digest[:8]}"
+
+
+def nothing(context: Mapping[str, Any] | None) -> Any:
+    """The entry of a task without a prediction; a smart tool's page takes no list."""
+    return {"result": []} if context else []
+
+
+def not_ready(tasks: Sequence[Task], context: Mapping[str, Any] | None, reason: str) -> list[Any]:
+    """The answer where no task could be worked on; one line in the log says why."""
+    log.warning("%d tasks are not predicted: %s", len(tasks), reason)
+    metrics.TASKS.labels("not ready").inc(len(tasks))
+    return [nothing(context) for _ in tasks]
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fitting import FitRunner, Fitting
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
-from yolo_backend.prediction import Predictor, ProjectPlan
+from yolo_backend.prediction import Predictor, ProjectPlan, not_ready
 from yolo_backend.settings import Settings
 from yolo_backend.studio import StudioError
 
@@ -70,7 +70,7 @@ def create_app(backend_class: Callable[..., Backend], predictor: Predictor) -> F
     app.post("/webhook")(routes.webhook)
     app.get("/versions")(routes.versions)
     app.get("/metrics")(routes.metrics)
-    start_reading_weights(predictor)
+    _start_reading_weights(predictor)
     return app
 
 
@@ -124,9 +124,7 @@ class _Routes:
                 backend = self._backend_class(project_id=str(body.get("project") or ""), label_config=label_config)
                 results = backend.predict(tasks, context=context)
             else:
-                log.warning("%d tasks are not predicted: too many requests wait already (THREADS)", len(tasks))
-                metrics.TASKS.labels("not ready").inc(len(tasks))
-                results = [{"result": []} if context else [] for _ in tasks]
+                results = not_ready(tasks, context, "too many requests wait already (THREADS)")
         return jsonify(results=results)
 
     def webhook(self) -> Response:
@@ -141,7 +139,7 @@ class _Routes:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def start_reading_weights(predictor: Predictor) -> None:
+def _start_reading_weights(predictor: Predictor) -> None:
     """Read the default weights in the background, so that `/setup` soon knows their classes."""
 
     def read() -> None:

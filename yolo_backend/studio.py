@@ -26,7 +26,9 @@ _MAX_CONNECTIONS = 1000
 
 
 class StudioError(Exception):
-    """Label Studio isn't there or refuses our token; the message says what to do."""
+    """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics."""
+
+    kind = "label_studio"
 
 
 class Studio:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Shown:
     def regions(self) -> list[dict[str, Any]]:
         return list(self.prediction["result"]) if self.prediction else []
 
-    @property
+    @cached_property
     def match(self) -> Match:
         found = [region_box_xyxy(region) for region in self.regions]
         return match_boxes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +60,8 @@ def iou_matrix(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
     return ious
 
 
-def region_box_xyxy(region: dict[str, object]) -> tuple[float, float, float, float]:
+def region_box_xyxy(region: dict[str, Any]) -> tuple[float, float, float, float]:
     """The upright box of a rectangle region in pixels."""
-    value = region["value"]
-    assert isinstance(value, dict)  # noqa: S101  for mypy
-    width, height = region["original_width"], region["original_height"]
-    assert isinstance(width, int)  # noqa: S101
-    assert isinstance(height, int)  # noqa: S101
+    value, width, height = region["value"], region["original_width"], region["original_height"]
     left, top = value["x"] / 100 * width, value["y"] / 100 * height
     return left, top, left + value["width"] / 100 * width, top + value["height"] / 100 * height

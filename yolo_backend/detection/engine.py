@@ -17,6 +17,7 @@ from ultralytics.utils.checks import check_imgsz
 
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
+from yolo_backend.messages import first_line
 
 _TASKS = ("detect", "segment", "pose", "obb")
 
@@ -40,8 +41,7 @@ class Engine:
         except WeightsError:
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"Weights {path.name} can't be loaded: {reason}") from error
+            raise WeightsError(f"Weights {path.name} can't be loaded: {first_line(error)}") from error
         self._iou_threshold = iou_threshold
         self._max_detections = max_detections
         if self._model.format == "pt" and self._model.end2end:

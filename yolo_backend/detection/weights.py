@@ -7,6 +7,8 @@ import logging
 import zipfile
 from pathlib import Path
 
+from yolo_backend.messages import first_line
+
 log = logging.getLogger(__name__)
 
 DEMO = "demo"
@@ -57,8 +59,7 @@ def _download(name: str, path: Path) -> None:
         attempt_download_asset(path.resolve())
     except Exception as error:  # Ultralytics raises ConnectionError, OSError, RuntimeError, ...
         log.debug("the download failed", exc_info=True)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(_download_failed(missing, reason)) from None
+        raise WeightsError(_download_failed(missing, first_line(error))) from None
     if not path.is_file():
         raise WeightsError(_download_failed(missing, "no file came"))
 

@@ -17,6 +17,7 @@ from PIL import (
 )
 
 from yolo_backend.images.errors import ImageError
+from yolo_backend.messages import first_line
 
 # The JPEGs of phones that hold several pictures (MPO) are opened as JPEG.
 _FORMATS = (
@@ -54,7 +55,7 @@ def decode_image(content: bytes, max_megapixels: float) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on bad data
-        raise ImageError("broken", f"the image is broken: {_first_line(error)}") from None
+        raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
 
 
 def _open(content: bytes) -> Image.Image:
@@ -96,7 +97,3 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
