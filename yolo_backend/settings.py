@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     max_models: int = Field(3, ge=1, validation_alias="MAX_MODELS")
     device: str = Field("auto", validation_alias="DEVICE")
     batch_size: int = Field(8, ge=1, le=1024, validation_alias="BATCH_SIZE")
+    detect_timeout_s: float = Field(120, gt=0, validation_alias="DETECT_TIMEOUT_SECONDS")
 
     basic_auth_user: str | None = Field(None, validation_alias="BASIC_AUTH_USER")
     basic_auth_pass: SecretStr | None = Field(None, validation_alias="BASIC_AUTH_PASS")

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import gc
+import logging
+import random
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from yolo_backend.detection import batching
+from yolo_backend.detection import batching, health
 from yolo_backend.detection.batching import (
     BULK,
     PERSON,
+    AbandonedError,
     Detector,
     DetectorClosedError,
+    DetectorError,
+    DetectorHungError,
+    DetectorMemoryError,
     ModelPool,
     WeightsLoadingError,
 )
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
+from yolo_backend.detection.health import MAX_HANGS, ModelHealth
 from yolo_backend.detection.weights import WeightsError
 
 WAIT_S = 5
+TINY_S = 0.2  # a limit for tests in which a batch hangs
 # Images that the fake engine can't take, by their first pixel.
 BROKEN, DEADLY, TWO_ANSWERS = 251, 252, 253
+
+
+# No batch can be formed with it.
+UNFIT = Letterboxed(None, (2, 2))  # type: ignore[arg-type]
 
 
 class Deadly(BaseException):
@@ -36,7 +50,10 @@ class Deadly(BaseException):
 
 @dataclass(eq=False)
 class FakeEngine:
-    """Finds one box in each image, with the image's first pixel as its score; waits at its gate."""
+    """Finds one box in each image, with the image's first pixel as its score; waits at its gate.
+
+    In its memory is room for so many images at a time.
+    """
 
     info: WeightsInfo = field(default_factory=lambda: info_of("fake.pt"))
     gate: threading.Event = field(default_factory=threading.Event)
@@ -44,7 +61,8 @@ class FakeEngine:
     batches: list[list[int]] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
-    threads: set[int] = field(default_factory=set)
+    threads: set[threading.Thread] = field(default_factory=set)
+    room: int = 1000
 
     def letterbox(self, image: NDArray[np.uint8]) -> Letterboxed:
         return Letterboxed(image, (image.shape[1], image.shape[0]))
@@ -54,11 +72,13 @@ class FakeEngine:
         self.batches.append(numbers)
         self.shapes.append(np.stack([image.pixels for image in batch]).shape)
         self.thresholds.append(score_threshold)
-        self.threads.add(threading.get_ident())
+        self.threads.add(threading.current_thread())
         self.started.set()
         assert self.gate.wait(WAIT_S)
+        if len(numbers) > self.room:
+            raise MemoryError(f"{len(numbers)} images\nare too many")
         if BROKEN in numbers:
-            raise RuntimeError("CUDA out of memory, or something else of several\nlines")
+            raise RuntimeError("an error of several\nlines")
         if DEADLY in numbers:
             raise Deadly
         found = [detections(number) for number in numbers]
@@ -66,7 +86,7 @@ class FakeEngine:
 
 
 def info_of(name: str) -> WeightsInfo:
-    return WeightsInfo(name, "detect", {0: "car"}, f"fingerprint of {name}", (32, 32))
+    return WeightsInfo(name, "detect", {0: "car"}, f"fingerprint of {name}", (32, 32), "cpu", "torch")
 
 
 def detections(number: int) -> Detections:
@@ -79,6 +99,13 @@ def image(number: int, size: int = 2) -> Letterboxed:
 
 def number_of(found: Detections) -> int:
     return int(found.scores[0])
+
+
+def make_detector(
+    load: Callable[[], FakeEngine], batch_size: int = 4, timeout_s: float = 60, health: ModelHealth | None = None
+) -> Detector:
+    name = "fake.pt"
+    return Detector(name, load, batch_size=batch_size, timeout_s=timeout_s, health=health or ModelHealth(name))
 
 
 def answers(futures: Sequence[Future[Detections]]) -> list[int | str]:
@@ -99,7 +126,7 @@ def engine() -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def detector(engine: FakeEngine) -> Iterator[Detector]:
-    made = Detector("fake.pt", lambda: engine, batch_size=4)
+    made = make_detector(lambda: engine)
     yield made
     made.close()
 
@@ -183,7 +210,7 @@ def test_one_thread_uses_the_model(engine: FakeEngine, detector: Detector) -> No
         futures = list(threads.map(lambda number: detector.submit(image(number), 0.5, BULK), range(50)))
     answers(futures)
     assert len(engine.threads) == 1
-    assert threading.get_ident() not in engine.threads
+    assert threading.current_thread() not in engine.threads
 
 
 # Failures
@@ -212,21 +239,33 @@ def test_after_a_failure_the_next_image_is_served(engine: FakeEngine, detector: 
     assert answers(submit_all(detector, [1])) == [1]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_even_a_thread_that_dies_leaves_nobody_waiting(engine: FakeEngine) -> None:
-    detector = Detector("fake.pt", lambda: engine, batch_size=1)
-    futures = submit_all(detector, [DEADLY, 1, 2])
+def test_an_error_does_not_keep_the_batch_in_memory(engine: FakeEngine, detector: Detector) -> None:
     engine.gate.set()
-    first, *rest = answers(futures)
-    assert isinstance(first, str)
-    assert rest in ([1, 2], ["DetectorClosedError"] * 2, [first] * 2)
-    try:
-        later = detector.submit(image(3), 0.5, BULK)
-    except DetectorClosedError:
-        pass
-    else:
-        assert answers([later]) == [3]
-    detector.close()
+    (future,) = submit_all(detector, [BROKEN])
+    error = future.exception(WAIT_S)
+    assert isinstance(error, RuntimeError)
+    assert error.__traceback__ is None  # whose frames would hold it
+
+
+def test_what_would_end_a_thread_reaches_those_who_wait_as_an_error(engine: FakeEngine, detector: Detector) -> None:
+    engine.gate.set()
+    assert answers(submit_all(detector, [DEADLY])) == ["DetectorError"]
+    assert answers(submit_all(detector, [1])) == [1]
+
+
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_a_detector_that_dies_leaves_nobody_waiting(engine: FakeEngine, detector: Detector, position: int) -> None:
+    first = occupy(engine, detector)
+    images = [image(1), image(2), image(3)]
+    images.insert(position, UNFIT)
+    futures = [detector.submit(one, 0.5, BULK) for one in images]
+    futures[2].cancel()
+    engine.gate.set()
+    assert answers([first, *futures[:2], futures[3]]) == [0, *["DetectorError"] * 3]
+    assert futures[2].cancelled()
+    assert detector.is_stale()
+    with pytest.raises(DetectorClosedError):
+        detector.submit(image(4), 0.5, BULK)
 
 
 @pytest.mark.parametrize("error", [WeightsError("no such file"), RuntimeError("two\nlines"), Deadly(), MemoryError()])
@@ -237,7 +276,7 @@ def test_weights_that_do_not_load_fail_everyone_who_waits(error: BaseException) 
         assert gate.wait(WAIT_S)
         raise error
 
-    detector = Detector("bad.pt", load, batch_size=4)
+    detector = make_detector(load)
     futures = submit_all(detector, [1, 2, 3])
     futures[1].cancel()
     gate.set()
@@ -248,9 +287,82 @@ def test_weights_that_do_not_load_fail_everyone_who_waits(error: BaseException) 
     if isinstance(error, WeightsError):
         assert raised.value is error
     else:
-        assert "bad.pt" in str(raised.value)
+        assert "fake.pt" in str(raised.value)
     with pytest.raises(DetectorClosedError):
         detector.submit(image(4), 0.5, BULK)
+
+
+# Memory
+
+
+def sizes(engine: FakeEngine) -> list[int]:
+    return [len(numbers) for numbers in engine.batches]
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"), [(4, [8, 4, 4]), (3, [8, 4, 2, 2, 2, 2]), (1, [8, 4, 2, *[1] * 8]), (8, [8])]
+)
+def test_a_batch_that_does_not_fit_is_halved(engine: FakeEngine, room: int, expected: list[int]) -> None:
+    detector = make_detector(lambda: engine, batch_size=8)
+    occupy(engine, detector)
+    futures = submit_all(detector, range(1, 9))
+    engine.room = room
+    engine.gate.set()
+    assert answers(futures) == list(range(1, 9))
+    assert sizes(engine) == [1, *expected]
+    detector.close()
+
+
+def test_an_uneven_batch_is_halved(engine: FakeEngine, detector: Detector) -> None:
+    occupy(engine, detector)
+    futures = submit_all(detector, [1, 2, 3])
+    engine.room = 2
+    engine.gate.set()
+    assert answers(futures) == [1, 2, 3]
+    assert engine.batches == [[0], [1, 2, 3], [1, 2], [3]]
+
+
+def test_one_line_tells_that_a_batch_did_not_fit(
+    engine: FakeEngine, detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    occupy(engine, detector)
+    futures = submit_all(detector, range(1, 9))
+    engine.room = 2
+    with caplog.at_level(logging.WARNING):
+        engine.gate.set()
+        answers(futures)
+    assert caplog.messages == ["fake.pt: 4 images don't fit into memory (4 images): going on with 2 at a time for now"]
+
+
+def test_the_size_that_fits_is_remembered_until_a_larger_one_may_fit_again(
+    engine: FakeEngine, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_GOOD_BATCHES", 3)
+    occupy(engine, detector)
+    futures = submit_all(detector, range(1, 9))
+    engine.room = 2
+    engine.gate.set()
+    assert answers(futures) == list(range(1, 9))
+    assert sizes(engine) == [1, 4, 2, 2, 2, 2]
+    # That was the third good one.
+    engine.gate.clear()
+    futures = submit_all(detector, [1] * 9)
+    engine.gate.set()
+    answers(futures)
+    assert max(sizes(engine)[6:]) == 4
+
+
+def test_an_image_without_room_fails_alone_and_says_what_to_do(engine: FakeEngine, detector: Detector) -> None:
+    engine.gate.set()
+    engine.room = 0
+    future = detector.submit(image(1), 0.5, BULK)
+    error = future.exception(WAIT_S)
+    assert isinstance(error, DetectorMemoryError)
+    for words in ("fake.pt", "cpu", "1 images", "MODEL_IMAGE_SIZE", "BATCH_SIZE", "DEVICE"):
+        assert words in str(error)
+    assert str(error).isprintable()
+    engine.room = 1
+    assert answers(submit_all(detector, [2])) == [2]
 
 
 # Giving up and closing
@@ -282,6 +394,43 @@ def test_what_is_in_the_model_cannot_be_cancelled(engine: FakeEngine, detector: 
     assert answers([future]) == [0]
 
 
+def test_an_image_that_nobody_waits_for_costs_no_place(engine: FakeEngine, detector: Detector) -> None:
+    occupy(engine, detector)
+    gone = threading.Event()
+    asked_by: set[threading.Thread] = set()
+
+    def is_abandoned() -> bool:
+        asked_by.add(threading.current_thread())
+        return gone.is_set()
+
+    futures = [
+        detector.submit(image(number), 0.5, PERSON, is_abandoned if number % 2 else lambda: False)
+        for number in range(1, 9)
+    ]
+    gone.set()
+    engine.gate.set()
+    assert answers(futures) == ["AbandonedError", 2, "AbandonedError", 4, "AbandonedError", 6, "AbandonedError", 8]
+    assert engine.batches == [[0], [2, 4, 6, 8]]
+    assert asked_by == engine.threads
+
+
+def test_when_nobody_waits_the_model_rests(engine: FakeEngine, detector: Detector) -> None:
+    occupy(engine, detector)
+    futures = [detector.submit(image(number), 0.5, PERSON, lambda: True) for number in (1, 2, 3)]
+    engine.gate.set()
+    assert answers(futures) == ["AbandonedError"] * 3
+    assert answers(submit_all(detector, [4])) == [4]
+    assert engine.batches == [[0], [4]]
+
+
+def test_in_doubt_somebody_waits(engine: FakeEngine, detector: Detector) -> None:
+    def is_abandoned() -> bool:
+        raise OSError("no such connection")
+
+    engine.gate.set()
+    assert answers([detector.submit(image(7), 0.5, PERSON, is_abandoned)]) == [7]
+
+
 def test_a_closed_detector_finishes_what_it_has(engine: FakeEngine, detector: Detector) -> None:
     first = occupy(engine, detector)
     futures = submit_all(detector, [1, 2, 3, 4, 5])
@@ -299,7 +448,7 @@ def test_a_closed_detector_frees_its_model() -> None:
     weakref.finalize(fake, freed.set)
     waiting = [fake]
     del fake
-    detector = Detector("fake.pt", waiting.pop, batch_size=4)
+    detector = make_detector(waiting.pop)
     assert answers(submit_all(detector, [1])) == [1]
     detector.close()
     del detector
@@ -314,7 +463,7 @@ def test_a_closed_detector_frees_its_model() -> None:
 
 
 class FakeLoader:
-    """Loads fake engines; names that are in `broken` can't be loaded, and loading waits at the gate."""
+    """Loads fake engines, or such that hang; names in `broken` can't be loaded, and loading waits at the gate."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -322,6 +471,7 @@ class FakeLoader:
         self.gate = threading.Event()
         self.gate.set()
         self.engines: list[FakeEngine] = []
+        self.hangs = False
 
     def __call__(self, name: str) -> FakeEngine:
         self.loaded.append(name)
@@ -329,7 +479,8 @@ class FakeLoader:
         if name in self.broken:
             raise WeightsError(f"Weights {name} are broken")
         engine = FakeEngine(info_of(name))
-        engine.gate.set()
+        if not self.hangs:
+            engine.gate.set()
         self.engines.append(engine)
         return engine
 
@@ -339,21 +490,26 @@ def loader() -> FakeLoader:
     return FakeLoader()
 
 
-MakePool = Callable[[int], ModelPool]
+class MakePool(Protocol):
+    def __call__(self, max_models: int, detect_timeout_s: float = 60) -> ModelPool: ...
 
 
 @pytest.fixture
 def make_pool(loader: FakeLoader) -> Iterator[MakePool]:
     pools: list[ModelPool] = []
 
-    def make(max_models: int) -> ModelPool:
-        pools.append(ModelPool(loader, max_models=max_models, batch_size=4))
+    def make(max_models: int, detect_timeout_s: float = 60) -> ModelPool:
+        pools.append(ModelPool(loader, max_models=max_models, batch_size=4, detect_timeout_s=detect_timeout_s))
         return pools[-1]
 
     yield make
     loader.gate.set()
     for pool in pools:
         pool.close()
+    for engine in loader.engines:
+        engine.gate.set()
+        for thread in engine.threads:
+            thread.join(WAIT_S)
 
 
 def detect(pool: ModelPool, name: str, number: int = 1) -> int:
@@ -474,3 +630,300 @@ def test_a_closed_pool_finishes_what_it_has(make_pool: MakePool, loader: FakeLoa
         pool.close()
         loader.engines[0].gate.set()
         assert under_way.result(WAIT_S) == 9
+
+
+def test_an_image_that_nobody_waits_for_is_told_so(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1)
+    with pytest.raises(AbandonedError):
+        pool.detect("a.pt", image(1), 0.5, PERSON, lambda: True)
+    assert number_of(pool.detect("a.pt", image(2), 0.5, PERSON, lambda: False)) == 2
+    assert loader.engines[0].batches == [[2]]
+
+
+# A model that hangs or dies
+
+
+def test_a_model_that_hangs_is_replaced(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1, TINY_S)
+    loader.hangs = True
+    pool.load("a.pt")
+    loader.hangs = False
+    (hanging,) = loader.engines
+    with ThreadPoolExecutor(4) as threads:
+        stuck = threads.submit(pool.detect, "a.pt", image(1), 0.5, BULK)
+        assert hanging.started.wait(WAIT_S)
+        behind = [threads.submit(pool.detect, "a.pt", image(number), 0.5, BULK) for number in (2, 3, 4)]
+        assert answers([stuck, *behind]) == ["DetectorHungError", 2, 3, 4]
+    assert "a.pt" in str(stuck.exception())
+    assert "DETECT_TIMEOUT_SECONDS" in str(stuck.exception())
+    assert loader.loaded == ["a.pt", "a.pt"]
+    assert pool.down_reason("a.pt") is None
+    # It comes back in the end: it notices that it is late, and takes no more images.
+    (thread,) = hanging.threads
+    hanging.gate.set()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert hanging.batches == [[1]]
+    assert detect(pool, "a.pt", 5) == 5
+
+
+@pytest.mark.parametrize("number", [1, BROKEN, DEADLY, TWO_ANSWERS])
+def test_a_batch_that_comes_back_late_changes_nothing(
+    engine: FakeEngine, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = ModelHealth("fake.pt")
+    detector = make_detector(lambda: engine, timeout_s=TINY_S, health=state)
+    (late,) = submit_all(detector, [number])
+    assert engine.started.wait(WAIT_S)
+    behind = submit_all(detector, [2, 3])
+    with pytest.raises(DetectorHungError):
+        detector.wait_for(late)
+    assert answers(behind) == ["DetectorClosedError"] * 2
+    (thread,) = engine.threads
+    caplog.clear()
+    engine.gate.set()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert answers([late, *behind]) == ["DetectorHungError", *["DetectorClosedError"] * 2]
+    assert engine.batches == [[number]]
+    assert state.has_hung()
+    assert caplog.messages == ["fake.pt: the batch that hung has come to an end after all"]
+
+
+def test_after_some_hangs_no_more_models_are_loaded(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1, TINY_S)
+    loader.hangs = True
+    for _ in range(MAX_HANGS):
+        assert pool.down_reason("a.pt") is None
+        with pytest.raises(DetectorHungError):
+            pool.detect("a.pt", image(1), 0.5, BULK)
+    ways: list[Callable[[], object]] = [
+        lambda: pool.detect("a.pt", image(1), 0.5, BULK),
+        lambda: pool.letterbox("a.pt", np.zeros((2, 2, 3), np.uint8)),
+        lambda: pool.load("a.pt"),
+    ]
+    for ask in ways:
+        with pytest.raises(DetectorHungError, match=r"a\.pt hung.* 3 times in a row: restart the backend"):
+            ask()
+    assert loader.loaded == ["a.pt"] * MAX_HANGS
+    assert "restart the backend" in str(pool.down_reason("a.pt"))
+    assert pool.down_reason("b.pt") is None
+    loader.hangs = False
+    assert detect(pool, "b.pt", 2) == 2
+
+
+def test_hangs_with_a_good_batch_between_are_no_reason_to_give_up(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1, TINY_S)
+    for _ in range(MAX_HANGS + 1):
+        loader.hangs = True
+        with pytest.raises(DetectorHungError):
+            pool.detect("a.pt", image(1), 0.5, BULK)
+        loader.hangs = False
+        assert detect(pool, "a.pt", 2) == 2
+        loader.engines[-1].gate.clear()
+
+
+def test_weights_may_take_longer_to_load_than_a_batch(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1, TINY_S)
+    loader.gate.clear()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.detect, "a.pt", image(1), 0.5, BULK)
+        assert not wait([waiting], timeout=3 * TINY_S).done
+        loader.gate.set()
+        assert number_of(waiting.result(WAIT_S)) == 1
+    assert loader.loaded == ["a.pt"]
+
+
+def test_a_model_that_dies_is_replaced(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1)
+    pool.load("a.pt")
+    engine = loader.engines[0]
+    engine.gate.clear()
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(pool.detect, "a.pt", image(1), 0.5, BULK)
+        assert engine.started.wait(WAIT_S)
+        others = [threads.submit(pool.detect, "a.pt", one, 0.5, BULK) for one in (image(2), UNFIT)]
+        assert not wait(others, timeout=0.1).done  # both are in the queue by then
+        engine.gate.set()
+        assert answers([first, *others]) == [1, "DetectorError", "DetectorError"]
+    assert detect(pool, "a.pt", 5) == 5
+    assert loader.loaded == ["a.pt", "a.pt"]
+
+
+# Why it is down
+
+
+def fail(pool: ModelPool, number: int = BROKEN) -> None:
+    with pytest.raises((RuntimeError, DetectorError)):
+        pool.detect("a.pt", image(number), 0.5, PERSON)
+
+
+@pytest.mark.parametrize("number", [BROKEN, DEADLY])
+def test_a_model_that_fails_on_every_image_is_down_until_a_try_succeeds(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pool = make_pool(1)
+    for _ in range(3):
+        assert pool.down_reason("a.pt") is None
+        fail(pool, number)
+    reason = pool.down_reason("a.pt")
+    assert reason is not None
+    assert "a.pt failed on its last 3 batches" in reason
+    assert reason.isprintable()
+    with monkeypatch.context() as later:
+        later.setattr(health, "_TRY_AGAIN_AFTER_S", 0)
+        assert pool.down_reason("a.pt") is None
+    fail(pool, number)
+    assert "last 4 batches" in str(pool.down_reason("a.pt"))
+    assert detect(pool, "a.pt", 1) == 1
+    assert pool.down_reason("a.pt") is None
+
+
+def test_an_image_that_is_itself_bad_does_not_make_the_model_down(engine: FakeEngine) -> None:
+    state = ModelHealth("fake.pt")
+    detector = make_detector(lambda: engine, health=state)
+    occupy(engine, detector)
+    futures = submit_all(detector, [1, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, BROKEN, 2])
+    engine.gate.set()
+    assert answers(futures) == [1, *["RuntimeError"] * 6, 2]
+    for _ in range(2):  # the third in a row would make it down
+        answers(submit_all(detector, [BROKEN]))
+    assert state.down_reason() is None
+    detector.close()
+
+
+def test_a_failed_batch_counts_once(engine: FakeEngine) -> None:
+    state = ModelHealth("fake.pt")
+    detector = make_detector(lambda: engine, health=state)
+    occupy(engine, detector)
+    futures = submit_all(detector, [BROKEN] * 8)
+    engine.gate.set()
+    answers(futures)
+    assert state.down_reason() is None
+    answers(submit_all(detector, [BROKEN]))
+    assert "last 3 batches" in str(state.down_reason())
+    detector.close()
+
+
+def test_a_model_that_hangs_is_down(make_pool: MakePool, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "_give_up_hanging", lambda _: None)  # between two looks
+    pool = make_pool(1, TINY_S)
+    loader.hangs = True
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.detect, "a.pt", image(1), 0.5, BULK)
+        assert "a.pt hangs" in wait_for_reason(pool)
+        loader.engines[0].gate.set()
+        assert number_of(waiting.result(WAIT_S)) == 1
+    assert pool.down_reason("a.pt") is None
+
+
+def test_a_model_that_is_loaded_anew_after_it_hung_is_down(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1, TINY_S)
+    loader.hangs = True
+    with pytest.raises(DetectorHungError):
+        pool.detect("a.pt", image(1), 0.5, BULK)
+    loader.hangs = False
+    loader.gate.clear()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.detect, "a.pt", image(2), 0.5, BULK)
+        assert "a.pt hung, and is being loaded anew" in wait_for_reason(pool)
+        loader.gate.set()
+        assert number_of(waiting.result(WAIT_S)) == 2
+    assert pool.down_reason("a.pt") is None
+
+
+def test_weights_that_cannot_be_loaded_again_are_down(
+    make_pool: MakePool, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(1)
+    assert detect(pool, "a.pt") == 1
+    assert detect(pool, "b.pt") == 1
+    loader.broken.add("a.pt")
+    with pytest.raises(WeightsError):
+        detect(pool, "a.pt")
+    assert pool.down_reason("a.pt") == "Weights a.pt are broken"
+    monkeypatch.setattr(batching, "_RETRY_AFTER_S", -1)
+    assert pool.down_reason("a.pt") is None
+
+
+def wait_for_reason(pool: ModelPool) -> str:
+    ends_at = time.monotonic() + WAIT_S
+    while time.monotonic() < ends_at:
+        if reason := pool.down_reason("a.pt"):
+            return reason
+        time.sleep(0.01)
+    raise AssertionError("nothing is wrong")
+
+
+# Everything at once
+
+
+class StormyLoader:
+    """Loads engines that raise, run out of memory, hang for a while and try to end their thread, as dice tell."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.is_calm = False
+        self.may_hang = True
+        self.loaded = 0
+        self.threads: set[threading.Thread] = set()
+        self.met: set[str] = set()
+
+    def __call__(self, name: str) -> StormyEngine:
+        self.loaded += 1
+        return StormyEngine(info=info_of(name), loader=self)
+
+
+@dataclass(eq=False)
+class StormyEngine(FakeEngine):
+    loader: StormyLoader = field(kw_only=True)
+
+    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+        storm = self.loader
+        storm.threads.add(threading.current_thread())
+        fault = (
+            "" if storm.is_calm else storm.dice.choices(["", "raise", "memory", "hang", "end"], (70, 8, 12, 5, 5))[0]
+        )
+        if fault == "hang" and not storm.may_hang:
+            fault = "raise"
+        storm.met.add(fault)
+        storm.may_hang = not fault or (storm.may_hang and fault != "hang")
+        if fault == "raise":
+            raise RuntimeError("an unknown error of the device")
+        if fault == "memory":
+            raise MemoryError("no room")
+        if fault == "hang":
+            threading.Event().wait(3 * TINY_S)
+        if fault == "end":
+            raise SystemExit
+        return [detections(int(image.pixels[0, 0, 0])) for image in batch]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_happens_everyone_gets_their_own_boxes_or_an_error(seed: int) -> None:
+    loader = StormyLoader(seed)
+    pool = ModelPool(loader, max_models=1, batch_size=4, detect_timeout_s=TINY_S)
+
+    def ask(number: int) -> int | str:
+        one = UNFIT if number % 60 == 59 else image(number % 250, size=2 + number % 3 // 2)
+        try:
+            return number_of(pool.detect("a.pt", one, 0.5, number % 2))
+        except (RuntimeError, TypeError, DetectorError) as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(12) as threads:
+        under_way = {threads.submit(ask, number): number for number in range(400)}
+        assert not wait(under_way, timeout=60).not_done
+        found = {number: future.result() for future, number in under_way.items()}
+        right = [number for number, answer in found.items() if answer == number % 250]
+        assert all(isinstance(found[number], str) for number in found.keys() - set(right))
+        assert len(right) > 200
+        assert loader.met == {"", "raise", "memory", "hang", "end"}
+        assert loader.loaded > 2
+        loader.is_calm = True
+        assert list(threads.map(ask, range(50))) == list(range(50))
+    assert pool.down_reason("a.pt") is None
+    pool.close()
+    for thread in loader.threads:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+import weakref
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -21,7 +24,7 @@ from ultralytics.utils import ROOT as ULTRALYTICS_ROOT
 from ultralytics.utils import YAML, nms
 
 from yolo_backend.detection.detections import Detections
-from yolo_backend.detection.engine import Engine
+from yolo_backend.detection.engine import Engine, is_out_of_memory
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 
 Pixels = NDArray[np.uint8]
@@ -155,6 +158,86 @@ def test_what_is_known_of_the_weights(engine: Engine, bccd_weights: Path) -> Non
     assert engine.info.class_names == {0: "RBC", 1: "WBC", 2: "Platelets"}
     assert engine.info.fingerprint == file_fingerprint(bccd_weights)
     assert engine.info.image_size == (320, 320)
+    assert (engine.info.device, engine.info.engine) == ("cpu", "torch")
+
+
+# Memory
+
+TOO_MANY = 2**50
+
+
+def ask_torch() -> None:
+    torch.empty(TOO_MANY)
+
+
+def ask_numpy() -> None:
+    np.empty(TOO_MANY)
+
+
+def ask_onnxruntime() -> None:
+    node = onnx.helper.make_node("Expand", ["value", "shape"], ["all"])
+    inputs = [
+        onnx.helper.make_tensor_value_info("value", onnx.TensorProto.FLOAT, [1]),
+        onnx.helper.make_tensor_value_info("shape", onnx.TensorProto.INT64, [1]),
+    ]
+    output = onnx.helper.make_tensor_value_info("all", onnx.TensorProto.FLOAT, [None])
+    graph = onnx.helper.make_graph([node], "expand", inputs, [output])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session.run(None, {"value": np.zeros(1, np.float32), "shape": np.array([TOO_MANY])})
+
+
+@pytest.mark.parametrize("ask", [ask_torch, ask_numpy, ask_onnxruntime])
+def test_a_lack_of_memory_is_recognised(ask: Callable[[], None]) -> None:
+    with pytest.raises(Exception, match="allocate") as raised:
+        ask()
+    assert is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("shapes don't fit"), False),
+        (ValueError(), False),
+    ],
+)
+def test_other_errors_are_no_lack_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
+
+
+def test_a_batch_without_room_is_a_memory_error_that_holds_no_memory(engine: Engine, bccd_images: list[Pixels]) -> None:
+    before = detect(engine, bccd_images[:1], 0.25)[0]
+    inputs: list[weakref.ref[torch.Tensor]] = []
+
+    def grab(module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        inputs.append(weakref.ref(arguments[0]))
+        ask_torch()
+
+    hook = engine._model.register_forward_pre_hook(grab)
+    try:
+        with pytest.raises(MemoryError, match="allocate memory"):
+            detect(engine, bccd_images[:2], 0.25)
+    finally:
+        hook.remove()
+    assert [tensor() for tensor in inputs] == [None]
+    engine.free_memory()
+    assert_same(detect(engine, bccd_images[:1], 0.25)[0], before)
+
+
+def test_other_errors_of_the_model_are_not_changed(engine: Engine, bccd_images: list[Pixels]) -> None:
+    hook = engine._model.register_forward_pre_hook(lambda *_: torch.empty(-1))
+    try:
+        with pytest.raises(RuntimeError, match="negative"):
+            detect(engine, bccd_images[:1], 0.25)
+    finally:
+        hook.remove()
 
 
 # A dense batch: Ultralytics' NMS would run out of time and leave the rest of the batch empty
@@ -296,6 +379,7 @@ def test_onnx_gives_the_boxes_of_the_weights(
     engine, same_file = Engine(path, device="cpu"), YOLO(path, task="detect")
     assert engine.info.class_names == {0: "RBC", 1: "WBC", 2: "Platelets"}
     assert engine.info.image_size == (320, 320)
+    assert (engine.info.device, engine.info.engine) == ("cpu", "onnx")
     for image in bccd_images[:3]:
         (found,) = detect(engine, [image], score_threshold)
         assert len(found) > 0

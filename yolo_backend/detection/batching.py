@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 
 from yolo_backend import metrics
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
+from yolo_backend.detection.health import ModelHealth
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
 
 PERSON, BULK = 0, 1  # who waits; a person goes first
 _RETRY_AFTER_S = 20.0
 _FAILURES_KEPT = 100
+_LOOK_EVERY_S = 1.0
+_GOOD_BATCHES = 20  # then a larger one is tried again
 
 
 class WeightsLoadingError(Exception):
@@ -32,7 +36,27 @@ class WeightsLoadingError(Exception):
 
 
 class DetectorClosedError(Exception):
-    """The model was put away to make room for another one."""
+    """This detector takes no more images, through no fault of theirs: another one will."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for these boxes any more."""
+
+
+class DetectorError(Exception):
+    """The model failed, whatever the image; the message says what to do."""
+
+
+class DetectorHungError(DetectorError):
+    """The model didn't come back from a batch."""
+
+
+class DetectorMemoryError(DetectorError):
+    """Not even an image alone fits into memory."""
+
+
+class _ReplacedError(Exception):
+    """The batch that hung has come to an end after all: its images are answered, and the model is another's."""
 
 
 class Detecting(Protocol):
@@ -42,7 +66,8 @@ class Detecting(Protocol):
 
     def letterbox(self, image: NDArray[np.uint8]) -> Letterboxed: ...
 
-    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]: ...
+    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+        """Raises MemoryError for a batch that doesn't fit: a smaller one may."""
 
 
 @dataclass(order=True)
@@ -52,23 +77,45 @@ class _Job:
     image: Letterboxed = field(compare=False)
     score_threshold: float = field(compare=False)
     future: Future[Detections] = field(compare=False)
+    is_abandoned: Callable[[], bool] | None = field(compare=False)
 
     def is_like(self, other: _Job) -> bool:
         """May it share a batch? Bulk work doesn't make a person's batch longer."""
         return self.priority == other.priority and self.image.pixels.shape == other.image.pixels.shape
 
+    def is_gone(self) -> bool:
+        """Has the one who waited gone? In doubt, no."""
+        try:
+            return self.is_abandoned is not None and self.is_abandoned()
+        except Exception:
+            log.exception("It can't be told whether somebody waits for an image")
+            return False
+
 
 class Detector:
-    """A model and its thread. Futures are always resolved: with detections, or with the error that was met."""
+    """A model and its thread. Futures are always resolved: with detections, or with the error that was met.
 
-    def __init__(self, name: str, load: Callable[[], Detecting], batch_size: int) -> None:
+    A batch that takes longer than `timeout_s` hangs: its images fail, its thread is left to itself, and the detector
+    takes no more images. Those who wait in `wait_for` keep an eye on that.
+    """
+
+    def __init__(
+        self, name: str, load: Callable[[], Detecting], *, batch_size: int, timeout_s: float, health: ModelHealth
+    ) -> None:
         self._name = name
         self._load = load
         self._batch_size = batch_size
-        self._jobs: list[_Job] = []
+        self._timeout_s = timeout_s
+        self._health = health
+        self._fitting_size = batch_size  # smaller, where a batch of this size didn't fit into memory
+        self._good_batches = 0
+        self._queue: list[_Job] = []
+        self._batch: list[_Job] = []
         self._numbers = itertools.count()
         self._wakeup = threading.Condition()
         self._closed = False
+        self._replaced = False
+        self._busy_since: float | None = None
         self._failed_at: float | None = None
         self._engine: Future[Detecting] = Future()
         threading.Thread(target=self._run, name=f"detector {name}", daemon=True).start()
@@ -79,26 +126,46 @@ class Detector:
         return self._engine
 
     def is_loaded(self) -> bool:
-        """Is the model in memory?"""
-        return self._engine.done() and self._failed_at is None
+        """Is the model in memory, and at work?"""
+        return self._engine.done() and not self._closed
 
     def has_failed(self) -> bool:
         """Could the weights not be loaded?"""
         return self._failed_at is not None
 
     def is_stale(self) -> bool:
-        """Did loading fail a while ago? Then it is worth another try: the file may be there by now."""
-        return self._failed_at is not None and time.monotonic() - self._failed_at > _RETRY_AFTER_S
+        """Is it time for a new one? It hung, it died, or loading failed a while ago: the file may be there by now."""
+        if self._failed_at is not None:
+            return time.monotonic() - self._failed_at > _RETRY_AFTER_S
+        return self._closed
 
-    def submit(self, image: Letterboxed, score_threshold: float, priority: int) -> Future[Detections]:
+    def is_hanging(self) -> bool:
+        """Is a batch in the model for too long, and not given up yet?"""
+        busy_since = self._busy_since
+        is_late = busy_since is not None and time.monotonic() - busy_since > self._timeout_s
+        return is_late and not self._replaced
+
+    def submit(
+        self,
+        image: Letterboxed,
+        score_threshold: float,
+        priority: int,
+        is_abandoned: Callable[[], bool] | None = None,
+    ) -> Future[Detections]:
         """Queue an image. Raises DetectorClosedError."""
         future: Future[Detections] = Future()
         with self._wakeup:
             if self._closed:
                 raise DetectorClosedError(self._name)
-            heapq.heappush(self._jobs, _Job(priority, next(self._numbers), image, score_threshold, future))
+            self._queue.append(_Job(priority, next(self._numbers), image, score_threshold, future, is_abandoned))
             self._wakeup.notify()
         return future
+
+    def wait_for(self, future: Future[Detections]) -> Detections:
+        """The boxes of a submitted image, or the error that it met; a hanging model is given up meanwhile."""
+        while not wait([future], timeout=min(_LOOK_EVERY_S, self._timeout_s / 4)).done:
+            self._give_up_hanging()
+        return future.result()
 
     def close(self) -> None:
         """Take no more images; the thread finishes those it has and frees the model."""
@@ -112,64 +179,175 @@ class Detector:
         except BaseException as error:
             failure = error if isinstance(error, WeightsError) else WeightsError(f"Weights {self._name}: {error}")
             log.error("%s", failure, exc_info=not isinstance(error, WeightsError))
-            self.close()
             self._failed_at = time.monotonic()
+            self._end(failure, failure)
             self._engine.set_exception(failure)
-            for job in self._jobs:
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(failure)
             return
         log.info("%s is ready", engine)
         self._engine.set_result(engine)
-        while batch := self._next_batch():
-            self._detect(engine, batch)
-        log.info("%s is put away", self._name)
+        try:
+            while batch := self._next_batch():
+                self._serve(engine, batch)
+        except _ReplacedError:
+            log.warning("%s: the batch that hung has come to an end after all", self._name)
+        except BaseException as error:  # a fault of ours; whatever it is, nobody waits in vain
+            log.exception("The detector of %s died", self._name)
+            reason = f"The detector of {self._name} died ({first_line(error)}): see the backend's log"
+            self._health.failed(reason)
+            self._end(DetectorError(reason), DetectorError(reason))
+        else:
+            log.info("%s is put away", self._name)
 
     def _next_batch(self) -> list[_Job]:
         """Wait for images; take the first and, in order, those like it. Empty once closed and done."""
-        with self._wakeup:
-            while True:
-                batch: list[_Job] = []
-                others: list[_Job] = []
-                while self._jobs and len(batch) < self._batch_size:
-                    job = heapq.heappop(self._jobs)
-                    if batch and not job.is_like(batch[0]):
-                        others.append(job)
-                    elif job.future.set_running_or_notify_cancel():
-                        batch.append(job)
-                for job in others:
-                    heapq.heappush(self._jobs, job)
-                if batch or self._closed:
-                    return batch
-                self._wakeup.wait()
+        while True:
+            with self._wakeup:
+                self._batch = []
+                self._wakeup.wait_for(lambda: self._queue or self._closed)
+                self._queue.sort()
+                queue = list(self._queue)
+            if not queue:
+                return []
+            # Asked without the lock, for it is others' code.
+            gone = {job.number for job in queue if job.is_gone()}
+            with self._wakeup:
+                for job in queue:
+                    if len(self._batch) == self._fitting_size:
+                        break
+                    if job.number not in gone and self._batch and not job.is_like(self._batch[0]):
+                        continue
+                    self._queue.remove(job)
+                    if not job.future.set_running_or_notify_cancel():
+                        continue
+                    if job.number in gone:
+                        job.future.set_exception(AbandonedError("nobody waits for it any more"))
+                    else:
+                        self._batch.append(job)
+                if self._batch:
+                    return self._batch
 
-    def _detect(self, engine: Detecting, batch: list[_Job]) -> None:
+    def _serve(self, engine: Detecting, batch: list[_Job]) -> None:
+        """Answer all of a batch: in smaller ones where it doesn't fit into memory, one by one where it fails."""
+        size = len(batch)
+        rest = batch
+        failures: list[tuple[_Job, Exception]] = []
+        while rest:
+            jobs = rest[:size]
+            try:
+                found = self._detect(engine, jobs)
+            except _ReplacedError:
+                raise
+            except BaseException as error:  # whatever it is, the thread lives on, for somebody waits
+                if len(jobs) > 1:
+                    size = self._smaller_size(len(jobs), error)
+                    continue
+                failures.append((jobs[0], self._failure(error, engine.info.device)))
+            else:
+                self._health.succeeded()
+                for job, detections in zip(jobs, found, strict=True):
+                    job.future.set_result(detections)
+            rest = rest[size:]
+        if len(failures) == len(batch):
+            self._health.failed(first_line(failures[-1][1]))
+        else:
+            self._grow()
+        for job, failure in failures:
+            job.future.set_exception(failure)
+
+    def _detect(self, engine: Detecting, jobs: list[_Job]) -> list[Detections]:
+        """The detections of each image. Raises _ReplacedError where the wait for them was given up."""
+        with self._watched(), metrics.DETECT_SECONDS.time():
+            found = engine.detect([job.image for job in jobs], min(job.score_threshold for job in jobs))
+        if len(found) != len(jobs):
+            raise ValueError(f"{self._name} gave {len(found)} outputs for {len(jobs)} images")
+        metrics.BATCH_SIZE.observe(len(jobs))
+        return found
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What runs in here hangs if it takes too long. Raises _ReplacedError if it comes back all the same."""
+        with self._wakeup:
+            self._busy_since = time.monotonic()
         try:
-            with metrics.DETECT_SECONDS.time():
-                found = engine.detect([job.image for job in batch], min(job.score_threshold for job in batch))
-            answers = list(zip(batch, found, strict=True))
-        except BaseException as error:  # whatever it is, the thread lives on, for somebody waits
-            if len(batch) > 1:  # one image may be to blame: the others get their boxes
-                log.warning("%s failed on %d images (%s): trying them one by one", self._name, len(batch), error)
-                for job in batch:
-                    self._detect(engine, [job])
+            yield
+        finally:
+            with self._wakeup:
+                self._busy_since = None
+                if self._replaced:
+                    raise _ReplacedError
+
+    def _give_up_hanging(self) -> None:
+        """Where a batch hangs, fail its images, and send those that queue behind it to another detector."""
+        with self._wakeup:
+            if not self.is_hanging():
                 return
-            log.exception("%s failed on an image", self._name)
-            batch[0].future.set_exception(error)
+            self._closed = self._replaced = True
+            reason = f"{self._name} hung: a batch took longer than {self._timeout_s:g} s (DETECT_TIMEOUT_SECONDS)"
+            self._health.hung(reason)
+        reason = self._health.given_up_reason() or f"{reason}: the model is loaded anew"
+        log.error("%s", reason)
+        self._end(DetectorHungError(reason), DetectorClosedError(self._name))
+
+    def _end(self, of_batch: Exception, of_queue: Exception) -> None:
+        """Take no more images, and fail those that have no answer yet."""
+        with self._wakeup:
+            self._closed = True
+            batch, self._batch = self._batch, []
+            queue, self._queue = self._queue, []
+        for job in batch:
+            if not job.future.done():
+                job.future.set_exception(of_batch)
+        for job in queue:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(of_queue)
+
+    def _smaller_size(self, size: int, error: BaseException) -> int:
+        """How many images to try together after so many failed."""
+        if not isinstance(error, MemoryError):  # one image may be to blame: the others get their boxes
+            log.warning("%s failed on %d images (%s): trying them one by one", self._name, size, error)
+            return 1
+        half = (size + 1) // 2
+        self._fitting_size, self._good_batches = half, 0
+        log.warning(
+            "%s: %d images don't fit into memory (%s): going on with %d at a time for now",
+            self._name, size, first_line(error), half,
+        )  # fmt: skip
+        return half
+
+    def _grow(self) -> None:
+        """After some good batches, larger ones are tried again: the memory may be free by now."""
+        if self._fitting_size == self._batch_size:
             return
-        metrics.BATCH_SIZE.observe(len(batch))
-        for job, detections in answers:
-            job.future.set_result(detections)
+        self._good_batches += 1
+        if self._good_batches >= _GOOD_BATCHES:
+            self._fitting_size, self._good_batches = min(2 * self._fitting_size, self._batch_size), 0
+
+    def _failure(self, error: BaseException, device: str) -> Exception:
+        """What the one who waits for an image is told."""
+        if isinstance(error, MemoryError):
+            return DetectorMemoryError(
+                f"{self._name} has no memory for an image on {device} ({first_line(error)}): lower MODEL_IMAGE_SIZE, "
+                "BATCH_SIZE or MAX_MODELS, or set another DEVICE"
+            )
+        log.error("%s failed on an image", self._name, exc_info=error)
+        if isinstance(error, Exception):
+            return error.with_traceback(None)  # its frames hold the model and the batch
+        # Such as SystemExit, which would end the thread that waits.
+        return DetectorError(f"{self._name} failed ({type(error).__name__}): see the backend's log")
 
 
 class ModelPool:
     """The models in memory, a bounded number; what is known of weights is kept after their model is put away."""
 
-    def __init__(self, load: Callable[[str], Detecting], *, max_models: int, batch_size: int) -> None:
+    def __init__(
+        self, load: Callable[[str], Detecting], *, max_models: int, batch_size: int, detect_timeout_s: float = 120
+    ) -> None:
         self._load = load
         self._max_models = max_models
         self._batch_size = batch_size
+        self._detect_timeout_s = detect_timeout_s
         self._detectors: OrderedDict[str, Detector] = OrderedDict()
+        self._healths: dict[str, ModelHealth] = {}
         self._infos: dict[str, WeightsInfo] = {}
         self._lock = threading.Lock()
 
@@ -200,13 +378,41 @@ class ModelPool:
         """The image as these weights see it."""
         return self._engine(name, None).letterbox(image)
 
-    def detect(self, name: str, image: Letterboxed, score_threshold: float, priority: int) -> Detections:
-        """Wait for the boxes of a letterboxed image; a model that is put away meanwhile is loaded again."""
+    def detect(
+        self,
+        name: str,
+        image: Letterboxed,
+        score_threshold: float,
+        priority: int,
+        is_abandoned: Callable[[], bool] | None = None,
+    ) -> Detections:
+        """Wait for the boxes of a letterboxed image; a model that is put away meanwhile is loaded again.
+
+        `is_abandoned` is asked in the detector's thread when a batch is formed; where it says so, AbandonedError is
+        raised. Raises WeightsError and DetectorError, too, and whatever else the model raised for this image.
+        """
         while True:
             try:
-                return self._detector(name).submit(image, score_threshold, priority).result()
+                detector = self._detector(name)
+                return detector.wait_for(detector.submit(image, score_threshold, priority, is_abandoned))
             except DetectorClosedError:
                 self._engine(name, None)
+
+    def down_reason(self, name: str) -> str | None:
+        """Why these weights can't detect now, in one line for a person; None also where only a try can tell."""
+        with self._lock:
+            detector, health = self._detectors.get(name), self._healths.get(name)
+        if detector is None or health is None:
+            return None
+        if reason := health.down_reason():
+            return reason
+        if detector.is_hanging():
+            return f"{name} hangs: a batch takes longer than {self._detect_timeout_s:g} s (DETECT_TIMEOUT_SECONDS)"
+        if health.has_hung() and not detector.engine.done():
+            return f"{name} hung, and is being loaded anew: try again, and restart the backend if it stays so"
+        if detector.has_failed() and not detector.is_stale():
+            return str(detector.engine.exception())
+        return None
 
     def close(self) -> None:
         """Put all models away, after the images they have."""
@@ -228,14 +434,25 @@ class ModelPool:
         return engine
 
     def _detector(self, name: str) -> Detector:
+        """The detector of these weights, a new one if need be. Raises DetectorHungError where that is no use."""
         with self._lock:
             detector = self._detectors.get(name)
-            if detector is not None and detector.is_stale():
-                detector = None
-            if detector is None:
-                detector = self._detectors[name] = Detector(name, lambda: self._load(name), self._batch_size)
+            if detector is None or detector.is_stale():
+                detector = self._detectors[name] = self._new_detector(name)
             self._detectors.move_to_end(name)
             return detector
+
+    def _new_detector(self, name: str) -> Detector:
+        health = self._healths.setdefault(name, ModelHealth(name))
+        if reason := health.given_up_reason():
+            raise DetectorHungError(reason)
+        return Detector(
+            name,
+            lambda: self._load(name),
+            batch_size=self._batch_size,
+            timeout_s=self._detect_timeout_s,
+            health=health,
+        )
 
     def _put_away_others(self) -> None:
         """Keep the models used last; and of the weights that couldn't be had, a bounded memory."""
@@ -243,3 +460,5 @@ class ModelPool:
             names = [name for name, detector in self._detectors.items() if state(detector)]
             for name in names[: max(0, len(names) - kept)]:
                 self._detectors.pop(name).close()
+                if name not in self._infos:
+                    self._healths.pop(name, None)

@@ -28,13 +28,18 @@ class Detections:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What there is to know of weights without a model in memory. `image_size` is (height, width)."""
+    """What there is to know of weights without a model in memory.
+
+    `image_size` is (height, width), `device` such as cpu or cuda:0, `engine` torch or onnx.
+    """
 
     name: str
     task: str
     class_names: Mapping[int, str]
     fingerprint: str
     image_size: tuple[int, int]
+    device: str
+    engine: str
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.messages import first_line
 
 _TASKS = ("detect", "segment", "pose", "obb")
+# Of torch (CPU on Linux and Windows, CUDA, MPS, cuBLAS, cuDNN) and of ONNX Runtime, which has no type for it.
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "bad_alloc")
 
 
 class Engine:
@@ -56,6 +59,8 @@ class Engine:
             class_names={int(number): str(name) for number, name in self._model.names.items()},
             fingerprint=self.fingerprint,
             image_size=(int(height), int(width)),
+            device=str(self._device),
+            engine="torch" if self._model.format == "pt" else str(self._model.format),
         )
         self._letterbox = LetterBox(self.info.image_size, auto=self._shape_is_free, stride=self._model.stride)
 
@@ -92,7 +97,29 @@ class Engine:
         return Letterboxed(np.ascontiguousarray(pixels), (image.shape[1], image.shape[0]))
 
     def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
-        """The detections with a score above the threshold, one entry per image; all of one shape."""
+        """The detections with a score above the threshold, one entry per image; all of one shape.
+
+        Raises MemoryError for a batch that doesn't fit into the device's memory, which is tidied up then.
+        """
+        try:
+            return self._detect(batch, score_threshold)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        # Out here the error is gone, and with it the tensors that its frames held.
+        self.free_memory()
+        raise MemoryError(reason)
+
+    def free_memory(self) -> None:
+        """Give back the device's memory that is kept, but not in use."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self._device.type == "mps":
+            torch.mps.empty_cache()
+
+    def _detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
         with torch.inference_mode():
             stacked = torch.from_numpy(np.stack([image.pixels for image in batch])).to(self._device)
             pixels = stacked.permute(0, 3, 1, 2).contiguous()
@@ -141,6 +168,13 @@ class Engine:
             class_ids=rows[:, 5].long().cpu().numpy(),
             rotated=rotated,
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Does this error of torch or ONNX Runtime say that there is not enough memory?"""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def pick_device(device: str) -> str:
