@@ -74,7 +74,7 @@ def test_the_limits_hold_for_bytes_that_are_here(
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
     assert failure(fetcher, Inline(content)).kind == kind
-    assert failure(fetcher, LocalFile(file)).kind == kind
+    assert failure(fetcher, LocalFile(file.parent, file.name)).kind == kind
     assert failure(fetcher, serve(reply(content)).url).kind == kind
 
 
@@ -85,13 +85,13 @@ def test_up_to_the_limit_the_bytes_come(
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
     assert fetcher.fetch(Inline(content), None) == content
-    assert fetcher.fetch(LocalFile(file), None) == content
+    assert fetcher.fetch(LocalFile(file.parent, file.name), None) == content
     assert fetcher.fetch(Remote(serve(reply(content)).url), None) == content
 
 
 def test_a_file_that_cannot_be_read(fetcher: ImageFetcher, tmp_path: Path) -> None:
-    assert failure(fetcher, LocalFile(tmp_path / "missing.jpg")).kind == "unreadable"
-    assert failure(fetcher, LocalFile(tmp_path)).kind == "unreadable"
+    assert failure(fetcher, LocalFile(tmp_path, "missing.jpg")).kind == "unreadable"
+    assert failure(fetcher, LocalFile(tmp_path.parent, tmp_path.name)).kind == "unreadable"
 
 
 # The token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from yolo_backend.images.errors import ImageError
+from yolo_backend.images.local_files import open_below
 from yolo_backend.images.sources import Inline, LocalFile, Remote, origin_of, redact, resolve_source
 
 STUDIO = "http://studio:8080"
@@ -80,6 +82,15 @@ def test_without_label_studios_address_its_images_cannot_be_had(value: str) -> N
 
 def test_a_cloud_address_needs_the_tasks_id() -> None:
     assert failure("s3://bucket/a.jpg", task_id=None).kind == "unsupported"
+
+
+@pytest.mark.parametrize("start", ["http://example.com/", "/data/upload/", "s3://bucket/", "x", "nonsense:"])
+def test_an_endless_address_is_told(start: str) -> None:
+    value = start + "a" * 20_000
+    error = failure(value)
+    assert error.kind == "bad_address"
+    assert len(str(error)) < 100
+    assert redact(value) == f"an address of {len(value)} characters"
 
 
 # Uploads and Local Files
@@ -204,6 +215,11 @@ def test_a_broken_data_address_is_told(value: str) -> None:
     assert failure(value).kind == "not_an_image"
 
 
+def test_a_data_address_of_escapes_alone_is_told() -> None:
+    error = failure("data:," + "%41" * 1_000_001)
+    assert error.kind == "too_large"
+
+
 # Local Files on this machine's disk
 
 
@@ -213,8 +229,11 @@ def root(tmp_path: Path) -> Path:
     (folder / "sub").mkdir(parents=True)
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     for name in ("a.jpg", "sub/my photo.jpg", "größe 猫.jpg", "100%.jpg", "a+b.jpg"):
-        (folder / name).write_bytes(b"image")
+        (folder / name).write_bytes(name.encode())
     (folder / "way-out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (folder / "link-to-a.jpg").symlink_to(folder / "a.jpg")
+    (folder / "linked").symlink_to(folder / "sub")
+    os.mkfifo(folder / "pipe")
     return folder
 
 
@@ -226,7 +245,8 @@ def root(tmp_path: Path) -> Path:
         ("d=sub/my%20photo.jpg", "sub/my photo.jpg"),
         ("d=sub%2Fmy%20photo.jpg", "sub/my photo.jpg"),
         ("d=sub/my photo.jpg", "sub/my photo.jpg"),
-        ("d=sub/../a.jpg", "a.jpg"),
+        ("d=./sub//my photo.jpg", "sub/my photo.jpg"),
+        ("d=///a.jpg", "a.jpg"),
         ("d=größe 猫.jpg", "größe 猫.jpg"),
         ("d=gr%C3%B6%C3%9Fe%20%E7%8C%AB.jpg", "größe 猫.jpg"),
         ("d=100%25.jpg", "100%.jpg"),
@@ -236,7 +256,11 @@ def root(tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("prefix", ["", "/label-studio"])
 def test_a_local_file_that_is_mounted_is_read_from_disk(root: Path, query: str, name: str, prefix: str) -> None:
-    assert resolve(f"{prefix}/data/local-files/?{query}", root=root) == LocalFile((root / name).resolve())
+    source = resolve(f"{prefix}/data/local-files/?{query}", root=root)
+    assert isinstance(source, LocalFile)
+    assert source.root == root
+    with open_below(root, source.name) as file:
+        assert file.read() == name.encode()
 
 
 @pytest.mark.parametrize(
@@ -250,10 +274,19 @@ def test_a_local_file_that_is_mounted_is_read_from_disk(root: Path, query: str, 
         "d=%2e%2e%2fsecret.jpg",
         "d=..%2F..%2F..%2Fetc%2Fpasswd",
         "d=sub/../../secret.jpg",
+        "d=sub/../a.jpg",
+        "d=sub%2f%2e%2e%2fa.jpg",
+        "d=%2Fetc%2Fpasswd",
+        "d=linked/my photo.jpg",
+        "d=link-to-a.jpg",
+        "d=pipe",
+        "d=\0",
+        "d=a.jpg%00.png",
         "d=way-out.jpg",
         "d=//etc/passwd",
         "d=%00",
         "d=" + "x" * 5000,
+        "d=" + "x/" * 5000,
     ],
 )
 def test_a_local_file_outside_the_folder_or_missing_is_asked_of_label_studio(root: Path, query: str) -> None:

@@ -17,6 +17,7 @@ from PIL import (
 )
 
 from yolo_backend.images.errors import ImageError
+from yolo_backend.images.headers import TiffFile, check_jpeg, check_pixels, has_readable_exif
 from yolo_backend.messages import first_line
 
 # The JPEGs of phones that hold several pictures (MPO) are opened as JPEG.
@@ -49,11 +50,13 @@ def decode_image(content: bytes, max_megapixels: float) -> NDArray[np.uint8]:
     """
     try:
         with _open(content) as image:
-            _check_pixels(image, max_megapixels)
+            check_pixels(image, max_megapixels)
             image.load()
             return np.ascontiguousarray(_to_rgb(_turned_upright(image)))
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageError("too_many_pixels", "the image has more pixels than Pillow opens") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on bad data
         raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
 
@@ -63,21 +66,16 @@ def _open(content: bytes) -> Image.Image:
     for name in _FORMATS:
         factory, accept = Image.OPEN[name]
         if accept is not None and accept(content[:_MAGIC_BYTES]) is True:
-            return factory(io.BytesIO(content), "")
+            if name == JpegImagePlugin.JpegImageFile.format:
+                check_jpeg(content)
+            return (TiffFile if name == TiffFile.format else factory)(io.BytesIO(content), "")
     raise ImageError("not_an_image", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image")
-
-
-def _check_pixels(image: Image.Image, max_megapixels: float) -> None:
-    if image.width * image.height > max_megapixels * 1e6:
-        raise ImageError(
-            "too_many_pixels",
-            f"the image has {image.width}x{image.height} pixels, more than {max_megapixels:g} megapixels "
-            "(MAX_IMAGE_MEGAPIXELS)",
-        )
 
 
 def _turned_upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose, which writes all EXIF anew and fails on odd entries that turn nothing.
+    if not has_readable_exif(image):
+        return image
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # EXIF that can't be read turns nothing, as on the page
@@ -87,9 +85,10 @@ def _turned_upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I"}:
-        values = np.asarray(image).astype(np.int64)
-        return _grey_to_rgb(np.clip(values >> 8, 0, 255).astype(np.uint8))
+    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"}:
+        return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "I":
+        return _grey_to_rgb(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
     if image.mode == "F":
         return _grey_to_rgb(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidHeader, InvalidProxyURL, InvalidSchema, ProxyError, SSLError
 from requests_hardened.ip_filter import InvalidIPAddress
-from requests_hardened.ip_filter_adapter import IPFilterAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from yolo_backend.images.connections import Alarm, make_adapters
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, origin_of
+from yolo_backend.images.local_files import open_below
+from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, is_same_origin, origin_of
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 20.0
 _MAX_REDIRECTS = 5
-_HOSTS_KEPT = 32
 _PIECE_BYTES = 1 << 16
 
 
@@ -53,30 +49,27 @@ class ImageFetcher:
         self._session = requests.Session()
         # Without an auth of its own, requests would send what a .netrc file holds for the host.
         self._session.auth = lambda request: request
-        self._open = HTTPAdapter()
-        self._guarded = {scheme: IPFilterAdapter(is_https_proto=scheme == "https") for scheme in ("http", "https")}
-        for adapter in (self._open, *self._guarded.values()):
-            adapter.init_poolmanager(_HOSTS_KEPT, connections)
-            adapter.poolmanager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedTlsPool}
+        self._open, self._guarded = make_adapters(connections)
 
     def fetch(self, source: Source, studio: TokenHolder | None) -> bytes:
         """The bytes of `source`. Raises ImageError, and StudioError where the token can't be exchanged."""
         if isinstance(source, Inline):
             return self._check_size(source.content)
         if isinstance(source, LocalFile):
-            return self._read(source.path)
-        try:
-            return self._download(source.url, studio)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, UnicodeError) as error:
-            raise _explain(error) from None
+            return self._read(source)
+        with Alarm(self._timeout_s) as alarm:
+            try:
+                return self._download(source.url, studio, alarm)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+                alarm.left_s()
+                raise _explain(error) from None
 
-    def _download(self, url: str, studio: TokenHolder | None) -> bytes:
-        ends_at = time.monotonic() + self._timeout_s
+    def _download(self, url: str, studio: TokenHolder | None, alarm: Alarm) -> bytes:
         for _ in range(_MAX_REDIRECTS + 1):
-            with self._get(url, studio, ends_at) as response:
+            with self._get(url, studio, alarm) as response:
                 if not response.is_redirect:
                     _check_status(response)
-                    return self._read_body(response, ends_at)
+                    return self._read_body(response, alarm)
                 target = urljoin(response.url, self._session.get_redirect_target(response) or "")
             if urlsplit(target).scheme not in DEFAULT_PORTS:
                 raise ImageError("unsupported", "the server redirects to something that isn't http(s)")
@@ -85,58 +78,53 @@ class ImageFetcher:
             url = target
         raise ImageError("redirects", f"the server redirects more than {_MAX_REDIRECTS} times")
 
-    def _get(self, url: str, studio: TokenHolder | None, ends_at: float) -> requests.Response:
+    def _get(self, url: str, studio: TokenHolder | None, alarm: Alarm) -> requests.Response:
         request = self._session.prepare_request(
             requests.Request("GET", url, headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"})
         )
         # Asked of the address as it will be connected to, and anew at every redirect.
         if not _is_studio(request.url, studio) or studio is None:
-            return self._send(request, ends_at, trusted=_host(request.url) in self._allowed_hosts)
+            adapter = self._open if _host(request.url) in self._allowed_hosts else self._guarded[_scheme(request.url)]
+            return self._send(request, adapter, alarm)
         authorization = studio.authorization()
-        response = self._send(_authorized(request, authorization), ends_at, trusted=True)
+        response = self._send(_authorized(request, authorization), self._open, alarm, is_studio=True)
         if response.status_code == 401 and (renewed := studio.authorization(renew=True)):
             response.close()
-            response = self._send(_authorized(request, renewed), ends_at, trusted=True)
+            response = self._send(_authorized(request, renewed), self._open, alarm, is_studio=True)
         return response
 
-    def _send(self, request: requests.PreparedRequest, ends_at: float, *, trusted: bool) -> requests.Response:
+    def _send(
+        self, request: requests.PreparedRequest, adapter: HTTPAdapter, alarm: Alarm, *, is_studio: bool = False
+    ) -> requests.Response:
         url = str(request.url)
-        adapter = self._open if trusted else self._guarded[urlsplit(url).scheme]
         environment: Any = self._session.merge_environment_settings(url, {}, True, None, None)
-        left_s = ends_at - time.monotonic()
-        if left_s <= 0:
-            raise self._too_late()
+        if is_studio and _scheme(url) == "http":
+            environment["proxies"] = {}  # a proxy would read the token
+        left_s = alarm.left_s()
         timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
-        _answer_by.ends_at = ends_at
         # Not Session.send, which reads the body of a redirect to its end, whatever its length.
+        response = adapter.send(request, timeout=timeout_s, **environment)
         try:
-            response = adapter.send(request, timeout=timeout_s, **environment)
-        except requests.ConnectionError:
-            if time.monotonic() > ends_at:
-                raise self._too_late() from None
-            raise
-        if time.monotonic() > ends_at:  # headers that were hung up on look like an answer
+            alarm.left_s()  # headers that were hung up on look like an answer
+        except ImageError:
             response.close()
-            raise self._too_late()
+            raise
         return response
 
-    def _read_body(self, response: requests.Response, ends_at: float) -> bytes:
+    def _read_body(self, response: requests.Response, alarm: Alarm) -> bytes:
         body = bytearray()
         # Piece by piece as it arrives, so that a server that trickles meets the time limit.
         while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
             body += piece
             if len(body) > self._max_bytes:
                 raise _too_large(self._max_bytes)
-            if time.monotonic() > ends_at:
-                raise self._too_late()
+            alarm.left_s()
+        alarm.left_s()  # a body that was hung up on looks like a whole one
         return self._check_size(bytes(body))
 
-    def _too_late(self) -> ImageError:
-        return ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
-
-    def _read(self, path: Path) -> bytes:
+    def _read(self, source: LocalFile) -> bytes:
         try:
-            with path.open("rb") as file:
+            with open_below(source.root, source.name) as file:
                 return self._check_size(file.read(self._max_bytes + 1))
         except OSError as error:
             raise ImageError("unreadable", f"the file can't be read: {error.strerror}") from None
@@ -149,58 +137,12 @@ class ImageFetcher:
         return content
 
 
-class _AnswerBy(threading.local):
-    """When the answer to this thread's request must be there, on the monotonic clock."""
-
-    ends_at = float("inf")
-
-
-_answer_by = _AnswerBy()
-
-
-@contextlib.contextmanager
-def _hanging_up_in_time(connection: socket.socket) -> Iterator[None]:
-    # The read time-out is for each piece, so headers that drip would never meet it.
-    timer = threading.Timer(max(0.0, _answer_by.ends_at - time.monotonic()), _hang_up, (connection,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _hang_up(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-class _HangingUp:
-    sock: socket.socket
-
-    def getresponse(self) -> Any:
-        with _hanging_up_in_time(self.sock):
-            return super().getresponse()  # type: ignore[misc]  # of the connection beside us
-
-
-class _TimedConnection(_HangingUp, HTTPConnection):
-    pass
-
-
-class _TimedTlsConnection(_HangingUp, HTTPSConnection):
-    pass
-
-
-class _TimedPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _TimedConnection
-
-
-class _TimedTlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TimedTlsConnection
-
-
 def _is_studio(url: str | None, studio: TokenHolder | None) -> bool:
-    return studio is not None and url is not None and origin_of(url) == origin_of(studio.url)
+    return studio is not None and url is not None and is_same_origin(url, studio.url)
+
+
+def _scheme(url: str | None) -> str:
+    return origin_of(url or "")[0]
 
 
 def _host(url: str | None) -> str:
@@ -224,23 +166,44 @@ def _check_status(response: requests.Response) -> None:
         raise ImageError("http_error", f"the server answers {status}")
 
 
+# By what is wrapped in an error, the first that fits; not by its text, which holds the address.
+_EXPLANATIONS: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    (
+        (InvalidIPAddress,),
+        "forbidden_address",
+        "the server is on a private address: name its host in ALLOWED_IMAGE_HOSTS to trust it",
+    ),
+    (
+        (ProxyError, InvalidProxyURL, InvalidSchema),
+        "proxy",
+        "the proxy doesn't pass this on: check HTTP_PROXY, HTTPS_PROXY and NO_PROXY",
+    ),
+    ((SSLError, urllib3.exceptions.SSLError), "tls", "the server's certificate can't be verified"),
+    ((socket.gaierror,), "dns", "the server's name can't be resolved"),
+    ((ConnectionRefusedError,), "unreachable", "the server refuses the connection"),
+    ((urllib3.exceptions.NewConnectionError,), "unreachable", "there is no way to the server"),
+    # After the line above, whose error is a time-out by its class alone.
+    ((requests.Timeout, urllib3.exceptions.TimeoutError), "timeout", "the server didn't answer in time"),
+    ((InvalidHeader, urllib3.exceptions.DecodeError), "http_error", "the server's answer isn't proper HTTP"),
+    ((urllib3.exceptions.LocationValueError,), "bad_address", "the address, or the proxy's, can't be read"),
+    ((requests.ConnectionError, urllib3.exceptions.HTTPError), "unreachable", "the connection failed or broke off"),
+)
+
+
 def _explain(error: Exception) -> ImageError:
-    text = str(error)
-    if isinstance(error, InvalidIPAddress):
-        return ImageError(
-            "forbidden_address", "the server is on a private address: name its host in ALLOWED_IMAGE_HOSTS to trust it"
-        )
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError) or "timed out" in text:
-        return ImageError("timeout", "the server didn't answer in time")
-    if isinstance(error, requests.exceptions.SSLError):
-        return ImageError("tls", "the server's certificate can't be verified")
-    if "NameResolution" in text or "getaddrinfo" in text or "resolve" in text:
-        return ImageError("dns", "the server's name can't be resolved")
-    if "refused" in text:
-        return ImageError("unreachable", "the server refuses the connection")
-    if isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError):
-        return ImageError("unreachable", "the connection failed or broke off")
+    causes = list(_causes(error))
+    for types, kind, message in _EXPLANATIONS:
+        if any(isinstance(cause, types) for cause in causes):
+            return ImageError(kind, message)
     return ImageError("bad_address", f"the address can't be fetched ({type(error).__name__})")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps: requests wraps urllib3's errors, which wrap the system's."""
+    yield error
+    for wrapped in (*error.args, getattr(error, "reason", None), error.__cause__):
+        if isinstance(wrapped, BaseException):
+            yield from _causes(wrapped)
 
 
 def _too_large(max_bytes: int) -> ImageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from yolo_backend.images.errors import ImageError
+from yolo_backend.images.local_files import open_below
 
 _CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_ADDRESS_CHARACTERS = 16_384
+_MAX_ESCAPES = 1_000_000  # of a data: address; each costs far more memory than its three characters
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,10 @@ class Inline:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on this machine's disk."""
+    """A file on this machine's disk: `name` below the folder `root`."""
 
-    path: Path
+    root: Path
+    name: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def resolve_source(value: Any, task_id: int | None, studio_url: str | None, loca
     scheme = value.split(":", 1)[0].lower() if ":" in value.split("/", 1)[0] else ""
     if scheme == "data":
         return Inline(_decode_data_uri(value))
+    if len(value) > _MAX_ADDRESS_CHARACTERS:
+        raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
     if scheme in {"http", "https"}:
         return Remote(value)
     if scheme in _CLOUD_SCHEMES:
@@ -66,8 +73,8 @@ def resolve_source(value: Any, task_id: int | None, studio_url: str | None, loca
         raise ImageError("unsupported", f"{shown} addresses are not served")
     if not value.startswith("/"):
         raise ImageError("unsupported", "the task's value is neither an address nor a path of Label Studio")
-    if local_files_root is not None and (path := _local_path(value, local_files_root)):
-        return LocalFile(path)
+    if local_files_root is not None and (file := _local_file(value, local_files_root)):
+        return file
     return Remote(_join_studio_path(_studio_address(studio_url, value), value))
 
 
@@ -84,6 +91,14 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
     return scheme, (parts.host or "").lower(), parts.port or DEFAULT_PORTS.get(scheme)
 
 
+def is_same_origin(url: str, other_url: str) -> bool:
+    """Have these addresses one origin? Malformed ones have none."""
+    try:
+        return origin_of(url) == origin_of(other_url)
+    except ValueError:
+        return False
+
+
 def redact(value: Any) -> str:
     """An address fit for a log: no query, which may hold a signature, no login, no inline content."""
     if not isinstance(value, str):
@@ -91,6 +106,8 @@ def redact(value: Any) -> str:
     value = value.strip()
     if value[:5].lower() == "data:":
         return f"data: address of {len(value)} characters"
+    if len(value) > _MAX_ADDRESS_CHARACTERS:
+        return f"an address of {len(value)} characters"
     try:
         parts = urlsplit(value)
         host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""
@@ -119,28 +136,30 @@ def _join_studio_path(studio_url: str, path: str) -> str:
     return base + quote(escaped, safe="/%?&=:@!$'()*+,;~[]")
 
 
-def _local_path(value: str, root: Path) -> Path | None:
-    """The file of a `/data/local-files/?d=` address below `root`, or None where it isn't there."""
+def _local_file(value: str, root: Path) -> LocalFile | None:
+    """The file of a `/data/local-files/?d=` address below `root`, or None where it can't be read there."""
     parts = urlsplit(value)
     if not parts.path.endswith("/data/local-files/"):
         return None
-    relative = parse_qs(parts.query).get("d", [""])[0]
+    name = parse_qs(parts.query).get("d", [""])[0].lstrip("/")
     try:
-        path = (root.resolve() / relative.lstrip("/")).resolve()
-        return path if path.is_relative_to(root.resolve()) and path.is_file() else None
+        open_below(root, name).close()
     except (OSError, ValueError):
         return None
+    return LocalFile(root, name)
 
 
 def _decode_data_uri(uri: str) -> bytes:
     header, comma, payload = uri.partition(",")
     if not comma:
         raise ImageError("not_an_image", "the data: address has no comma, so no content")
+    if payload.count("%") > _MAX_ESCAPES:
+        raise ImageError("too_large", f"the data: address has more than {_MAX_ESCAPES} escaped characters")
     raw = unquote_to_bytes(payload)
     if not header.lower().endswith(";base64"):
         return raw
     try:
-        compact = b"".join(raw.split())
+        compact = raw.translate(None, string.whitespace.encode())
         return base64.b64decode(compact + b"=" * (-len(compact) % 4))
     except binascii.Error as error:
         raise ImageError("not_an_image", f"the data: address is not base64: {error}") from None
