@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
+import struct
 import sys
+import threading
 from typing import Any, NoReturn
 
 from flask import Flask
@@ -14,8 +17,10 @@ from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.settings import Settings, SettingsError, load_settings
 
 _LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] %(message)s"
-# Longer than PREDICT_DEADLINE_SECONDS, so that an answer under way is given before a restart.
+# For what runs when the backend is told to stop: the images under way, their answers, and a last push.
 _GRACEFUL_TIMEOUT_S = 60
+# A client that sends or reads nothing for so long gives its thread back.
+_IDLE_CLIENT_S = 60
 
 
 def main() -> None:
@@ -110,13 +115,28 @@ def _refuse(error: Exception) -> NoReturn:
 
 def _serve(settings: Settings, host: str) -> None:
     from gunicorn.app.base import BaseApplication
+    from gunicorn.workers.gthread import ThreadWorker
+
+    class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+        def enqueue_req(self, conn: Any) -> None:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _IDLE_CLIENT_S, 0))
+            super().enqueue_req(conn)
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            # Still listening, so that /health can tell why nothing more is taken.
+            threading.Thread(target=self._drain, args=(sig, frame), daemon=True).start()
+
+        def _drain(self, sig: int, frame: Any) -> None:
+            self.wsgi.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
+            super().handle_exit(sig, frame)
 
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:
             options: dict[str, Any] = {
                 "bind": f"{host}:{settings.port}",
                 "workers": settings.workers,
-                "worker_class": "gthread",
+                "worker_class": Worker,
                 "threads": settings.threads,
                 "timeout": 120,
                 "graceful_timeout": _GRACEFUL_TIMEOUT_S,

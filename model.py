@@ -34,7 +34,13 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
 
     def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """One prediction for each task, in order; `[]` for one that failed, so that the next click asks again."""
-        return default_predictor().predict(tasks, self.label_config, project=self.project_id, context=context)
+        return default_predictor().predict(
+            tasks,
+            self.label_config,
+            project=self.project_id,
+            context=context,
+            is_abandoned=kwargs.get("is_abandoned"),
+        )
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
         """Train on what people do in the project. Override it: `event` and `data` are a webhook's action and body."""

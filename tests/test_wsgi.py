@@ -101,6 +101,7 @@ def test_the_servers_log_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
         "MODEL_ROOT": str(data_dir / "weights"),
         "LOG_LEVEL": "DEBUG",
         "LABEL_STUDIO_URL": "http://127.0.0.1:9",  # nobody answers there
+        "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
         "LABEL_STUDIO_API_KEY": "0123456789abcdef0123456789abcdef01234567",
         "BASIC_AUTH_USER": "ann",
         "BASIC_AUTH_PASS": "open-sesame",
@@ -115,11 +116,13 @@ def test_the_servers_log_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
             "access_token": "fedcba98765432100123",
         }
         requests.post(f"{server.url}/setup", json=setup, auth=login, timeout=10)
-        body = {"tasks": [task, task], "label_config": BCCD_CONFIG, "project": "1.1"}
+        other = {"id": 2, "data": {"image": "http://127.0.0.1:8/x.jpg?signature=presigned"}}
+        body = {"tasks": [task, other], "label_config": BCCD_CONFIG, "project": "1.1"}
         answer = requests.post(f"{server.url}/predict", json=body, auth=login, timeout=60)
         pages = requests.get(f"{server.url}/metrics", auth=login, timeout=10).text
     assert answer.json() == {"results": [[], []]}
     log = (tmp_path / "backend.log").read_text()
-    assert "Task 1 is not predicted: http://127.0.0.1:9/x.jpg?...: the server refuses the connection" in log
+    assert "Project 1: Label Studio doesn't answer at LABEL_STUDIO_URL" in log
+    assert "Task 2 is not predicted: http://127.0.0.1:8/x.jpg?...: the server refuses the connection" in log
     for secret in ("0123456789abcdef", "fedcba9876543210", "open-sesame", "presigned"):
         assert secret not in log + pages

@@ -1,0 +1,3 @@
+"""A YOLO backend for Label Studio."""
+
+__version__ = "0.1.0"

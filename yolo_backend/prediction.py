@@ -1,58 +1,43 @@
-"""Tasks to predictions: in order, by the deadline, and a task that fails fails alone."""
+"""A request's tasks to its answer: by the deadline, in order; what is left goes on and is delivered afterwards."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from yolo_backend import metrics
+from yolo_backend.delivery import Delivery
 from yolo_backend.detection.batching import BULK, PERSON, ModelPool, WeightsLoadingError
-from yolo_backend.detection.detections import Detections, WeightsInfo
-from yolo_backend.detection.weights import find_weights
-from yolo_backend.images.decode import decode_image
-from yolo_backend.images.errors import ImageError
-from yolo_backend.images.fetch import ImageFetcher
-from yolo_backend.images.sources import redact, resolve_source
-from yolo_backend.labeling import Control, LabelingConfigError, LabelMap, map_labels, parse_labeling_config
-from yolo_backend.regions import Region, make_regions, task_score
+from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.failures import Failure, FailureLog
+from yolo_backend.jobs import Job, JobKey, Jobs, Progress
+from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.plans import ProjectPlan, make_plan
+from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.settings import Settings, load_settings
-from yolo_backend.studio import Studio, StudioError, Studios
+from yolo_backend.studio import Studios
+from yolo_backend.tasks import Finish, IsAbandoned, TaskPredictor
 
 log = logging.getLogger(__name__)
 
-Task = Mapping[str, Any]
-Prediction = dict[str, Any]
-
-# Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
-REVISION = 1
+_LOOK_FOR_CLIENT_S = 0.25
 
 
 @dataclass(frozen=True)
-class ServedControl:
-    """A control, the weights that serve it, and what their classes are called in it."""
+class _Request:
+    """What the tasks of a request have in common."""
 
-    control: Control
-    weights: WeightsInfo
-    weights_name: str
-    label_map: LabelMap
-
-
-@dataclass(frozen=True)
-class ProjectPlan:
-    """How a labeling config is served, and the `model_version` of what comes out."""
-
-    controls: tuple[ServedControl, ...]
-    model_version: str
+    plan: ProjectPlan
+    project: str | None
+    ends_at: float
+    is_abandoned: IsAbandoned
+    finish: Finish | None
 
 
 class Predictor:
@@ -62,43 +47,19 @@ class Predictor:
         self.settings = settings
         self.studios = Studios(settings)
         self.pool = pool or _model_pool(settings)
+        self.failures = FailureLog()
+        self.is_draining = False
+        self._jobs = Jobs()
         self._parallel_tasks = max(16, 2 * settings.batch_size)
         self._workers = {
             BULK: ThreadPoolExecutor(self._parallel_tasks, thread_name_prefix="task"),
             PERSON: ThreadPoolExecutor(settings.threads, thread_name_prefix="person"),
         }
-        self._fetcher = ImageFetcher(
-            timeout_s=settings.image_timeout_s,
-            max_bytes=int(settings.max_image_megabytes * 1e6),
-            connections=self._parallel_tasks,
-            allowed_hosts=settings.allowed_image_hosts,
-        )
-        # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._decoding = {BULK: threading.BoundedSemaphore(cores), PERSON: threading.BoundedSemaphore(cores)}
+        self._tasks = TaskPredictor(settings, self.pool, self._parallel_tasks)
 
     def plan(self, label_config: str, wait_s: float | None = 0) -> ProjectPlan:
-        """How this labeling config is served.
-
-        Raises LabelingConfigError for a config that can't be, WeightsError for weights that can't be had, and
-        WeightsLoadingError where they weren't read within `wait_s` (None: wait as long as it takes).
-        """
-        ends_at = None if wait_s is None else time.monotonic() + wait_s
-        served = []
-        for control in parse_labeling_config(label_config):
-            name = control.model_path or self.settings.model_name
-            if wait_s == 0:
-                weights = self.pool.info(name)
-            else:
-                left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
-                weights = self.pool.wait_for_info(name, left_s)
-            if control.needs_obb and weights.task != "obb":
-                raise LabelingConfigError(f'model_obb="true" wants OBB weights: {name} are {weights.task} weights')
-            label_map = map_labels(control, weights.class_names, self.settings.model_score_threshold)
-            served.append(ServedControl(control, weights, name, label_map))
-        if not any(item.label_map.label_of_class for item in served):
-            raise LabelingConfigError(_nothing_matches(served))
-        return ProjectPlan(tuple(served), self._model_version(served))
+        """How this labeling config is served; raises as `make_plan` does."""
+        return make_plan(label_config, self.settings, self.pool, wait_s)
 
     def predict(
         self,
@@ -108,11 +69,16 @@ class Predictor:
         project: str | None = None,
         context: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        is_abandoned: IsAbandoned | None = None,
+        finish: Finish | None = None,
     ) -> list[Any]:
         """One entry for each task, in order: its prediction, or `[]` where it failed or isn't ready by the deadline.
 
-        With `context`, a person's smart tool, the entry of a failure is `{"result": []}`. Raises LabelingConfigError
-        and WeightsError, for they concern all tasks.
+        Several tasks are bulk work: what isn't ready goes on behind, and is pushed to Label Studio or kept for the
+        next click. One task is a person's, who goes first; it is dropped when `is_abandoned` says that they have
+        gone. With `context`, their smart tool, the entry of a failure is `{"result": []}`. `finish` gets each task
+        and its prediction, and returns the prediction to deliver. Raises LabelingConfigError and WeightsError, for
+        they concern all tasks.
         """
         limit_s = self.settings.predict_deadline_s if deadline_s is None else deadline_s
         ends_at = time.monotonic() + limit_s if limit_s else float("inf")
@@ -120,128 +86,115 @@ class Predictor:
             plan = self.plan(label_config, wait_s=limit_s or None)
         except WeightsLoadingError as error:
             return not_ready(tasks, context, str(error))
-        studio = self.studios.of_project(project)
-        predictions = self._predict_until(ends_at, tasks, plan, studio, PERSON if len(tasks) == 1 else BULK)
+        request = _Request(plan, project, ends_at, is_abandoned or _never, finish)
+        if len(tasks) == 1:
+            predictions = [self._predict_alone(tasks[0], request, is_stored=not context)]
+        else:
+            predictions = self._predict_bulk(tasks, request)
         return [nothing(context) if prediction is None else prediction for prediction in predictions]
+
+    def progress(self) -> list[Progress]:
+        """How far the work on each project is."""
+        return self._jobs.progress()
+
+    def drain(self, timeout_s: float) -> None:
+        """Start nothing more, finish what runs, and deliver it."""
+        self.is_draining = True
+        self._jobs.stop()
+        ends_at = time.monotonic() + timeout_s
+        while self._jobs.all() and time.monotonic() < ends_at:
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Finish what is under way and free the models."""
+        self._jobs.stop()
         for workers in self._workers.values():
             workers.shutdown(wait=True, cancel_futures=True)
         self.pool.close()
 
-    def _predict_until(
-        self, ends_at: float, tasks: Sequence[Task], plan: ProjectPlan, studio: Studio | None, priority: int
-    ) -> list[Prediction | None]:
+    def _predict_bulk(self, tasks: Sequence[Task], request: _Request) -> list[Prediction | None]:
+        key = self._key(request)
+        job, ask = self._jobs.ask(key, tasks, lambda: self._start_job(key, request))
         predictions: list[Prediction | None] = [None] * len(tasks)
-        under_way: dict[Future[Prediction | None], int] = {}
-        waiting = iter(range(len(tasks)))
-        while True:
-            # Few at a time, so that requests side by side take turns.
-            while len(under_way) < self._parallel_tasks and (index := next(waiting, None)) is not None:
-                future = self._workers[priority].submit(self._predict_alone, tasks[index], plan, studio, priority)
-                under_way[future] = index
-            if not under_way:
-                return predictions
-            left_s = None if ends_at == float("inf") else max(0.0, ends_at - time.monotonic())
-            done, _ = wait(under_way, timeout=left_s, return_when=FIRST_COMPLETED)
-            if not done:
-                break
-            for future in done:
-                predictions[under_way.pop(future)] = future.result()
-        for future in under_way:
-            future.cancel()
-        late = len(under_way) + sum(1 for _ in waiting)
-        metrics.TASKS.labels("not ready").inc(late)
-        log.warning(
-            "%d of %d tasks were not ready by the deadline (PREDICT_DEADLINE_SECONDS): Retrieve Predictions again "
-            "asks for the rest",
-            late,
-            len(tasks),
-        )
+        is_there = False
+        try:
+            is_there = job.wait(ask, request.ends_at, request.is_abandoned)
+            if is_there:
+                predictions = job.claim(ask)
+        finally:
+            left = job.leave(ask)
+        if left:
+            metrics.TASKS.labels("not ready").inc(left)
+            log.warning(
+                "Project %s: %d of %d tasks are not ready %s: the work goes on, and its results are %s",
+                key.project,
+                left,
+                len(tasks),
+                "in time (PREDICT_DEADLINE_SECONDS)" if is_there else "when Label Studio hangs up",
+                "kept for the next click" if job.trouble else "pushed to Label Studio",
+            )
         return predictions
 
-    def _predict_alone(self, task: Task, plan: ProjectPlan, studio: Studio | None, priority: int) -> Prediction | None:
-        """The prediction of one task, or None and one line in the log that says why."""
-        with metrics.IN_FLIGHT.track_inprogress():
-            try:
-                regions = self._task_regions(task, plan, studio, priority)
-            except (ImageError, StudioError) as error:
-                metrics.IMAGE_FAILURES.labels(error.kind).inc()
-                log.warning("Task %s is not predicted: %s", _task_id(task), error)
-            except Exception:
-                metrics.IMAGE_FAILURES.labels("internal").inc()
-                log.exception("Task %s is not predicted", _task_id(task))
-            else:
-                metrics.TASKS.labels("predicted").inc()
-                metrics.REGIONS.inc(len(regions))
-                return {"result": regions, "score": task_score(regions), "model_version": plan.model_version}
-        metrics.TASKS.labels("failed").inc()
+    def _predict_alone(self, task: Task, request: _Request, *, is_stored: bool) -> Prediction | None:
+        # What a smart tool gets isn't stored, so it has no part in what is delivered once.
+        job = self._jobs.find(self._key(request)) if is_stored else None
+        prediction = (job.ready(task) if job else None) or self._work_alone(task, request)
+        if prediction and job and not job.claim_alone(task, prediction):
+            return None
+        return prediction
+
+    def _work_alone(self, task: Task, request: _Request) -> Prediction | None:
+        is_over = threading.Event()
+        future = self._workers[PERSON].submit(self._attempt, task, request, PERSON, is_over.is_set)
+        while (left_s := request.ends_at - time.monotonic()) > 0 and not request.is_abandoned():
+            done, _ = wait([future], min(_LOOK_FOR_CLIENT_S, left_s))
+            if done:
+                outcome = future.result()
+                if isinstance(outcome, Failure):
+                    self.failures.add(outcome)
+                    log.warning("%s", outcome)
+                    return None
+                return outcome
+        is_over.set()
+        future.cancel()
+        metrics.TASKS.labels("not ready").inc()
+        why = "whoever asked has gone" if left_s > 0 else "it wasn't ready by the deadline (PREDICT_DEADLINE_SECONDS)"
+        log.warning("Task %s is not predicted: %s", task_id_of(task), why)
         return None
 
-    def _task_regions(self, task: Task, plan: ProjectPlan, studio: Studio | None, priority: int) -> list[Region]:
-        regions: list[Region] = []
-        by_key: dict[tuple[str, bool], list[ServedControl]] = {}
-        for served in plan.controls:
-            by_key.setdefault((served.control.data_key, served.control.is_list), []).append(served)
-        data = task.get("data")
-        given = {key: controls for key, controls in by_key.items() if isinstance(data, Mapping) and data.get(key[0])}
-        # A task may lack one of several images, but not all.
-        for (data_key, is_list), controls in (given or by_key).items():
-            for item_index, value in enumerate(_image_values(task, data_key, is_list)):
-                try:
-                    found, size_wh = self._detect(value, _task_id(task), controls, studio, priority)
-                except ImageError as error:
-                    raise ImageError(error.kind, f"{redact(value)}: {error}") from None
-                for served in controls:
-                    regions += make_regions(
-                        found[served.weights_name],
-                        served.control,
-                        served.label_map,
-                        size_wh,
-                        item_index if is_list else None,
-                    )
-        return regions
+    def _attempt(
+        self, task: Task, request: _Request, priority: int, is_abandoned: IsAbandoned | None = None
+    ) -> Prediction | Failure:
+        return self._tasks.predict(
+            task,
+            request.plan,
+            self.studios.of_project(request.project),  # asked each time, for its token may be a new one
+            priority,
+            project=project_id_of(request.project),
+            is_abandoned=is_abandoned,
+            finish=request.finish,
+        )
 
-    def _detect(
-        self, value: Any, task_id: int | None, controls: Sequence[ServedControl], studio: Studio | None, priority: int
-    ) -> tuple[dict[str, Detections], tuple[int, int]]:
-        """The detections of one image for each of the weights that its controls use, and the image's size."""
-        source = resolve_source(value, task_id, studio.url if studio else None, self.settings.local_files_document_root)
-        content = self._fetcher.fetch(source, studio)
-        thresholds: dict[str, float] = {}
-        for served in controls:
-            lowest = served.label_map.lowest_threshold
-            thresholds[served.weights_name] = min(lowest, thresholds.get(served.weights_name, 1.0))
-        for name in thresholds:  # before it takes a place that other weights' images could have
-            self.pool.load(name)
-        with self._decoding[priority]:
-            image = decode_image(content, self.settings.max_image_megapixels)
-            letterboxed = {name: self.pool.letterbox(name, image) for name in thresholds}
-            size_wh = (image.shape[1], image.shape[0])
-            del image, content
-        found = {
-            name: self.pool.detect(name, letterboxed.pop(name), threshold, priority)
-            for name, threshold in thresholds.items()
-        }
-        return found, size_wh
+    def _start_job(self, key: JobKey, request: _Request) -> Job:
+        def is_current(label_config: str) -> bool:
+            try:
+                return self.plan(label_config).model_version == key.model_version
+            except (LabelingConfigError, WeightsError):
+                return False
 
-    def _model_version(self, served: Sequence[ServedControl]) -> str:
-        ingredients = [
-            {
-                "revision": REVISION,
-                "weights": item.weights.fingerprint,
-                "image_size": item.weights.image_size,
-                "iou_threshold": self.settings.model_iou_threshold,
-                "max_detections": self.settings.model_max_detections,
-                "control": [item.control.from_name, item.control.to_name, item.control.data_key, item.control.is_list],
-                "labels": sorted(item.label_map.label_of_class.items()),
-                "thresholds": sorted(item.label_map.threshold_of_class.items()),
-            }
-            for item in served
-        ]
-        digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-        return f"{Path(served[0].weights_name).stem}-{digest[:8]}"
+        job = Job(
+            key,
+            lambda task: self._attempt(task, request, BULK),
+            self._workers[BULK].submit,
+            parallel=self._parallel_tasks,
+            failures=self.failures,
+        )
+        Delivery(job, self._jobs, lambda: self.studios.of_project(request.project), is_current, self.failures).start()
+        return job
+
+    def _key(self, request: _Request) -> JobKey:
+        studio = self.studios.of_project(request.project)
+        return JobKey(studio.url if studio else "", project_id_of(request.project), request.plan.model_version)
 
 
 def nothing(context: Mapping[str, Any] | None) -> Any:
@@ -274,32 +227,13 @@ def _model_pool(settings: Settings) -> ModelPool:
             max_detections=settings.model_max_detections,
         )
 
-    return ModelPool(load, max_models=settings.max_models, batch_size=settings.batch_size)
+    return ModelPool(
+        load,
+        max_models=settings.max_models,
+        batch_size=settings.batch_size,
+        detect_timeout_s=settings.detect_timeout_s,
+    )
 
 
-def _image_values(task: Task, data_key: str, is_list: bool) -> Sequence[Any]:
-    data = task.get("data")
-    if not isinstance(data, Mapping):
-        raise ImageError("wrong_type", "the task has no data")
-    if data_key not in data:
-        raise ImageError("missing_key", f'the task\'s data has no "{data_key}"')
-    value = data[data_key]
-    if is_list and isinstance(value, list):
-        if not value:
-            raise ImageError("missing_key", f'"{data_key}" is an empty list')
-        return value
-    return [value]
-
-
-def _task_id(task: Task) -> int | None:
-    task_id = task.get("id")
-    return task_id if isinstance(task_id, int) else None
-
-
-def _nothing_matches(served: Sequence[ServedControl]) -> str:
-    labels = list(dict.fromkeys(label for item in served for label in item.label_map.labels_without_class))
-    weights = ", ".join(dict.fromkeys(item.weights_name for item in served))
-    shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-    if not labels:
-        return "The RectangleLabels have no Label"
-    return f"None of the labels {shown} is a class of {weights}"
+def _never() -> bool:
+    return False

@@ -6,8 +6,12 @@ import contextlib
 import hmac
 import logging
 import re
+import socket
+import ssl
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,20 +19,23 @@ from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.exceptions import HTTPException
 
-from yolo_backend import metrics
+from yolo_backend import __version__, metrics
 from yolo_backend.detection.batching import WeightsLoadingError
-from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fitting import FitRunner, Fitting
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
-from yolo_backend.prediction import Predictor, ProjectPlan, not_ready
+from yolo_backend.plans import ProjectPlan
+from yolo_backend.prediction import Predictor, not_ready
+from yolo_backend.protocol import project_id_of
 from yolo_backend.settings import Settings
+from yolo_backend.status import PAGE_HEADERS, ModelStatus, ProjectStatus, Status, as_json, render_page, wants_page
 from yolo_backend.studio import StudioError
 
 log = logging.getLogger(__name__)
 
 _MAX_REASON = 240
-_MAX_VERSIONS = 1000
+_MAX_PROJECTS = 200
+_STOPPING = "The backend is stopping: try again when it is back"
 # Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
 _THREADS_FOR_OTHERS = 2
 _THREADS_FOR_A_PERSON = 1
@@ -36,6 +43,10 @@ _THREADS_FOR_A_PERSON = 1
 
 class BadRequestError(ValueError):
     """A body that isn't what the protocol says."""
+
+
+class StoppingError(Exception):
+    """The process was told to end."""
 
 
 class Backend(Fitting, Protocol):
@@ -51,6 +62,7 @@ _STATUS_OF_ERROR: dict[type[Exception], int] = {
     WeightsError: 422,
     StudioError: 424,
     WeightsLoadingError: 503,
+    StoppingError: 503,
 }
 
 
@@ -58,10 +70,12 @@ def create_app(backend_class: Callable[..., Backend], predictor: Predictor) -> F
     """The WSGI application; starts to read the weights in the background."""
     settings = predictor.settings
     app = Flask(__name__)
+    app.extensions["predictor"] = predictor
     app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_megabytes * 1e6)
     routes = _Routes(backend_class, predictor)
     app.before_request(lambda: _check_login(settings))
-    app.after_request(_count)
+    app.before_request(lambda: _check_running(predictor))
+    app.after_request(_finish)
     app.register_error_handler(Exception, _answer_error)
     app.get("/health")(routes.health)
     app.get("/")(routes.index)
@@ -79,24 +93,47 @@ class _Routes:
 
     def __init__(self, backend_class: Callable[..., Backend], predictor: Predictor) -> None:
         self._backend_class = backend_class
+        self._class_name = backend_class.__name__
         self._predictor = predictor
         self._places = _Places(predictor.settings.threads)
         self._fits = FitRunner(backend_class)
-        self._versions: dict[str, str] = {}
+        self._projects: dict[str, ProjectStatus] = {}
+        self._started_at = time.time()
 
     def health(self) -> Response:
-        _, failure = _default_weights(self._predictor)
-        return _error(503, failure) if failure else jsonify(status="UP", model_class=self._backend_class.__name__)
+        model = self._model()
+        return _error(503, model.reason) if model.reason else jsonify(status="UP", model_class=self._class_name)
 
     def index(self) -> Response:
-        weights, failure = _default_weights(self._predictor)
-        return jsonify(
-            status="DOWN" if failure else "UP" if weights else "LOADING",
-            model_class=self._backend_class.__name__,
-            model=self._predictor.settings.model_name,
-            classes=list(weights.class_names.values()) if weights else [],
-            reason=failure,
+        predictor = self._predictor
+        status = Status(
+            model_class=self._class_name,
+            version=__version__,
+            model=self._model(),
+            started_at=self._started_at,
+            projects=list(reversed(self._projects.values())),
+            work=predictor.progress(),
+            failures=predictor.failures.last(),
+            workers=predictor.settings.workers,
         )
+        if wants_page(request.headers.get("Accept")):
+            page = render_page(status, refreshes="paused" not in request.args)
+            return Response(page, mimetype="text/html")
+        return jsonify(as_json(status))
+
+    def _model(self) -> ModelStatus:
+        """The default weights, and why they can't be had or used; no reason while they are read."""
+        name, pool = self._predictor.settings.model_name, self._predictor.pool
+        try:
+            weights = pool.info(name)
+        except WeightsLoadingError:
+            return ModelStatus(name, "LOADING")
+        except WeightsError as error:
+            return ModelStatus(name, "DOWN", reason=str(error))
+        if self._predictor.is_draining:
+            return ModelStatus(name, "STOPPING", weights, _STOPPING)
+        reason = pool.down_reason(name)
+        return ModelStatus(name, "DOWN" if reason else "UP", weights, reason)
 
     def setup(self) -> Response:
         body = _json_body()
@@ -107,10 +144,10 @@ class _Routes:
         plan = self._predictor.plan(label_config)
         studios.check(project)
         _log_names_without_partner(project, plan)
-        self._versions.pop(project, None)
-        self._versions[project] = plan.model_version
-        if len(self._versions) > _MAX_VERSIONS:
-            del self._versions[next(iter(self._versions))]
+        self._projects.pop(project, None)
+        self._projects[project] = ProjectStatus(project_id_of(project), plan, time.time())
+        if len(self._projects) > _MAX_PROJECTS:
+            del self._projects[next(iter(self._projects))]
         return jsonify(model_version=plan.model_version)
 
     def predict(self) -> Response:
@@ -122,7 +159,7 @@ class _Routes:
         with self._places.take(len(tasks)) as admitted:
             if admitted:
                 backend = self._backend_class(project_id=str(body.get("project") or ""), label_config=label_config)
-                results = backend.predict(tasks, context=context)
+                results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
         return jsonify(results=results)
@@ -133,7 +170,8 @@ class _Routes:
         return jsonify(status="accepted")
 
     def versions(self) -> Response:
-        return jsonify(versions=list(dict.fromkeys(reversed(self._versions.values()))))
+        plans = [project.plan for project in reversed(self._projects.values())]
+        return jsonify(versions=list(dict.fromkeys(plan.model_version for plan in plans)))
 
     def metrics(self) -> Response:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
@@ -188,9 +226,35 @@ def _check_login(settings: Settings) -> Response | None:
     return response
 
 
+def _check_running(predictor: Predictor) -> None:
+    if predictor.is_draining and request.method == "POST":
+        raise StoppingError(_STOPPING)
+
+
+def _client_has_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
+    """Says whether the connection of this request was closed at the other end."""
+    connection = environ.get("gunicorn.socket", environ.get("werkzeug.socket"))
+
+    def has_gone() -> bool:
+        if (
+            not isinstance(connection, socket.socket)
+            or isinstance(connection, ssl.SSLSocket)
+            or sys.platform == "win32"
+        ):
+            return False  # can't be told without reading from it
+        try:
+            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    return has_gone
+
+
 def _json_body() -> dict[str, Any]:
     try:
-        body = request.get_json(force=True, silent=True)
+        body = request.get_json(force=True, silent=True, cache=False)  # it may be large, and waits for its answer
     except RecursionError:  # brackets in brackets in brackets
         body = None
     if body is None:
@@ -224,16 +288,6 @@ def _context(body: dict[str, Any]) -> dict[str, Any] | None:
     return context
 
 
-def _default_weights(predictor: Predictor) -> tuple[WeightsInfo | None, str | None]:
-    """What is known of the default weights, and why they can't be had; neither while they are read."""
-    try:
-        return predictor.pool.info(predictor.settings.model_name), None
-    except WeightsLoadingError:
-        return None, None
-    except WeightsError as error:
-        return None, str(error)
-
-
 def _log_names_without_partner(project: str, plan: ProjectPlan) -> None:
     for served in plan.controls:
         if served.label_map.labels_without_class:
@@ -247,9 +301,10 @@ def _log_names_without_partner(project: str, plan: ProjectPlan) -> None:
             )
 
 
-def _count(response: Response) -> Response:
+def _finish(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "unknown"
     metrics.REQUESTS.labels(route, str(response.status_code)).inc()
+    response.headers.update(PAGE_HEADERS)
     return response
 
 

@@ -1,11 +1,13 @@
-"""Label Studio's own API: its address, its token, whether it answers and accepts the token."""
+"""Label Studio's own API: its address, its token, and the calls that the backend makes."""
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +19,14 @@ from yolo_backend.settings import Settings, is_sendable
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
+# Storing a chunk of predictions makes Label Studio count the whole project anew.
+_IMPORT_TIMEOUT_S = 300.0
+_READ_TIMEOUT_S = 60.0
+_IDS_PER_QUESTION = 500  # they stand in the address, which proxies limit to 8 kB
 _CHECK_TIMEOUT_S = 2.0
 _CHECK_IS_FRESH_S = 60.0
+_LOOK_IS_FRESH_S = 2.0
 _RENEW_BEFORE_EXPIRY_S = 30.0
 _FAILURE_IS_FRESH_S = 5.0
 _WHO_AM_I = "/api/current-user/whoami"
@@ -29,6 +37,14 @@ class StudioError(Exception):
     """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics."""
 
     kind = "label_studio"
+
+
+class StudioRefusedError(StudioError):
+    """Label Studio doesn't let this token do that, or has no such project."""
+
+
+class StudioRejectedError(StudioError):
+    """Label Studio finds fault with what it was sent."""
 
 
 class Studio:
@@ -51,6 +67,9 @@ class Studio:
         self._checking = threading.Lock()
         self._checked_at = float("-inf")
         self._check_failure: str | None = None
+        self._looking = threading.Lock()
+        self._looked_at = float("-inf")
+        self._is_away = False
 
     def __repr__(self) -> str:
         return f"Studio({self.url!r})"
@@ -93,6 +112,80 @@ class Studio:
                 raise StudioError(self._check_failure)
         finally:
             self._checking.release()
+
+    def label_config(self, project: int) -> str:
+        """The project's labeling config as it is now. Raises StudioError, requests.Timeout."""
+        answer = self._call("GET", f"/api/projects/{project}/", _READ_TIMEOUT_S, query={"include": "label_config"})
+        return str(answer.get("label_config", ""))
+
+    def tasks_holding(self, project: int, model_version: str, task_ids: Sequence[int]) -> set[int]:
+        """Which of these tasks hold a prediction of this version. Raises StudioError, requests.Timeout."""
+        holding: set[int] = set()
+        for start in range(0, len(task_ids), _IDS_PER_QUESTION):
+            ids = list(task_ids[start : start + _IDS_PER_QUESTION])
+            # "contains" is part of the text, which is enough: a version ends in a fingerprint.
+            item = {
+                "filter": "filter:tasks:predictions_model_versions",
+                "operator": "contains",
+                "type": "List",
+                "value": [model_version],
+            }
+            selection = {
+                "filters": {"conjunction": "and", "items": [item]},
+                "selectedItems": {"all": False, "included": ids},
+            }
+            query = {
+                "project": str(project),
+                "page_size": str(len(ids)),
+                "include": "id",
+                "resolve_uri": "false",
+                "query": json.dumps(selection, separators=(",", ":")),
+            }
+            answer = self._call("GET", "/api/tasks/", _READ_TIMEOUT_S, query=query)
+            holding.update(int(task["id"]) for task in answer.get("tasks", []))
+        return holding
+
+    def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
+        """Store predictions, each with its `task`; the number that Label Studio took.
+
+        Raises StudioRejectedError where one of them spoils all, StudioRefusedError where the token may not do it, and
+        StudioError or requests.Timeout where it isn't known whether they were stored.
+        """
+        path = f"/api/projects/{project}/import/predictions"
+        return int(self._call("POST", path, _IMPORT_TIMEOUT_S, body=predictions).get("created", 0))
+
+    def _call(
+        self, method: str, path: str, timeout_s: float, *, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> dict[str, Any]:
+        """The JSON object that a call of the API answers; a token that ended meanwhile is renewed once."""
+        authorization = self.authorization()
+        for renewed in (False, True):
+            ends_at = time.monotonic() + timeout_s
+            response = self._request(method, path, ends_at, authorization=authorization, query=query, body=body)
+            if response.status_code != requests.codes.unauthorized or renewed or not self._is_personal:
+                break
+            authorization = self.authorization(renew=True)
+        if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
+            raise StudioRefusedError(self._refusal(response))
+        if response.status_code == requests.codes.not_found:
+            raise StudioRefusedError(f"Label Studio shows our token no {path}: is it of the same organization?")
+        if response.status_code == requests.codes.bad_request:
+            raise StudioRejectedError(f"Label Studio answers 400 at {path}")
+        if not response.ok:
+            raise StudioError(f"Label Studio answers {response.status_code} at {path}")
+        return _json_object(response)
+
+    def is_away(self) -> bool:
+        """Does nobody answer there, or a proxy in its stead? A result younger than two seconds is reused."""
+        with self._looking:
+            if time.monotonic() - self._looked_at > _LOOK_IS_FRESH_S:
+                try:
+                    answer = self._request("GET", "/health", time.monotonic() + _CHECK_TIMEOUT_S)
+                    self._is_away = answer.status_code >= requests.codes.internal_server_error
+                except (StudioError, requests.Timeout):
+                    self._is_away = True
+                self._looked_at = time.monotonic()
+            return self._is_away
 
     def _ask_who_we_are(self, ends_at: float) -> None:
         if self._token is None:
@@ -151,7 +244,8 @@ class Studio:
         ends_at: float,
         *,
         authorization: str | None = None,
-        body: dict[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
     ) -> requests.Response:
         def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if authorization:
@@ -159,11 +253,19 @@ class Studio:
             return request
 
         # Half for connecting, half for the answer.
-        timeout_s = max(0.05, (ends_at - time.monotonic()) / 2)
+        half_s = max(0.05, (ends_at - time.monotonic()) / 2)
         try:
-            return requests.request(
-                method, self.url + path, json=body, auth=authorize, timeout=timeout_s, allow_redirects=False
-            )
+            with requests.Session() as session:
+                session.trust_env = self.url.startswith("https:")  # a proxy would read the token
+                return session.request(
+                    method,
+                    self.url + path,
+                    params=query,
+                    json=body,
+                    auth=authorize,
+                    timeout=(min(_CONNECT_TIMEOUT_S, half_s), half_s),
+                    allow_redirects=False,
+                )
         except requests.Timeout:
             raise
         except requests.RequestException as error:

@@ -159,26 +159,33 @@ class StudioBrowser:
 
 
 @contextmanager
-def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iterator[StudioBrowser]:
-    """A browser with someone logged in to Label Studio; pictures go to the folder `name` among the artifacts."""
+def chromium_page(chromium: Path, url: str, name: str) -> Iterator[tuple[Page, Path]]:
+    """A page of a new browser, and the folder `name` among the artifacts for its pictures."""
     artifacts = Path(os.environ.get("TEST_ARTIFACTS_DIR") or _ARTIFACTS) / name
     shutil.rmtree(artifacts, ignore_errors=True)
     artifacts.mkdir(parents=True)
-    # No other host than Label Studio's own is found, so that its pages wait for nobody.
-    offline = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(studio.url).hostname}"
+    # No other host than the one of `url` is found, so that the pages wait for nobody.
+    offline = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=[*_ARGUMENTS, offline])
         try:
             page = launched.new_page(viewport={"width": _VIEWPORT[0], "height": _VIEWPORT[1]}, reduced_motion="reduce")
             page.set_default_timeout(_TIMEOUT_MS)
-            browser = StudioBrowser(page, studio.url, artifacts)
-            browser.log_in(studio.username, studio.password)
-            try:
-                yield browser
-            finally:
-                browser.keep_picture("end")
+            yield page, artifacts
         finally:
             launched.close()
+
+
+@contextmanager
+def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iterator[StudioBrowser]:
+    """A browser with someone logged in to Label Studio; pictures go to the folder `name` among the artifacts."""
+    with chromium_page(chromium, studio.url, name) as (page, artifacts):
+        browser = StudioBrowser(page, studio.url, artifacts)
+        browser.log_in(studio.username, studio.password)
+        try:
+            yield browser
+        finally:
+            browser.keep_picture("end")
 
 
 def find_chromium() -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.e2e.browser import find_chromium
 from tests.e2e.studio_client import StudioClient, wait_until_ready
 from yolo_backend.demo.stack import (
     BackendServer,
@@ -40,6 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser's program."""
+    found = find_chromium()
+    if not found:
+        pytest.fail("No Chromium: install one (apt-get install chromium) or name it in CHROMIUM", pytrace=False)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -66,8 +67,17 @@ class StudioClient:
 
     def tasks(self, project: int) -> list[dict[str, Any]]:
         """All tasks with their predictions, in the order of their ids."""
-        page = self.call("GET", f"/api/tasks?project={project}&page_size=500&fields=all")
-        return sorted(page["tasks"], key=lambda task: int(task["id"]))
+        tasks: list[dict[str, Any]] = []
+        for number in itertools.count(1):
+            page = self.call("GET", f"/api/tasks?project={project}&page={number}&page_size=500&fields=all")
+            tasks += page["tasks"]
+            if len(tasks) >= page["total"]:
+                return sorted(tasks, key=lambda task: int(task["id"]))
+        raise AssertionError
+
+    def total_predictions(self, project: int) -> int:
+        """How many predictions the project's tasks hold."""
+        return int(self.call("GET", f"/api/tasks?project={project}&page_size=1")["total_predictions"])
 
     def predictions(self, project: int) -> dict[int, list[dict[str, Any]]]:
         """The stored predictions of each task, by the task's id."""

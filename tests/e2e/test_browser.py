@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browser import StudioBrowser, find_chromium, studio_browser
+from tests.e2e.browser import StudioBrowser, studio_browser
 from tests.e2e.studio_client import StudioClient
 from yolo_backend.demo.stack import BackendServer, LabelStudioServer
 
@@ -34,15 +34,6 @@ TASK_COUNT = 6
 
 # Before the fixtures that take a minute to start.
 pytestmark = pytest.mark.usefixtures("chromium")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Path:
-    """The browser's program."""
-    found = find_chromium()
-    if not found:
-        pytest.fail("No Chromium: install one (apt-get install chromium) or name it in CHROMIUM", pytrace=False)
-    return found
 
 
 @pytest.fixture

@@ -69,11 +69,20 @@ class BackendServer:
 
 @contextlib.contextmanager
 def label_studio_server(
-    folder: Path, port: int, *, legacy_tokens: bool = False, environment: Mapping[str, str] | None = None
+    folder: Path,
+    port: int,
+    *,
+    legacy_tokens: bool = False,
+    environment: Mapping[str, str] | None = None,
+    is_new: bool = True,
 ) -> Iterator[LabelStudioServer]:
-    """Start Label Studio on SQLite in an emptied `folder`, and stop it at the end. Raises StackError."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Start Label Studio on SQLite in an emptied `folder`, and stop it at the end. Raises StackError.
+
+    Not `is_new`: with the data that are there, and so with the tokens and the password of its first start.
+    """
+    if is_new:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     server = LabelStudioServer(
         url=f"http://127.0.0.1:{port}",
         username="demo@example.com",

@@ -1,0 +1,271 @@
+"""Two thousand tasks behind a slow image server: one click, and every prediction is stored exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import Answer, RecordingServer, StartServer, reply
+from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name, wait_until_ready
+from yolo_backend.demo.stack import (
+    BackendServer,
+    LabelStudioServer,
+    backend_server,
+    label_studio_server,
+    pick_port,
+)
+
+TASKS = 2000
+DEADLINE_S = 10
+# Sixteen images at a time: forty seconds for all of them, or two minutes.
+SLOW_S, VERY_SLOW_S = 0.3, 1.0
+pytestmark = pytest.mark.timeout(900)
+
+StartBackend = Callable[..., BackendServer]
+
+
+@pytest.fixture
+def photographs(bccd_files: list[Path]) -> list[bytes]:
+    return [path.read_bytes() for path in bccd_files[:3]]
+
+
+@pytest.fixture
+def images(serve: StartServer, photographs: list[bytes]) -> RecordingServer:
+    return serve(answer_late(photographs, SLOW_S))
+
+
+@pytest.fixture
+def slower_images(serve: StartServer, photographs: list[bytes]) -> RecordingServer:
+    return serve(answer_late(photographs, VERY_SLOW_S))
+
+
+def answer_late(photographs: list[bytes], after_s: float) -> Answer:
+    """Answer an address that ends in `?<number>` with one of three photographs."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(after_s)
+        reply(photographs[number_of(handler.path) % 3])(handler)
+
+    return answer
+
+
+@pytest.fixture
+def start_backend(model_environment: dict[str, str], tmp_path: Path) -> Iterator[StartBackend]:
+    """Starts backends that end with the test; `port` may be that of one before."""
+    with ExitStack() as stack:
+
+        def start(environment: dict[str, str], port: int | None = None) -> BackendServer:
+            settings = {**model_environment, "PREDICT_DEADLINE_SECONDS": str(DEADLINE_S), "MODEL_IMAGE_SIZE": "160"}
+            log = tmp_path / f"backend-{time.monotonic_ns()}.log"
+            server = stack.enter_context(backend_server(port or pick_port(0), settings | environment, log))
+            wait_until_ready(server.url)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def key(label_studio: LabelStudioServer, personal_access_token: str) -> dict[str, str]:
+    """The settings of a backend whose token may push."""
+    return {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": personal_access_token}
+
+
+def number_of(address: str) -> int:
+    return int(address.rsplit("?", 1)[-1])
+
+
+def addresses(images: RecordingServer, count: int = TASKS) -> list[str]:
+    return [f"{images.url}/photo.jpg?{number}" for number in range(count)]
+
+
+def project_with_tasks(client: StudioClient, title: str, images: list[str]) -> int:
+    project = client.create_project(title)
+    client.import_tasks(project, [{"data": {"image": address}} for address in images])
+    return project
+
+
+def uploads(client: StudioClient, paths: list[Path]) -> list[str]:
+    """The addresses of photographs that Label Studio itself serves."""
+    project = client.create_project("uploads")
+    client.upload(project, paths)
+    address_of = {uploaded_name(task): str(task["data"]["image"]) for task in client.tasks(project)}
+    return [address_of[path.name] for path in paths]
+
+
+def wait_for_predictions(client: StudioClient, project: int, count: int, timeout_s: float = 300) -> None:
+    ends_at = time.monotonic() + timeout_s
+    while (stored := client.total_predictions(project)) < count:
+        assert time.monotonic() < ends_at, f"{stored} of {count} predictions are stored"
+        time.sleep(1)
+
+
+def wait_until_idle(backend: BackendServer, timeout_s: float = 300) -> None:
+    """Wait until the backend has nothing more to do or to deliver."""
+    ends_at = time.monotonic() + timeout_s
+    while any(work["finished_at"] is None for work in status(backend)["work"]):
+        assert time.monotonic() < ends_at, status(backend)["work"]
+        time.sleep(1)
+
+
+def status(backend: BackendServer) -> dict[str, Any]:
+    return dict(requests.get(f"{backend.url}/", timeout=10).json())
+
+
+def assert_each_stored_once(client: StudioClient, backend: BackendServer, project: int, count: int = TASKS) -> None:
+    """Every task holds one prediction, all of one version, with the boxes that its photograph has when asked alone."""
+    tasks = client.tasks(project)
+    assert len(tasks) == count
+    held = Counter(len(task["predictions"]) for task in tasks)
+    assert held == {1: count}
+    predictions = {number_of(task["data"]["image"]): task["predictions"][0] for task in tasks}
+    assert len({prediction["model_version"] for prediction in predictions.values()}) == 1
+    alone = [ask_alone(backend, task) for task in sorted(tasks, key=lambda task: number_of(task["data"]["image"]))[:3]]
+    for number, prediction in predictions.items():
+        expected = alone[number % 3]
+        assert [box[0] for box in boxes(prediction)] == [box[0] for box in expected]
+        assert [box[1:] for box in boxes(prediction)] == [pytest.approx(box[1:], abs=1e-3) for box in expected]
+
+
+def ask_alone(backend: BackendServer, task: dict[str, Any]) -> list[Any]:
+    # As a smart tool does, for that isn't stored.
+    body = {
+        "tasks": [{"id": task["id"], "data": task["data"]}],
+        "label_config": BCCD_CONFIG,
+        "params": {"context": {"result": []}},
+    }
+    answer = requests.post(f"{backend.url}/predict", json=body, timeout=60).json()
+    assert len(answer["results"][0]["result"]) > 2
+    return boxes(answer["results"][0])
+
+
+def test_one_click_is_enough_where_the_token_may_push(
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+) -> None:
+    backend = start_backend(key)
+    project = project_with_tasks(client, "one click", addresses(images))
+    client.connect(project, backend.url)
+
+    client.retrieve_predictions(project)
+
+    answered = client.total_predictions(project)
+    assert 0 < answered < TASKS
+    wait_for_predictions(client, project, TASKS)
+    wait_until_idle(backend)
+    assert_each_stored_once(client, backend, project)
+    assert len(images.requests) < 1.1 * TASKS  # and nothing was started twice
+
+
+def test_further_clicks_bring_the_rest_where_the_token_may_not_push(
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend
+) -> None:
+    settings = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": False}
+    client.call("POST", "/api/jwt/settings", json=settings)
+    try:
+        backend = start_backend({})  # it has only the legacy token that Label Studio brings, which is refused
+        project = project_with_tasks(client, "further clicks", addresses(images))
+        client.connect(project, backend.url)
+        for _ in range(12):
+            client.retrieve_predictions(project)
+            if client.total_predictions(project) >= TASKS:
+                break
+        (work,) = status(backend)["work"]
+    finally:
+        client.call("POST", "/api/jwt/settings", json={**settings, "legacy_api_tokens_enabled": True})
+    assert_each_stored_once(client, backend, project)
+    assert work["pushed"] == 0
+    assert work["trouble"]
+    assert len(images.requests) < 1.1 * TASKS
+
+
+def test_a_backend_killed_half_way(
+    client: StudioClient, slower_images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+) -> None:
+    first = start_backend(key)
+    project = project_with_tasks(client, "a backend killed", addresses(slower_images))
+    client.connect(project, first.url)
+    client.retrieve_predictions(project)
+    stored = client.total_predictions(project)
+    wait_for_predictions(client, project, stored + 1)  # the first push is there
+    os.killpg(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    survived = client.total_predictions(project)
+    assert stored < survived < TASKS
+
+    second = start_backend(key, port=int(first.url.rsplit(":", 1)[1]))
+    assert client.total_predictions(project) == survived
+    client.retrieve_predictions(project)
+
+    wait_for_predictions(client, project, TASKS)
+    wait_until_idle(second)
+    assert_each_stored_once(client, second, project)
+
+
+def test_a_client_that_hangs_up(
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+) -> None:
+    backend = start_backend(key)
+    project = project_with_tasks(client, "a client that hangs up", addresses(images))
+    tasks = [{"id": task["id"], "data": task["data"]} for task in client.tasks(project)]
+    body = {"tasks": tasks, "label_config": BCCD_CONFIG, "project": f"{project}.1700000000"}
+
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(f"{backend.url}/predict", json=body, timeout=5)
+
+    wait_for_predictions(client, project, TASKS)
+    wait_until_idle(backend)
+    assert_each_stored_once(client, backend, project)
+    assert len(images.requests) < 1.1 * TASKS
+
+
+def test_clicks_at_once_and_one_after_the_other_join(
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+) -> None:
+    count = 800
+    backend = start_backend(key)
+    project = project_with_tasks(client, "clicks", addresses(images, count))
+    client.connect(project, backend.url)
+
+    with ThreadPoolExecutor(2) as pool:
+        for click in [pool.submit(client.retrieve_predictions, project) for _ in range(2)]:
+            click.result()
+    client.retrieve_predictions(project)
+
+    wait_for_predictions(client, project, count)
+    wait_until_idle(backend)
+    assert_each_stored_once(client, backend, project, count)
+    assert len(images.requests) < 1.1 * count
+
+
+def test_a_label_studio_restarted_half_way(
+    slower_images: RecordingServer, start_backend: StartBackend, tmp_path: Path, bccd_files: list[Path]
+) -> None:
+    """Also where it serves every second image itself: the work pauses while they can't be had."""
+    folder, port = tmp_path / "label-studio", pick_port(0)
+    with label_studio_server(folder, port) as first:
+        token = first.new_personal_access_token()
+        backend = start_backend({"LABEL_STUDIO_URL": first.url, "LABEL_STUDIO_API_KEY": token})
+        client = StudioClient(first.url, token)
+        images = addresses(slower_images)
+        own = uploads(client, bccd_files[:3])
+        images[1::2] = [f"{own[number % 3]}?{number}" for number in range(1, TASKS, 2)]
+        project = project_with_tasks(client, "a restart", images)
+        client.connect(project, backend.url)
+        client.retrieve_predictions(project)
+        assert 0 < client.total_predictions(project) < TASKS
+    time.sleep(20)  # it is away, and results wait
+    with label_studio_server(folder, port, is_new=False):
+        wait_for_predictions(client, project, TASKS)
+        wait_until_idle(backend)
+        assert_each_stored_once(client, backend, project)
+    assert len(slower_images.requests) < 1.1 * TASKS

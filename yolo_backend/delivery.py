@@ -1,0 +1,201 @@
+"""What no answer took is pushed to Label Studio, which is asked first what it holds: nothing is stored twice."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import requests
+
+from yolo_backend.failures import Failure, FailureLog
+from yolo_backend.jobs import Job, Jobs, State, Ticket
+from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1000
+# A chunk makes Label Studio count the whole project anew, so few are pushed; but nobody should wait long.
+_PUSH_AFTER_S = 20.0
+_PAUSE_S = 1.0
+_RETRY_AFTER_S = (2.0, 60.0)
+_REFUSED_RETRY_AFTER_S = 300.0
+# How long Label Studio may take to store an answer, before what it doesn't hold counts as never received.
+_STORING_S = 60.0
+_STORING_EACH_S = 0.05
+
+
+class Delivery:
+    """Sees to it that each result of a job reaches Label Studio once; one thread, which ends with the job."""
+
+    def __init__(
+        self,
+        job: Job,
+        jobs: Jobs,
+        studio: Callable[[], Studio | None],
+        is_current: Callable[[str], bool],
+        failures: FailureLog,
+    ) -> None:
+        """`studio` is where to deliver to, as it is known now; without its token, or where the project has no number,
+        results wait for the next click. `is_current` says whether a labeling config is still the predictions' own.
+        """
+        self._job = job
+        self._jobs = jobs
+        self._is_current = is_current
+        self._failures = failures
+        self._studio_now = studio
+        self._studio = Studio("", None)
+        self._project = int(job.key.project) if re.fullmatch("[0-9]{1,18}", job.key.project) else 0
+        self._can_push()
+        self._next_try_at = float("-inf")
+        self._retry_after_s = _RETRY_AFTER_S[0]
+        self._next_look_at = float("-inf")
+        self._look_after_s = _PAUSE_S
+        self._thread = threading.Thread(target=self._run, name=f"deliver {job.key.project}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look after the job."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._jobs.remove(self._job, if_empty=True):
+            began_at = time.monotonic()
+            try:
+                self.step()
+            except Exception:
+                log.exception("Project %s: delivering failed", self._job.key.project)
+                self._next_try_at = time.monotonic() + _RETRY_AFTER_S[1]
+            if self._job.has_stopped():
+                self._jobs.remove(self._job)  # what Label Studio didn't take, the next click asks for
+                return
+            self._job.wait_for_change(_PAUSE_S)
+            time.sleep(max(0.0, began_at + _PAUSE_S - time.monotonic()))
+
+    def step(self) -> None:
+        """Deliver what is due."""
+        now = time.monotonic()
+        self._job.resume()
+        self._job.expire()
+        if not self._can_push():
+            self._trust_answers(now)
+            return
+        if now < self._next_try_at and not self._job.is_stopping:
+            return
+        try:
+            self._settle(now)
+            self._push(now)
+            self._job.trouble = None
+        except StudioRefusedError as error:
+            self._wait(str(error), _REFUSED_RETRY_AFTER_S)
+            self._trust_answers(now)
+        except (StudioError, requests.Timeout) as error:
+            self._wait(str(error) or "Label Studio doesn't answer in time", self._retry_after_s)
+            self._retry_after_s = min(2 * self._retry_after_s, _RETRY_AFTER_S[1])
+
+    def _can_push(self) -> bool:
+        studio = self._studio_now()
+        if studio is None or studio.token is None:
+            self._job.trouble = "predictions are pushed only with LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+        elif not self._project:
+            self._job.trouble = "whoever asked didn't say which project of Label Studio it is"
+        else:
+            self._studio = studio
+            return True
+        return False
+
+    def _settle(self, now: float) -> None:
+        """See which answers Label Studio has stored; what it hasn't in all that time, it never received."""
+        answered = self._job.tickets(State.ANSWERED)
+        if not answered or now < self._next_look_at:
+            return
+        held = self._held(answered)
+        self._job.pushed([ticket for ticket in answered if ticket.task_id in held], by_us=False)
+        late = [t for t in answered if t.task_id not in held and self._is_late(t, now)]
+        if late:
+            log.warning(
+                "Project %s: Label Studio hasn't stored %d predictions that it was answered",
+                self._project,
+                len(late),
+            )
+            self._job.put_back(late)
+        # Soon after an answer, for whoever deletes its predictions then doesn't want them back.
+        self._look_after_s = _PAUSE_S if held else min(2 * self._look_after_s, _RETRY_AFTER_S[1])
+        self._next_look_at = now + self._look_after_s
+
+    def _trust_answers(self, now: float) -> None:
+        """Label Studio can't be asked, so what it was answered a while ago counts as stored."""
+        answered = self._job.tickets(State.ANSWERED)
+        self._job.pushed([ticket for ticket in answered if self._is_late(ticket, now)], by_us=False)
+
+    def _is_late(self, ticket: Ticket, now: float) -> bool:
+        return now - ticket.since > _STORING_S + _STORING_EACH_S * len(self._job)
+
+    def _push(self, now: float) -> None:
+        ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
+        while ready:
+            oldest_s = now - min(ticket.since for ticket in ready)
+            if len(ready) < _CHUNK and oldest_s < _PUSH_AFTER_S and not self._job.is_at_rest():
+                return
+            tickets = self._job.take_for_push(_CHUNK)
+            try:
+                self._push_chunk(tickets)
+            finally:
+                self._job.put_back(tickets)
+            self._retry_after_s = _RETRY_AFTER_S[0]
+            ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
+
+    def _push_chunk(self, tickets: Sequence[Ticket]) -> None:
+        held = self._held(tickets)
+        self._job.pushed([ticket for ticket in tickets if ticket.task_id in held], by_us=False)
+        tickets = [ticket for ticket in tickets if ticket.task_id not in held]
+        if not tickets:
+            return
+        if not self._is_current(self._studio.label_config(self._project)):
+            log.warning("Project %s: its labels changed, so %d predictions are void", self._project, len(tickets))
+            self._job.give_up(State.WAITING, State.READY, State.PUSHING)
+            return
+        predictions = [{"task": ticket.task_id, **ticket.prediction} for ticket in tickets]
+        try:
+            created = self._studio.import_predictions(self._project, predictions)
+        except StudioRejectedError:
+            # One task that was deleted meanwhile spoils all: halve until it stands alone.
+            if len(tickets) == 1:
+                self._reject(tickets)
+                return
+            middle = len(tickets) // 2
+            self._push_chunk(tickets[:middle])
+            self._push_chunk(tickets[middle:])
+            return
+        except (StudioError, requests.Timeout) as error:
+            if not isinstance(error, StudioRefusedError):  # it may be storing them still
+                self._retry_after_s = _STORING_S
+            raise
+        if created < len(tickets):
+            held = self._held(tickets)
+            self._reject([ticket for ticket in tickets if ticket.task_id not in held])
+        self._job.pushed([ticket for ticket in tickets if ticket.state is State.PUSHING])
+        log.info("Project %s: %d predictions are pushed to Label Studio", self._project, created)
+
+    def _reject(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            failure = Failure(
+                self._job.key.project,
+                ticket.task_id,
+                "rejected",
+                "Label Studio doesn't take its prediction: the task was deleted, or its project's labels changed",
+            )
+            self._failures.add(failure)
+            log.warning("%s", failure)
+        self._job.pushed(tickets, by_us=False)
+
+    def _held(self, tickets: Sequence[Ticket]) -> set[int]:
+        task_ids = [ticket.task_id for ticket in tickets if ticket.task_id is not None]
+        return self._studio.tasks_holding(self._project, self._job.key.model_version, task_ids)
+
+    def _wait(self, trouble: str, for_s: float) -> None:
+        if trouble != self._job.trouble:
+            log.warning("Project %s: results wait to be delivered: %s", self._project, trouble)
+        self._job.trouble = trouble
+        self._next_try_at = time.monotonic() + for_s

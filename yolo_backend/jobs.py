@@ -1,0 +1,514 @@
+"""Work under way: each task of a project once, whoever asks for it, and its prediction delivered once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from yolo_backend.failures import CommonCause, Failure, FailureLog
+from yolo_backend.protocol import Prediction, Task, task_id_of
+
+log = logging.getLogger(__name__)
+
+Submit = Callable[[Callable[[], None]], object]
+
+_MAX_TASKS = 100_000
+_FINISHED_KEPT = 10
+_KEPT_S = 24 * 3600.0
+# Label Studio stores an answer task by task: who asks again in that time, asked before it was done.
+_STORING_S = 5.0
+_STORING_EACH_S = 0.02
+_RATE_OVER_S = 60.0
+_LOOK_FOR_CLIENT_S = 0.5
+_PAUSE_S = (2.0, 60.0)
+_AWAY_PATIENCE_S = 4.0
+_AWAY = "Label Studio doesn't answer at LABEL_STUDIO_URL: the work goes on when it does"
+
+
+class State(Enum):
+    """What became of a task. Results leave READY for one way of delivery at a time."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    READY = auto()
+    ANSWERED = auto()  # given in an answer; not known yet whether Label Studio stored it
+    PUSHING = auto()  # on its way to Label Studio by import
+    GONE = auto()  # delivered, failed, or given up
+
+
+_OPEN = frozenset({State.WAITING, State.RUNNING})
+
+
+@dataclass(frozen=True)
+class JobKey:
+    """Whose predictions: where Label Studio is, its project, and the version of what comes out."""
+
+    studio_url: str
+    project: str
+    model_version: str
+
+    def replaces(self, other: JobKey) -> bool:
+        """Is this another version for the same project?"""
+        same_project = (self.studio_url, self.project) == (other.studio_url, other.project)
+        return bool(self.project) and same_project and self.model_version != other.model_version
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work on a project is, in numbers of tasks.
+
+    `left_s` is an estimate for what waits; `finished_at` is the time of day when all of it was done and delivered.
+    """
+
+    project: str
+    model_version: str
+    asked: int
+    waiting: int
+    running: int
+    predicted: int
+    failed: int
+    answered: int
+    pushed: int
+    kept: int
+    rate_per_s: float
+    left_s: float | None
+    trouble: str | None
+    finished_at: float | None = None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A task of a job. `task_id` is None where Label Studio couldn't tell whose prediction it is: it isn't kept."""
+
+    task_id: int | None
+    task: Task | None
+    fingerprint: int
+    state: State = State.WAITING
+    since: float = field(default_factory=time.monotonic)
+    asks: list[Ask] = field(default_factory=list)
+    packed: bytes = b""
+
+    @property
+    def prediction(self) -> Prediction:
+        """What was predicted."""
+        return dict(json.loads(zlib.decompress(self.packed)))
+
+
+class Ask:
+    """One request's share of a job: its tickets, in the order of its tasks."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket | None] = []
+        self.unsettled = 0
+        self.is_settled = threading.Event()
+
+
+class Job:
+    """The tasks of a project at one version. Safe to share between threads.
+
+    `predict` turns a task into its prediction or a Failure and never raises; `submit` hands work to the threads that
+    all jobs share, which get `parallel` tasks at a time, so that jobs side by side take turns.
+    """
+
+    def __init__(
+        self,
+        key: JobKey,
+        predict: Callable[[Task], Prediction | Failure],
+        submit: Submit,
+        *,
+        parallel: int,
+        failures: FailureLog,
+    ) -> None:
+        self.key = key
+        self.trouble: str | None = None
+        self._predict = predict
+        self._submit = submit
+        self._parallel = parallel
+        self._tickets: dict[int, Ticket] = {}
+        self._waiting: deque[Ticket] = deque()
+        self._running = 0
+        self._asks = 0
+        self._is_stopping = False
+        self._counts: Counter[str] = Counter()
+        self._finished_at: deque[float] = deque(maxlen=1000)
+        self._common_cause = CommonCause(key.project, failures)
+        self._away_since: float | None = None
+        self._pause_s = 0.0
+        self._paused_until = float("-inf")
+        self._changed = threading.Condition()
+
+    # For those who ask
+
+    def ask(self, tasks: Sequence[Task], room: int = _MAX_TASKS) -> Ask:
+        """Join the work on these tasks, and start `room` at most of those that nobody has asked for yet."""
+        ask = Ask()
+        with self._changed:
+            self._asks += 1
+            stored_by_now = self._stored_by_now()
+            mine: set[Ticket] = set()
+            for task in tasks:
+                ticket = self._known(task)
+                if ticket is None or ticket in mine:
+                    ticket = self._new_ticket(task, mine) if room > 0 else None
+                    room -= 1
+                ask.tickets.append(ticket)
+                if ticket:
+                    self._take_back(ticket, stored_by_now)
+                    mine.add(ticket)
+                    ticket.asks.append(ask)
+            ask.unsettled = sum(ticket.state in _OPEN for ticket in mine)
+            if not ask.unsettled:
+                ask.is_settled.set()
+        self._start_some()
+        return ask
+
+    def wait(self, ask: Ask, ends_at: float, is_abandoned: Callable[[], bool]) -> bool:
+        """Wait until nothing more is to come for now, or the time is up; false when whoever asked has gone."""
+        while (left_s := ends_at - time.monotonic()) > 0:
+            if ask.is_settled.wait(min(_LOOK_FOR_CLIENT_S, left_s)):
+                break
+            if is_abandoned():
+                return False
+            # Whoever asks is Label Studio, as a rule: if it can't be reached, LABEL_STUDIO_URL may be wrong.
+            if self._away_since and time.monotonic() - self._away_since > _AWAY_PATIENCE_S:
+                break
+        return not is_abandoned()
+
+    def claim(self, ask: Ask) -> list[Prediction | None]:
+        """The predictions that are this request's to answer: what is ready and nobody else's."""
+        with self._changed:
+            mine = [ticket if ticket and ticket.state is State.READY else None for ticket in ask.tickets]
+            for ticket in filter(None, mine):
+                self._set(ticket, State.ANSWERED if ticket.task_id is not None else State.GONE)
+                self._counts["answered"] += 1
+        return [ticket.prediction if ticket else None for ticket in mine]
+
+    def leave(self, ask: Ask) -> int:
+        """Ask no more; the number of tasks that go on without this request."""
+        with self._changed:
+            self._asks -= 1
+            left = 0
+            for ticket in {ticket for ticket in ask.tickets if ticket}:
+                ticket.asks.remove(ask)
+                if ticket.state in _OPEN:
+                    if ticket.task_id is None:
+                        self._set(ticket, State.GONE)
+                    else:
+                        left += 1
+            self._changed.notify_all()
+        self._common_cause.close()
+        return left
+
+    def ready(self, task: Task) -> Prediction | None:
+        """The prediction of this task, if it is there already and was not delivered."""
+        with self._changed:
+            ticket = self._known(task)
+            return ticket.prediction if ticket and ticket.state is State.READY else None
+
+    def claim_alone(self, task: Task, prediction: Prediction) -> bool:
+        """Answer a lone request with this prediction; false where the task's was delivered in another way."""
+        with self._changed:
+            ticket = self._known(task)
+            if ticket is None:
+                return True
+            self._take_back(ticket, self._stored_by_now())
+            if ticket.state not in {*_OPEN, State.READY}:
+                return False
+            self._counts["predicted"] += ticket.state in _OPEN
+            ticket.packed = _pack(prediction)
+            self._set(ticket, State.ANSWERED)
+            self._counts["answered"] += 1
+            return True
+
+    # For those who deliver
+
+    def wait_for_change(self, timeout_s: float) -> None:
+        """Wait until a task is done or someone asks or leaves."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+
+    def tickets(self, *states: State) -> list[Ticket]:
+        """The tickets in these states, in the order in which they were asked for."""
+        with self._changed:
+            return [ticket for ticket in self._tickets.values() if ticket.state in states]
+
+    def is_at_rest(self) -> bool:
+        """Is nothing waiting and nothing running?"""
+        with self._changed:
+            return not self._running and not any(t.state is State.WAITING for t in self._waiting)
+
+    def take_for_push(self, limit: int) -> list[Ticket]:
+        """Some of what is ready and no request waits for; to be told of by `pushed`, `put_back` or `reject`."""
+        with self._changed:
+            tickets = [t for t in self._tickets.values() if t.state is State.READY and not t.asks][:limit]
+            for ticket in tickets:
+                self._set(ticket, State.PUSHING)
+            return tickets
+
+    def pushed(self, tickets: Sequence[Ticket], *, by_us: bool = True) -> None:
+        """Label Studio holds these predictions."""
+        with self._changed:
+            self._counts["pushed"] += len(tickets) if by_us else 0
+            for ticket in tickets:
+                self._set(ticket, State.GONE)
+
+    def put_back(self, tickets: Sequence[Ticket]) -> None:
+        """Label Studio doesn't hold these predictions: they are to be delivered still."""
+        with self._changed:
+            for ticket in tickets:
+                if ticket.state in {State.PUSHING, State.ANSWERED}:
+                    self._set(ticket, State.READY)
+
+    def give_up(self, *states: State) -> None:
+        """Forget the tasks in these states; the next click asks for them."""
+        with self._changed:
+            for ticket in list(self._tickets.values()):
+                if ticket.state in states:
+                    self._set(ticket, State.GONE)
+            self._changed.notify_all()
+
+    def resume(self) -> None:
+        """Go on, where the work waits for Label Studio and it is time for another try."""
+        self._start_some()
+
+    def expire(self) -> None:
+        """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
+        old = time.monotonic() - _KEPT_S
+        if self._away_since and self._away_since < old:
+            self.give_up(State.WAITING)
+        with self._changed:
+            for ticket in list(self._tickets.values()):
+                if ticket.state is State.READY and ticket.since < old and not ticket.asks:
+                    self._set(ticket, State.GONE)
+
+    def stop(self) -> None:
+        """Start no more tasks; what runs is finished."""
+        self._is_stopping = True
+        self.give_up(State.WAITING)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Was it told to stop?"""
+        return self._is_stopping
+
+    def has_stopped(self) -> bool:
+        """Was it told to stop, and is nothing running and nobody waiting for an answer?"""
+        with self._changed:
+            return self._is_stopping and not self._running and not self._asks
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def is_empty(self) -> bool:
+        """Is there nothing left to do, to answer or to deliver?"""
+        with self._changed:
+            return not self._tickets and not self._asks and not self._running
+
+    def progress(self) -> Progress:
+        """How far the work is."""
+        with self._changed:
+            states = Counter(ticket.state for ticket in self._tickets.values())
+            now = time.monotonic()
+            recent = [at for at in self._finished_at if at > now - _RATE_OVER_S]
+            rate = len(recent) / max(1.0, now - recent[0]) if len(recent) > 1 and self._running else 0.0
+            return Progress(
+                project=self.key.project,
+                model_version=self.key.model_version,
+                asked=self._counts["asked"],
+                waiting=states[State.WAITING],
+                running=states[State.RUNNING],
+                predicted=self._counts["predicted"],
+                failed=self._counts["failed"],
+                answered=self._counts["answered"],
+                pushed=self._counts["pushed"],
+                kept=states[State.READY] + states[State.PUSHING],
+                rate_per_s=rate,
+                left_s=states[State.WAITING] / rate if rate and states[State.WAITING] else None,
+                trouble=_AWAY if self._away_since else self.trouble,
+            )
+
+    # The work itself
+
+    def _new_ticket(self, task: Task, mine: set[Ticket]) -> Ticket | None:
+        if self._is_stopping:
+            return None
+        task_id = task_id_of(task)
+        if task_id is not None and self._tickets.get(task_id) in mine:
+            task_id = None  # the second of one id in one request: worked on as well, but nobody could deliver it later
+        ticket = Ticket(task_id, task, _fingerprint(task))
+        if task_id is not None:
+            if task_id in self._tickets:  # its data changed since
+                self._set(self._tickets[task_id], State.GONE)
+            self._tickets[task_id] = ticket
+        self._waiting.append(ticket)
+        self._counts["asked"] += 1
+        return ticket
+
+    def _stored_by_now(self) -> float:
+        """Label Studio has stored what it was answered before this time."""
+        answered = sum(ticket.state is State.ANSWERED for ticket in self._tickets.values())
+        return time.monotonic() - _STORING_S - _STORING_EACH_S * answered
+
+    def _take_back(self, ticket: Ticket, stored_by_now: float) -> None:
+        # Label Studio asks only for what it doesn't hold: this answer was lost.
+        if ticket.state is State.ANSWERED and ticket.since < stored_by_now:
+            self._set(ticket, State.READY)
+
+    def _known(self, task: Task) -> Ticket | None:
+        task_id = task_id_of(task)
+        ticket = self._tickets.get(task_id) if task_id is not None else None
+        return ticket if ticket and ticket.fingerprint == _fingerprint(task) else None
+
+    def _start_some(self) -> None:
+        with self._changed:
+            if time.monotonic() < self._paused_until:
+                return
+            while self._waiting and self._running < self._parallel:
+                ticket = self._waiting.popleft()
+                if ticket.state is not State.WAITING:
+                    continue
+                self._set(ticket, State.RUNNING)
+                self._running += 1
+                try:
+                    self._submit(lambda ticket=ticket: self._run(ticket))  # type: ignore[misc]
+                except RuntimeError:  # the process is ending
+                    self._running -= 1
+                    self._set(ticket, State.GONE)
+
+    def _run(self, ticket: Ticket) -> None:
+        task = ticket.task
+        if task is not None:  # else a lone request answered it meanwhile
+            self._finish(ticket, self._outcome(task))
+        with self._changed:
+            self._running -= 1
+            is_last = self.is_at_rest()
+            self._changed.notify_all()
+        if is_last:
+            self._common_cause.close()
+        self._start_some()
+
+    def _outcome(self, task: Task) -> bytes | Failure:
+        try:
+            outcome = self._predict(task)
+            return outcome if isinstance(outcome, Failure) else _pack(outcome)
+        except Exception:
+            log.exception("Task %s is not predicted", task_id_of(task))
+            return Failure(self.key.project, task_id_of(task), "internal", "the backend's log says more")
+
+    def _finish(self, ticket: Ticket, outcome: bytes | Failure) -> None:
+        if isinstance(outcome, Failure) and outcome.is_passing and not self._is_stopping:
+            self._pause(ticket)
+            return
+        if isinstance(outcome, Failure):
+            self._common_cause.failed(outcome)
+        else:
+            self._common_cause.succeeded()
+        with self._changed:
+            self._away_since, self._pause_s = None, 0.0
+            if ticket.state is not State.RUNNING:  # answered by a lone request, or its data changed
+                return
+            self._finished_at.append(time.monotonic())
+            self._counts["failed" if isinstance(outcome, Failure) else "predicted"] += 1
+            if isinstance(outcome, Failure):
+                self._set(ticket, State.GONE)
+            else:
+                ticket.packed = outcome
+                self._set(ticket, State.READY)
+
+    def _pause(self, ticket: Ticket) -> None:
+        """Label Studio is away: try this task again, and the others, when it may be back."""
+        with self._changed:
+            if ticket.state is State.RUNNING:
+                self._set(ticket, State.WAITING)
+                self._waiting.appendleft(ticket)
+            now = time.monotonic()
+            self._away_since = self._away_since or now
+            if now > self._paused_until + _PAUSE_S[1]:  # not again and again, where other images can be had
+                log.warning("Project %s: %s", self.key.project, _AWAY)
+            if now >= self._paused_until:
+                self._pause_s = min(max(_PAUSE_S[0], 2 * self._pause_s), _PAUSE_S[1])
+                self._paused_until = now + self._pause_s
+
+    def _set(self, ticket: Ticket, state: State) -> None:
+        was_open = ticket.state in _OPEN
+        ticket.state = state
+        ticket.since = time.monotonic()
+        if state not in _OPEN:
+            ticket.task = None
+        if state is State.GONE and ticket.task_id is not None and self._tickets.get(ticket.task_id) is ticket:
+            del self._tickets[ticket.task_id]
+        if was_open and state not in _OPEN:
+            for ask in ticket.asks:
+                ask.unsettled -= 1
+                if not ask.unsettled:
+                    ask.is_settled.set()
+
+
+class Jobs:
+    """All jobs of the process, by whose predictions they make."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[JobKey, Job] = {}
+        self._finished: deque[Progress] = deque(maxlen=_FINISHED_KEPT)
+        self._lock = threading.Lock()
+        self._is_stopping = False
+
+    def ask(self, key: JobKey, tasks: Sequence[Task], start: Callable[[], Job]) -> tuple[Job, Ask]:
+        """Join the job of this key, made by `start` if there is none; it takes the place of other versions."""
+        with self._lock:
+            for other in self._jobs.values():
+                if key.replaces(other.key):
+                    other.give_up(State.WAITING, State.READY)
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = start()
+                if self._is_stopping:
+                    job.stop()
+            return job, job.ask(tasks, _MAX_TASKS - sum(len(other) for other in self._jobs.values()))
+
+    def find(self, key: JobKey) -> Job | None:
+        """The job of this key, if it is under way."""
+        with self._lock:
+            return self._jobs.get(key)
+
+    def remove(self, job: Job, *, if_empty: bool = False) -> bool:
+        """Forget a job; with `if_empty`, only one that has nothing left to do."""
+        with self._lock:
+            if if_empty and not job.is_empty():
+                return False
+            del self._jobs[job.key]
+            self._finished.appendleft(replace(job.progress(), finished_at=time.time()))
+            return True
+
+    def all(self) -> list[Job]:
+        """The jobs under way."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def progress(self) -> list[Progress]:
+        """How far each job is, those under way first, and then the last ones that finished."""
+        with self._lock:
+            return [job.progress() for job in self._jobs.values()] + list(self._finished)
+
+    def stop(self) -> None:
+        """Start no more tasks, in any job."""
+        with self._lock:
+            self._is_stopping = True
+            for job in self._jobs.values():
+                job.stop()
+
+
+def _pack(prediction: Prediction) -> bytes:
+    # As Python objects it takes ten times as much.
+    return zlib.compress(json.dumps(prediction).encode(), 1)
+
+
+def _fingerprint(task: Task) -> int:
+    return hash(json.dumps(task.get("data"), sort_keys=True, default=str))

@@ -1,0 +1,199 @@
+"""One task to its prediction: its images, their boxes, their regions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from yolo_backend import metrics
+from yolo_backend.detection.batching import AbandonedError, DetectorError, ModelPool
+from yolo_backend.detection.detections import Detections
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.failures import Failure
+from yolo_backend.images.decode import decode_image
+from yolo_backend.images.errors import ImageError
+from yolo_backend.images.fetch import ImageFetcher
+from yolo_backend.images.sources import Remote, Source, is_same_origin, redact, resolve_source
+from yolo_backend.messages import first_line
+from yolo_backend.plans import ProjectPlan, ServedControl
+from yolo_backend.protocol import Prediction, Task, task_id_of
+from yolo_backend.regions import Region, make_regions, task_score
+from yolo_backend.settings import Settings
+from yolo_backend.studio import Studio, StudioError
+
+log = logging.getLogger(__name__)
+
+IsAbandoned = Callable[[], bool]
+Finish = Callable[[Task, Prediction], Prediction]
+
+
+class _TaskError(Exception):
+    """Why a task has no prediction."""
+
+    def __init__(self, kind: str, reason: str, address: str | None = None, *, is_passing: bool = False) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.address = address
+        self.is_passing = is_passing
+
+
+class TaskPredictor:
+    """Turns tasks into predictions, each for itself; safe to share between threads."""
+
+    def __init__(self, settings: Settings, pool: ModelPool, connections: int) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._fetcher = ImageFetcher(
+            timeout_s=settings.image_timeout_s,
+            max_bytes=int(settings.max_image_megabytes * 1e6),
+            connections=connections,
+            allowed_hosts=settings.allowed_image_hosts,
+        )
+        # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._decoding = [threading.BoundedSemaphore(cores) for _ in range(2)]
+
+    def predict(
+        self,
+        task: Task,
+        plan: ProjectPlan,
+        studio: Studio | None,
+        priority: int,
+        *,
+        project: str,
+        is_abandoned: IsAbandoned | None = None,
+        finish: Finish | None = None,
+    ) -> Prediction | Failure:
+        """The task's prediction, or why there is none; whoever calls counts that and writes it to the log.
+
+        `finish` has the last word on the prediction. Raises AbandonedError where nobody wants it any more.
+        """
+        with metrics.IN_FLIGHT.track_inprogress():
+            try:
+                regions = self._regions(task, plan, studio, priority, is_abandoned)
+                prediction = {"result": regions, "score": task_score(regions), "model_version": plan.model_version}
+                if finish:
+                    prediction = finish(task, prediction)
+            except AbandonedError:
+                raise
+            except _TaskError as error:
+                return Failure(
+                    project, task_id_of(task), error.kind, str(error), error.address, is_passing=error.is_passing
+                )
+            except ImageError as error:
+                return Failure(project, task_id_of(task), error.kind, str(error))
+            except Exception:
+                log.exception("Task %s failed", task_id_of(task))
+                return Failure(project, task_id_of(task), "internal", "an error of the backend: its log says more")
+            metrics.TASKS.labels("predicted").inc()
+            metrics.REGIONS.inc(len(regions))
+            return prediction
+
+    def _regions(
+        self,
+        task: Task,
+        plan: ProjectPlan,
+        studio: Studio | None,
+        priority: int,
+        is_abandoned: IsAbandoned | None,
+    ) -> list[Region]:
+        regions: list[Region] = []
+        by_key: dict[tuple[str, bool], list[ServedControl]] = {}
+        for served in plan.controls:
+            by_key.setdefault((served.control.data_key, served.control.is_list), []).append(served)
+        data = task.get("data")
+        given = {key: controls for key, controls in by_key.items() if isinstance(data, Mapping) and data.get(key[0])}
+        # A task may lack one of several images, but not all.
+        for (data_key, is_list), controls in (given or by_key).items():
+            for item_index, value in enumerate(_image_values(task, data_key, is_list)):
+                try:
+                    found, size_wh = self._detect(
+                        value, task_id_of(task), controls, studio, priority=priority, is_abandoned=is_abandoned
+                    )
+                except ImageError as error:
+                    raise _TaskError(error.kind, str(error), redact(value)) from None
+                for served in controls:
+                    regions += make_regions(
+                        found[served.weights_name],
+                        served.control,
+                        served.label_map,
+                        size_wh,
+                        item_index if is_list else None,
+                    )
+        return regions
+
+    def _detect(
+        self,
+        value: Any,
+        task_id: int | None,
+        controls: Sequence[ServedControl],
+        studio: Studio | None,
+        *,
+        priority: int,
+        is_abandoned: IsAbandoned | None,
+    ) -> tuple[dict[str, Detections], tuple[int, int]]:
+        """The detections of one image for each of the weights that its controls use, and the image's size."""
+        root = self._settings.local_files_document_root
+        source = resolve_source(value, task_id, studio.url if studio else None, root)
+        _check_wanted(is_abandoned)
+        content = self._fetch(value, source, studio)
+        thresholds: dict[str, float] = {}
+        for served in controls:
+            lowest = served.label_map.lowest_threshold
+            thresholds[served.weights_name] = min(lowest, thresholds.get(served.weights_name, 1.0))
+        try:
+            for name in thresholds:  # before it takes a place that other weights' images could have
+                self._pool.load(name)
+            with self._decoding[priority]:
+                _check_wanted(is_abandoned)
+                image = decode_image(content, self._settings.max_image_megapixels)
+                letterboxed = {name: self._pool.letterbox(name, image) for name in thresholds}
+                size_wh = (image.shape[1], image.shape[0])
+                del image, content
+            found = {
+                name: self._pool.detect(name, letterboxed.pop(name), threshold, priority, is_abandoned)
+                for name, threshold in thresholds.items()
+            }
+        except WeightsError as error:
+            raise _TaskError("weights", str(error)) from None
+        except (ImageError, AbandonedError):
+            raise
+        except DetectorError as error:
+            raise _TaskError("detector", str(error), redact(value)) from None
+        except Exception as error:  # whatever the model raises; the detector has logged it whole
+            raise _TaskError("detector", f"the model failed on the image: {first_line(error)}", redact(value)) from None
+        return found, size_wh
+
+    def _fetch(self, value: Any, source: Source, studio: Studio | None) -> bytes:
+        try:
+            return self._fetcher.fetch(source, studio)
+        except (ImageError, StudioError) as error:
+            is_studios = studio is not None and isinstance(source, Remote) and is_same_origin(source.url, studio.url)
+            raise _TaskError(
+                error.kind,
+                str(error),
+                redact(value) if isinstance(error, ImageError) else None,
+                is_passing=is_studios and studio is not None and studio.is_away(),
+            ) from None
+
+
+def _check_wanted(is_abandoned: IsAbandoned | None) -> None:
+    if is_abandoned and is_abandoned():
+        raise AbandonedError("nobody waits for this image any more")
+
+
+def _image_values(task: Task, data_key: str, is_list: bool) -> Sequence[Any]:
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        raise ImageError("wrong_type", "the task has no data")
+    if data_key not in data:
+        raise ImageError("missing_key", f'the task\'s data has no "{data_key}"')
+    value = data[data_key]
+    if is_list and isinstance(value, list):
+        if not value:
+            raise ImageError("missing_key", f'"{data_key}" is an empty list')
+        return value
+    return [value]
