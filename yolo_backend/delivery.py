@@ -62,12 +62,13 @@ class Delivery:
     def _run(self) -> None:
         while not self._jobs.remove(self._job, if_empty=True):
             began_at = time.monotonic()
+            is_last = self._job.has_stopped()
             try:
                 self.step()
             except Exception:
                 log.exception("Project %s: delivering failed", self._job.key.project)
                 self._next_try_at = time.monotonic() + _RETRY_AFTER_S[1]
-            if self._job.has_stopped():
+            if is_last:
                 self._jobs.remove(self._job)  # what Label Studio didn't take, the next click asks for
                 return
             self._job.wait_for_change(_PAUSE_S)
@@ -91,7 +92,8 @@ class Delivery:
             self._wait(str(error), _REFUSED_RETRY_AFTER_S)
             self._trust_answers(now)
         except (StudioError, requests.Timeout) as error:
-            self._wait(str(error) or "Label Studio doesn't answer in time", self._retry_after_s)
+            is_late = isinstance(error, requests.Timeout)  # its text would hold the whole address
+            self._wait("Label Studio doesn't answer in time" if is_late else str(error), self._retry_after_s)
             self._retry_after_s = min(2 * self._retry_after_s, _RETRY_AFTER_S[1])
 
     def _can_push(self) -> bool:

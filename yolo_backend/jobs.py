@@ -171,11 +171,9 @@ class Job:
 
     def wait(self, ask: Ask, ends_at: float, is_abandoned: Callable[[], bool]) -> bool:
         """Wait until nothing more is to come for now, or the time is up; false when whoever asked has gone."""
-        while (left_s := ends_at - time.monotonic()) > 0:
+        while (left_s := ends_at - time.monotonic()) > 0 and not is_abandoned():
             if ask.is_settled.wait(min(_LOOK_FOR_CLIENT_S, left_s)):
                 break
-            if is_abandoned():
-                return False
             # Whoever asks is Label Studio, as a rule: if it can't be reached, LABEL_STUDIO_URL may be wrong.
             if self._away_since and time.monotonic() - self._away_since > _AWAY_PATIENCE_S:
                 break

@@ -82,11 +82,12 @@ class Predictor:
         """
         limit_s = self.settings.predict_deadline_s if deadline_s is None else deadline_s
         ends_at = time.monotonic() + limit_s if limit_s else float("inf")
+        is_abandoned = is_abandoned or _never
         try:
-            plan = self.plan(label_config, wait_s=limit_s or None)
+            plan = self.plan(label_config, wait_s=0 if is_abandoned() else limit_s or None)
         except WeightsLoadingError as error:
             return not_ready(tasks, context, str(error))
-        request = _Request(plan, project, ends_at, is_abandoned or _never, finish)
+        request = _Request(plan, project, ends_at, is_abandoned, finish)
         if len(tasks) == 1:
             predictions = [self._predict_alone(tasks[0], request, is_stored=not context)]
         else:
@@ -130,7 +131,7 @@ class Predictor:
                 key.project,
                 left,
                 len(tasks),
-                "in time (PREDICT_DEADLINE_SECONDS)" if is_there else "when Label Studio hangs up",
+                "in time (PREDICT_DEADLINE_SECONDS)" if is_there else "and nobody waits for them",
                 "kept for the next click" if job.trouble else "pushed to Label Studio",
             )
         return predictions

@@ -157,9 +157,11 @@ class _Routes:
         context = _context(body)
         parse_labeling_config(label_config)  # before the model class meets what may not be XML
         with self._places.take(len(tasks)) as admitted:
-            if admitted:
+            if admitted or len(tasks) > 1:
                 backend = self._backend_class(project_id=str(body.get("project") or ""), label_config=label_config)
-                results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
+                # Where too many wait already, bulk work is begun as for a client that has gone, and pushed later.
+                is_abandoned = _client_has_gone(request.environ) if admitted else lambda: True
+                results = backend.predict(tasks, context=context, is_abandoned=is_abandoned)
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
         return jsonify(results=results)
