@@ -8,14 +8,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
 import requests
 
 from tests.conftest import RecordingServer, StartServer, reply
+from yolo_backend import studio as studio_module
 from yolo_backend.settings import load_settings
-from yolo_backend.studio import Studio, StudioError, Studios
+from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError, Studios
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -265,3 +267,187 @@ def test_only_a_configured_address_is_checked(serve: StartServer) -> None:
     configured.introduce("1.1", "http://127.0.0.1:9", "wrong")
     with pytest.raises(StudioError, match="check LABEL_STUDIO_API_KEY, which is not set"):
         configured.check("1.1")
+
+
+# The calls for delivering
+
+VERSION = "yolo26n-3f9a1c2e"
+CALLS: dict[str, Callable[[Studio], Any]] = {
+    "label_config": lambda studio: studio.label_config(7),
+    "tasks_holding": lambda studio: studio.tasks_holding(7, VERSION, [1, 2]),
+    "import_predictions": lambda studio: studio.import_predictions(7, [{"task": 1, "result": []}]),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+
+def reply_json(body: Any, status: int = 200) -> Callable[[BaseHTTPRequestHandler], None]:
+    return reply(json.dumps(body).encode(), status)
+
+
+@pytest.mark.parametrize("prefix", ["", "/label-studio"])
+def test_the_labeling_config_is_asked_for(serve: StartServer, prefix: str) -> None:
+    server = serve(reply_json({"label_config": "<View/>"}))
+    assert Studio(server.url + prefix, LEGACY).label_config(7) == "<View/>"
+    (request,) = server.requests
+    assert (request.method, request.path) == ("GET", f"{prefix}/api/projects/7/?include=label_config")
+    assert request.headers["authorization"] == f"Token {LEGACY}"
+
+
+@pytest.mark.parametrize("prefix", ["", "/label-studio"])
+def test_which_tasks_hold_a_version_is_asked_in_groups(serve: StartServer, prefix: str) -> None:
+    asked: list[list[int]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        address = urlsplit(handler.path)
+        query = {key: values[0] for key, values in parse_qs(address.query).items()}
+        selection = json.loads(query.pop("query"))
+        ids = selection["selectedItems"].pop("included")
+        assert address.path == f"{prefix}/api/tasks/"
+        assert query == {"project": "7", "page_size": str(len(ids)), "include": "id", "resolve_uri": "false"}
+        assert selection == {
+            "filters": {
+                "conjunction": "and",
+                "items": [
+                    {
+                        "filter": "filter:tasks:predictions_model_versions",
+                        "operator": "contains",
+                        "type": "List",
+                        "value": [VERSION],
+                    }
+                ],
+            },
+            "selectedItems": {"all": False},
+        }
+        asked.append(ids)
+        reply_json({"tasks": [{"id": each} for each in ids if each % 3 == 0]})(handler)
+
+    server = serve(answer)
+    task_ids = list(range(2_000_000_000, 2_000_001_200))
+    held = Studio(server.url + prefix, LEGACY).tasks_holding(7, VERSION, task_ids)
+    assert held == {each for each in task_ids if each % 3 == 0}
+    assert asked == [task_ids[:500], task_ids[500:1000], task_ids[1000:]]
+    assert max(len(request.path) for request in server.requests) < 8000  # what proxies take
+
+
+def test_of_no_tasks_nothing_is_asked(serve: StartServer) -> None:
+    server = serve(reply(b"", 500))
+    assert Studio(server.url, LEGACY).tasks_holding(7, VERSION, []) == set()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("prefix", ["", "/label-studio"])
+def test_predictions_are_imported_in_one_call(serve: StartServer, prefix: str) -> None:
+    server = serve(reply_json({"created": 2}, 201))
+    predictions = [{"task": 1, "result": [], "score": 0.5}, {"task": 2, "result": [{"value": {"labels": ["Käfer"]}}]}]
+    assert Studio(server.url + prefix, LEGACY).import_predictions(7, predictions) == 2
+    (request,) = server.requests
+    assert (request.method, request.path) == ("POST", f"{prefix}/api/projects/7/import/predictions")
+    assert json.loads(request.body) == predictions
+    assert request.headers["content-type"] == "application/json"
+
+
+class ForgetfulLabelStudio(FakeLabelStudio):
+    """Knows whom it gave an access token, until it forgets them; `later` is what it tells those it knows."""
+
+    later: tuple[int, Any] = (200, {"label_config": "", "tasks": [], "created": 0})
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, Any]:
+        status, body = super()._answer(handler)
+        if status == 404:
+            return self.later if handler.headers["Authorization"] in self.valid else (401, self.refusal)
+        return status, body
+
+
+@every_call
+def test_an_access_token_that_ended_is_renewed_once(serve: StartServer, call: Callable[[Studio], Any]) -> None:
+    label_studio = ForgetfulLabelStudio()
+    server = serve(label_studio)
+    studio = Studio(server.url, PERSONAL)
+    call(studio)
+    label_studio.valid.clear()
+    call(studio)
+    assert paths(server).count("/api/token/refresh/") == 2
+    assert len(server.requests) == 5
+
+
+@every_call
+def test_an_access_token_that_is_never_accepted_is_renewed_once(
+    serve: StartServer, call: Callable[[Studio], Any]
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        is_exchange = handler.path == "/api/token/refresh/"
+        reply_json({"access": signed("access", 300)} if is_exchange else {}, 200 if is_exchange else 401)(handler)
+
+    server = serve(answer)
+    with pytest.raises(StudioRefusedError):
+        call(Studio(server.url, PERSONAL))
+    assert len(server.requests) == 4
+
+
+@every_call
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (reply_json({"detail": "Invalid token."}, 401), StudioRefusedError),
+        (reply_json(LEGACY_REFUSED, 401), StudioRefusedError),
+        (reply_json({"detail": "You do not have permission"}, 403), StudioRefusedError),
+        (reply_json({"detail": "Not found."}, 404), StudioRefusedError),
+        (reply_json({"detail": "Validation error"}, 400), StudioRejectedError),
+        (reply(b"<html>", 500), StudioError),
+        (reply(b"", 502), StudioError),
+        (reply(b"", 504), StudioError),
+        (reply(b"", 301, Location="https://elsewhere/"), StudioError),
+        (reply(b"", 302, Location="/user/login/?next=/api"), StudioError),
+        (reply(b"<html>Back soon</html>"), StudioError),
+        (reply_json([]), StudioError),
+        (reply_json({}), StudioError),
+        (reply(b"", 200, Content_Length="100"), StudioError),
+    ],
+    ids=["401", "legacy", "403", "404", "400", "500", "502", "504", "301", "302", "page", "list", "empty", "cut"],
+)
+def test_what_label_studio_answers_instead(
+    serve: StartServer,
+    call: Callable[[Studio], Any],
+    answer: Callable[[BaseHTTPRequestHandler], None],
+    error: type[StudioError],
+) -> None:
+    server = serve(answer)
+    with pytest.raises(StudioError) as raised:
+        call(Studio(server.url, LEGACY))
+    assert type(raised.value) is error
+    assert_tells_no_secret(str(raised.value))
+    assert len(server.requests) == 1
+
+
+def assert_tells_no_secret(message: str) -> None:
+    assert LEGACY not in message
+    assert PERSONAL not in message
+    assert "?" not in message.removesuffix("?").replace("organization?", "").replace("address?", "")
+    assert len(message) < 200
+
+
+@every_call
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_personal_access_token_that_cannot_be_exchanged_is_refused(
+    serve: StartServer, call: Callable[[Studio], Any], status: int
+) -> None:
+    with pytest.raises(StudioRefusedError, match=rf"refuses the token \({status}\): check LABEL_STUDIO_API_KEY"):
+        call(Studio(serve(reply_json({"detail": "Token is blacklisted"}, status)).url, PERSONAL))
+
+
+@every_call
+def test_nobody_there_is_an_error(call: Callable[[Studio], Any]) -> None:
+    with pytest.raises(StudioError, match="connection refused") as raised:
+        call(Studio("http://127.0.0.1:9", LEGACY))
+    assert type(raised.value) is StudioError
+
+
+@every_call
+def test_no_answer_in_time_is_a_timeout(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch, call: Callable[[Studio], Any]
+) -> None:
+    monkeypatch.setattr(studio_module, "_IMPORT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(studio_module, "_READ_TIMEOUT_S", 0.2)
+    server = serve(lambda handler: time.sleep(0.5))
+    with pytest.raises(requests.Timeout):
+        call(Studio(server.url, LEGACY))

@@ -27,6 +27,10 @@ _STORING_S = 60.0
 _STORING_EACH_S = 0.05
 
 
+class _UnknownOutcomeError(StudioError):
+    """Label Studio may have stored what it was sent, or may be storing it still."""
+
+
 class Delivery:
     """Sees to it that each result of a job reaches Label Studio once; one thread, which ends with the job."""
 
@@ -51,7 +55,7 @@ class Delivery:
         self._can_push()
         self._next_try_at = float("-inf")
         self._retry_after_s = _RETRY_AFTER_S[0]
-        self._next_look_at = float("-inf")
+        self._looked_at = float("-inf")
         self._look_after_s = _PAUSE_S
         self._thread = threading.Thread(target=self._run, name=f"deliver {job.key.project}", daemon=True)
 
@@ -80,7 +84,7 @@ class Delivery:
         self._job.resume()
         self._job.expire()
         if not self._can_push():
-            self._trust_answers(now)
+            self._trust(now)
             return
         if now < self._next_try_at and not self._job.is_stopping:
             return
@@ -90,10 +94,9 @@ class Delivery:
             self._job.trouble = None
         except StudioRefusedError as error:
             self._wait(str(error), _REFUSED_RETRY_AFTER_S)
-            self._trust_answers(now)
+            self._trust(now)
         except (StudioError, requests.Timeout) as error:
-            is_late = isinstance(error, requests.Timeout)  # its text would hold the whole address
-            self._wait("Label Studio doesn't answer in time" if is_late else str(error), self._retry_after_s)
+            self._wait(_text(error), self._retry_after_s)
             self._retry_after_s = min(2 * self._retry_after_s, _RETRY_AFTER_S[1])
 
     def _can_push(self) -> bool:
@@ -108,13 +111,25 @@ class Delivery:
         return False
 
     def _settle(self, now: float) -> None:
-        """See which answers Label Studio has stored; what it hasn't in all that time, it never received."""
+        """See what Label Studio has stored of that which it was given."""
+        # Of an import that ended without an answer; the wait since then was long enough to store it.
+        unsure = [] if self._job.is_stopping else self._job.tickets(State.PUSHING)
+        if unsure:
+            held = self._held(unsure)
+            self._job.pushed([ticket for ticket in unsure if ticket.task_id in held])
+            self._job.put_back(unsure)
         answered = self._job.tickets(State.ANSWERED)
-        if not answered or now < self._next_look_at:
+        if not answered:
             return
+        if max(ticket.since for ticket in answered) > self._looked_at:
+            self._look_after_s = _PAUSE_S  # soon, for whoever deletes its predictions then doesn't want them back
+        elif now < self._looked_at + self._look_after_s:
+            return
+        self._looked_at = now
+        self._look_after_s = min(2 * self._look_after_s, _RETRY_AFTER_S[1])
         held = self._held(answered)
         self._job.pushed([ticket for ticket in answered if ticket.task_id in held], by_us=False)
-        late = [t for t in answered if t.task_id not in held and self._is_late(t, now)]
+        late = [ticket for ticket in answered if ticket.task_id not in held and self._is_late(ticket, now)]
         if late:
             log.warning(
                 "Project %s: Label Studio hasn't stored %d predictions that it was answered",
@@ -122,17 +137,18 @@ class Delivery:
                 len(late),
             )
             self._job.put_back(late)
-        # Soon after an answer, for whoever deletes its predictions then doesn't want them back.
-        self._look_after_s = _PAUSE_S if held else min(2 * self._look_after_s, _RETRY_AFTER_S[1])
-        self._next_look_at = now + self._look_after_s
 
-    def _trust_answers(self, now: float) -> None:
-        """Label Studio can't be asked, so what it was answered a while ago counts as stored."""
-        answered = self._job.tickets(State.ANSWERED)
-        self._job.pushed([ticket for ticket in answered if self._is_late(ticket, now)], by_us=False)
+    def _trust(self, now: float) -> None:
+        """Label Studio can't be asked, so what it was answered a while ago counts as stored.
+
+        Of what was being pushed, nobody knows: who asks for it again, doesn't hold it.
+        """
+        late = [t for t in self._job.tickets(State.ANSWERED, State.PUSHING) if self._is_late(t, now)]
+        self._job.pushed([ticket for ticket in late if ticket.state is State.ANSWERED], by_us=False)
+        self._job.put_back(late)
 
     def _is_late(self, ticket: Ticket, now: float) -> bool:
-        return now - ticket.since > _STORING_S + _STORING_EACH_S * len(self._job)
+        return now - ticket.since > _STORING_S + _STORING_EACH_S * self._job.size
 
     def _push(self, now: float) -> None:
         ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
@@ -143,8 +159,11 @@ class Delivery:
             tickets = self._job.take_for_push(_CHUNK)
             try:
                 self._push_chunk(tickets)
-            finally:
+            except _UnknownOutcomeError:
+                raise  # they stay as they are, until it is known
+            except Exception:
                 self._job.put_back(tickets)
+                raise
             self._retry_after_s = _RETRY_AFTER_S[0]
             ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
 
@@ -155,12 +174,12 @@ class Delivery:
         if not tickets:
             return
         if not self._is_current(self._studio.label_config(self._project)):
-            log.warning("Project %s: its labels changed, so %d predictions are void", self._project, len(tickets))
-            self._job.give_up(State.WAITING, State.READY, State.PUSHING)
+            self._job.give_up("the project's labels changed", State.WAITING, State.READY, State.PUSHING)
             return
         predictions = [{"task": ticket.task_id, **ticket.prediction} for ticket in tickets]
         try:
             created = self._studio.import_predictions(self._project, predictions)
+            taken = self._held(tickets) if created < len(tickets) else {ticket.task_id for ticket in tickets}
         except StudioRejectedError:
             # One task that was deleted meanwhile spoils all: halve until it stands alone.
             if len(tickets) == 1:
@@ -170,14 +189,13 @@ class Delivery:
             self._push_chunk(tickets[:middle])
             self._push_chunk(tickets[middle:])
             return
-        except (StudioError, requests.Timeout) as error:
-            if not isinstance(error, StudioRefusedError):  # it may be storing them still
-                self._retry_after_s = _STORING_S
+        except StudioRefusedError:
             raise
-        if created < len(tickets):
-            held = self._held(tickets)
-            self._reject([ticket for ticket in tickets if ticket.task_id not in held])
-        self._job.pushed([ticket for ticket in tickets if ticket.state is State.PUSHING])
+        except (StudioError, requests.Timeout) as error:
+            self._retry_after_s = _STORING_S
+            raise _UnknownOutcomeError(_text(error)) from None
+        self._job.pushed([ticket for ticket in tickets if ticket.task_id in taken])
+        self._reject([ticket for ticket in tickets if ticket.task_id not in taken])
         log.info("Project %s: %d predictions are pushed to Label Studio", self._project, created)
 
     def _reject(self, tickets: Sequence[Ticket]) -> None:
@@ -201,3 +219,8 @@ class Delivery:
             log.warning("Project %s: results wait to be delivered: %s", self._project, trouble)
         self._job.trouble = trouble
         self._next_try_at = time.monotonic() + for_s
+
+
+def _text(error: StudioError | requests.Timeout) -> str:
+    # A time-out's own text holds the whole address.
+    return "Label Studio doesn't answer in time" if isinstance(error, requests.Timeout) else str(error)

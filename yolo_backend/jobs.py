@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from yolo_backend import metrics
 from yolo_backend.failures import CommonCause, Failure, FailureLog
 from yolo_backend.protocol import Prediction, Task, task_id_of
 
@@ -149,14 +150,15 @@ class Job:
     def ask(self, tasks: Sequence[Task], room: int = _MAX_TASKS) -> Ask:
         """Join the work on these tasks, and start `room` at most of those that nobody has asked for yet."""
         ask = Ask()
+        new = [Ticket(task_id_of(task), task, _fingerprint(task)) for task in tasks]
         with self._changed:
             self._asks += 1
             stored_by_now = self._stored_by_now()
             mine: set[Ticket] = set()
-            for task in tasks:
-                ticket = self._known(task)
+            for fresh in new:
+                ticket = self._known(fresh)
                 if ticket is None or ticket in mine:
-                    ticket = self._new_ticket(task, mine) if room > 0 else None
+                    ticket = self._take_on(fresh, mine) if room > 0 and not self._is_stopping else None
                     room -= 1
                 ask.tickets.append(ticket)
                 if ticket:
@@ -166,6 +168,9 @@ class Job:
             ask.unsettled = sum(ticket.state in _OPEN for ticket in mine)
             if not ask.unsettled:
                 ask.is_settled.set()
+        self._tell_left_out(
+            ask.tickets.count(None), "the backend is stopping" if self._is_stopping else "too many wait already"
+        )
         self._start_some()
         return ask
 
@@ -204,18 +209,27 @@ class Job:
         self._common_cause.close()
         return left
 
+    def ticket(self, task: Task) -> Ticket | None:
+        """What this job has of a task."""
+        with self._changed:
+            return self._known(Ticket(task_id_of(task), None, _fingerprint(task)))
+
     def ready(self, task: Task) -> Prediction | None:
         """The prediction of this task, if it is there already and was not delivered."""
-        with self._changed:
-            ticket = self._known(task)
-            return ticket.prediction if ticket and ticket.state is State.READY else None
+        ticket = self.ticket(task)
+        return ticket.prediction if ticket and ticket.state is State.READY else None
 
-    def claim_alone(self, task: Task, prediction: Prediction) -> bool:
-        """Answer a lone request with this prediction; false where the task's was delivered in another way."""
+    def claim_alone(self, task: Task, prediction: Prediction, before: Ticket | None) -> bool:
+        """Answer a lone request with this prediction; false where the task's was delivered in another way.
+
+        `before` is the ticket that the task had when the request came: it may have gone its way since.
+        """
         with self._changed:
-            ticket = self._known(task)
+            ticket = self.ticket(task) or before
             if ticket is None:
                 return True
+            if ticket.state is State.GONE:
+                return not ticket.packed
             self._take_back(ticket, self._stored_by_now())
             if ticket.state not in {*_OPEN, State.READY}:
                 return False
@@ -264,13 +278,14 @@ class Job:
                 if ticket.state in {State.PUSHING, State.ANSWERED}:
                     self._set(ticket, State.READY)
 
-    def give_up(self, *states: State) -> None:
+    def give_up(self, reason: str, *states: State) -> None:
         """Forget the tasks in these states; the next click asks for them."""
         with self._changed:
-            for ticket in list(self._tickets.values()):
-                if ticket.state in states:
-                    self._set(ticket, State.GONE)
+            tickets = self.tickets(*states)
+            for ticket in tickets:
+                self._set(ticket, State.GONE)
             self._changed.notify_all()
+        self._tell_left_out(len(tickets), reason)
 
     def resume(self) -> None:
         """Go on, where the work waits for Label Studio and it is time for another try."""
@@ -280,16 +295,16 @@ class Job:
         """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
         old = time.monotonic() - _KEPT_S
         if self._away_since and self._away_since < old:
-            self.give_up(State.WAITING)
+            self.give_up(_AWAY, State.WAITING)
         with self._changed:
-            for ticket in list(self._tickets.values()):
-                if ticket.state is State.READY and ticket.since < old and not ticket.asks:
+            for ticket in self.tickets(State.READY, State.ANSWERED, State.PUSHING):
+                if ticket.since < old and not ticket.asks:
                     self._set(ticket, State.GONE)
 
     def stop(self) -> None:
         """Start no more tasks; what runs is finished."""
         self._is_stopping = True
-        self.give_up(State.WAITING)
+        self.give_up("the backend is stopping", State.WAITING)
 
     @property
     def is_stopping(self) -> bool:
@@ -301,7 +316,9 @@ class Job:
         with self._changed:
             return self._is_stopping and not self._running and not self._asks
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of tasks that it knows."""
         return len(self._tickets)
 
     def is_empty(self) -> bool:
@@ -334,17 +351,13 @@ class Job:
 
     # The work itself
 
-    def _new_ticket(self, task: Task, mine: set[Ticket]) -> Ticket | None:
-        if self._is_stopping:
-            return None
-        task_id = task_id_of(task)
-        if task_id is not None and self._tickets.get(task_id) in mine:
-            task_id = None  # the second of one id in one request: worked on as well, but nobody could deliver it later
-        ticket = Ticket(task_id, task, _fingerprint(task))
-        if task_id is not None:
-            if task_id in self._tickets:  # its data changed since
-                self._set(self._tickets[task_id], State.GONE)
-            self._tickets[task_id] = ticket
+    def _take_on(self, ticket: Ticket, mine: set[Ticket]) -> Ticket:
+        if ticket.task_id is not None and self._tickets.get(ticket.task_id) in mine:
+            ticket.task_id = None  # the second of one id in a request: worked on as well, but never delivered later
+        if ticket.task_id is not None:
+            if ticket.task_id in self._tickets:  # its data changed since
+                self._set(self._tickets[ticket.task_id], State.GONE)
+            self._tickets[ticket.task_id] = ticket
         self._waiting.append(ticket)
         self._counts["asked"] += 1
         return ticket
@@ -359,14 +372,18 @@ class Job:
         if ticket.state is State.ANSWERED and ticket.since < stored_by_now:
             self._set(ticket, State.READY)
 
-    def _known(self, task: Task) -> Ticket | None:
-        task_id = task_id_of(task)
-        ticket = self._tickets.get(task_id) if task_id is not None else None
-        return ticket if ticket and ticket.fingerprint == _fingerprint(task) else None
+    def _known(self, fresh: Ticket) -> Ticket | None:
+        ticket = self._tickets.get(fresh.task_id) if fresh.task_id is not None else None
+        return ticket if ticket and ticket.fingerprint == fresh.fingerprint else None
+
+    def _tell_left_out(self, count: int, reason: str) -> None:
+        if count:
+            metrics.TASKS.labels("not ready").inc(count)
+            log.warning("Project %s: %d tasks are left to the next click: %s", self.key.project, count, reason)
 
     def _start_some(self) -> None:
         with self._changed:
-            if time.monotonic() < self._paused_until:
+            if self._is_stopping or time.monotonic() < self._paused_until:
                 return
             while self._waiting and self._running < self._parallel:
                 ticket = self._waiting.popleft()
@@ -401,8 +418,7 @@ class Job:
             return Failure(self.key.project, task_id_of(task), "internal", "the backend's log says more")
 
     def _finish(self, ticket: Ticket, outcome: bytes | Failure) -> None:
-        if isinstance(outcome, Failure) and outcome.is_passing and not self._is_stopping:
-            self._pause(ticket)
+        if isinstance(outcome, Failure) and outcome.is_passing and self._try_again(ticket):
             return
         if isinstance(outcome, Failure):
             self._common_cause.failed(outcome)
@@ -420,9 +436,11 @@ class Job:
                 ticket.packed = outcome
                 self._set(ticket, State.READY)
 
-    def _pause(self, ticket: Ticket) -> None:
-        """Label Studio is away: try this task again, and the others, when it may be back."""
+    def _try_again(self, ticket: Ticket) -> bool:
+        """Label Studio is away: have this task again, and the others, when it may be back."""
         with self._changed:
+            if self._is_stopping:
+                return False
             if ticket.state is State.RUNNING:
                 self._set(ticket, State.WAITING)
                 self._waiting.appendleft(ticket)
@@ -433,9 +451,12 @@ class Job:
             if now >= self._paused_until:
                 self._pause_s = min(max(_PAUSE_S[0], 2 * self._pause_s), _PAUSE_S[1])
                 self._paused_until = now + self._pause_s
+            return True
 
     def _set(self, ticket: Ticket, state: State) -> None:
         was_open = ticket.state in _OPEN
+        if ticket.state is State.ANSWERED and state is State.READY:
+            self._counts["answered"] -= 1
         ticket.state = state
         ticket.since = time.monotonic()
         if state not in _OPEN:
@@ -463,13 +484,13 @@ class Jobs:
         with self._lock:
             for other in self._jobs.values():
                 if key.replaces(other.key):
-                    other.give_up(State.WAITING, State.READY)
+                    other.give_up("the project's labels or weights changed", State.WAITING, State.READY)
             job = self._jobs.get(key)
             if job is None:
                 job = self._jobs[key] = start()
                 if self._is_stopping:
                     job.stop()
-            return job, job.ask(tasks, _MAX_TASKS - sum(len(other) for other in self._jobs.values()))
+            return job, job.ask(tasks, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
 
     def find(self, key: JobKey) -> Job | None:
         """The job of this key, if it is under way."""

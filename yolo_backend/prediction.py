@@ -80,6 +80,8 @@ class Predictor:
         and its prediction, and returns the prediction to deliver. Raises LabelingConfigError and WeightsError, for
         they concern all tasks.
         """
+        if not tasks:
+            return []
         limit_s = self.settings.predict_deadline_s if deadline_s is None else deadline_s
         ends_at = time.monotonic() + limit_s if limit_s else float("inf")
         is_abandoned = is_abandoned or _never
@@ -110,7 +112,7 @@ class Predictor:
         """Finish what is under way and free the models."""
         self._jobs.stop()
         for workers in self._workers.values():
-            workers.shutdown(wait=True, cancel_futures=True)
+            workers.shutdown(wait=True)
         self.pool.close()
 
     def _predict_bulk(self, tasks: Sequence[Task], request: _Request) -> list[Prediction | None]:
@@ -138,9 +140,15 @@ class Predictor:
 
     def _predict_alone(self, task: Task, request: _Request, *, is_stored: bool) -> Prediction | None:
         # What a smart tool gets isn't stored, so it has no part in what is delivered once.
-        job = self._jobs.find(self._key(request)) if is_stored else None
-        prediction = (job.ready(task) if job else None) or self._work_alone(task, request)
-        if prediction and job and not job.claim_alone(task, prediction):
+        if not is_stored:
+            return self._work_alone(task, request)
+        key = self._key(request)
+        job = self._jobs.find(key)
+        ticket = job.ticket(task) if job is not None else None
+        prediction = (job.ready(task) if job is not None else None) or self._work_alone(task, request)
+        job = job if job is not None else self._jobs.find(key)  # a bulk request may have come meanwhile
+        if prediction and job is not None and not job.claim_alone(task, prediction, ticket):
+            log.info("Task %s is answered with nothing: its prediction is delivered in another way", task_id_of(task))
             return None
         return prediction
 
@@ -180,7 +188,7 @@ class Predictor:
         def is_current(label_config: str) -> bool:
             try:
                 return self.plan(label_config).model_version == key.model_version
-            except (LabelingConfigError, WeightsError):
+            except (LabelingConfigError, WeightsError, WeightsLoadingError):  # of other labels or weights, all of them
                 return False
 
         job = Job(

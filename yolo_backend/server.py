@@ -157,11 +157,9 @@ class _Routes:
         context = _context(body)
         parse_labeling_config(label_config)  # before the model class meets what may not be XML
         with self._places.take(len(tasks)) as admitted:
-            if admitted or len(tasks) > 1:
+            if admitted:
                 backend = self._backend_class(project_id=str(body.get("project") or ""), label_config=label_config)
-                # Where too many wait already, bulk work is begun as for a client that has gone, and pushed later.
-                is_abandoned = _client_has_gone(request.environ) if admitted else lambda: True
-                results = backend.predict(tasks, context=context, is_abandoned=is_abandoned)
+                results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
         return jsonify(results=results)

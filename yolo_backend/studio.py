@@ -31,6 +31,7 @@ _RENEW_BEFORE_EXPIRY_S = 30.0
 _FAILURE_IS_FRESH_S = 5.0
 _WHO_AM_I = "/api/current-user/whoami"
 _MAX_CONNECTIONS = 1000
+_REFUSALS = frozenset({400, 401, 403})
 
 
 class StudioError(Exception):
@@ -115,8 +116,8 @@ class Studio:
 
     def label_config(self, project: int) -> str:
         """The project's labeling config as it is now. Raises StudioError, requests.Timeout."""
-        answer = self._call("GET", f"/api/projects/{project}/", _READ_TIMEOUT_S, query={"include": "label_config"})
-        return str(answer.get("label_config", ""))
+        query = {"include": "label_config"}
+        return str(self._call("GET", f"/api/projects/{project}/", "label_config", _READ_TIMEOUT_S, query=query))
 
     def tasks_holding(self, project: int, model_version: str, task_ids: Sequence[int]) -> set[int]:
         """Which of these tasks hold a prediction of this version. Raises StudioError, requests.Timeout."""
@@ -141,8 +142,8 @@ class Studio:
                 "resolve_uri": "false",
                 "query": json.dumps(selection, separators=(",", ":")),
             }
-            answer = self._call("GET", "/api/tasks/", _READ_TIMEOUT_S, query=query)
-            holding.update(int(task["id"]) for task in answer.get("tasks", []))
+            tasks = self._call("GET", "/api/tasks/", "tasks", _READ_TIMEOUT_S, query=query)
+            holding.update(int(task["id"]) for task in tasks)
         return holding
 
     def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
@@ -152,12 +153,19 @@ class Studio:
         StudioError or requests.Timeout where it isn't known whether they were stored.
         """
         path = f"/api/projects/{project}/import/predictions"
-        return int(self._call("POST", path, _IMPORT_TIMEOUT_S, body=predictions).get("created", 0))
+        return int(self._call("POST", path, "created", _IMPORT_TIMEOUT_S, body=predictions))
 
     def _call(
-        self, method: str, path: str, timeout_s: float, *, query: Mapping[str, str] | None = None, body: Any = None
-    ) -> dict[str, Any]:
-        """The JSON object that a call of the API answers; a token that ended meanwhile is renewed once."""
+        self,
+        method: str,
+        path: str,
+        wanted: str,
+        timeout_s: float,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Any:
+        """What a call of the API answers under the key `wanted`; a token that ended meanwhile is renewed once."""
         authorization = self.authorization()
         for renewed in (False, True):
             ends_at = time.monotonic() + timeout_s
@@ -171,9 +179,11 @@ class Studio:
             raise StudioRefusedError(f"Label Studio shows our token no {path}: is it of the same organization?")
         if response.status_code == requests.codes.bad_request:
             raise StudioRejectedError(f"Label Studio answers 400 at {path}")
-        if not response.ok:
-            raise StudioError(f"Label Studio answers {response.status_code} at {path}")
-        return _json_object(response)
+        answer = _json_object(response)
+        # A login or a maintenance page in between may be a redirect, or even a 200.
+        if response.status_code not in {requests.codes.ok, requests.codes.created} or wanted not in answer:
+            raise StudioError(f"{self.url} answers {response.status_code} at {path}, and not as Label Studio does")
+        return answer[wanted]
 
     def is_away(self) -> bool:
         """Does nobody answer there, or a proxy in its stead? A result younger than two seconds is reused."""
@@ -234,7 +244,8 @@ class Studio:
         response = self._request("POST", "/api/token/refresh/", ends_at, body={"refresh": self._token})
         access = _json_object(response).get("access") if response.ok else None
         if not isinstance(access, str) or not is_sendable(access):
-            raise StudioError(self._refusal(response))
+            is_refused = response.status_code in _REFUSALS
+            raise (StudioRefusedError if is_refused else StudioError)(self._refusal(response))
         return access
 
     def _request(
@@ -279,7 +290,7 @@ class Studio:
             return "Label Studio refuses the token: legacy tokens are disabled, use a Personal Access Token" + (
                 "" if self._set_by == "LABEL_STUDIO_API_KEY" else " as LABEL_STUDIO_API_KEY"
             )
-        if response.status_code in {401, 403, 400}:
+        if response.status_code in _REFUSALS:
             return f"Label Studio refuses the token ({response.status_code}): check {self._set_by}"
         return f"{self.url} answers {response.status_code} to the token: is this Label Studio's address?"
 

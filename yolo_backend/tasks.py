@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -76,7 +77,7 @@ class TaskPredictor:
                 regions = self._regions(task, plan, studio, priority, is_abandoned)
                 prediction = {"result": regions, "score": task_score(regions), "model_version": plan.model_version}
                 if finish:
-                    prediction = finish(task, prediction)
+                    prediction = _checked(finish(task, prediction), plan)
             except AbandonedError:
                 raise
             except _TaskError as error:
@@ -178,6 +179,14 @@ class TaskPredictor:
                 redact(value) if isinstance(error, ImageError) else None,
                 is_passing=is_studios and studio is not None and studio.is_away(),
             ) from None
+
+
+def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
+    """What `finish` returned, if it can be sent; its version is the plan's, by which Label Studio knows it again."""
+    if not isinstance(prediction, dict):
+        raise TypeError(f"finish should return a prediction, a dict, not {type(prediction).__name__}")
+    json.dumps(prediction, allow_nan=False)
+    return {**prediction, "model_version": plan.model_version}
 
 
 def _check_wanted(is_abandoned: IsAbandoned | None) -> None:
