@@ -8,7 +8,7 @@ export YOLO_OFFLINE := true
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
 
-.PHONY: help install run demo demo-check train-demo check test e2e clean
+.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -54,6 +54,15 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all tests, those with the real Label Studio and a browser too
 	.venv/bin/python -m pytest --cov=yolo_backend --cov=model --cov-report=term:skip-covered
+
+faults: .venv/.installed-dev ## inject every fault for real, and write what came out into docs/reliability.md (10 minutes)
+	.venv/bin/python -m benchmarks.faults
+
+probes: .venv/.installed-dev ## time the short calls while bulk work keeps the model busy, for docs/reliability.md (4 minutes)
+	.venv/bin/python -m benchmarks.probes
+
+memory: .venv/.installed-dev ## watch the memory over requests of up to 5,000 large photographs (15 minutes)
+	.venv/bin/python -m benchmarks.memory
 
 clean: ## remove what the targets made, but not .venv, models or data
 	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis

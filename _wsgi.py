@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import socket
 import struct
 import sys
@@ -45,14 +46,24 @@ def main() -> None:
 def make_app() -> Flask:
     """The application, with logging set up and the weights checked."""
     settings = _check_start()
-    logging.basicConfig(level=settings.log_level, format=_LOG_FORMAT)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
         logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings of odd headers
     from model import YoloBackend
     from yolo_backend.prediction import default_predictor
     from yolo_backend.server import create_app
 
     return create_app(YoloBackend, default_predictor())
+
+
+class _OneLineFormatter(logging.Formatter):
+    """Keeps what strangers wrote, such as the name of a project, from looking like a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", super().formatMessage(record))
 
 
 def _parse_options() -> argparse.Namespace:

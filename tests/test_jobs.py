@@ -194,6 +194,22 @@ def test_more_tasks_than_are_kept(
     assert answer(job, ask) == [5, 6]
 
 
+def test_of_too_many_projects_the_oldest_that_is_done_gives_way(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "_MAX_JOBS", 2)
+    jobs = Jobs()
+    asked = []
+    for name in "123":
+        key = JobKey("http://studio", name, KEY.model_version)
+        asked.append(jobs.ask(key, tasks(1, 2), lambda key=key: work.job(key)))  # type: ignore[misc]
+        if name == "2":  # the first one is still at work
+            work.submitted.rotate(-2)
+            work.run(2)
+            answer(*asked[1])
+    work.run()
+    assert [job.is_empty() for job, _ in asked] == [False, True, False]
+    assert [answer(job, ask) for job, ask in (asked[0], asked[2])] == [[1, 2]] * 2
+
+
 def test_a_newer_version_takes_over(work: Work) -> None:
     jobs = Jobs()
     old, old_ask = jobs.ask(KEY, tasks(1, 2, 3), lambda: work.job(parallel=1))

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import Answer, StartServer, reply
+from benchmarks.probes import measure
+from tests.conftest import Answer, RecordingServer, StartServer, reply
 from tests.e2e.studio_client import BCCD_CONFIG, wait_until_ready
 from yolo_backend.demo.stack import BackendServer, backend_server, pick_port
 
@@ -40,11 +41,26 @@ def post(server: BackendServer, path: str, body: dict[str, Any]) -> Any:
     return answer.json()
 
 
-def predict(server: BackendServer, addresses: list[str]) -> list[Any]:
+def predict(server: BackendServer, addresses: list[str], project: str) -> list[Any]:
     tasks = [{"id": number, "data": {"image": address}} for number, address in enumerate(addresses)]
-    results = post(server, "/predict", {"tasks": tasks, "label_config": BCCD_CONFIG, "project": "1.1"})["results"]
+    results = post(server, "/predict", {"tasks": tasks, "label_config": BCCD_CONFIG, "project": project})["results"]
     assert len(results) == len(addresses)
     return list(results)
+
+
+def addresses(images: RecordingServer, count: int) -> list[str]:
+    return [f"{images.url}/{number}.jpg" for number in range(count)]
+
+
+def predicted_in(results: list[Any]) -> int:
+    return sum(result != [] for result in results)
+
+
+def wait_until_at_rest(server: BackendServer) -> None:
+    ends_at = time.monotonic() + 120
+    while any(job["waiting"] or job["running"] for job in requests.get(server.url, timeout=10).json()["work"]):
+        assert time.monotonic() < ends_at, "work goes on and on"
+        time.sleep(0.2)
 
 
 def reply_slowly(content: bytes, after_s: float) -> Answer:
@@ -59,11 +75,11 @@ def test_more_bulk_requests_than_threads_leave_room_for_the_rest(
     server: BackendServer, serve: StartServer, bccd_files: list[Path]
 ) -> None:
     content = bccd_files[0].read_bytes()
-    slow = serve(reply_slowly(content, after_s=2))
+    images = serve(reply_slowly(content, after_s=2))
     inline = "data:image/jpeg;base64," + base64.b64encode(content).decode()
     with ThreadPoolExecutor(2 * THREADS) as pool:
-        bulk = [pool.submit(predict, server, [f"{slow.url}/{number}.jpg" for number in range(60)]) for _ in range(9)]
-        while len(slow.requests) < 8:  # they are under way
+        bulk = [pool.submit(predict, server, addresses(images, 60), f"{number}.1") for number in range(9)]
+        while len(images.requests) < 8:  # they are under way
             time.sleep(0.05)
         for _ in range(5):
             # The limits are Label Studio's own.
@@ -71,32 +87,60 @@ def test_more_bulk_requests_than_threads_leave_room_for_the_rest(
             started_at = time.monotonic()
             post(server, "/setup", {"project": "1.1", "schema": BCCD_CONFIG})
             assert time.monotonic() - started_at < 3
-            (prediction,) = predict(server, [inline])
+            (prediction,) = predict(server, [inline], "lone")
             assert len(prediction["result"]) > 3
             assert not all(future.done() for future in bulk)
         answers = [future.result() for future in bulk]
 
-    predicted = [sum(result != [] for result in results) for results in answers]
-    assert 0 < sum(predicted) < 9 * 60  # by the deadline some were ready, and the rest is asked for again
-    assert sum(count > 0 for count in predicted) <= THREADS - 3
+    admitted = [number for number, results in enumerate(answers) if predicted_in(results)]
+    assert 1 <= len(admitted) <= THREADS - 3
+    assert all(predicted_in(answers[number]) < 60 for number in admitted)  # by the deadline some were ready
+    images.answer = reply(content)
+    wait_until_at_rest(server)  # what was begun goes on, and the next click begins what found no place
+    for number, results in enumerate(answers):
+        assert predicted_in(results) + predicted_in(predict(server, addresses(images, 60), f"{number}.1")) == 60
+    assert len(images.requests) == 9 * 60
 
 
 def test_bulk_requests_side_by_side_take_turns(
     server: BackendServer, serve: StartServer, bccd_files: list[Path]
 ) -> None:
-    slow = serve(reply_slowly(bccd_files[0].read_bytes(), after_s=0.5))
+    content = bccd_files[0].read_bytes()
+    images = serve(reply_slowly(content, after_s=1))
     with ThreadPoolExecutor(2) as pool:
-        large = pool.submit(predict, server, [f"{slow.url}/{number}.jpg" for number in range(400)])
-        while len(slow.requests) < 20:
+        large = pool.submit(predict, server, addresses(images, 240), "large")  # 15 s, for 16 are fetched at a time
+        while len(images.requests) < 20:
             time.sleep(0.05)
-        small = pool.submit(predict, server, [f"{slow.url}/{number}.jpg" for number in range(10)])
-        assert all(result != [] for result in small.result())
+        small = pool.submit(predict, server, addresses(images, 10), "small")
+        assert predicted_in(small.result()) == 10
         assert not large.done()
-        assert any(result == [] for result in large.result())
+        assert 0 < predicted_in(large.result()) < 240
+    images.answer = reply(content)
+    wait_until_at_rest(server)
+
+
+def test_clicking_again_while_work_is_under_way_joins_it(
+    server: BackendServer, serve: StartServer, bccd_files: list[Path]
+) -> None:
+    images = serve(reply_slowly(bccd_files[0].read_bytes(), after_s=1))
+    with ThreadPoolExecutor(3) as pool:
+        clicks = [pool.submit(predict, server, addresses(images, 20), "joined") for _ in range(3)]
+        answers = [click.result() for click in clicks]
+    assert len(images.requests) == 20
+    assert [sum(result != [] for result in of_task) for of_task in zip(*answers, strict=True)] == [1] * 20
 
 
 def test_a_lone_request_is_answered_by_the_deadline_too(server: BackendServer, serve: StartServer) -> None:
     hanging = serve(lambda handler: time.sleep(30))
     started_at = time.monotonic()
-    assert predict(server, [hanging.url]) == [[]]
+    assert predict(server, [hanging.url], "lone") == [[]]
     assert time.monotonic() - started_at < 20  # 12 s is the deadline, 20 s the read time-out
+
+
+def test_probes_while_bulk_work_keeps_the_model_busy(tmp_path: Path) -> None:
+    measured = measure(tmp_path / "backend.log", rounds=8, tasks_each=20)
+    assert len(measured.probes_s["/health"]) == 8
+    assert max(measured.probes_s["/health"]) < 1
+    assert max(measured.probes_s["/setup"]) < 3
+    assert max(image.batches_behind for image in measured.lone_images) == 1  # the one in the model
+    assert measured.problems() == []

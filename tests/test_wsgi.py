@@ -126,3 +126,12 @@ def test_the_servers_log_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
     assert "Task 2 is not predicted: http://127.0.0.1:8/x.jpg?...: the server refuses the connection" in log
     for secret in ("0123456789abcdef", "fedcba9876543210", "open-sesame", "presigned"):
         assert secret not in log + pages
+
+
+def test_what_a_stranger_wrote_stays_in_its_line(data_dir: Path, tmp_path: Path) -> None:
+    environment = {"MODEL_NAME": "bccd-yolo11n.pt", "MODEL_ROOT": str(data_dir / "weights")}
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
+        body = {"action": "X\n[2026-11-22] [ERROR] [forged] a line", "project": {"id": 1}}
+        assert requests.post(f"{server.url}/webhook", json=body, timeout=10).ok
+    (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]
+    assert "[INFO] [model] X [2026-11-22]" in line

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Submit = Callable[[Callable[[], None]], object]
 
 _MAX_TASKS = 100_000
+_MAX_JOBS = 100
 _FINISHED_KEPT = 10
 _KEPT_S = 24 * 3600.0
 # Label Studio stores an answer task by task: who asks again in that time, asked before it was done.
@@ -487,10 +488,16 @@ class Jobs:
                     other.give_up("the project's labels or weights changed", State.WAITING, State.READY)
             job = self._jobs.get(key)
             if job is None:
+                self._make_room()
                 job = self._jobs[key] = start()
                 if self._is_stopping:
                     job.stop()
             return job, job.ask(tasks, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
+
+    def _make_room(self) -> None:
+        """Each job has a thread: of very many, the oldest that only waits to be asked for or settled gives way."""
+        if len(self._jobs) >= _MAX_JOBS and (old := next((j for j in self._jobs.values() if j.is_at_rest()), None)):
+            old.give_up("too many projects at once", State.READY, State.ANSWERED)
 
     def find(self, key: JobKey) -> Job | None:
         """The job of this key, if it is under way."""

@@ -255,7 +255,9 @@ def _client_has_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
 def _json_body() -> dict[str, Any]:
     try:
         body = request.get_json(force=True, silent=True, cache=False)  # it may be large, and waits for its answer
-    except RecursionError:  # brackets in brackets in brackets
+    except HTTPException:
+        raise
+    except Exception:  # brackets in brackets in brackets, or chunks that gunicorn can't read
         body = None
     if body is None:
         raise BadRequestError("The body is not JSON")

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,9 +114,11 @@ def label_studio_server(
 
 
 @contextlib.contextmanager
-def backend_server(port: int, environment: Mapping[str, str], log: Path) -> Iterator[BackendServer]:
-    """Start the backend under gunicorn, and stop it at the end. Raises StackError."""
-    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(port)]
+def backend_server(
+    port: int, environment: Mapping[str, str], log: Path, entry: Sequence[str] = (str(ROOT / "_wsgi.py"),)
+) -> Iterator[BackendServer]:
+    """Start the backend under gunicorn, and stop it at the end; `entry` is what Python runs. Raises StackError."""
+    command = [sys.executable, *entry, "--host", "127.0.0.1", "--port", str(port)]
     with _process(command, environment, log) as process:
         server = BackendServer(f"http://127.0.0.1:{port}", log, process)
         _wait_until_up(f"{server.url}/health", process, "The backend", log)

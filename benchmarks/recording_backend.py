@@ -1,0 +1,128 @@
+"""The real backend, which also tells its log of each batch, and how many batches each lone image waited for.
+
+Run as a script, it serves as `_wsgi.py` does, with the same flags.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import runpy
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolo_backend.demo.stack import ROOT, BackendServer, backend_server
+from yolo_backend.detection import batching, engine
+from yolo_backend.detection.detections import Detections, Letterboxed
+
+log = logging.getLogger("benchmarks.order")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A lone image's coming into the queue: the bulk images there, and the batches that had ended by then."""
+
+    at_s: float
+    queued: int
+    batches_ended: int
+
+
+class _Order:
+    """What came before what. The lock makes coming into the queue, and a batch's beginning and end, single events."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.batches_ended = 0
+        self.arrivals: dict[int, Arrival] = {}
+
+
+_order = _Order()
+
+
+class RecordingDetector(batching.Detector):
+    """The real queue, whose lone images are noted as they come."""
+
+    def submit(
+        self,
+        image: Letterboxed,
+        score_threshold: float,
+        priority: int,
+        is_abandoned: Callable[[], bool] | None = None,
+    ) -> Future[Detections]:
+        with _order.lock:
+            queued = len(self._queue)
+            future = super().submit(image, score_threshold, priority, is_abandoned)
+            if priority == batching.PERSON:
+                _order.arrivals[id(image)] = Arrival(time.monotonic(), queued, _order.batches_ended)
+        return future
+
+
+class RecordingEngine(engine.Engine):
+    """The real engine, whose batches are counted."""
+
+    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+        began_at = time.monotonic()
+        with _order.lock:
+            for image in batch:
+                if arrival := _order.arrivals.pop(id(image), None):
+                    behind = _order.batches_ended - arrival.batches_ended
+                    waited_s = began_at - arrival.at_s
+                    log.info("lone image: %d batches behind, %d queued, %.4f s", behind, arrival.queued, waited_s)
+        try:
+            return super().detect(batch, score_threshold)
+        finally:
+            with _order.lock:
+                _order.batches_ended += 1
+            log.info("batch: %d images, %.4f s", len(batch), time.monotonic() - began_at)
+
+
+@dataclass(frozen=True)
+class LoneImage:
+    """How long a lone image waited in the queue: in batches, the one in the model included, and in seconds."""
+
+    batches_behind: int
+    queued: int
+    waited_s: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch in the model."""
+
+    images: int
+    took_s: float
+
+
+def read_order(backend_log: Path) -> tuple[list[LoneImage], list[Batch]]:
+    """The lone images and the batches that a recording backend told its log of."""
+    text = backend_log.read_text(errors="replace")
+    lone = re.findall(r"lone image: (\d+) batches behind, (\d+) queued, ([\d.]+) s$", text, re.MULTILINE)
+    batches = re.findall(r"batch: (\d+) images, ([\d.]+) s$", text, re.MULTILINE)
+    return (
+        [LoneImage(int(behind), int(queued), float(waited_s)) for behind, queued, waited_s in lone],
+        [Batch(int(images), float(took_s)) for images, took_s in batches],
+    )
+
+
+def recording_backend_server(
+    port: int, environment: Mapping[str, str], backend_log: Path
+) -> AbstractContextManager[BackendServer]:
+    """Start it under gunicorn, and stop it at the end. Raises StackError."""
+    environment = {**environment, "PYTHONPATH": str(ROOT)}
+    return backend_server(port, environment, backend_log, entry=("-m", "benchmarks.recording_backend"))
+
+
+def main() -> None:
+    """Serve by `_wsgi.py` itself, with the recording queue and engine."""
+    batching.Detector = RecordingDetector  # type: ignore[misc]
+    engine.Engine = RecordingEngine  # type: ignore[misc]
+    runpy.run_path(str(ROOT / "_wsgi.py"), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
