@@ -219,9 +219,9 @@ def _section(measured: Measured) -> str:
             f"- **Bulk work.** {measured.predicted:,} of {measured.asked:,} tasks predicted. The model was at work for "
             f"{busy:.0%} of the time, on {len(batches):,} batches.",
             "- **Order.** The queue and the engine note each lone image's coming, and each batch's beginning and end. "
-            f"A lone image waited for {max(behind, default=0)} batch at most, the one in the model when it came "
-            f"({sum(count > 0 for count in behind)} of {len(behind)} times). Up to "
-            f"{max((image.queued for image in lone), default=0)} images of bulk work queued already: it went first.",
+            f"A lone image waited for {max(behind, default=0)} batch at most, counting the one in the model "
+            f"when it came ({sum(count > 0 for count in behind)} of {len(behind)} times there was one). Up to "
+            f"{max((image.queued for image in lone), default=0)} images of bulk work were in the queue before it.",
             f"- **Limits broken:** {len(measured.problems())}.",
         ]
     )
