@@ -15,7 +15,6 @@ Task = dict[str, Any]
 
 LABEL_CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">
 <Label value="nut"/><Label value="bolt"/><Label value="washer"/></RectangleLabels></View>"""
-_START_TIMEOUT_S = 120.0
 _ANSWER_TIMEOUT_S = 120.0
 
 
@@ -47,15 +46,6 @@ def image_server(images: Sequence[bytes], after_s: float = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def wait_until_ready(backend_url: str) -> None:
-    """Wait until the backend has read its weights. Raises TimeoutError."""
-    ends_at = time.monotonic() + _START_TIMEOUT_S
-    while requests.get(backend_url, timeout=10).json()["status"] != "UP":
-        if time.monotonic() > ends_at:
-            raise TimeoutError("the backend's weights are not read yet")
-        time.sleep(0.2)
 
 
 def predict(backend_url: str, tasks: Sequence[Task], project: str, label_config: str = LABEL_CONFIG) -> list[Any]:

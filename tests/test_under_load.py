@@ -15,8 +15,8 @@ import requests
 
 from benchmarks.probes import measure
 from tests.conftest import Answer, RecordingServer, StartServer, reply
-from tests.e2e.studio_client import BCCD_CONFIG, wait_until_ready
-from yolo_backend.demo.stack import BackendServer, backend_server, pick_port
+from tests.e2e.studio_client import BCCD_CONFIG
+from yolo_backend.demo.stack import BackendServer, backend_server, pick_port, wait_until_ready
 
 THREADS = 6
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.e2e.browser import find_chromium
-from tests.e2e.studio_client import StudioClient, wait_until_ready
+from tests.e2e.studio_client import StudioClient
 from yolo_backend.demo.stack import (
     BackendServer,
     LabelStudioServer,
@@ -22,6 +22,7 @@ from yolo_backend.demo.stack import (
     bypass_proxies,
     label_studio_server,
     pick_port,
+    wait_until_ready,
 )
 
 

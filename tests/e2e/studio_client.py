@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +105,3 @@ def metric(backend_url: str, line: str) -> float:
     text = requests.get(f"{backend_url}/metrics", timeout=10).text
     found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
-
-
-def wait_until_ready(backend_url: str, timeout_s: float = 120) -> None:
-    """Wait until the backend has read its weights."""
-    ends_at = time.monotonic() + timeout_s
-    while requests.get(f"{backend_url}/", timeout=10).json()["status"] != "UP":
-        assert time.monotonic() < ends_at, "the backend's weights are not read yet"
-        time.sleep(0.2)

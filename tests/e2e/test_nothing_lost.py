@@ -17,13 +17,14 @@ import pytest
 import requests
 
 from tests.conftest import Answer, RecordingServer, StartServer, reply
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name, wait_until_ready
+from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
 from yolo_backend.demo.stack import (
     BackendServer,
     LabelStudioServer,
     backend_server,
     label_studio_server,
     pick_port,
+    wait_until_ready,
 )
 
 TASKS = 2000

@@ -15,9 +15,9 @@ from PIL import Image
 from ultralytics import YOLO
 
 from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, metric, uploaded_name, wait_until_ready
+from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, metric, uploaded_name
 from yolo_backend.demo.evaluate import region_box_xyxy
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, pick_port
+from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
 
 ASKED = ('yolo_tasks_total{outcome="predicted"}', 'yolo_tasks_total{outcome="failed"}')
 

@@ -23,6 +23,7 @@ from yolo_backend.settings import setting_variables
 ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL_STUDIO = ROOT / ".venv-label-studio" / "bin" / "label-studio"
 _START_TIMEOUT_S = 300.0
+_READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 15.0
 _LOOPBACK = "127.0.0.1,localhost"
 
@@ -123,6 +124,15 @@ def backend_server(
         server = BackendServer(f"http://127.0.0.1:{port}", log, process)
         _wait_until_up(f"{server.url}/health", process, "The backend", log)
         yield server
+
+
+def wait_until_ready(backend_url: str) -> None:
+    """Wait until a backend that is up has read its weights. Raises StackError."""
+    ends_at = time.monotonic() + _READY_TIMEOUT_S
+    while requests.get(f"{backend_url}/", timeout=10).json()["status"] != "UP":
+        if time.monotonic() > ends_at:
+            raise StackError(f"the backend at {backend_url} has not read its weights yet")
+        time.sleep(0.2)
 
 
 def bypass_proxies() -> None:
