@@ -1,4 +1,4 @@
-"""The entry: `python _wsgi.py` with the template's flags, or `gunicorn _wsgi:app`."""
+"""The entry: `python _wsgi.py` with the template's flags. `gunicorn _wsgi:app` works, without the draining."""
 
 from __future__ import annotations
 
@@ -141,8 +141,9 @@ def _serve(settings: Settings, host: str) -> None:
 
     class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         def enqueue_req(self, conn: Any) -> None:
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _IDLE_CLIENT_S, 0))
+            with contextlib.suppress(OSError):  # it may have hung up already
+                for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                    conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _IDLE_CLIENT_S, 0))
             super().enqueue_req(conn)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
@@ -150,8 +151,11 @@ def _serve(settings: Settings, host: str) -> None:
             threading.Thread(target=self._drain, args=(sig, frame), daemon=True).start()
 
         def _drain(self, sig: int, frame: Any) -> None:
-            self.wsgi.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
-            super().handle_exit(sig, frame)
+            try:
+                if app := getattr(self, "wsgi", None):  # else it is still starting
+                    app.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
+            finally:
+                super().handle_exit(sig, frame)
 
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:

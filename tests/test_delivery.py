@@ -10,7 +10,7 @@ import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -192,6 +192,11 @@ class House:
         self.delivery = Delivery(
             self.job, self.jobs, lambda: self.studio, lambda config: config == "<View/>", self.failures
         )
+
+    def another(self, url: str) -> Studio:
+        """Label Studio, had it been at this address all the time."""
+        self.job.key = replace(self.key, studio_url=url)
+        return Studio(url, TOKEN)
 
     def ask(self) -> tuple[Job, Ask]:
         return self.jobs.ask(
@@ -387,11 +392,12 @@ def test_a_click_soon_after_an_import_of_unknown_outcome(house: MakeHouse, fault
 
 def test_nobody_at_the_address(house: MakeHouse) -> None:
     made = house(2)
-    label_studio, made.studio = made.studio, Studio("http://127.0.0.1:9", TOKEN)
+    label_studio, made.studio = made.studio, made.another("http://127.0.0.1:9")
     assert made.step() == []
     assert "doesn't answer at http://127.0.0.1:9" in (made.job.progress().trouble or "")
     assert made.states() == {State.READY: 2}
     made.studio = label_studio
+    made.job.key = made.key
     made.step(after_s=3)
     made.assert_each_stored_once()
 
@@ -402,7 +408,7 @@ def test_an_address_that_swallows_connections_is_told_in_short(
     monkeypatch.setattr(studio_module, "_CONNECT_TIMEOUT_S", 0.2)
     made = house(2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
-        made.studio = Studio(f"http://127.0.0.1:{full.getsockname()[1]}", TOKEN)
+        made.studio = made.another(f"http://127.0.0.1:{full.getsockname()[1]}")
         made.step()
     trouble = made.job.progress().trouble or ""
     assert "answer" in trouble
@@ -447,6 +453,71 @@ def test_changed_labels_void_what_is_left(house: MakeHouse, caplog: pytest.LogCa
     assert made.jobs.remove(made.job, if_empty=True)
     assert not made.label_studio.stored
     assert "3 tasks are left to the next click: the project's labels changed" in caplog.text
+
+
+def test_a_version_in_doubt_is_void_only_if_label_studio_says_so(house: MakeHouse, clock: Clock) -> None:
+    made = house(3)
+    made.job.take_for_push(3)  # so that only the doubt makes it ask
+    made.job.put_back(made.job.tickets(State.PUSHING))
+    made.job.is_doubted = True
+    assert made.step()[0] == "project"
+    made.assert_each_stored_once()
+
+
+def test_work_on_labels_that_are_no_more_ends(clock: Clock, serve: StartServer) -> None:
+    made = House(clock, serve, 9)
+    made.work.run(1)
+    made.label_studio.label_config = "<View>other</View>"
+    made.job.is_doubted = True
+    assert made.step() == ["project"]
+    made.work.run()
+    made.step(after_s=100)
+    assert made.jobs.remove(made.job, if_empty=True)
+    assert not made.label_studio.stored
+
+
+def test_another_label_studio_gets_nothing(house: MakeHouse, serve: StartServer) -> None:
+    """One that introduced itself for the same project after the work began."""
+    made = house(3)
+    other = serve(reply(b'{"tasks": [], "label_config": "<View/>", "created": 3}'))
+    made.studio = Studio(other.url, TOKEN)
+    made.step(after_s=100)
+    assert other.requests == []
+    assert made.job.progress().kept == 3
+    assert "another Label Studio" in (made.job.progress().trouble or "")
+
+
+def test_a_proxy_that_takes_only_small_bodies(house: MakeHouse, serve: StartServer) -> None:
+    made = house(40)
+    label_studio = made.label_studio
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "POST" and int(handler.headers["Content-Length"]) > 1000:
+            reply(b"<html>413 Request Entity Too Large</html>", 413)(handler)
+        else:
+            label_studio(handler)
+
+    made.server.answer = answer
+    made.step()
+    made.assert_each_stored_once()
+
+
+def test_a_chunk_that_is_too_much_for_label_studio_is_made_smaller(
+    house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = house(40)
+    label_studio = made.label_studio
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "POST" and int(handler.headers["Content-Length"]) > 1000:
+            reply(b"", 500)(handler)
+        else:
+            label_studio(handler)
+
+    made.server.answer = answer
+    for _ in range(30):
+        made.step(after_s=70)
+    made.assert_each_stored_once()
 
 
 @pytest.mark.parametrize(
@@ -513,7 +584,7 @@ def test_draining_pushes_what_is_ready_at_once(clock: Clock, serve: StartServer)
     made.label_studio.faults.append("503")
     made.step(after_s=25)
     made.jobs.stop()
-    assert made.step() == []  # four are running still
+    assert made.step() == ["tasks", "project", "import"]  # without the pause, though four are running still
     made.work.run()
     assert made.step() == ["tasks", "project", "import"]  # without the pause
     assert made.label_studio.stored == Counter(range(1, 7))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +19,7 @@ import requests
 
 from tests.conftest import RecordingServer, StartServer, reply
 from tests.e2e.studio_client import BCCD_CONFIG
-from yolo_backend.demo.stack import BackendServer, backend_server, pick_port, wait_until_ready
+from yolo_backend.demo.stack import ROOT, BackendServer, backend_server, pick_port, wait_until_ready
 
 
 @pytest.fixture
@@ -92,3 +95,15 @@ def test_an_idle_server_ends_at_once(server: BackendServer) -> None:
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def test_a_server_that_is_told_to_end_while_it_starts(data_dir: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "MODEL_NAME": "bccd-yolo11n.pt", "MODEL_ROOT": str(data_dir / "weights")}
+    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(pick_port(0))]
+    with (tmp_path / "backend.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    while "Booting worker" not in (tmp_path / "backend.log").read_text():
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(30) == 0
+    assert "Traceback" not in (tmp_path / "backend.log").read_text()

@@ -13,7 +13,7 @@ import pytest
 
 from yolo_backend import jobs as jobs_module
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.jobs import Ask, Job, JobKey, Jobs, Progress, State
+from yolo_backend.jobs import Ask, Job, JobKey, Jobs, Progress, State, TooManyJobsError
 from yolo_backend.protocol import Prediction, Task
 
 KEY = JobKey("http://studio", "7", "yolo26n-3f9a1c2e")
@@ -210,16 +210,67 @@ def test_of_too_many_projects_the_oldest_that_is_done_gives_way(work: Work, monk
     assert [answer(job, ask) for job, ask in (asked[0], asked[2])] == [[1, 2]] * 2
 
 
-def test_a_newer_version_takes_over(work: Work) -> None:
+def test_of_too_many_projects_at_work_the_next_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "_MAX_JOBS", 1)
+    jobs = Jobs()
+    asked = []
+    for name in "12":
+        key = JobKey("http://studio", name, KEY.model_version)
+        asked.append(jobs.ask(key, tasks(1, 2), lambda key=key: work.job(key)))  # type: ignore[misc]
+    with pytest.raises(TooManyJobsError):
+        jobs.ask(JobKey("http://studio", "3", KEY.model_version), tasks(1, 2), work.job)
+    work.run()
+    assert [answer(job, ask) for job, ask in asked] == [[1, 2]] * 2
+
+
+def test_tasks_without_an_id_that_nobody_waits_for_take_no_room(work: Work) -> None:
+    job = work.job()
+    for _ in range(3):
+        ask = job.ask(tasks(*[None] * 50))
+        assert job.size == 50
+        job.leave(ask)
+        assert job.size == 0
+    work.run()
+    assert len(work.predicted) <= 2 * 3  # those that were begun
+    assert job.is_empty()
+
+
+def test_a_thread_that_cannot_be_started_costs_nothing(work: Work) -> None:
+    """The executor queues the work all the same, and another of its threads does it."""
+
+    def submit(run: Callable[[], None]) -> None:
+        work.submitted.append(run)
+        raise RuntimeError("can't start new thread")
+
+    job = Job(KEY, predict, submit, parallel=2, failures=FailureLog())
+    ask = job.ask(tasks(1, 2, 3))
+    work.run()
+    assert answer(job, ask) == [1, 2, 3]
+    assert job.is_at_rest()
+
+
+def test_work_that_wants_to_end_the_process_fails(work: Work) -> None:
+    def leave(task: Task) -> Prediction:
+        raise SystemExit
+
+    job = work.job(predict=leave)
+    ask = job.ask(tasks(1, 2))
+    work.run()
+    assert ask.is_settled.is_set()
+    assert answer(job, ask) == [None, None]
+    assert job.is_empty()
+
+
+def test_another_version_casts_doubt_and_takes_nothing(work: Work) -> None:
+    """Whoever asks may be anybody: what is void, Label Studio says."""
     jobs = Jobs()
     old, old_ask = jobs.ask(KEY, tasks(1, 2, 3), lambda: work.job(parallel=1))
+    assert not old.is_doubted
     key = JobKey(KEY.studio_url, KEY.project, "yolo26n-ffffffff")
     new, new_ask = jobs.ask(key, tasks(1, 2, 3), lambda: work.job(key, parallel=1))
+    assert (old.is_doubted, new.is_doubted) == (True, False)
     work.run()
-    assert old_ask.is_settled.is_set()
-    assert Counter(work.predicted) == {1: 2, 2: 1, 3: 1}  # what was running is finished
-    assert answer(new, new_ask) == [1, 2, 3]
-    assert answer(old, old_ask)[1:] == [None, None]
+    assert answer(new, new_ask) == answer(old, old_ask) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -227,12 +278,13 @@ def test_a_newer_version_takes_over(work: Work) -> None:
     [JobKey("http://other", "7", "v2"), JobKey("http://studio", "8", "v2"), JobKey("http://studio", "", "v2")],
     ids=["another Label Studio", "another project", "no project"],
 )
-def test_another_project_takes_over_nothing(work: Work, other: JobKey) -> None:
+def test_another_project_casts_no_doubt(work: Work, other: JobKey) -> None:
     jobs = Jobs()
     asked = [jobs.ask(key, tasks(1, 2, 3), lambda key=key: work.job(key)) for key in (KEY, other)]  # type: ignore[misc]
     if not other.project:  # of those that don't say their project, one may be anybody's
         other = JobKey(other.studio_url, "", "v3")
         asked.append(jobs.ask(other, tasks(1, 2, 3), lambda: work.job(other)))
+    assert not any(job.is_doubted for job, _ in asked)
     work.run()
     assert [answer(job, ask) for job, ask in asked] == [[1, 2, 3]] * len(asked)
 
@@ -483,6 +535,17 @@ def test_results_that_nobody_wants_in_a_day_are_forgotten(work: Work, clock: Clo
     assert job.size == 2
     clock.now_s += 500
     job.expire()
+    assert job.is_empty()
+
+
+def test_results_are_forgotten_in_a_day_also_where_each_push_fails(work: Work, clock: Clock) -> None:
+    job = work.job()
+    job.leave(job.ask(tasks(1, 2)))
+    work.run()
+    for _ in range(25):
+        clock.now_s += 3600
+        job.put_back(job.take_for_push(10))
+        job.expire()
     assert job.is_empty()
 
 

@@ -279,6 +279,24 @@ def test_any_wrong_task_is_an_empty_list(app: Flask, tasks: list[dict[str, Any]]
     assert predict(app.test_client(), tasks) == [[]] * len(tasks)
 
 
+@pytest.mark.parametrize("key", ["project", "hostname", "access_token"])
+def test_a_text_that_would_be_kept_is_short(client: FlaskClient, key: str) -> None:
+    assert key in assert_one_line_error(setup(client, **{key: "x" * 5000}), 400)
+
+
+def test_a_labeling_config_that_is_too_long(client: FlaskClient) -> None:
+    config = CONFIG.replace("<View>", f"<View><!-- {'x' * 1_000_000} -->")
+    assert "longer than" in assert_one_line_error(setup(client, config), 422)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
+@pytest.mark.parametrize("route", ["/setup", "/predict", "/webhook"])
+def test_a_web_page_cannot_post(client: FlaskClient, route: str, headers: dict[str, str]) -> None:
+    """A browser sends a page's text/plain without asking first."""
+    response = client.post(route, data=b"{}", content_type="text/plain", headers=headers)
+    assert "web page" in assert_one_line_error(response, 403)
+
+
 def test_after_bad_bodies_the_next_request_is_served(client: FlaskClient, photo: str) -> None:
     client.post("/predict", data=b"{", content_type="application/json")
     client.post("/predict", json={"tasks": [task(photo)], "label_config": "<View>"})

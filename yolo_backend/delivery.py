@@ -23,8 +23,8 @@ _PAUSE_S = 1.0
 _RETRY_AFTER_S = (2.0, 60.0)
 _REFUSED_RETRY_AFTER_S = 300.0
 # How long Label Studio may take to store an answer, before what it doesn't hold counts as never received.
-_STORING_S = 60.0
-_STORING_EACH_S = 0.05
+_SURELY_STORED_S = 60.0
+_SURELY_STORED_EACH_S = 0.05
 
 
 class _UnknownOutcomeError(StudioError):
@@ -55,6 +55,7 @@ class Delivery:
         self._can_push()
         self._next_try_at = float("-inf")
         self._retry_after_s = _RETRY_AFTER_S[0]
+        self._chunk = _CHUNK
         self._looked_at = float("-inf")
         self._look_after_s = _PAUSE_S
         self._thread = threading.Thread(target=self._run, name=f"deliver {job.key.project}", daemon=True)
@@ -89,6 +90,7 @@ class Delivery:
         if now < self._next_try_at and not self._job.is_stopping:
             return
         try:
+            self._void_other_labels()
             self._settle(now)
             self._push(now)
             self._job.trouble = None
@@ -103,11 +105,26 @@ class Delivery:
         studio = self._studio_now()
         if studio is None or studio.token is None:
             self._job.trouble = "predictions are pushed only with LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+        elif studio.url != self._job.key.studio_url:
+            self._job.trouble = "another Label Studio has introduced itself for this project since"
         elif not self._project:
             self._job.trouble = "whoever asked didn't say which project of Label Studio it is"
         else:
             self._studio = studio
             return True
+        return False
+
+    def _void_other_labels(self) -> None:
+        """Where another version was asked for: who asks may be anybody, so Label Studio says which labels it has."""
+        if self._job.is_doubted:
+            self._check_labels()
+            self._job.is_doubted = False
+
+    def _check_labels(self) -> bool:
+        """Are these still the project's labels? If not, what is left is void."""
+        if self._is_current(self._studio.label_config(self._project)):
+            return True
+        self._job.give_up("the project's labels changed", State.WAITING, State.READY, State.PUSHING)
         return False
 
     def _settle(self, now: float) -> None:
@@ -118,6 +135,8 @@ class Delivery:
             held = self._held(unsure)
             self._job.pushed([ticket for ticket in unsure if ticket.task_id in held])
             self._job.put_back(unsure)
+            if not held:  # it may be too much at once
+                self._chunk = max(1, min(self._chunk, len(unsure)) // 2)
         answered = self._job.tickets(State.ANSWERED)
         if not answered:
             return
@@ -148,15 +167,15 @@ class Delivery:
         self._job.put_back(late)
 
     def _is_late(self, ticket: Ticket, now: float) -> bool:
-        return now - ticket.since > _STORING_S + _STORING_EACH_S * self._job.size
+        return now - ticket.since > _SURELY_STORED_S + _SURELY_STORED_EACH_S * self._job.size
 
     def _push(self, now: float) -> None:
         ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
         while ready:
-            oldest_s = now - min(ticket.since for ticket in ready)
-            if len(ready) < _CHUNK and oldest_s < _PUSH_AFTER_S and not self._job.is_at_rest():
+            oldest_s = now - min(ticket.ready_at for ticket in ready)
+            if len(ready) < self._chunk and oldest_s < _PUSH_AFTER_S and not self._job.is_at_rest():
                 return
-            tickets = self._job.take_for_push(_CHUNK)
+            tickets = self._job.take_for_push(self._chunk)
             try:
                 self._push_chunk(tickets)
             except _UnknownOutcomeError:
@@ -165,6 +184,7 @@ class Delivery:
                 self._job.put_back(tickets)
                 raise
             self._retry_after_s = _RETRY_AFTER_S[0]
+            self._chunk = min(2 * self._chunk, _CHUNK)
             ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
 
     def _push_chunk(self, tickets: Sequence[Ticket]) -> None:
@@ -173,15 +193,14 @@ class Delivery:
         tickets = [ticket for ticket in tickets if ticket.task_id not in held]
         if not tickets:
             return
-        if not self._is_current(self._studio.label_config(self._project)):
-            self._job.give_up("the project's labels changed", State.WAITING, State.READY, State.PUSHING)
+        if not self._check_labels():
             return
         predictions = [{"task": ticket.task_id, **ticket.prediction} for ticket in tickets]
         try:
             created = self._studio.import_predictions(self._project, predictions)
             taken = self._held(tickets) if created < len(tickets) else {ticket.task_id for ticket in tickets}
         except StudioRejectedError:
-            # One task that was deleted meanwhile spoils all: halve until it stands alone.
+            # Too much for a proxy, or one task that was deleted meanwhile spoils all: halve until it stands alone.
             if len(tickets) == 1:
                 self._reject(tickets)
                 return
@@ -192,7 +211,7 @@ class Delivery:
         except StudioRefusedError:
             raise
         except (StudioError, requests.Timeout) as error:
-            self._retry_after_s = _STORING_S
+            self._retry_after_s = _SURELY_STORED_S
             raise _UnknownOutcomeError(_text(error)) from None
         self._job.pushed([ticket for ticket in tickets if ticket.task_id in taken])
         self._reject([ticket for ticket in tickets if ticket.task_id not in taken])

@@ -29,7 +29,7 @@ _STORING_S = 5.0
 _STORING_EACH_S = 0.02
 _RATE_OVER_S = 60.0
 _LOOK_FOR_CLIENT_S = 0.5
-_PAUSE_S = (2.0, 60.0)
+_AWAY_PAUSE_S = (2.0, 60.0)
 _AWAY_PATIENCE_S = 4.0
 _AWAY = "Label Studio doesn't answer at LABEL_STUDIO_URL: the work goes on when it does"
 
@@ -46,6 +46,10 @@ class State(Enum):
 
 
 _OPEN = frozenset({State.WAITING, State.RUNNING})
+
+
+class TooManyJobsError(Exception):
+    """There is no room for another project's work now."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Ticket:
     task: Task | None
     fingerprint: int
     state: State = State.WAITING
-    since: float = field(default_factory=time.monotonic)
+    since: float = 0.0
+    ready_at: float = 0.0
     asks: list[Ask] = field(default_factory=list)
     packed: bytes = b""
 
@@ -130,11 +135,13 @@ class Job:
     ) -> None:
         self.key = key
         self.trouble: str | None = None
+        self.is_doubted = False  # another version was asked for
         self._predict = predict
         self._submit = submit
         self._parallel = parallel
         self._tickets: dict[int, Ticket] = {}
         self._waiting: deque[Ticket] = deque()
+        self._nameless = 0
         self._running = 0
         self._asks = 0
         self._is_stopping = False
@@ -181,7 +188,8 @@ class Job:
             if ask.is_settled.wait(min(_LOOK_FOR_CLIENT_S, left_s)):
                 break
             # Whoever asks is Label Studio, as a rule: if it can't be reached, LABEL_STUDIO_URL may be wrong.
-            if self._away_since and time.monotonic() - self._away_since > _AWAY_PATIENCE_S:
+            away_since = self._away_since
+            if away_since and time.monotonic() - away_since > _AWAY_PATIENCE_S:
                 break
         return not is_abandoned()
 
@@ -206,6 +214,7 @@ class Job:
                         self._set(ticket, State.GONE)
                     else:
                         left += 1
+            self._drop_gone()
             self._changed.notify_all()
         self._common_cause.close()
         return left
@@ -258,7 +267,7 @@ class Job:
             return not self._running and not any(t.state is State.WAITING for t in self._waiting)
 
     def take_for_push(self, limit: int) -> list[Ticket]:
-        """Some of what is ready and no request waits for; to be told of by `pushed`, `put_back` or `reject`."""
+        """Some of what is ready and no request waits for; to be told of by `pushed` or `put_back`."""
         with self._changed:
             tickets = [t for t in self._tickets.values() if t.state is State.READY and not t.asks][:limit]
             for ticket in tickets:
@@ -285,6 +294,7 @@ class Job:
             tickets = self.tickets(*states)
             for ticket in tickets:
                 self._set(ticket, State.GONE)
+            self._drop_gone()
             self._changed.notify_all()
         self._tell_left_out(len(tickets), reason)
 
@@ -295,11 +305,12 @@ class Job:
     def expire(self) -> None:
         """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
         old = time.monotonic() - _KEPT_S
-        if self._away_since and self._away_since < old:
+        away_since = self._away_since
+        if away_since and away_since < old:
             self.give_up(_AWAY, State.WAITING)
         with self._changed:
             for ticket in self.tickets(State.READY, State.ANSWERED, State.PUSHING):
-                if ticket.since < old and not ticket.asks:
+                if ticket.ready_at < old and not ticket.asks:
                     self._set(ticket, State.GONE)
 
     def stop(self) -> None:
@@ -319,8 +330,8 @@ class Job:
 
     @property
     def size(self) -> int:
-        """The number of tasks that it knows."""
-        return len(self._tickets)
+        """The number of tasks that it knows, those without an id among them."""
+        return len(self._tickets) + self._nameless
 
     def is_empty(self) -> bool:
         """Is there nothing left to do, to answer or to deliver?"""
@@ -359,9 +370,15 @@ class Job:
             if ticket.task_id in self._tickets:  # its data changed since
                 self._set(self._tickets[ticket.task_id], State.GONE)
             self._tickets[ticket.task_id] = ticket
+        else:
+            self._nameless += 1
+        ticket.since = time.monotonic()
         self._waiting.append(ticket)
         self._counts["asked"] += 1
         return ticket
+
+    def _drop_gone(self) -> None:
+        self._waiting = deque(ticket for ticket in self._waiting if ticket.state is State.WAITING)
 
     def _stored_by_now(self) -> float:
         """Label Studio has stored what it was answered before this time."""
@@ -394,9 +411,10 @@ class Job:
                 self._running += 1
                 try:
                     self._submit(lambda ticket=ticket: self._run(ticket))  # type: ignore[misc]
-                except RuntimeError:  # the process is ending
-                    self._running -= 1
-                    self._set(ticket, State.GONE)
+                except RuntimeError as error:
+                    if "shutdown" in str(error):  # the process is ending; else it is queued all the same
+                        self._running -= 1
+                        self._set(ticket, State.GONE)
 
     def _run(self, ticket: Ticket) -> None:
         task = ticket.task
@@ -414,21 +432,21 @@ class Job:
         try:
             outcome = self._predict(task)
             return outcome if isinstance(outcome, Failure) else _pack(outcome)
-        except Exception:
+        except BaseException:  # whatever it is, somebody waits
             log.exception("Task %s is not predicted", task_id_of(task))
             return Failure(self.key.project, task_id_of(task), "internal", "the backend's log says more")
 
     def _finish(self, ticket: Ticket, outcome: bytes | Failure) -> None:
         if isinstance(outcome, Failure) and outcome.is_passing and self._try_again(ticket):
             return
-        if isinstance(outcome, Failure):
-            self._common_cause.failed(outcome)
-        else:
-            self._common_cause.succeeded()
         with self._changed:
             self._away_since, self._pause_s = None, 0.0
             if ticket.state is not State.RUNNING:  # answered by a lone request, or its data changed
                 return
+            if isinstance(outcome, Failure):
+                self._common_cause.failed(outcome)
+            else:
+                self._common_cause.succeeded()
             self._finished_at.append(time.monotonic())
             self._counts["failed" if isinstance(outcome, Failure) else "predicted"] += 1
             if isinstance(outcome, Failure):
@@ -447,10 +465,10 @@ class Job:
                 self._waiting.appendleft(ticket)
             now = time.monotonic()
             self._away_since = self._away_since or now
-            if now > self._paused_until + _PAUSE_S[1]:  # not again and again, where other images can be had
+            if now > self._paused_until + _AWAY_PAUSE_S[1]:  # not again and again, where other images can be had
                 log.warning("Project %s: %s", self.key.project, _AWAY)
             if now >= self._paused_until:
-                self._pause_s = min(max(_PAUSE_S[0], 2 * self._pause_s), _PAUSE_S[1])
+                self._pause_s = min(max(_AWAY_PAUSE_S[0], 2 * self._pause_s), _AWAY_PAUSE_S[1])
                 self._paused_until = now + self._pause_s
             return True
 
@@ -460,6 +478,10 @@ class Job:
             self._counts["answered"] -= 1
         ticket.state = state
         ticket.since = time.monotonic()
+        if was_open and state is not State.GONE:
+            ticket.ready_at = ticket.since
+        if was_open and state not in _OPEN and ticket.task_id is None:
+            self._nameless -= 1
         if state not in _OPEN:
             ticket.task = None
         if state is State.GONE and ticket.task_id is not None and self._tickets.get(ticket.task_id) is ticket:
@@ -481,14 +503,18 @@ class Jobs:
         self._is_stopping = False
 
     def ask(self, key: JobKey, tasks: Sequence[Task], start: Callable[[], Job]) -> tuple[Job, Ask]:
-        """Join the job of this key, made by `start` if there is none; it takes the place of other versions."""
+        """Join the job of this key, made by `start` if there is none; it casts doubt on the project's other versions.
+
+        Raises TooManyJobsError.
+        """
         with self._lock:
             for other in self._jobs.values():
-                if key.replaces(other.key):
-                    other.give_up("the project's labels or weights changed", State.WAITING, State.READY)
+                other.is_doubted |= key.replaces(other.key)
             job = self._jobs.get(key)
             if job is None:
                 self._make_room()
+                if len(self._jobs) >= 2 * _MAX_JOBS:
+                    raise TooManyJobsError("too many projects are at work already")
                 job = self._jobs[key] = start()
                 if self._is_stopping:
                     job.stop()

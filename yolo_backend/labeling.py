@@ -12,6 +12,8 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from yolo_backend.messages import first_line
 
+_MAX_CONFIG = 1_000_000  # those read last are kept
+
 
 class LabelingConfigError(ValueError):
     """A labeling config that we can't serve; the message says what to change."""
@@ -65,6 +67,8 @@ def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
 
     Raises LabelingConfigError where the XML is broken or no `<RectangleLabels>` on an `<Image>` is in it.
     """
+    if len(label_config) > _MAX_CONFIG:
+        raise LabelingConfigError(f"The labeling config is longer than {_MAX_CONFIG} characters")
     try:
         interface = LabelInterface(label_config)
         tags = list(interface.controls or [])

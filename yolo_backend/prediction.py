@@ -16,7 +16,7 @@ from yolo_backend.delivery import Delivery
 from yolo_backend.detection.batching import BULK, PERSON, ModelPool, WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.jobs import Job, JobKey, Jobs, Progress
+from yolo_backend.jobs import Job, JobKey, Jobs, Progress, TooManyJobsError
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.plans import ProjectPlan, make_plan
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
@@ -93,7 +93,10 @@ class Predictor:
         if len(tasks) == 1:
             predictions = [self._predict_alone(tasks[0], request, is_stored=not context)]
         else:
-            predictions = self._predict_bulk(tasks, request)
+            try:
+                predictions = self._predict_bulk(tasks, request)
+            except TooManyJobsError as error:
+                return not_ready(tasks, context, str(error))
         return [nothing(context) if prediction is None else prediction for prediction in predictions]
 
     def progress(self) -> list[Progress]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import Forbidden, HTTPException
 
 from yolo_backend import __version__, metrics
 from yolo_backend.detection.batching import WeightsLoadingError
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _MAX_REASON = 240
 _MAX_PROJECTS = 200
+_MAX_KEPT_TEXT = 4000
 _STOPPING = "The backend is stopping: try again when it is back"
 # Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
 _THREADS_FOR_OTHERS = 2
@@ -74,6 +75,7 @@ def create_app(backend_class: Callable[..., Backend], predictor: Predictor) -> F
     app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_megabytes * 1e6)
     routes = _Routes(backend_class, predictor)
     app.before_request(lambda: _check_login(settings))
+    app.before_request(_check_origin)
     app.before_request(lambda: _check_running(predictor))
     app.after_request(_finish)
     app.register_error_handler(Exception, _answer_error)
@@ -98,6 +100,7 @@ class _Routes:
         self._places = _Places(predictor.settings.threads)
         self._fits = FitRunner(backend_class)
         self._projects: dict[str, ProjectStatus] = {}
+        self._projects_lock = threading.Lock()
         self._started_at = time.time()
 
     def health(self) -> Response:
@@ -111,7 +114,7 @@ class _Routes:
             version=__version__,
             model=self._model(),
             started_at=self._started_at,
-            projects=list(reversed(self._projects.values())),
+            projects=self._latest_projects(),
             work=predictor.progress(),
             failures=predictor.failures.last(),
             workers=predictor.settings.workers,
@@ -121,44 +124,52 @@ class _Routes:
             return Response(page, mimetype="text/html")
         return jsonify(as_json(status))
 
+    def _latest_projects(self) -> list[ProjectStatus]:
+        with self._projects_lock:
+            return list(reversed(self._projects.values()))
+
     def _model(self) -> ModelStatus:
         """The default weights, and why they can't be had or used; no reason while they are read."""
         name, pool = self._predictor.settings.model_name, self._predictor.pool
+        weights, reason = None, pool.down_reason(name)
         try:
             weights = pool.info(name)
         except WeightsLoadingError:
-            return ModelStatus(name, "LOADING")
+            pass
         except WeightsError as error:
-            return ModelStatus(name, "DOWN", reason=str(error))
+            reason = str(error)
         if self._predictor.is_draining:
             return ModelStatus(name, "STOPPING", weights, _STOPPING)
-        reason = pool.down_reason(name)
-        return ModelStatus(name, "DOWN" if reason else "UP", weights, reason)
+        if reason:
+            return ModelStatus(name, "DOWN", weights, reason)
+        return ModelStatus(name, "UP" if weights else "LOADING", weights)
 
     def setup(self) -> Response:
         body = _json_body()
         label_config = _text(body, "schema")
-        project = str(body.get("project") or "")
+        project = _short(body, "project")
         studios = self._predictor.studios
-        studios.introduce(project, str(body.get("hostname") or ""), str(body.get("access_token") or ""))
+        studios.introduce(project, _short(body, "hostname"), _short(body, "access_token"))
         plan = self._predictor.plan(label_config)
         studios.check(project)
         _log_names_without_partner(project, plan)
-        self._projects.pop(project, None)
-        self._projects[project] = ProjectStatus(project_id_of(project), plan, time.time())
-        if len(self._projects) > _MAX_PROJECTS:
-            del self._projects[next(iter(self._projects))]
+        with self._projects_lock:
+            self._projects.pop(project, None)
+            self._projects[project] = ProjectStatus(project_id_of(project), plan, time.time())
+            if len(self._projects) > _MAX_PROJECTS:
+                del self._projects[next(iter(self._projects))]
         return jsonify(model_version=plan.model_version)
 
     def predict(self) -> Response:
         body = _json_body()
         tasks = _tasks(body)
+        project = _short(body, "project")
         label_config = _text(body, "label_config")
         context = _context(body)
         parse_labeling_config(label_config)  # before the model class meets what may not be XML
         with self._places.take(len(tasks)) as admitted:
             if admitted:
-                backend = self._backend_class(project_id=str(body.get("project") or ""), label_config=label_config)
+                backend = self._backend_class(project_id=project, label_config=label_config)
                 results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
@@ -170,8 +181,8 @@ class _Routes:
         return jsonify(status="accepted")
 
     def versions(self) -> Response:
-        plans = [project.plan for project in reversed(self._projects.values())]
-        return jsonify(versions=list(dict.fromkeys(plan.model_version for plan in plans)))
+        versions = [project.plan.model_version for project in self._latest_projects()]
+        return jsonify(versions=list(dict.fromkeys(versions)))
 
     def metrics(self) -> Response:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
@@ -226,6 +237,12 @@ def _check_login(settings: Settings) -> Response | None:
     return response
 
 
+def _check_origin() -> None:
+    """Any web page can make its visitor's browser post here; Label Studio's own posts come from no page."""
+    if request.method == "POST" and ("Origin" in request.headers or "Sec-Fetch-Site" in request.headers):
+        raise Forbidden("Posts from web pages are not served")
+
+
 def _check_running(predictor: Predictor) -> None:
     if predictor.is_draining and request.method == "POST":
         raise StoppingError(_STOPPING)
@@ -270,6 +287,14 @@ def _text(body: dict[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str) or not value.strip():
         raise BadRequestError(f'The body has no "{key}"')
+    return value
+
+
+def _short(body: dict[str, Any], key: str) -> str:
+    """A text that is kept, or "" where there is none."""
+    value = str(body.get(key) or "")
+    if len(value) > _MAX_KEPT_TEXT:
+        raise BadRequestError(f'"{key}" is longer than {_MAX_KEPT_TEXT} characters')
     return value
 
 

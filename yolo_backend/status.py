@@ -60,6 +60,7 @@ ADVICE: Mapping[str, str] = {
 _MAX_SHOWN = 50
 _MAX_TASKS = 8
 _MAX_TEXT = 240
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 _STYLE = Markup((Path(__file__).parent / "templates" / "status.css").read_text(encoding="utf-8"))  # noqa: S704  ours
 _STYLE_HASH = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
@@ -243,9 +244,11 @@ def _fit_for_page(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     shown = value if len(value) <= _MAX_TEXT else value[: _MAX_TEXT - 1] + "…"
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) in {"Cc", "Cs"} else letter for letter in shown
-    )
+    return "".join("\N{REPLACEMENT CHARACTER}" if _turns_the_page(letter) else letter for letter in shown)
+
+
+def _turns_the_page(letter: str) -> bool:
+    return unicodedata.category(letter) in {"Cc", "Cs"} or unicodedata.bidirectional(letter) in _DIRECTIONS
 
 
 def _span(seconds: float) -> str:

@@ -32,6 +32,7 @@ _FAILURE_IS_FRESH_S = 5.0
 _WHO_AM_I = "/api/current-user/whoami"
 _MAX_CONNECTIONS = 1000
 _REFUSALS = frozenset({400, 401, 403})
+_REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of its own
 
 
 class StudioError(Exception):
@@ -177,8 +178,8 @@ class Studio:
             raise StudioRefusedError(self._refusal(response))
         if response.status_code == requests.codes.not_found:
             raise StudioRefusedError(f"Label Studio shows our token no {path}: is it of the same organization?")
-        if response.status_code == requests.codes.bad_request:
-            raise StudioRejectedError(f"Label Studio answers 400 at {path}")
+        if response.status_code in _REJECTIONS:
+            raise StudioRejectedError(f"Label Studio answers {response.status_code} at {path}")
         answer = _json_object(response)
         # A login or a maintenance page in between may be a redirect, or even a 200.
         if response.status_code not in {requests.codes.ok, requests.codes.created} or wanted not in answer:
@@ -228,7 +229,8 @@ class Studio:
     def _exchange(self, ends_at: float) -> None:
         started_at = time.monotonic()
         if self._exchange_failure and started_at - self._exchange_failed_at < _FAILURE_IS_FRESH_S:
-            raise self._exchange_failure
+            # Anew, for a traceback grows with each raise, and holds what those who met it had in hand.
+            raise type(self._exchange_failure)(str(self._exchange_failure))
         self._exchange_failure = None
         try:
             self._access_token = self._ask_for_access(ends_at)

@@ -139,15 +139,15 @@ class TaskPredictor:
         """The detections of one image for each of the weights that its controls use, and the image's size."""
         root = self._settings.local_files_document_root
         source = resolve_source(value, task_id, studio.url if studio else None, root)
-        _check_wanted(is_abandoned)
-        content = self._fetch(value, source, studio)
         thresholds: dict[str, float] = {}
         for served in controls:
             lowest = served.label_map.lowest_threshold
             thresholds[served.weights_name] = min(lowest, thresholds.get(served.weights_name, 1.0))
         try:
-            for name in thresholds:  # before it takes a place that other weights' images could have
+            for name in thresholds:  # before the image takes memory, and a place that other weights' could have
                 self._pool.load(name)
+            _check_wanted(is_abandoned)
+            content = self._fetch(value, source, studio)
             with self._decoding[priority]:
                 _check_wanted(is_abandoned)
                 image = decode_image(content, self._settings.max_image_megapixels)
@@ -160,7 +160,7 @@ class TaskPredictor:
             }
         except WeightsError as error:
             raise _TaskError("weights", str(error)) from None
-        except (ImageError, AbandonedError):
+        except (ImageError, AbandonedError, _TaskError):
             raise
         except DetectorError as error:
             raise _TaskError("detector", str(error), redact(value)) from None

@@ -28,6 +28,7 @@ PERSON, BULK = 0, 1  # who waits; a person goes first
 _RETRY_AFTER_S = 20.0
 _FAILURES_KEPT = 100
 _LOOK_EVERY_S = 1.0
+_LOAD_TIMEOUT_S = 600.0  # the release's weights may be downloaded first
 _GOOD_BATCHES = 20  # then a larger one is tried again
 
 
@@ -71,7 +72,7 @@ class Detecting(Protocol):
 
 
 @dataclass(order=True)
-class _Job:
+class _QueuedImage:
     priority: int
     number: int
     image: Letterboxed = field(compare=False)
@@ -79,7 +80,7 @@ class _Job:
     future: Future[Detections] = field(compare=False)
     is_abandoned: Callable[[], bool] | None = field(compare=False)
 
-    def is_like(self, other: _Job) -> bool:
+    def is_like(self, other: _QueuedImage) -> bool:
         """May it share a batch? Bulk work doesn't make a person's batch longer."""
         return self.priority == other.priority and self.image.pixels.shape == other.image.pixels.shape
 
@@ -109,14 +110,15 @@ class Detector:
         self._health = health
         self._fitting_size = batch_size  # smaller, where a batch of this size didn't fit into memory
         self._good_batches = 0
-        self._queue: list[_Job] = []
-        self._batch: list[_Job] = []
+        self._queue: list[_QueuedImage] = []
+        self._batch: list[_QueuedImage] = []
         self._numbers = itertools.count()
         self._wakeup = threading.Condition()
         self._closed = False
         self._replaced = False
         self._busy_since: float | None = None
         self._failed_at: float | None = None
+        self._made_at = time.monotonic()
         self._engine: Future[Detecting] = Future()
         threading.Thread(target=self._run, name=f"detector {name}", daemon=True).start()
 
@@ -139,6 +141,10 @@ class Detector:
             return time.monotonic() - self._failed_at > _RETRY_AFTER_S
         return self._closed
 
+    def is_loading_too_long(self) -> bool:
+        """Are the weights being read for so long that they hardly ever will be?"""
+        return not self._engine.done() and time.monotonic() - self._made_at > _LOAD_TIMEOUT_S
+
     def is_hanging(self) -> bool:
         """Is a batch in the model for too long, and not given up yet?"""
         busy_since = self._busy_since
@@ -157,7 +163,9 @@ class Detector:
         with self._wakeup:
             if self._closed:
                 raise DetectorClosedError(self._name)
-            self._queue.append(_Job(priority, next(self._numbers), image, score_threshold, future, is_abandoned))
+            self._queue.append(
+                _QueuedImage(priority, next(self._numbers), image, score_threshold, future, is_abandoned)
+            )
             self._wakeup.notify()
         return future
 
@@ -198,7 +206,7 @@ class Detector:
         else:
             log.info("%s is put away", self._name)
 
-    def _next_batch(self) -> list[_Job]:
+    def _next_batch(self) -> list[_QueuedImage]:
         """Wait for images; take the first and, in order, those like it. Empty once closed and done."""
         while True:
             with self._wakeup:
@@ -226,11 +234,11 @@ class Detector:
                 if self._batch:
                     return self._batch
 
-    def _serve(self, engine: Detecting, batch: list[_Job]) -> None:
+    def _serve(self, engine: Detecting, batch: list[_QueuedImage]) -> None:
         """Answer all of a batch: in smaller ones where it doesn't fit into memory, one by one where it fails."""
         size = len(batch)
         rest = batch
-        failures: list[tuple[_Job, Exception]] = []
+        failures: list[tuple[_QueuedImage, Exception]] = []
         while rest:
             jobs = rest[:size]
             try:
@@ -254,7 +262,7 @@ class Detector:
         for job, failure in failures:
             job.future.set_exception(failure)
 
-    def _detect(self, engine: Detecting, jobs: list[_Job]) -> list[Detections]:
+    def _detect(self, engine: Detecting, jobs: list[_QueuedImage]) -> list[Detections]:
         """The detections of each image. Raises _ReplacedError where the wait for them was given up."""
         with self._watched(), metrics.DETECT_SECONDS.time():
             found = engine.detect([job.image for job in jobs], min(job.score_threshold for job in jobs))
@@ -371,12 +379,12 @@ class ModelPool:
         return known or self._engine(name, timeout_s).info
 
     def load(self, name: str) -> None:
-        """Wait until the model is in memory. Raises WeightsError."""
-        self._engine(name, None)
+        """Wait until the model is in memory. Raises WeightsError, and DetectorError where that takes too long."""
+        self._loaded(name)
 
     def letterbox(self, name: str, image: NDArray[np.uint8]) -> Letterboxed:
         """The image as these weights see it."""
-        return self._engine(name, None).letterbox(image)
+        return self._loaded(name).letterbox(image)
 
     def detect(
         self,
@@ -396,7 +404,7 @@ class ModelPool:
                 detector = self._detector(name)
                 return detector.wait_for(detector.submit(image, score_threshold, priority, is_abandoned))
             except DetectorClosedError:
-                self._engine(name, None)
+                self._loaded(name)
 
     def down_reason(self, name: str) -> str | None:
         """Why these weights can't detect now, in one line for a person; None also where only a try can tell."""
@@ -404,6 +412,8 @@ class ModelPool:
             detector, health = self._detectors.get(name), self._healths.get(name)
         if detector is None or health is None:
             return None
+        if detector.is_loading_too_long():
+            return _loads_too_long(name)
         if reason := health.down_reason():
             return reason
         if detector.is_hanging():
@@ -421,11 +431,19 @@ class ModelPool:
                 detector.close()
             self._detectors.clear()
 
+    def _loaded(self, name: str) -> Detecting:
+        try:
+            return self._engine(name, _LOAD_TIMEOUT_S)
+        except WeightsLoadingError:
+            raise DetectorError(_loads_too_long(name)) from None
+
     def _engine(self, name: str, timeout_s: float | None) -> Detecting:
         try:
             engine = self._detector(name).engine.result(timeout_s)
         except TimeoutError:
             raise WeightsLoadingError(f"Loading {name}, try again") from None
+        except WeightsError as error:
+            raise WeightsError(str(error)) from None  # anew: the traceback of one that many raise grows and grows
         finally:
             with self._lock:
                 self._put_away_others()
@@ -439,6 +457,7 @@ class ModelPool:
             detector = self._detectors.get(name)
             if detector is None or detector.is_stale():
                 detector = self._detectors[name] = self._new_detector(name)
+                self._put_away_others()
             self._detectors.move_to_end(name)
             return detector
 
@@ -462,3 +481,9 @@ class ModelPool:
                 self._detectors.pop(name).close()
                 if name not in self._infos:
                     self._healths.pop(name, None)
+
+
+def _loads_too_long(name: str) -> str:
+    return (
+        f"{name} is not loaded after {_LOAD_TIMEOUT_S / 60:g} minutes: see the backend's log, and restart the backend"
+    )
