@@ -451,3 +451,35 @@ def test_no_answer_in_time_is_a_timeout(
     server = serve(lambda handler: time.sleep(0.5))
     with pytest.raises(requests.Timeout):
         call(Studio(server.url, LEGACY))
+
+
+# Answers that don't end
+
+
+@pytest.mark.parametrize("path", ["/api/current-user/whoami", "/health"])
+def test_an_answer_that_drips_ends_in_time(serve: StartServer, path: str) -> None:
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+    studio = Studio(serve(drip).url, LEGACY if "whoami" in path else None)
+    started_at = time.monotonic()
+    studio.check()  # no answer in time is no failure
+    assert time.monotonic() - started_at < 5
+
+
+def test_an_answer_without_end_is_not_kept(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studio_module, "_MAX_ANSWER_BYTES", 100_000)
+
+    def flood(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(10_000):
+            handler.wfile.write(b" " * 10_000)
+
+    with pytest.raises(StudioError):
+        Studio(serve(flood).url, LEGACY).label_config(7)

@@ -36,7 +36,7 @@ class Failure:
 
 
 class FailureLog:
-    """Counts failures, logs a line for each, and keeps the last ones; safe to share between threads."""
+    """Counts failures and keeps the last ones; safe to share between threads."""
 
     def __init__(self) -> None:
         self._last: deque[Failure] = deque(maxlen=_KEPT)

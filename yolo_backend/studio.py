@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 import requests
+import urllib3
 
 from yolo_backend.settings import Settings, is_sendable
 
@@ -31,6 +32,8 @@ _RENEW_BEFORE_EXPIRY_S = 30.0
 _FAILURE_IS_FRESH_S = 5.0
 _WHO_AM_I = "/api/current-user/whoami"
 _MAX_CONNECTIONS = 1000
+_MAX_ANSWER_BYTES = 64_000_000
+_PIECE_BYTES = 1 << 16
 _REFUSALS = frozenset({400, 401, 403})
 _REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of its own
 
@@ -47,6 +50,14 @@ class StudioRefusedError(StudioError):
 
 class StudioRejectedError(StudioError):
     """Label Studio finds fault with what it was sent."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What Label Studio, or whoever is there, answers; a body that is no JSON object is an empty one."""
+
+    status_code: int
+    body: dict[str, Any]
 
 
 class Studio:
@@ -180,11 +191,10 @@ class Studio:
             raise StudioRefusedError(f"Label Studio shows our token no {path}: is it of the same organization?")
         if response.status_code in _REJECTIONS:
             raise StudioRejectedError(f"Label Studio answers {response.status_code} at {path}")
-        answer = _json_object(response)
         # A login or a maintenance page in between may be a redirect, or even a 200.
-        if response.status_code not in {requests.codes.ok, requests.codes.created} or wanted not in answer:
+        if response.status_code not in {requests.codes.ok, requests.codes.created} or wanted not in response.body:
             raise StudioError(f"{self.url} answers {response.status_code} at {path}, and not as Label Studio does")
-        return answer[wanted]
+        return response.body[wanted]
 
     def is_away(self) -> bool:
         """Does nobody answer there, or a proxy in its stead? A result younger than two seconds is reused."""
@@ -244,7 +254,7 @@ class Studio:
 
     def _ask_for_access(self, ends_at: float) -> str:
         response = self._request("POST", "/api/token/refresh/", ends_at, body={"refresh": self._token})
-        access = _json_object(response).get("access") if response.ok else None
+        access = response.body.get("access") if response.status_code == requests.codes.ok else None
         if not isinstance(access, str) or not is_sendable(access):
             is_refused = response.status_code in _REFUSALS
             raise (StudioRefusedError if is_refused else StudioError)(self._refusal(response))
@@ -259,7 +269,7 @@ class Studio:
         authorization: str | None = None,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-    ) -> requests.Response:
+    ) -> _Answer:
         def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if authorization:
                 request.headers["Authorization"] = authorization
@@ -270,7 +280,7 @@ class Studio:
         try:
             with requests.Session() as session:
                 session.trust_env = self.url.startswith("https:")  # a proxy would read the token
-                return session.request(
+                response = session.request(
                     method,
                     self.url + path,
                     params=query,
@@ -278,16 +288,18 @@ class Studio:
                     auth=authorize,
                     timeout=(min(_CONNECT_TIMEOUT_S, half_s), half_s),
                     allow_redirects=False,
+                    stream=True,
                 )
-        except requests.Timeout:
-            raise
-        except requests.RequestException as error:
+                return _Answer(response.status_code, _json_object(_read(response, ends_at)))
+        except (requests.Timeout, urllib3.exceptions.TimeoutError):
+            raise requests.Timeout("Label Studio doesn't answer in time") from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise StudioError(
                 f"Label Studio doesn't answer at {self.url} ({_reason(error)}): check LABEL_STUDIO_URL"
             ) from None
 
-    def _refusal(self, response: requests.Response) -> str:
-        detail = str(_json_object(response).get("detail", "")).lower()
+    def _refusal(self, response: _Answer) -> str:
+        detail = str(response.body.get("detail", "")).lower()
         if "legacy" in detail:
             return "Label Studio refuses the token: legacy tokens are disabled, use a Personal Access Token" + (
                 "" if self._set_by == "LABEL_STUDIO_API_KEY" else " as LABEL_STUDIO_API_KEY"
@@ -358,15 +370,27 @@ def _claims(token: str) -> dict[str, Any]:
         return {}
 
 
-def _json_object(response: requests.Response) -> dict[str, Any]:
+def _read(response: requests.Response, ends_at: float) -> bytes:
+    """The answer's body, of a bounded size and by then: the time-out of requests is for each piece."""
+    body = bytearray()
+    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+        body += piece
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise requests.exceptions.ContentDecodingError("the answer is too long")
+        if time.monotonic() > ends_at:
+            raise requests.Timeout
+    return bytes(body)
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        body = response.json()
-    except ValueError:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: requests.RequestException | urllib3.exceptions.HTTPError) -> str:
     text = str(error)
     if "refused" in text:
         return "connection refused"
