@@ -455,6 +455,23 @@ def test_changed_labels_void_what_is_left(house: MakeHouse, caplog: pytest.LogCa
     assert "3 tasks are left to the next click: the project's labels changed" in caplog.text
 
 
+def test_one_that_breaks_label_studio_does_not_keep_the_others(house: MakeHouse) -> None:
+    made = house(20)
+    label_studio = made.label_studio
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "POST" and b'"task": 1,' in made.server.requests[-1].body:
+            reply(b"", 500)(handler)
+        else:
+            label_studio(handler)
+
+    made.server.answer = answer
+    for _ in range(60):
+        made.step(after_s=130)
+    assert made.label_studio.stored == Counter(range(2, 21))
+    assert made.states().total() == 1
+
+
 def test_a_version_in_doubt_is_void_only_if_label_studio_says_so(house: MakeHouse, clock: Clock) -> None:
     made = house(3)
     made.job.take_for_push(3)  # so that only the doubt makes it ask

@@ -269,7 +269,9 @@ class Job:
     def take_for_push(self, limit: int) -> list[Ticket]:
         """Some of what is ready and no request waits for; to be told of by `pushed` or `put_back`."""
         with self._changed:
-            tickets = [t for t in self._tickets.values() if t.state is State.READY and not t.asks][:limit]
+            ready = [ticket for ticket in self.tickets(State.READY) if not ticket.asks]
+            # What was put back goes last, so that one that can't be pushed doesn't keep the others.
+            tickets = sorted(ready, key=lambda ticket: ticket.since)[:limit]
             for ticket in tickets:
                 self._set(ticket, State.PUSHING)
             return tickets
