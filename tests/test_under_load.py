@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +16,7 @@ import requests
 
 from benchmarks.probes import measure
 from tests.conftest import Answer, RecordingServer, StartServer, reply
-from tests.e2e.studio_client import BCCD_CONFIG
+from tests.e2e.studio_client import BCCD_CONFIG, metric
 from yolo_backend.demo.stack import BackendServer, backend_server, pick_port, wait_until_ready
 
 THREADS = 6
@@ -144,3 +145,37 @@ def test_probes_while_bulk_work_keeps_the_model_busy(tmp_path: Path) -> None:
     assert max(measured.probes_s["/setup"]) < 3
     assert max(image.batches_behind for image in measured.lone_images) == 1  # the one in the model
     assert measured.problems() == []
+
+
+def test_a_lone_person_who_has_gone_costs_no_batch_and_bulk_work_goes_on(
+    server: BackendServer, serve: StartServer, bccd_files: list[Path]
+) -> None:
+    content, gate = bccd_files[0].read_bytes(), threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        gate.wait(20)
+        reply(content)(handler)
+
+    images = serve(answer)
+    batches = metric(server.url, "yolo_batch_size_count")
+    predicted = metric(server.url, 'yolo_tasks_total{outcome="predicted"}')
+    for addresses in ([f"{images.url}/lone.jpg"], [f"{images.url}/{number}.jpg" for number in range(3)]):
+        tasks = [{"id": number, "data": {"image": address}} for number, address in enumerate(addresses)]
+        body = {"tasks": tasks, "label_config": BCCD_CONFIG, "project": "12.1"}
+        with pytest.raises(requests.ReadTimeout):
+            requests.post(f"{server.url}/predict", json=body, timeout=1)
+    wait_for(lambda: len(images.requests) == 4)
+    wait_for(lambda: server.log.read_text().count("has gone") + server.log.read_text().count("nobody waits") == 2)
+    gate.set()
+
+    wait_for(lambda: metric(server.url, 'yolo_tasks_total{outcome="predicted"}') == predicted + 3)
+    time.sleep(1)
+    assert metric(server.url, 'yolo_tasks_total{outcome="predicted"}') == predicted + 3
+    assert batches < metric(server.url, "yolo_batch_size_count") <= batches + 3
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < ends_at, "it took too long"
+        time.sleep(0.05)
