@@ -24,9 +24,10 @@ from yolo_backend import jobs as jobs_module
 from yolo_backend import studio as studio_module
 from yolo_backend.delivery import Delivery
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.jobs import Ask, Job, JobKey, Jobs, State
+from yolo_backend.jobs import Job, JobKey, Jobs
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.tickets import Ask, State
 
 PROJECT = 7
 VERSION = "yolo26n-3f9a1c2e"

@@ -13,8 +13,9 @@ import pytest
 
 from yolo_backend import jobs as jobs_module
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.jobs import Ask, Job, JobKey, Jobs, Progress, State, TooManyJobsError
+from yolo_backend.jobs import Job, JobKey, Jobs, Progress, TooManyJobsError
 from yolo_backend.protocol import Prediction, Task
+from yolo_backend.tickets import Ask, State
 
 KEY = JobKey("http://studio", "7", "yolo26n-3f9a1c2e")
 WAIT_S = 10

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import requests
 
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.jobs import Job, Jobs, State, Ticket
+from yolo_backend.jobs import Job, Jobs
 from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.tickets import State, Ticket
 
 log = logging.getLogger(__name__)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass, replace
 
 from yolo_backend import metrics
 from yolo_backend.failures import CommonCause, Failure, FailureLog
 from yolo_backend.protocol import Prediction, Task, task_id_of
+from yolo_backend.tickets import OPEN, Ask, State, Ticket, pack, tickets_of
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +30,6 @@ _LOOK_FOR_CLIENT_S = 0.5
 _AWAY_PAUSE_S = (2.0, 60.0)
 _AWAY_PATIENCE_S = 4.0
 _AWAY = "Label Studio doesn't answer at LABEL_STUDIO_URL: the work goes on when it does"
-
-
-class State(Enum):
-    """What became of a task. Results leave READY for one way of delivery at a time."""
-
-    WAITING = auto()
-    RUNNING = auto()
-    READY = auto()
-    ANSWERED = auto()  # given in an answer; not known yet whether Label Studio stored it
-    PUSHING = auto()  # on its way to Label Studio by import
-    GONE = auto()  # delivered, failed, or given up
-
-
-_OPEN = frozenset({State.WAITING, State.RUNNING})
 
 
 class TooManyJobsError(Exception):
@@ -89,32 +73,36 @@ class Progress:
     finished_at: float | None = None
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A task of a job. `task_id` is None where Label Studio couldn't tell whose prediction it is: it isn't kept."""
-
-    task_id: int | None
-    task: Task | None
-    fingerprint: int
-    state: State = State.WAITING
-    since: float = 0.0
-    ready_at: float = 0.0
-    asks: list[Ask] = field(default_factory=list)
-    packed: bytes = b""
-
-    @property
-    def prediction(self) -> Prediction:
-        """What was predicted."""
-        return dict(json.loads(zlib.decompress(self.packed)))
-
-
-class Ask:
-    """One request's share of a job: its tickets, in the order of its tasks."""
+class _Absence:
+    """Since when Label Studio has been away, and when to try again. For any thread."""
 
     def __init__(self) -> None:
-        self.tickets: list[Ticket | None] = []
-        self.unsettled = 0
-        self.is_settled = threading.Event()
+        self._since: float | None = None
+        self._pause_s = 0.0
+        self._paused_until = float("-inf")
+
+    def began(self) -> bool:
+        """It is away, once more; true where that is news."""
+        now = time.monotonic()
+        is_news = now > self._paused_until + _AWAY_PAUSE_S[1]  # not again and again, where other images can be had
+        self._since = self._since or now
+        if now >= self._paused_until:
+            self._pause_s = min(max(_AWAY_PAUSE_S[0], 2 * self._pause_s), _AWAY_PAUSE_S[1])
+            self._paused_until = now + self._pause_s
+        return is_news
+
+    def ended(self) -> None:
+        """Images can be had."""
+        self._since, self._pause_s = None, 0.0
+
+    def is_paused(self) -> bool:
+        """Is it too early for another try?"""
+        return time.monotonic() < self._paused_until
+
+    def lasts_longer_than(self, seconds: float) -> bool:
+        """Has it been away for so long?"""
+        since = self._since
+        return since is not None and time.monotonic() - since > seconds
 
 
 class Job:
@@ -148,17 +136,18 @@ class Job:
         self._counts: Counter[str] = Counter()
         self._finished_at: deque[float] = deque(maxlen=1000)
         self._common_cause = CommonCause(key.project, failures)
-        self._away_since: float | None = None
-        self._pause_s = 0.0
-        self._paused_until = float("-inf")
+        self._absence = _Absence()
         self._changed = threading.Condition()
 
     # For those who ask
 
     def ask(self, tasks: Sequence[Task], room: int = _MAX_TASKS) -> Ask:
         """Join the work on these tasks, and start `room` at most of those that nobody has asked for yet."""
+        return self.join(tickets_of(tasks), room)
+
+    def join(self, new: Sequence[Ticket], room: int) -> Ask:
+        """As `ask`, with a new ticket for each task."""
         ask = Ask()
-        new = [Ticket(task_id_of(task), task, _fingerprint(task)) for task in tasks]
         with self._changed:
             self._asks += 1
             stored_by_now = self._stored_by_now()
@@ -173,7 +162,7 @@ class Job:
                     self._take_back(ticket, stored_by_now)
                     mine.add(ticket)
                     ticket.asks.append(ask)
-            ask.unsettled = sum(ticket.state in _OPEN for ticket in mine)
+            ask.unsettled = sum(ticket.state in OPEN for ticket in mine)
             if not ask.unsettled:
                 ask.is_settled.set()
         self._tell_left_out(
@@ -188,8 +177,7 @@ class Job:
             if ask.is_settled.wait(min(_LOOK_FOR_CLIENT_S, left_s)):
                 break
             # Whoever asks is Label Studio, as a rule: if it can't be reached, LABEL_STUDIO_URL may be wrong.
-            away_since = self._away_since
-            if away_since and time.monotonic() - away_since > _AWAY_PATIENCE_S:
+            if self._absence.lasts_longer_than(_AWAY_PATIENCE_S):
                 break
         return not is_abandoned()
 
@@ -209,7 +197,7 @@ class Job:
             left = 0
             for ticket in {ticket for ticket in ask.tickets if ticket}:
                 ticket.asks.remove(ask)
-                if ticket.state in _OPEN:
+                if ticket.state in OPEN:
                     if ticket.task_id is None:
                         self._set(ticket, State.GONE)
                     else:
@@ -221,8 +209,9 @@ class Job:
 
     def ticket(self, task: Task) -> Ticket | None:
         """What this job has of a task."""
+        (fresh,) = tickets_of([task])
         with self._changed:
-            return self._known(Ticket(task_id_of(task), None, _fingerprint(task)))
+            return self._known(fresh)
 
     def ready(self, task: Task) -> Prediction | None:
         """The prediction of this task, if it is there already and was not delivered."""
@@ -241,10 +230,10 @@ class Job:
             if ticket.state is State.GONE:
                 return not ticket.packed
             self._take_back(ticket, self._stored_by_now())
-            if ticket.state not in {*_OPEN, State.READY}:
+            if ticket.state not in {*OPEN, State.READY}:
                 return False
-            self._counts["predicted"] += ticket.state in _OPEN
-            ticket.packed = _pack(prediction)
+            self._counts["predicted"] += ticket.state in OPEN
+            ticket.packed = pack(prediction)
             self._set(ticket, State.ANSWERED)
             self._counts["answered"] += 1
             return True
@@ -307,8 +296,7 @@ class Job:
     def expire(self) -> None:
         """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
         old = time.monotonic() - _KEPT_S
-        away_since = self._away_since
-        if away_since and away_since < old:
+        if self._absence.lasts_longer_than(_KEPT_S):
             self.give_up(_AWAY, State.WAITING)
         with self._changed:
             for ticket in self.tickets(State.READY, State.ANSWERED, State.PUSHING):
@@ -360,7 +348,7 @@ class Job:
                 kept=states[State.READY] + states[State.PUSHING],
                 rate_per_s=rate,
                 left_s=states[State.WAITING] / rate if rate and states[State.WAITING] else None,
-                trouble=_AWAY if self._away_since else self.trouble,
+                trouble=_AWAY if self._absence.lasts_longer_than(0) else self.trouble,
             )
 
     # The work itself
@@ -403,7 +391,7 @@ class Job:
 
     def _start_some(self) -> None:
         with self._changed:
-            if self._is_stopping or time.monotonic() < self._paused_until:
+            if self._is_stopping or self._absence.is_paused():
                 return
             while self._waiting and self._running < self._parallel:
                 ticket = self._waiting.popleft()
@@ -433,7 +421,7 @@ class Job:
     def _outcome(self, task: Task) -> bytes | Failure:
         try:
             outcome = self._predict(task)
-            return outcome if isinstance(outcome, Failure) else _pack(outcome)
+            return outcome if isinstance(outcome, Failure) else pack(outcome)
         except BaseException:  # whatever it is, somebody waits
             log.exception("Task %s is not predicted", task_id_of(task))
             return Failure(self.key.project, task_id_of(task), "internal", "the backend's log says more")
@@ -442,7 +430,7 @@ class Job:
         if isinstance(outcome, Failure) and outcome.is_passing and self._try_again(ticket):
             return
         with self._changed:
-            self._away_since, self._pause_s = None, 0.0
+            self._absence.ended()
             if ticket.state is not State.RUNNING:  # answered by a lone request, or its data changed
                 return
             if isinstance(outcome, Failure):
@@ -465,30 +453,25 @@ class Job:
             if ticket.state is State.RUNNING:
                 self._set(ticket, State.WAITING)
                 self._waiting.appendleft(ticket)
-            now = time.monotonic()
-            self._away_since = self._away_since or now
-            if now > self._paused_until + _AWAY_PAUSE_S[1]:  # not again and again, where other images can be had
+            if self._absence.began():
                 log.warning("Project %s: %s", self.key.project, _AWAY)
-            if now >= self._paused_until:
-                self._pause_s = min(max(_AWAY_PAUSE_S[0], 2 * self._pause_s), _AWAY_PAUSE_S[1])
-                self._paused_until = now + self._pause_s
             return True
 
     def _set(self, ticket: Ticket, state: State) -> None:
-        was_open = ticket.state in _OPEN
+        was_open = ticket.state in OPEN
         if ticket.state is State.ANSWERED and state is State.READY:
             self._counts["answered"] -= 1
         ticket.state = state
         ticket.since = time.monotonic()
         if was_open and state is not State.GONE:
             ticket.ready_at = ticket.since
-        if was_open and state not in _OPEN and ticket.task_id is None:
+        if was_open and state not in OPEN and ticket.task_id is None:
             self._nameless -= 1
-        if state not in _OPEN:
+        if state not in OPEN:
             ticket.task = None
         if state is State.GONE and ticket.task_id is not None and self._tickets.get(ticket.task_id) is ticket:
             del self._tickets[ticket.task_id]
-        if was_open and state not in _OPEN:
+        if was_open and state not in OPEN:
             for ask in ticket.asks:
                 ask.unsettled -= 1
                 if not ask.unsettled:
@@ -509,6 +492,7 @@ class Jobs:
 
         Raises TooManyJobsError.
         """
+        tickets = tickets_of(tasks)  # which takes a while, and others wait for the lock
         with self._lock:
             for other in self._jobs.values():
                 other.is_doubted |= key.replaces(other.key)
@@ -520,7 +504,7 @@ class Jobs:
                 job = self._jobs[key] = start()
                 if self._is_stopping:
                     job.stop()
-            return job, job.ask(tasks, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
+            return job, job.join(tickets, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
 
     def _make_room(self) -> None:
         """Each job has a thread: of very many, the oldest that only waits to be asked for or settled gives way."""
@@ -557,12 +541,3 @@ class Jobs:
             self._is_stopping = True
             for job in self._jobs.values():
                 job.stop()
-
-
-def _pack(prediction: Prediction) -> bytes:
-    # As Python objects it takes ten times as much.
-    return zlib.compress(json.dumps(prediction).encode(), 1)
-
-
-def _fingerprint(task: Task) -> int:
-    return hash(json.dumps(task.get("data"), sort_keys=True, default=str))

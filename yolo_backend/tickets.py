@@ -1,0 +1,69 @@
+"""A task in work: its state, and its prediction until that is delivered."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from yolo_backend.protocol import Prediction, Task, task_id_of
+
+
+class State(Enum):
+    """What became of a task. Results leave READY for one way of delivery at a time."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    READY = auto()
+    ANSWERED = auto()  # given in an answer; not known yet whether Label Studio stored it
+    PUSHING = auto()  # on its way to Label Studio by import
+    GONE = auto()  # delivered, failed, or given up
+
+
+OPEN = frozenset({State.WAITING, State.RUNNING})
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A task of a job. `task_id` is None where Label Studio couldn't tell whose prediction it is: it isn't kept."""
+
+    task_id: int | None
+    task: Task | None
+    fingerprint: int
+    state: State = State.WAITING
+    since: float = 0.0
+    ready_at: float = 0.0
+    asks: list[Ask] = field(default_factory=list)
+    packed: bytes = b""
+
+    @property
+    def prediction(self) -> Prediction:
+        """What was predicted."""
+        return dict(json.loads(zlib.decompress(self.packed)))
+
+
+class Ask:
+    """One request's share of a job: its tickets, in the order of its tasks."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket | None] = []
+        self.unsettled = 0
+        self.is_settled = threading.Event()
+
+
+def tickets_of(tasks: Sequence[Task]) -> list[Ticket]:
+    """A new ticket for each task."""
+    return [Ticket(task_id_of(task), task, _fingerprint(task)) for task in tasks]
+
+
+def pack(prediction: Prediction) -> bytes:
+    """A prediction to be kept; Ticket.prediction is the way back."""
+    # As Python objects it takes ten times as much.
+    return zlib.compress(json.dumps(prediction).encode(), 1)
+
+
+def _fingerprint(task: Task) -> int:
+    return hash(json.dumps(task.get("data"), sort_keys=True, default=str))
