@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from tests.conftest import RecordingServer, StartServer, reply
+from tests.test_jobs import Clock
 from yolo_backend import delivery as delivery_module
 from yolo_backend import jobs as jobs_module
 from yolo_backend import studio as studio_module
@@ -34,21 +35,6 @@ VERSION = "yolo26n-3f9a1c2e"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 REFUSED = {401, 403, 404}
 WAIT_S = 10
-
-
-class Clock:
-    """Stands in for the module `time`: it goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    time = monotonic
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
 
 
 @dataclass

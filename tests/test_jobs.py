@@ -46,7 +46,7 @@ def never() -> bool:
 
 
 class Clock:
-    """Stands in for the module `time` in jobs.py: it goes on when it is told to."""
+    """Stands in for the module `time`: it goes on when it is told to."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -55,6 +55,9 @@ class Clock:
         return self.now_s
 
     time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 @pytest.fixture
@@ -195,13 +198,17 @@ def test_more_tasks_than_are_kept(
     assert answer(job, ask) == [5, 6]
 
 
+def ask_for_project(jobs: Jobs, work: Work, name: str) -> tuple[Job, Ask]:
+    key = JobKey(KEY.studio_url, name, KEY.model_version)
+    return jobs.ask(key, tasks(1, 2), lambda: work.job(key))
+
+
 def test_of_too_many_projects_the_oldest_that_is_done_gives_way(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_module, "_MAX_JOBS", 2)
     jobs = Jobs()
     asked = []
     for name in "123":
-        key = JobKey("http://studio", name, KEY.model_version)
-        asked.append(jobs.ask(key, tasks(1, 2), lambda key=key: work.job(key)))  # type: ignore[misc]
+        asked.append(ask_for_project(jobs, work, name))
         if name == "2":  # the first one is still at work
             work.submitted.rotate(-2)
             work.run(2)
@@ -216,10 +223,9 @@ def test_of_too_many_projects_at_work_the_next_is_refused(work: Work, monkeypatc
     jobs = Jobs()
     asked = []
     for name in "12":
-        key = JobKey("http://studio", name, KEY.model_version)
-        asked.append(jobs.ask(key, tasks(1, 2), lambda key=key: work.job(key)))  # type: ignore[misc]
+        asked.append(ask_for_project(jobs, work, name))
     with pytest.raises(TooManyJobsError):
-        jobs.ask(JobKey("http://studio", "3", KEY.model_version), tasks(1, 2), work.job)
+        ask_for_project(jobs, work, "3")
     work.run()
     assert [answer(job, ask) for job, ask in asked] == [[1, 2]] * 2
 

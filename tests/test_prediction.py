@@ -19,7 +19,8 @@ from prometheus_client import REGISTRY
 
 from tests.conftest import StartServer, encode, reply
 from tests.detection.test_batching import FakeEngine, info_of
-from tests.test_delivery import TOKEN, Clock, LabelStudio, RealClock
+from tests.test_delivery import TOKEN, LabelStudio, RealClock
+from tests.test_jobs import Clock
 from yolo_backend import delivery as delivery_module
 from yolo_backend import jobs as jobs_module
 from yolo_backend.detection.batching import BULK, AbandonedError, ModelPool
