@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import requests
+
+from yolo_backend.demo.stack import ROOT, BackendServer, backend_server
 
 Task = dict[str, Any]
 
@@ -46,6 +50,13 @@ def image_server(images: Sequence[bytes], after_s: float = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def backend_of(
+    module: str, port: int, environment: Mapping[str, str], log: Path
+) -> AbstractContextManager[BackendServer]:
+    """Start the backend as this module serves it, and stop it at the end. Raises StackError."""
+    return backend_server(port, {**environment, "PYTHONPATH": str(ROOT)}, log, entry=("-m", module))
 
 
 def predict(backend_url: str, tasks: Sequence[Task], project: str, label_config: str = LABEL_CONFIG) -> list[Any]:

@@ -9,8 +9,9 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import requests
 
+from benchmarks.bulk import LABEL_CONFIG, Task, backend_of
 from benchmarks.fault_images import data_address, photo_file
 from benchmarks.fault_kinds import (
     A_HANG,
@@ -27,14 +29,11 @@ from benchmarks.fault_kinds import (
     WITH_PERSONAL_TOKEN,
     WITH_REFUSED_TOKEN,
     Fault,
-    Task,
     image_task,
 )
 from benchmarks.fault_servers import LEGACY_TOKEN, PERSONAL_TOKEN, REFUSED_PERSONAL_TOKEN, SECRETS, World
-from yolo_backend.demo.stack import ROOT, BackendServer, backend_server
+from yolo_backend.demo.stack import BackendServer
 
-LABEL_CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">
-<Label value="nut"/><Label value="bolt"/><Label value="washer"/></RectangleLabels></View>"""
 ENVIRONMENT = {
     "MODEL_NAME": "demo",
     "MODEL_IMAGE_SIZE": "320",
@@ -325,12 +324,11 @@ class HealthWatch:
             self.slowest_s = max(self.slowest_s, time.monotonic() - started_at)
 
 
-@contextlib.contextmanager
-def faulty_backend_server(port: int, environment: Mapping[str, str], log: Path) -> Iterator[BackendServer]:
+def faulty_backend_server(
+    port: int, environment: Mapping[str, str], log: Path
+) -> AbstractContextManager[BackendServer]:
     """Start the backend with the faulty engine, and stop it at the end. Raises StackError."""
-    entry = ("-m", "benchmarks.fault_engine")
-    with backend_server(port, {**environment, "PYTHONPATH": str(ROOT)}, log, entry) as server:
-        yield server
+    return backend_of("benchmarks.fault_engine", port, environment, log)
 
 
 def wait_until(is_so: Callable[[], bool], timeout_s: float) -> bool:

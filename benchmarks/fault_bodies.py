@@ -14,7 +14,8 @@ import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fault_backend import LABEL_CONFIG, Backend, UnexpectedAnswerError
+from benchmarks.bulk import LABEL_CONFIG
+from benchmarks.fault_backend import Backend, UnexpectedAnswerError
 from benchmarks.fault_images import FORMATS, data_address, photo_file, tiny_file
 from benchmarks.fault_kinds import PREDICTED, image_task
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from benchmarks.fault_backend import LABEL_CONFIG, Backend, Outcome
+from benchmarks.bulk import LABEL_CONFIG
+from benchmarks.fault_backend import Backend, Outcome
 from benchmarks.fault_images import data_address, photo_file
 from benchmarks.fault_kinds import NO_ANSWER, TIMES, image_task
 

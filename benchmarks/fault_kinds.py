@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import fault_images as images
+from benchmarks.bulk import Task
 from benchmarks.fault_servers import (
     SIGNATURE,
     Answer,
@@ -27,8 +28,6 @@ from benchmarks.fault_servers import (
     zipped_bomb,
     zipped_twice_bomb,
 )
-
-Task = dict[str, Any]
 
 # These stand beside the kinds of failures.
 PREDICTED = "predicted"

@@ -32,7 +32,7 @@ from benchmarks.fault_engine import DETECT_TIMEOUT_S, ENGINE_FAULTS, HANGING, KI
 from benchmarks.fault_kinds import FAULTS, GROUPS, NO_ANSWER, PREDICTED, answers
 from benchmarks.fault_servers import World, world
 from benchmarks.report import REPORT, made_by, table, write_section
-from yolo_backend.demo.stack import backend_server, bypass_proxies, pick_port
+from yolo_backend.demo.stack import BackendServer, backend_server, bypass_proxies, pick_port
 from yolo_backend.detection.health import MAX_HANGS
 
 _BODIES_EACH = 1000
@@ -79,10 +79,7 @@ def main() -> None:
 
 def _run_faults(run: Run, servers: World, folder: Path) -> None:
     with backend_server(pick_port(0), ENVIRONMENT, folder / "backend.log") as server:
-        backend = Backend(server, servers)
-        backend.prepare()
-        print("warming up", flush=True)
-        backend.fill_threads()
+        backend = _warm_backend(server, servers)
         for fault in FAULTS:
             backend.inject(fault, 4)
         with _watched(run, backend, "the faults of images, tasks and callers"):
@@ -104,13 +101,18 @@ def _run_faults(run: Run, servers: World, folder: Path) -> None:
         run.expect("at the end", backend.tracebacks())
 
 
+def _warm_backend(server: BackendServer, servers: World) -> Backend:
+    backend = Backend(server, servers)
+    backend.prepare()
+    print("warming up", flush=True)
+    backend.fill_threads()
+    return backend
+
+
 def _run_engine_faults(run: Run, servers: World, folder: Path) -> None:
     environment = {**ENVIRONMENT, "DETECT_TIMEOUT_SECONDS": str(DETECT_TIMEOUT_S)}
     with faulty_backend_server(pick_port(0), environment, folder / "engine.log") as server:
-        backend = Backend(server, servers)
-        backend.prepare()
-        print("warming up", flush=True)
-        backend.fill_threads()
+        backend = _warm_backend(server, servers)
         for fault in ENGINE_FAULTS:
             if fault is not KILLING:
                 backend.inject(fault, 2 if fault is HANGING else 10)

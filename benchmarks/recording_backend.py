@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolo_backend.demo.stack import ROOT, BackendServer, backend_server
+from benchmarks.bulk import backend_of
+from yolo_backend.demo.stack import ROOT, BackendServer
 from yolo_backend.detection import batching, engine
 from yolo_backend.detection.detections import Detections, Letterboxed
 
@@ -113,8 +114,7 @@ def recording_backend_server(
     port: int, environment: Mapping[str, str], backend_log: Path
 ) -> AbstractContextManager[BackendServer]:
     """Start it under gunicorn, and stop it at the end. Raises StackError."""
-    environment = {**environment, "PYTHONPATH": str(ROOT)}
-    return backend_server(port, environment, backend_log, entry=("-m", "benchmarks.recording_backend"))
+    return backend_of("benchmarks.recording_backend", port, environment, backend_log)
 
 
 def main() -> None:

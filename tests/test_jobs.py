@@ -15,7 +15,7 @@ from yolo_backend import jobs as jobs_module
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.jobs import Job, JobKey, Jobs, Progress, TooManyJobsError
 from yolo_backend.protocol import Prediction, Task
-from yolo_backend.tickets import Ask, State
+from yolo_backend.tickets import Ask, State, tickets_of
 
 KEY = JobKey("http://studio", "7", "yolo26n-3f9a1c2e")
 WAIT_S = 10
@@ -92,6 +92,11 @@ def work() -> Work:
     return Work()
 
 
+def ready(job: Job, task: Task) -> Prediction | None:
+    ticket = job.ticket(task)
+    return ticket.prediction if ticket and ticket.state is State.READY else None
+
+
 def answer(job: Job, ask: Ask) -> list[Any]:
     given = scores(job.claim(ask))
     job.leave(ask)
@@ -104,7 +109,7 @@ def answer(job: Job, ask: Ask) -> list[Any]:
 @pytest.mark.parametrize("task_ids", [[], [1], [3, 1, 2], [2, None, "4", 5, True, 1.5]])
 def test_one_entry_for_each_task_in_order(work: Work, task_ids: list[Any]) -> None:
     job = work.job()
-    ask = job.ask(tasks(*task_ids))
+    ask = job.ask(tickets_of(tasks(*task_ids)))
     work.run()
     assert job.wait(ask, time.monotonic() + WAIT_S, never)
     assert answer(job, ask) == task_ids
@@ -113,7 +118,7 @@ def test_one_entry_for_each_task_in_order(work: Work, task_ids: list[Any]) -> No
 
 def test_tasks_of_one_id_in_one_request_get_an_entry_each(work: Work) -> None:
     job = work.job()
-    ask = job.ask([*tasks(1, 2, 1, 1), task(1, "another.jpg")])
+    ask = job.ask(tickets_of([*tasks(1, 2, 1, 1), task(1, "another.jpg")]))
     work.run()
     assert answer(job, ask) == [1, 2, 1, 1, 1]
     assert [ticket.task_id for ticket in job.tickets(State.ANSWERED)] == [1, 2]
@@ -121,7 +126,7 @@ def test_tasks_of_one_id_in_one_request_get_an_entry_each(work: Work) -> None:
 
 def test_what_could_not_be_delivered_later_is_dropped_with_its_request(work: Work) -> None:
     job = work.job(parallel=1)
-    ask = job.ask(tasks(1, None, None, 2, 2))
+    ask = job.ask(tickets_of(tasks(1, None, None, 2, 2)))
     assert job.leave(ask) == 2  # the tasks 1 and 2
     work.run()
     assert work.predicted == [1, 2]
@@ -129,7 +134,7 @@ def test_what_could_not_be_delivered_later_is_dropped_with_its_request(work: Wor
 
 def test_a_request_waits_no_longer_than_its_deadline(work: Work) -> None:
     job = work.job()
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     work.run(1)
     assert job.wait(ask, time.monotonic() + 0.05, never)
     assert answer(job, ask) == [1, None, None]
@@ -138,7 +143,7 @@ def test_a_request_waits_no_longer_than_its_deadline(work: Work) -> None:
 def test_a_client_that_hangs_up_leaves_its_results_for_the_push(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_module, "_LOOK_FOR_CLIENT_S", 0.01)
     job = work.job()
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     work.run(1)
     assert job.take_for_push(10) == []  # it is still waiting
     assert not job.wait(ask, float("inf"), lambda: True)
@@ -150,7 +155,7 @@ def test_a_client_that_hangs_up_leaves_its_results_for_the_push(work: Work, monk
 
 def test_who_asks_again_joins_the_work(work: Work) -> None:
     job = work.job(parallel=1)
-    first, second = job.ask(tasks(1, 2, 3)), job.ask(tasks(3, 4, 1))
+    first, second = job.ask(tickets_of(tasks(1, 2, 3))), job.ask(tickets_of(tasks(3, 4, 1)))
     work.run()
     assert work.predicted == [1, 2, 3, 4]
     assert answer(job, second) == [3, 4, 1]
@@ -159,9 +164,9 @@ def test_who_asks_again_joins_the_work(work: Work) -> None:
 
 def test_changed_data_is_predicted_anew(work: Work) -> None:
     job = work.job(parallel=1)
-    first = job.ask([task(1, "old.jpg"), task(2, "old.jpg")])
+    first = job.ask(tickets_of([task(1, "old.jpg"), task(2, "old.jpg")]))
     work.run(1)
-    second = job.ask([task(1, "new.jpg"), task(2, "new.jpg")])
+    second = job.ask(tickets_of([task(1, "new.jpg"), task(2, "new.jpg")]))
     work.run()
     assert Counter(work.predicted) == {1: 2, 2: 2} or Counter(work.predicted) == {1: 2, 2: 1}
     assert answer(job, second) == [1, 2]
@@ -171,13 +176,13 @@ def test_changed_data_is_predicted_anew(work: Work) -> None:
 
 def test_what_was_answered_is_given_again_only_after_a_while(work: Work, clock: Clock) -> None:
     job = work.job()
-    ask = job.ask(tasks(*range(100)))
+    ask = job.ask(tickets_of(tasks(*range(100))))
     work.run()
     assert answer(job, ask) == list(range(100))
     clock.now_s += 6.9  # it is stored within 5 s and 0.02 s each
-    assert answer(job, job.ask(tasks(1, 2))) == [None, None]
+    assert answer(job, job.ask(tickets_of(tasks(1, 2)))) == [None, None]
     clock.now_s += 0.2
-    assert answer(job, job.ask(tasks(1, 2))) == [1, 2]
+    assert answer(job, job.ask(tickets_of(tasks(1, 2)))) == [1, 2]
     assert len(work.predicted) == 100
 
 
@@ -233,7 +238,7 @@ def test_of_too_many_projects_at_work_the_next_is_refused(work: Work, monkeypatc
 def test_tasks_without_an_id_that_nobody_waits_for_take_no_room(work: Work) -> None:
     job = work.job()
     for _ in range(3):
-        ask = job.ask(tasks(*[None] * 50))
+        ask = job.ask(tickets_of(tasks(*[None] * 50)))
         assert job.size == 50
         job.leave(ask)
         assert job.size == 0
@@ -250,7 +255,7 @@ def test_a_thread_that_cannot_be_started_costs_nothing(work: Work) -> None:
         raise RuntimeError("can't start new thread")
 
     job = Job(KEY, predict, submit, parallel=2, failures=FailureLog())
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     work.run()
     assert answer(job, ask) == [1, 2, 3]
     assert job.is_at_rest()
@@ -261,7 +266,7 @@ def test_work_that_wants_to_end_the_process_fails(work: Work) -> None:
         raise SystemExit
 
     job = work.job(predict=leave)
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run()
     assert ask.is_settled.is_set()
     assert answer(job, ask) == [None, None]
@@ -329,10 +334,10 @@ def test_jobs_side_by_side_take_turns() -> None:
 def test_a_lone_request_takes_a_task_over(work: Work, done: int) -> None:
     """Waiting, running, and ready ones."""
     job = work.job(parallel=1)
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run(done)
     number = 2
-    assert scores([job.ready(task(number))]) == [2 if done == 2 else None]
+    assert scores([ready(job, task(number))]) == [2 if done == 2 else None]
     assert job.claim_alone(task(number), prediction("alone"), None)
     work.run()
     assert ask.is_settled.is_set()
@@ -343,7 +348,7 @@ def test_a_lone_request_takes_a_task_over(work: Work, done: int) -> None:
 
 def test_a_lone_request_takes_over_what_is_running(work: Work) -> None:
     job = work.job(parallel=1, predict=lambda task: prediction(job.claim_alone(task, prediction("alone"), None)))
-    ask = job.ask(tasks(1))
+    ask = job.ask(tickets_of(tasks(1)))
     work.run()
     assert answer(job, ask) == [None]
     (ticket,) = job.tickets(*State)
@@ -353,19 +358,19 @@ def test_a_lone_request_takes_over_what_is_running(work: Work) -> None:
 
 def test_a_lone_request_gets_nothing_of_what_is_pushed(work: Work) -> None:
     job = work.job()
-    job.leave(job.ask(tasks(1)))
+    job.leave(job.ask(tickets_of(tasks(1))))
     work.run()
     assert job.take_for_push(1)
-    assert job.ready(task(1)) is None
+    assert ready(job, task(1)) is None
     assert not job.claim_alone(task(1), prediction("alone"), None)
 
 
 def test_a_lone_request_of_changed_data_or_another_task_is_not_the_jobs(work: Work) -> None:
     job = work.job()
-    job.ask(tasks(1))
+    job.ask(tickets_of(tasks(1)))
     work.run()
     for other in (task(1, "new.jpg"), task(2), task(None)):
-        assert job.ready(other) is None
+        assert ready(job, other) is None
         assert job.claim_alone(other, prediction("alone"), None)
 
 
@@ -386,7 +391,7 @@ def test_a_wrong_prediction_fails_alone(work: Work, caplog: pytest.LogCaptureFix
         return wrong
 
     job = work.job(predict=predict_two_wrong)
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     work.run()
     assert answer(job, ask) == [1, None, 3]
     assert caplog.text.count("Task 2 is not predicted") >= 1
@@ -402,11 +407,11 @@ def failure(task_id: int, reason: str = "404 Not Found") -> Failure:
 def test_a_failed_task_is_asked_for_again_by_the_next_click(work: Work) -> None:
     fails = [True]
     job = work.job(predict=lambda task: failure(task["id"]) if fails[0] else predict(task))
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run()
     assert answer(job, ask) == [None, None]
     fails[0] = False
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run()
     assert answer(job, ask) == [1, 2]
 
@@ -416,7 +421,7 @@ def test_failures_of_work_that_nobody_waits_for_have_a_line_each(
     work: Work, caplog: pytest.LogCaptureFixture, is_given_up: bool
 ) -> None:
     job = work.job(parallel=2, predict=lambda task: failure(task["id"]))
-    job.leave(job.ask(tasks(1, 2, 3)))
+    job.leave(job.ask(tickets_of(tasks(1, 2, 3))))
     if is_given_up:
         job.give_up("enough", State.WAITING)
     work.run()
@@ -439,7 +444,7 @@ def passing(task: Task) -> Failure:
 def test_work_waits_while_label_studio_is_away(work: Work, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     is_away = [True]
     job = work.job(predict=lambda task: passing(task) if is_away[0] else work.predict(task))
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     tries = []
     for second in range(150):
         clock.now_s += 1
@@ -466,7 +471,7 @@ def test_a_request_does_not_wait_long_for_a_label_studio_that_is_away(
 ) -> None:
     monkeypatch.setattr(jobs_module, "_LOOK_FOR_CLIENT_S", 0.01)
     job = work.job(predict=passing)
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run()
     clock.now_s += 2 * jobs_module._AWAY_PATIENCE_S
     assert job.wait(ask, float("inf"), never)
@@ -475,7 +480,7 @@ def test_a_request_does_not_wait_long_for_a_label_studio_that_is_away(
 
 def test_work_that_waits_for_label_studio_does_not_outlive_the_process(work: Work, clock: Clock) -> None:
     job = work.job(predict=passing)
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     work.run()
     job.stop()
     assert ask.is_settled.is_set()
@@ -512,7 +517,7 @@ def test_threads_that_take_no_more_work() -> None:
     with ThreadPoolExecutor(1) as pool:
         pass
     job = Job(KEY, predict, pool.submit, parallel=2, failures=FailureLog())
-    ask = job.ask(tasks(1, 2, 3))
+    ask = job.ask(tickets_of(tasks(1, 2, 3)))
     assert ask.is_settled.is_set()
     assert answer(job, ask) == [None] * 3
     assert job.is_empty()
@@ -535,7 +540,7 @@ def test_a_job_ends_when_all_is_delivered(work: Work) -> None:
 
 def test_results_that_nobody_wants_in_a_day_are_forgotten(work: Work, clock: Clock) -> None:
     job = work.job()
-    job.leave(job.ask(tasks(1, 2)))
+    job.leave(job.ask(tickets_of(tasks(1, 2))))
     work.run()
     clock.now_s += 86_000
     job.expire()
@@ -547,7 +552,7 @@ def test_results_that_nobody_wants_in_a_day_are_forgotten(work: Work, clock: Clo
 
 def test_results_are_forgotten_in_a_day_also_where_each_push_fails(work: Work, clock: Clock) -> None:
     job = work.job()
-    job.leave(job.ask(tasks(1, 2)))
+    job.leave(job.ask(tickets_of(tasks(1, 2))))
     work.run()
     for _ in range(25):
         clock.now_s += 3600
@@ -558,7 +563,7 @@ def test_results_are_forgotten_in_a_day_also_where_each_push_fails(work: Work, c
 
 def test_answers_that_nobody_can_ask_about_are_forgotten_too(work: Work, clock: Clock) -> None:
     job = work.job()
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run()
     answer(job, ask)
     clock.now_s += 2 * 86_500
@@ -569,7 +574,7 @@ def test_answers_that_nobody_can_ask_about_are_forgotten_too(work: Work, clock: 
 def test_a_request_of_what_is_no_task_leaves_nothing_behind(work: Work) -> None:
     job = work.job()
     with pytest.raises(AttributeError):
-        job.ask([task(1), cast(Task, None)])
+        job.ask(tickets_of([task(1), cast(Task, None)]))
     work.run()
     assert [ticket.task_id for ticket in job.take_for_push(10)] in ([1], [])
     job.give_up("enough", *State)
@@ -586,7 +591,7 @@ def numbers(progress: Progress) -> dict[str, int]:
 
 def test_the_numbers_add_up(work: Work, clock: Clock) -> None:
     job = work.job(predict=lambda task: failure(task["id"]) if task["id"] == 2 else predict(task))
-    ask = job.ask(tasks(1, 2, 3, 4, 5, 6))
+    ask = job.ask(tickets_of(tasks(1, 2, 3, 4, 5, 6)))
     assert numbers(job.progress()) == {"asked": 6, "waiting": 4, "running": 2}
     work.run(1)
     clock.now_s += 1
@@ -607,11 +612,11 @@ def test_the_numbers_add_up(work: Work, clock: Clock) -> None:
 
 def test_an_answer_that_was_lost_counts_once(work: Work, clock: Clock) -> None:
     job = work.job()
-    ask = job.ask(tasks(1, 2))
+    ask = job.ask(tickets_of(tasks(1, 2)))
     work.run()
     answer(job, ask)
     clock.now_s += 10
-    assert answer(job, job.ask(tasks(1))) == [1]
+    assert answer(job, job.ask(tickets_of(tasks(1)))) == [1]
     job.put_back(job.tickets(State.ANSWERED))
     job.pushed(job.take_for_push(2))
     progress = job.progress()

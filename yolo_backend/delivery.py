@@ -67,7 +67,6 @@ class Delivery:
 
     def _run(self) -> None:
         while not self._jobs.remove(self._job, if_empty=True):
-            began_at = time.monotonic()
             is_last = self._job.has_stopped()
             try:
                 self.step()
@@ -77,8 +76,7 @@ class Delivery:
             if is_last:
                 self._jobs.remove(self._job)  # what Label Studio didn't take, the next click asks for
                 return
-            self._job.wait_for_change(_PAUSE_S)
-            time.sleep(max(0.0, began_at + _PAUSE_S - time.monotonic()))
+            time.sleep(_PAUSE_S)
 
     def step(self) -> None:
         """Deliver what is due."""
@@ -171,8 +169,7 @@ class Delivery:
         return now - ticket.since > _SURELY_STORED_S + _SURELY_STORED_EACH_S * self._job.size
 
     def _push(self, now: float) -> None:
-        ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
-        while ready:
+        while ready := self._job.deliverable():
             oldest_s = now - min(ticket.ready_at for ticket in ready)
             if len(ready) < self._chunk and oldest_s < _PUSH_AFTER_S and not self._job.is_at_rest():
                 return
@@ -186,7 +183,6 @@ class Delivery:
                 raise
             self._retry_after_s = _RETRY_AFTER_S[0]
             self._chunk = min(2 * self._chunk, _CHUNK)
-            ready = [ticket for ticket in self._job.tickets(State.READY) if not ticket.asks]
 
     def _push_chunk(self, tickets: Sequence[Ticket]) -> None:
         held = self._held(tickets)

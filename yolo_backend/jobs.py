@@ -124,6 +124,7 @@ class Job:
         self.key = key
         self.trouble: str | None = None
         self.is_doubted = False  # another version was asked for
+        self.is_stopping = False
         self._predict = predict
         self._submit = submit
         self._parallel = parallel
@@ -132,30 +133,25 @@ class Job:
         self._nameless = 0
         self._running = 0
         self._asks = 0
-        self._is_stopping = False
         self._counts: Counter[str] = Counter()
         self._finished_at: deque[float] = deque(maxlen=1000)
         self._common_cause = CommonCause(key.project, failures)
         self._absence = _Absence()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
 
     # For those who ask
 
-    def ask(self, tasks: Sequence[Task], room: int = _MAX_TASKS) -> Ask:
-        """Join the work on these tasks, and start `room` at most of those that nobody has asked for yet."""
-        return self.join(tickets_of(tasks), room)
-
-    def join(self, new: Sequence[Ticket], room: int) -> Ask:
-        """As `ask`, with a new ticket for each task."""
+    def ask(self, new: Sequence[Ticket], room: int = _MAX_TASKS) -> Ask:
+        """Join the work on tasks by a new ticket for each; `room` of those that nobody asked for yet are taken on."""
         ask = Ask()
-        with self._changed:
+        with self._lock:
             self._asks += 1
             stored_by_now = self._stored_by_now()
             mine: set[Ticket] = set()
             for fresh in new:
                 ticket = self._known(fresh)
                 if ticket is None or ticket in mine:
-                    ticket = self._take_on(fresh, mine) if room > 0 and not self._is_stopping else None
+                    ticket = self._take_on(fresh, mine) if room > 0 and not self.is_stopping else None
                     room -= 1
                 ask.tickets.append(ticket)
                 if ticket:
@@ -166,9 +162,9 @@ class Job:
             if not ask.unsettled:
                 ask.is_settled.set()
         self._tell_left_out(
-            ask.tickets.count(None), "the backend is stopping" if self._is_stopping else "too many wait already"
+            ask.tickets.count(None), "the backend is stopping" if self.is_stopping else "too many wait already"
         )
-        self._start_some()
+        self.resume()
         return ask
 
     def wait(self, ask: Ask, ends_at: float, is_abandoned: Callable[[], bool]) -> bool:
@@ -183,7 +179,7 @@ class Job:
 
     def claim(self, ask: Ask) -> list[Prediction | None]:
         """The predictions that are this request's to answer: what is ready and nobody else's."""
-        with self._changed:
+        with self._lock:
             mine = [ticket if ticket and ticket.state is State.READY else None for ticket in ask.tickets]
             for ticket in filter(None, mine):
                 self._set(ticket, State.ANSWERED if ticket.task_id is not None else State.GONE)
@@ -192,7 +188,7 @@ class Job:
 
     def leave(self, ask: Ask) -> int:
         """Ask no more; the number of tasks that go on without this request."""
-        with self._changed:
+        with self._lock:
             self._asks -= 1
             left = 0
             for ticket in {ticket for ticket in ask.tickets if ticket}:
@@ -203,27 +199,21 @@ class Job:
                     else:
                         left += 1
             self._drop_gone()
-            self._changed.notify_all()
         self._common_cause.close()
         return left
 
     def ticket(self, task: Task) -> Ticket | None:
         """What this job has of a task."""
         (fresh,) = tickets_of([task])
-        with self._changed:
+        with self._lock:
             return self._known(fresh)
-
-    def ready(self, task: Task) -> Prediction | None:
-        """The prediction of this task, if it is there already and was not delivered."""
-        ticket = self.ticket(task)
-        return ticket.prediction if ticket and ticket.state is State.READY else None
 
     def claim_alone(self, task: Task, prediction: Prediction, before: Ticket | None) -> bool:
         """Answer a lone request with this prediction; false where the task's was delivered in another way.
 
         `before` is the ticket that the task had when the request came: it may have gone its way since.
         """
-        with self._changed:
+        with self._lock:
             ticket = self.ticket(task) or before
             if ticket is None:
                 return True
@@ -240,83 +230,91 @@ class Job:
 
     # For those who deliver
 
-    def wait_for_change(self, timeout_s: float) -> None:
-        """Wait until a task is done or someone asks or leaves."""
-        with self._changed:
-            self._changed.wait(timeout_s)
-
     def tickets(self, *states: State) -> list[Ticket]:
         """The tickets in these states, in the order in which they were asked for."""
-        with self._changed:
+        with self._lock:
             return [ticket for ticket in self._tickets.values() if ticket.state in states]
 
     def is_at_rest(self) -> bool:
         """Is nothing waiting and nothing running?"""
-        with self._changed:
+        with self._lock:
             return not self._running and not any(t.state is State.WAITING for t in self._waiting)
 
+    def deliverable(self) -> list[Ticket]:
+        """What is ready and no request waits for."""
+        with self._lock:
+            return [ticket for ticket in self.tickets(State.READY) if not ticket.asks]
+
     def take_for_push(self, limit: int) -> list[Ticket]:
-        """Some of what is ready and no request waits for; to be told of by `pushed` or `put_back`."""
-        with self._changed:
-            ready = [ticket for ticket in self.tickets(State.READY) if not ticket.asks]
-            # What was put back goes last, so that one that can't be pushed doesn't keep the others.
-            tickets = sorted(ready, key=lambda ticket: ticket.since)[:limit]
+        """Some of what is deliverable; to be told of by `pushed` or `put_back`."""
+        with self._lock:
+            # What was tried before goes last, so that one that can't be pushed doesn't keep the others.
+            tickets = sorted(self.deliverable(), key=lambda ticket: ticket.pushes)[:limit]
             for ticket in tickets:
+                ticket.pushes += 1
                 self._set(ticket, State.PUSHING)
             return tickets
 
     def pushed(self, tickets: Sequence[Ticket], *, by_us: bool = True) -> None:
         """Label Studio holds these predictions."""
-        with self._changed:
+        with self._lock:
             self._counts["pushed"] += len(tickets) if by_us else 0
             for ticket in tickets:
                 self._set(ticket, State.GONE)
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Label Studio doesn't hold these predictions: they are to be delivered still."""
-        with self._changed:
+        with self._lock:
             for ticket in tickets:
                 if ticket.state in {State.PUSHING, State.ANSWERED}:
                     self._set(ticket, State.READY)
 
     def give_up(self, reason: str, *states: State) -> None:
         """Forget the tasks in these states; the next click asks for them."""
-        with self._changed:
+        with self._lock:
             tickets = self.tickets(*states)
             for ticket in tickets:
                 self._set(ticket, State.GONE)
             self._drop_gone()
-            self._changed.notify_all()
         self._tell_left_out(len(tickets), reason)
 
     def resume(self) -> None:
-        """Go on, where the work waits for Label Studio and it is time for another try."""
-        self._start_some()
+        """Start what waits, as far as there is room, and where Label Studio is away, if it is time for another try."""
+        with self._lock:
+            if self.is_stopping or self._absence.is_paused():
+                return
+            while self._waiting and self._running < self._parallel:
+                ticket = self._waiting.popleft()
+                if ticket.state is not State.WAITING:
+                    continue
+                self._set(ticket, State.RUNNING)
+                self._running += 1
+                try:
+                    self._submit(lambda ticket=ticket: self._run(ticket))  # type: ignore[misc]
+                except RuntimeError as error:
+                    if "shutdown" in str(error):  # the process is ending; else it is queued all the same
+                        self._running -= 1
+                        self._set(ticket, State.GONE)
 
     def expire(self) -> None:
         """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
         old = time.monotonic() - _KEPT_S
         if self._absence.lasts_longer_than(_KEPT_S):
             self.give_up(_AWAY, State.WAITING)
-        with self._changed:
+        with self._lock:
             for ticket in self.tickets(State.READY, State.ANSWERED, State.PUSHING):
                 if ticket.ready_at < old and not ticket.asks:
                     self._set(ticket, State.GONE)
 
     def stop(self) -> None:
         """Start no more tasks; what runs is finished."""
-        self._is_stopping = True
+        self.is_stopping = True
         self.give_up("the backend is stopping", State.WAITING)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Was it told to stop?"""
-        return self._is_stopping
 
     def has_stopped(self) -> bool:
         """Was it told to stop, and is nothing running and nobody waiting for an answer?"""
-        with self._changed:
-            return self._is_stopping and not self._running and not self._asks
+        with self._lock:
+            return self.is_stopping and not self._running and not self._asks
 
     @property
     def size(self) -> int:
@@ -325,12 +323,12 @@ class Job:
 
     def is_empty(self) -> bool:
         """Is there nothing left to do, to answer or to deliver?"""
-        with self._changed:
+        with self._lock:
             return not self._tickets and not self._asks and not self._running
 
     def progress(self) -> Progress:
         """How far the work is."""
-        with self._changed:
+        with self._lock:
             states = Counter(ticket.state for ticket in self._tickets.values())
             now = time.monotonic()
             recent = [at for at in self._finished_at if at > now - _RATE_OVER_S]
@@ -389,34 +387,16 @@ class Job:
             metrics.TASKS.labels("not ready").inc(count)
             log.warning("Project %s: %d tasks are left to the next click: %s", self.key.project, count, reason)
 
-    def _start_some(self) -> None:
-        with self._changed:
-            if self._is_stopping or self._absence.is_paused():
-                return
-            while self._waiting and self._running < self._parallel:
-                ticket = self._waiting.popleft()
-                if ticket.state is not State.WAITING:
-                    continue
-                self._set(ticket, State.RUNNING)
-                self._running += 1
-                try:
-                    self._submit(lambda ticket=ticket: self._run(ticket))  # type: ignore[misc]
-                except RuntimeError as error:
-                    if "shutdown" in str(error):  # the process is ending; else it is queued all the same
-                        self._running -= 1
-                        self._set(ticket, State.GONE)
-
     def _run(self, ticket: Ticket) -> None:
         task = ticket.task
         if task is not None:  # else a lone request answered it meanwhile
             self._finish(ticket, self._outcome(task))
-        with self._changed:
+        with self._lock:
             self._running -= 1
             is_last = self.is_at_rest()
-            self._changed.notify_all()
         if is_last:
             self._common_cause.close()
-        self._start_some()
+        self.resume()
 
     def _outcome(self, task: Task) -> bytes | Failure:
         try:
@@ -429,7 +409,7 @@ class Job:
     def _finish(self, ticket: Ticket, outcome: bytes | Failure) -> None:
         if isinstance(outcome, Failure) and outcome.is_passing and self._try_again(ticket):
             return
-        with self._changed:
+        with self._lock:
             self._absence.ended()
             if ticket.state is not State.RUNNING:  # answered by a lone request, or its data changed
                 return
@@ -447,8 +427,8 @@ class Job:
 
     def _try_again(self, ticket: Ticket) -> bool:
         """Label Studio is away: have this task again, and the others, when it may be back."""
-        with self._changed:
-            if self._is_stopping:
+        with self._lock:
+            if self.is_stopping:
                 return False
             if ticket.state is State.RUNNING:
                 self._set(ticket, State.WAITING)
@@ -504,7 +484,7 @@ class Jobs:
                 job = self._jobs[key] = start()
                 if self._is_stopping:
                     job.stop()
-            return job, job.join(tickets, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
+            return job, job.ask(tickets, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
 
     def _make_room(self) -> None:
         """Each job has a thread: of very many, the oldest that only waits to be asked for or settled gives way."""

@@ -23,6 +23,7 @@ from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.studio import Studios
 from yolo_backend.tasks import Finish, IsAbandoned, TaskPredictor
+from yolo_backend.tickets import State
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Predictor:
         key = self._key(request)
         job = self._jobs.find(key)
         ticket = job.ticket(task) if job is not None else None
-        prediction = (job.ready(task) if job is not None else None) or self._work_alone(task, request)
+        prediction = ticket.prediction if ticket and ticket.state is State.READY else self._work_alone(task, request)
         job = job if job is not None else self._jobs.find(key)  # a bulk request may have come meanwhile
         if prediction and job is not None and not job.claim_alone(task, prediction, ticket):
             log.info("Task %s is answered with nothing: its prediction is delivered in another way", task_id_of(task))

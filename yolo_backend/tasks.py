@@ -11,7 +11,7 @@ from typing import Any
 
 from yolo_backend import metrics
 from yolo_backend.detection.batching import AbandonedError, DetectorError, ModelPool
-from yolo_backend.detection.detections import Detections
+from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failures import Failure
 from yolo_backend.images.decode import decode_image
@@ -155,30 +155,37 @@ class TaskPredictor:
                 size_wh = (image.shape[1], image.shape[0])
                 del image, content
             found = {
-                name: self._pool.detect(name, letterboxed.pop(name), threshold, priority, is_abandoned)
+                name: self._boxes(name, letterboxed.pop(name), threshold, priority, is_abandoned)
                 for name, threshold in thresholds.items()
             }
         except WeightsError as error:
             raise _TaskError("weights", str(error)) from None
-        except (ImageError, AbandonedError, _TaskError):
-            raise
         except DetectorError as error:
             raise _TaskError("detector", str(error), redact(value)) from None
-        except Exception as error:  # whatever the model raises; the detector has logged it whole
-            raise _TaskError("detector", f"the model failed on the image: {first_line(error)}", redact(value)) from None
         return found, size_wh
+
+    def _boxes(
+        self, name: str, image: Letterboxed, threshold: float, priority: int, is_abandoned: IsAbandoned | None
+    ) -> Detections:
+        try:
+            return self._pool.detect(name, image, threshold, priority, is_abandoned)
+        except (WeightsError, DetectorError, AbandonedError):
+            raise
+        except Exception as error:  # whatever the model raises; the detector has logged it whole
+            raise DetectorError(f"the model failed on the image: {first_line(error)}") from None
 
     def _fetch(self, value: Any, source: Source, studio: Studio | None) -> bytes:
         try:
             return self._fetcher.fetch(source, studio)
         except (ImageError, StudioError) as error:
-            is_studios = studio is not None and isinstance(source, Remote) and is_same_origin(source.url, studio.url)
-            raise _TaskError(
-                error.kind,
-                str(error),
-                redact(value) if isinstance(error, ImageError) else None,
-                is_passing=is_studios and studio is not None and studio.is_away(),
-            ) from None
+            is_passing = (
+                studio is not None
+                and isinstance(source, Remote)
+                and is_same_origin(source.url, studio.url)
+                and studio.is_away()
+            )
+            address = redact(value) if isinstance(error, ImageError) else None
+            raise _TaskError(error.kind, str(error), address, is_passing=is_passing) from None
 
 
 def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:

@@ -36,6 +36,7 @@ class Ticket:
     state: State = State.WAITING
     since: float = 0.0
     ready_at: float = 0.0
+    pushes: int = 0
     asks: list[Ask] = field(default_factory=list)
     packed: bytes = b""
 
