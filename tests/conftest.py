@@ -113,7 +113,25 @@ def bccd_files(data_dir: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def bccd_images(bccd_files: list[Path]) -> list[NDArray[np.uint8]]:
     """24 of them as RGB pixels."""
-    return [decode_image(file.read_bytes(), 10) for file in bccd_files[::12][:24]]
+    return [decode_image(file.read_bytes(), 10).pixels for file in bccd_files[::12][:24]]
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `MODEL_DIR` for all tests, for an export takes seconds: those of the blood cells' weights are made once."""
+    return tmp_path_factory.mktemp("model_dir")
+
+
+@pytest.fixture(scope="session")
+def bccd_environment(bccd_weights: Path, model_dir: Path) -> dict[str, str]:
+    """The settings of a backend that serves the blood cells' weights."""
+    return {"MODEL_NAME": bccd_weights.name, "MODEL_ROOT": str(bccd_weights.parent), "MODEL_DIR": str(model_dir)}
+
+
+@pytest.fixture(scope="session")
+def export_folder(model_dir: Path) -> Path:
+    """Where the backend keeps its exports there."""
+    return model_dir / "exports"
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
@@ -52,19 +53,22 @@ class Deadly(BaseException):
 class FakeEngine:
     """Finds one box in each image, with the image's first pixel as its score; waits at its gate.
 
-    In its memory is room for so many images at a time.
+    An image whose number is in `gates` waits at that one. In its memory is room for so many images at a time.
     """
 
     info: WeightsInfo = field(default_factory=lambda: info_of("fake.pt"))
     gate: threading.Event = field(default_factory=threading.Event)
+    gates: dict[int, threading.Event] = field(default_factory=dict)
     started: threading.Event = field(default_factory=threading.Event)
     batches: list[list[int]] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
     threads: set[threading.Thread] = field(default_factory=set)
     room: int = 1000
+    streams: int = 1
+    batch_size: int = 4
 
-    def letterbox(self, image: NDArray[np.uint8]) -> Letterboxed:
+    def letterbox(self, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None) -> Letterboxed:
         return Letterboxed(image, (image.shape[1], image.shape[0]))
 
     def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
@@ -74,7 +78,8 @@ class FakeEngine:
         self.thresholds.append(score_threshold)
         self.threads.add(threading.current_thread())
         self.started.set()
-        assert self.gate.wait(WAIT_S)
+        gate = next((self.gates[number] for number in numbers if number in self.gates), self.gate)
+        assert gate.wait(WAIT_S)
         if len(numbers) > self.room:
             raise MemoryError(f"{len(numbers)} images\nare too many")
         if BROKEN in numbers:
@@ -102,7 +107,7 @@ def number_of(found: Detections) -> int:
 
 
 def make_detector(
-    load: Callable[[], FakeEngine], batch_size: int = 4, timeout_s: float = 60, health: ModelHealth | None = None
+    load: Callable[[], FakeEngine], batch_size: int | None = 4, timeout_s: float = 60, health: ModelHealth | None = None
 ) -> Detector:
     name = "fake.pt"
     return Detector(name, load, batch_size=batch_size, timeout_s=timeout_s, health=health or ModelHealth(name))
@@ -459,6 +464,289 @@ def test_a_closed_detector_frees_its_model() -> None:
     assert freed.is_set()
 
 
+# Several streams: threads that call the model at once
+
+
+@pytest.fixture
+def streams(engine: FakeEngine) -> Iterator[Detector]:
+    """A detector of three streams, over `engine`."""
+    engine.streams = 3
+    made = make_detector(lambda: engine, timeout_s=TINY_S)
+    yield made
+    made.close()
+    for gate in engine.gates.values():
+        gate.set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """What the detectors take for the time, in seconds: it passes as the test says."""
+    now = [0.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        yield now
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < ends_at
+        time.sleep(0.005)
+
+
+def bring_in(engine: FakeEngine, detector: Detector, number: int) -> Future[Detections]:
+    """Bring an image into the model, where it waits at a gate of its own."""
+    engine.gates[number] = threading.Event()
+    (future,) = submit_all(detector, [number])
+    wait_until(lambda: [number] in engine.batches)
+    return future
+
+
+def assert_ended(threads: Iterable[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+def test_streams_are_in_the_model_at_once(engine: FakeEngine, streams: Detector) -> None:
+    futures = [bring_in(engine, streams, number) for number in (1, 2, 3)]
+    futures += submit_all(streams, range(4, 30))
+    assert not wait(futures, timeout=0.1).done
+    assert engine.batches == [[1], [2], [3]]
+    for number in (3, 1, 2):
+        engine.gates[number].set()
+        assert answers([futures[number - 1]]) == [number]
+    engine.gate.set()
+    assert answers(futures) == list(range(1, 30))
+    assert len(engine.threads) == 3
+
+
+def test_with_streams_each_image_gets_its_own_answer(engine: FakeEngine, streams: Detector) -> None:
+    engine.gate.set()
+    numbers = [number % 250 for number in range(600)]
+    with ThreadPoolExecutor(8) as threads:
+        futures = list(
+            threads.map(lambda number: streams.submit(image(number, 2 + number % 2), 0.5, number % 2), numbers)
+        )
+    assert answers(futures) == numbers
+    assert sorted(number for batch in engine.batches for number in batch) == sorted(numbers)
+    assert max(map(len, engine.batches)) <= 4
+
+
+def test_the_stream_that_is_free_first_takes_the_person(engine: FakeEngine, streams: Detector) -> None:
+    for number in (1, 2, 3):
+        bring_in(engine, streams, number)
+    bulk = submit_all(streams, [4, 5])
+    person = submit_all(streams, [101], PERSON)
+    engine.gates[2].set()
+    wait_until(lambda: len(engine.batches) == 4)
+    assert engine.batches[3] == [101]
+    engine.gate.set()
+    assert answers(person + bulk) == [101, 4, 5]
+
+
+def test_a_stream_that_is_free_takes_the_image_at_once(engine: FakeEngine, streams: Detector) -> None:
+    bring_in(engine, streams, 1)
+    bring_in(engine, streams, 2)
+    engine.gate.set()
+    assert answers(submit_all(streams, [3, 4])) == [3, 4]
+
+
+def test_two_streams_that_want_the_same_image_take_it_once(engine: FakeEngine, streams: Detector) -> None:
+    engine.gate.set()
+    asked, go_on = threading.Event(), threading.Event()
+
+    def is_abandoned() -> bool:
+        """Slow to answer at first: another stream comes and goes meanwhile."""
+        if not asked.is_set():
+            asked.set()
+            assert go_on.wait(WAIT_S)
+        return False
+
+    first = streams.submit(image(1), 0.5, BULK, is_abandoned)
+    assert asked.wait(WAIT_S)
+    second = streams.submit(image(2), 0.5, BULK)
+    assert answers([first, second]) == [1, 2]
+    go_on.set()
+    assert answers(submit_all(streams, range(3, 30))) == list(range(3, 30))
+    assert sorted(number for batch in engine.batches for number in batch) == list(range(1, 30))
+    assert not streams.is_stale()
+
+
+def test_a_failing_image_fails_alone_among_streams(engine: FakeEngine, streams: Detector) -> None:
+    engine.gate.set()
+    numbers = [BROKEN if number % 7 == 0 else number for number in range(100)]
+    futures = submit_all(streams, numbers)
+    assert answers(futures) == ["RuntimeError" if number == BROKEN else number for number in numbers]
+    assert answers(submit_all(streams, [1])) == [1]
+
+
+def test_what_was_cancelled_or_abandoned_is_left_out_by_all_streams(engine: FakeEngine, streams: Detector) -> None:
+    for number in (1, 2, 3):
+        bring_in(engine, streams, number)
+    futures = [
+        streams.submit(image(number), 0.5, BULK, (lambda: True) if number % 3 == 0 else None)
+        for number in range(10, 40)
+    ]
+    for future in futures[1::3]:
+        assert future.cancel()
+    engine.gate.set()
+    for number in (1, 2, 3):
+        engine.gates[number].set()
+    kept = [number for number in range(10, 40) if number % 3 == 1]
+    assert answers(futures[0::3]) == kept
+    assert answers(futures[2::3]) == ["AbandonedError"] * 10
+    assert sorted(number for batch in engine.batches[3:] for number in batch) == kept
+
+
+def test_streams_that_run_out_of_memory_find_the_size_that_fits(engine: FakeEngine, streams: Detector) -> None:
+    engine.room = 1
+    engine.gate.set()
+    assert answers(submit_all(streams, range(60))) == list(range(60))
+
+
+def test_a_hanging_stream_fails_its_own_images_only(
+    engine: FakeEngine, streams: Detector, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck = bring_in(engine, streams, 1)
+    clock[0] = 0.75 * TINY_S
+    in_time = [bring_in(engine, streams, number) for number in (2, 3)]
+    behind = submit_all(streams, [4, 5])
+    clock[0] = 1.5 * TINY_S
+    assert streams.is_hanging()
+    with pytest.raises(DetectorHungError):
+        streams.wait_for(stuck)
+    assert answers(behind) == ["DetectorClosedError"] * 2
+    assert not streams.is_hanging()
+    assert streams.is_stale()
+    engine.gates[2].set()
+    engine.gates[3].set()
+    assert [number_of(streams.wait_for(future)) for future in in_time] == [2, 3]
+    caplog.clear()
+    engine.gates[1].set()  # it comes back in the end
+    assert_ended(engine.threads)
+    assert caplog.messages == ["fake.pt: the batch that hung has come to an end after all"]
+    assert engine.batches == [[1], [2], [3]]
+
+
+def test_streams_without_work_end_with_the_one_that_hangs(engine: FakeEngine, clock: list[float]) -> None:
+    engine.streams = 3
+    before = set(threading.enumerate())
+    detector = make_detector(lambda: engine, timeout_s=TINY_S)
+    stuck = occupy(engine, detector)
+    wait_until(lambda: len(set(threading.enumerate()) - before) == 3)
+    others = set(threading.enumerate()) - before - engine.threads
+    clock[0] = 1.5 * TINY_S
+    with pytest.raises(DetectorHungError):
+        detector.wait_for(stuck)
+    assert len(others) == 2
+    assert_ended(others)
+
+
+def test_what_queues_behind_a_hanging_stream_goes_to_a_new_model(
+    make_pool: MakePool, loader: FakeLoader, clock: list[float]
+) -> None:
+    pool = make_pool(1, TINY_S)
+    loader.streams = 2
+    pool.load("a.pt")
+    (hanging,) = loader.engines
+    hanging.gates = {1: threading.Event(), 2: threading.Event()}
+    with ThreadPoolExecutor(4) as threads:
+
+        def ask(number: int) -> Future[Detections]:
+            return threads.submit(pool.detect, "a.pt", image(number), 0.5, BULK)
+
+        stuck = ask(1)
+        wait_until(lambda: [1] in hanging.batches)
+        clock[0] = 0.75 * TINY_S
+        in_time = ask(2)
+        wait_until(lambda: [2] in hanging.batches)
+        behind = [ask(3), ask(4)]
+        clock[0] = 1.5 * TINY_S
+        assert answers([stuck, *behind]) == ["DetectorHungError", 3, 4]
+        hanging.gates[2].set()
+        assert answers([in_time]) == [2]
+    assert loader.loaded == ["a.pt", "a.pt"]
+    assert hanging.batches == [[1], [2]]
+    hanging.gates[1].set()
+
+
+def test_streams_that_hang_together_are_one_model_that_hung(
+    make_pool: MakePool, loader: FakeLoader, clock: list[float]
+) -> None:
+    pool = make_pool(1, TINY_S)
+    loader.hangs = True
+    loader.streams = MAX_HANGS
+    pool.load("a.pt")
+    (hanging,) = loader.engines
+    loader.hangs = False
+    with ThreadPoolExecutor(MAX_HANGS) as threads:
+        stuck = []
+        for number in range(MAX_HANGS):
+            stuck.append(threads.submit(pool.detect, "a.pt", image(number), 0.5, BULK))
+            wait_until(lambda: len(hanging.batches) == len(stuck))
+        clock[0] = 1.5 * TINY_S
+        assert answers(stuck) == ["DetectorHungError"] * MAX_HANGS
+    assert pool.down_reason("a.pt") is None
+    assert detect(pool, "a.pt", 5) == 5
+
+
+def test_a_stream_that_dies_fails_its_own_images_only(engine: FakeEngine, streams: Detector) -> None:
+    futures = [bring_in(engine, streams, number) for number in (1, 2, 3)]
+    bad = [streams.submit(one, 0.5, BULK) for one in (image(4), UNFIT)]
+    engine.gates[2].set()
+    assert answers(bad) == ["DetectorError"] * 2
+    assert streams.is_stale()
+    with pytest.raises(DetectorClosedError):
+        streams.submit(image(6), 0.5, BULK)
+    engine.gates[1].set()
+    engine.gates[3].set()
+    assert answers(futures) == [1, 2, 3]
+    assert_ended(engine.threads)
+
+
+def test_a_closed_detector_finishes_what_it_has_and_ends_its_threads(
+    engine: FakeEngine, streams: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    futures = [bring_in(engine, streams, number) for number in (1, 2, 3)]
+    futures += submit_all(streams, range(4, 20))
+    with caplog.at_level(logging.INFO):
+        streams.close()
+        engine.gate.set()
+        for gate in engine.gates.values():
+            gate.set()
+        assert answers(futures) == list(range(1, 20))
+        assert_ended(engine.threads)
+    assert caplog.messages == ["fake.pt is put away"]
+
+
+def test_a_closed_detector_ends_threads_that_have_nothing_to_do(engine: FakeEngine) -> None:
+    engine.streams = 3
+    engine.gate.set()
+    before = set(threading.enumerate())
+    detector = make_detector(lambda: engine)
+    detector.engine.result(WAIT_S)
+    wait_until(lambda: len(set(threading.enumerate()) - before) == 3)
+    threads = set(threading.enumerate()) - before
+    assert all("fake.pt" in thread.name for thread in threads)
+    detector.close()
+    assert_ended(threads)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(None, 6), (2, 2), (9, 9)])
+def test_without_a_setting_the_batch_is_as_the_engine_likes_it(
+    engine: FakeEngine, batch_size: int | None, expected: int
+) -> None:
+    engine.batch_size = 6
+    detector = make_detector(lambda: engine, batch_size=batch_size)
+    occupy(engine, detector)
+    futures = submit_all(detector, range(1, 19))
+    engine.gate.set()
+    assert answers(futures) == list(range(1, 19))
+    assert sizes(engine) == [1, *[expected] * (18 // expected)]
+    detector.close()
+
+
 # The pool
 
 
@@ -472,13 +760,14 @@ class FakeLoader:
         self.gate.set()
         self.engines: list[FakeEngine] = []
         self.hangs = False
+        self.streams = 1
 
     def __call__(self, name: str) -> FakeEngine:
         self.loaded.append(name)
         assert self.gate.wait(WAIT_S)
         if name in self.broken:
             raise WeightsError(f"Weights {name} are broken")
-        engine = FakeEngine(info_of(name))
+        engine = FakeEngine(info_of(name), streams=self.streams)
         if not self.hangs:
             engine.gate.set()
         self.engines.append(engine)
@@ -861,8 +1150,9 @@ def wait_for_reason(pool: ModelPool) -> str:
 class StormyLoader:
     """Loads engines that raise, run out of memory, hang for a while and try to end their thread, as dice tell."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, streams: int) -> None:
         self.dice = random.Random(seed)
+        self.streams = streams
         self.is_calm = False
         self.may_hang = True
         self.loaded = 0
@@ -871,12 +1161,13 @@ class StormyLoader:
 
     def __call__(self, name: str) -> StormyEngine:
         self.loaded += 1
-        return StormyEngine(info=info_of(name), loader=self)
+        return StormyEngine(info=info_of(name), loader=self, streams=self.streams)
 
 
 @dataclass(eq=False)
 class StormyEngine(FakeEngine):
     loader: StormyLoader = field(kw_only=True)
+    streams: int = field(kw_only=True)
 
     def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
         storm = self.loader
@@ -899,9 +1190,9 @@ class StormyEngine(FakeEngine):
         return [detections(int(image.pixels[0, 0, 0])) for image in batch]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_whatever_happens_everyone_gets_their_own_boxes_or_an_error(seed: int) -> None:
-    loader = StormyLoader(seed)
+@pytest.mark.parametrize(("seed", "streams"), [(1, 1), (2, 1), (3, 3)])
+def test_whatever_happens_everyone_gets_their_own_boxes_or_an_error(seed: int, streams: int) -> None:
+    loader = StormyLoader(seed, streams)
     pool = ModelPool(loader, max_models=1, batch_size=4, detect_timeout_s=TINY_S)
 
     def ask(number: int) -> int | str:

@@ -7,11 +7,13 @@ import warnings
 import weakref
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import ROOT as ULTRALYTICS_ROOT
-from ultralytics.utils import YAML, nms
+from ultralytics.utils import nms
 
+from tests.detection.conftest import MakeWeights
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine, is_out_of_memory
+from yolo_backend.detection.models import UltralyticsModel
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 
 Pixels = NDArray[np.uint8]
@@ -71,6 +74,12 @@ def assert_close(found: Detections, expected: Detections, score_threshold: float
             if score > score_threshold + 0.01:
                 alike = (others.class_ids == class_id) & (np.abs(others.scores - score) <= 0.01)
                 assert (np.abs(others.boxes[alike] - box).max(axis=1) <= 1).any(), (box, score, class_id)
+
+
+def network_of(engine: Engine) -> torch.nn.Module:
+    assert isinstance(engine._model, UltralyticsModel)
+    network: torch.nn.Module = engine._model._model
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +161,51 @@ def test_the_shape_follows_from_the_image_alone(engine: Engine) -> None:
         assert letterboxed.pixels.flags.c_contiguous
 
 
+# Images that were decoded at a reduced scale
+
+
+@pytest.mark.parametrize(
+    ("decoded_wh", "original_wh"),
+    [((320, 240), (640, 480)), ((321, 241), (641, 481)), ((160, 120), (1280, 960)), ((211, 97), (421, 777))],
+)
+def test_boxes_are_those_of_the_reduced_image_in_pixels_of_the_original(
+    engine: Engine, bccd_images: list[Pixels], decoded_wh: tuple[int, int], original_wh: tuple[int, int]
+) -> None:
+    images = [cv2.resize(image, decoded_wh) for image in bccd_images[:3]]
+    letterboxed = [engine.letterbox(image, original_wh) for image in images]
+    assert [image.original_size_wh for image in letterboxed] == [original_wh] * 3
+    count = 0
+    for found, expected in zip(engine.detect(letterboxed, 0.1), detect(engine, images, 0.1), strict=True):
+        scale = np.tile(np.divide(original_wh, decoded_wh), 2).astype(np.float32)
+        assert_same(found, replace(expected, boxes=expected.boxes * scale))
+        assert (found.boxes[:, 2:] <= np.array(original_wh) + 0.01).all()
+        count += len(found)
+    assert count > 0
+
+
+def test_an_image_of_its_own_size_is_as_without_one(engine: Engine, bccd_images: list[Pixels]) -> None:
+    (found,) = engine.detect([engine.letterbox(bccd_images[0], (640, 480))], 0.1)
+    assert_same(found, detect(engine, bccd_images[:1], 0.1)[0])
+
+
+def test_reduced_images_and_others_share_a_batch(engine: Engine, bccd_images: list[Pixels]) -> None:
+    half = cv2.resize(bccd_images[1], (320, 240))
+    alone = [detect(engine, [image], 0.25)[0] for image in (bccd_images[0], half)]
+    together = engine.detect([engine.letterbox(bccd_images[0]), engine.letterbox(half, (640, 480))], 0.25)
+    assert_same(together[0], alone[0])
+    assert_same(together[1], replace(alone[1], boxes=alone[1].boxes * 2))
+
+
+def test_rotated_boxes_are_in_pixels_of_the_original_too(make_weights: MakeWeights, bccd_images: list[Pixels]) -> None:
+    engine = Engine(make_weights("yolo11n-obb"), device="cpu", image_size=320)
+    half = cv2.resize(bccd_images[0], (320, 240))
+    (found,) = engine.detect([engine.letterbox(half, (640, 480))], 0.3)
+    (expected,) = detect(engine, [half], 0.3)
+    assert len(expected) > 0
+    twice = np.array([2, 2, 2, 2, 1], np.float32)
+    assert_same(found, replace(expected, boxes=expected.boxes * twice))
+
+
 def test_what_is_known_of_the_weights(engine: Engine, bccd_weights: Path) -> None:
     assert engine.info.name == bccd_weights.name
     assert engine.info.task == "detect"
@@ -220,7 +274,7 @@ def test_a_batch_without_room_is_a_memory_error_that_holds_no_memory(engine: Eng
         inputs.append(weakref.ref(arguments[0]))
         ask_torch()
 
-    hook = engine._model.register_forward_pre_hook(grab)
+    hook = network_of(engine).register_forward_pre_hook(grab)
     try:
         with pytest.raises(MemoryError, match="allocate memory"):
             detect(engine, bccd_images[:2], 0.25)
@@ -232,7 +286,7 @@ def test_a_batch_without_room_is_a_memory_error_that_holds_no_memory(engine: Eng
 
 
 def test_other_errors_of_the_model_are_not_changed(engine: Engine, bccd_images: list[Pixels]) -> None:
-    hook = engine._model.register_forward_pre_hook(lambda *_: torch.empty(-1))
+    hook = network_of(engine).register_forward_pre_hook(lambda *_: torch.empty(-1))
     try:
         with pytest.raises(RuntimeError, match="negative"):
             detect(engine, bccd_images[:1], 0.25)
@@ -258,43 +312,6 @@ def test_a_dense_batch_leaves_no_image_empty(
 
 
 # Other kinds of weights
-
-
-MakeWeights = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def make_weights(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -> MakeWeights:
-    """Weights of another architecture: what it shares with a YOLO11n is trained, what is its own is random."""
-    folder = tmp_path_factory.mktemp("weights")
-
-    def make(architecture: str) -> Path:
-        path = folder / f"{architecture}.pt"
-        if not path.exists():
-            configs = ULTRALYTICS_ROOT / "cfg" / "models"
-            (config,) = configs.glob(f"*/{architecture.replace('n-', '-').removesuffix('n')}.yaml")
-            YAML.save(folder / f"{architecture}.yaml", {**YAML.load(config), "nc": 3, "scale": "n"})
-            torch.manual_seed(3)
-            yolo = YOLO(folder / f"{architecture}.yaml").load(bccd_weights)
-            _spread(yolo.model.model[-1], trained=architecture.startswith("yolo11"))
-            yolo.save(path)
-        return path
-
-    return make
-
-
-def _spread(head: Any, trained: bool) -> None:
-    """Make random branches of a head say something about the image: at first they say the same everywhere."""
-    random_branches = {"cv4"} if trained else {"cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4"}
-    with torch.no_grad():
-        for name, branches in head.named_children():
-            for branch in branches if name in random_branches else ():
-                branch[-1].weight.normal_(std=0.3)
-                if name.endswith("cv3"):
-                    branch[-1].bias.fill_(-5)
-        if trained and hasattr(head, "proto"):  # many masks become empty, and which ones depends on the image
-            head.proto.cv3.bn.bias.fill_(0.5)
-            head.proto.cv3.bn.weight.fill_(5)
 
 
 @pytest.mark.parametrize(

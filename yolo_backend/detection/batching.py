@@ -1,4 +1,4 @@
-"""One thread for each model: it loads the model, forms batches of one shape, people first, and answers futures."""
+"""Each model's threads: they load it, form batches of one shape, people first, and answer futures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,11 +61,13 @@ class _ReplacedError(Exception):
 
 
 class Detecting(Protocol):
-    """What the detector's thread needs of an engine."""
+    """What the detector's threads need of an engine: `streams` of them call `detect` at once, best by `batch_size`."""
 
     info: WeightsInfo
+    streams: int
+    batch_size: int
 
-    def letterbox(self, image: NDArray[np.uint8]) -> Letterboxed: ...
+    def letterbox(self, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None) -> Letterboxed: ...
 
     def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
         """Raises MemoryError for a batch that doesn't fit: a smaller one may."""
@@ -93,30 +95,43 @@ class _QueuedImage:
             return False
 
 
+@dataclass(eq=False)
+class _Stream:
+    """What one thread of a detector is at: its batch, and since when that is in the model."""
+
+    batch: list[_QueuedImage] = field(default_factory=list)
+    busy_since: float | None = None
+    given_up: bool = False
+
+    def is_hanging(self, timeout_s: float) -> bool:
+        """Is the batch in the model for too long, and not given up yet?"""
+        busy_since = self.busy_since
+        return busy_since is not None and not self.given_up and time.monotonic() - busy_since > timeout_s
+
+
 class Detector:
-    """A model and its thread. Futures are always resolved: with detections, or with the error that was met.
+    """A model and its threads. Futures are always resolved: with detections, or with the error that was met.
 
     A batch that takes longer than `timeout_s` hangs: its images fail, its thread is left to itself, and the detector
-    takes no more images. Those who wait in `wait_for` keep an eye on that.
+    takes no more images. Those who wait in `wait_for` keep an eye on that. `batch_size` of None is the engine's own.
     """
 
     def __init__(
-        self, name: str, load: Callable[[], Detecting], *, batch_size: int, timeout_s: float, health: ModelHealth
+        self, name: str, load: Callable[[], Detecting], *, batch_size: int | None, timeout_s: float, health: ModelHealth
     ) -> None:
         self._name = name
         self._load = load
-        self._batch_size = batch_size
+        self._batch_size = batch_size or 1
+        self._batch_size_is_set = batch_size is not None
         self._timeout_s = timeout_s
         self._health = health
-        self._fitting_size = batch_size  # smaller, where a batch of this size didn't fit into memory
+        self._fitting_size = self._batch_size  # smaller, where a batch of this size didn't fit into memory
         self._good_batches = 0
         self._queue: list[_QueuedImage] = []
-        self._batch: list[_QueuedImage] = []
+        self._streams: list[_Stream] = []
         self._numbers = itertools.count()
         self._wakeup = threading.Condition()
         self._closed = False
-        self._replaced = False
-        self._busy_since: float | None = None
         self._failed_at: float | None = None
         self._made_at = time.monotonic()
         self._engine: Future[Detecting] = Future()
@@ -147,9 +162,7 @@ class Detector:
 
     def is_hanging(self) -> bool:
         """Is a batch in the model for too long, and not given up yet?"""
-        busy_since = self._busy_since
-        is_late = busy_since is not None and time.monotonic() - busy_since > self._timeout_s
-        return is_late and not self._replaced
+        return any(stream.is_hanging(self._timeout_s) for stream in self._streams)
 
     def submit(
         self,
@@ -171,15 +184,18 @@ class Detector:
 
     def wait_for(self, future: Future[Detections]) -> Detections:
         """The boxes of a submitted image, or the error that it met; a hanging model is given up meanwhile."""
-        while not wait([future], timeout=min(_LOOK_EVERY_S, self._timeout_s / 4)).done:
-            self._give_up_hanging()
+        while not future.done():
+            try:
+                return future.result(min(_LOOK_EVERY_S, self._timeout_s / 4))
+            except TimeoutError:  # or the model's own
+                self._give_up_hanging()
         return future.result()
 
     def close(self) -> None:
-        """Take no more images; the thread finishes those it has and frees the model."""
+        """Take no more images; the threads finish those they have and free the model."""
         with self._wakeup:
             self._closed = True
-            self._wakeup.notify()
+            self._wakeup.notify_all()
 
     def _run(self) -> None:
         try:
@@ -188,29 +204,42 @@ class Detector:
             failure = error if isinstance(error, WeightsError) else WeightsError(f"Weights {self._name}: {error}")
             log.error("%s", failure, exc_info=not isinstance(error, WeightsError))
             self._failed_at = time.monotonic()
-            self._end(failure, failure)
+            self._end(failure)
             self._engine.set_exception(failure)
             return
         log.info("%s is ready", engine)
+        if not self._batch_size_is_set:
+            self._batch_size = self._fitting_size = engine.batch_size
+        self._streams = [_Stream() for _ in range(engine.streams)]
         self._engine.set_result(engine)
+        for number, stream in enumerate(self._streams[1:], 2):
+            threading.Thread(
+                target=self._work, args=(engine, stream), name=f"detector {self._name} {number}", daemon=True
+            ).start()
+        self._work(engine, self._streams[0])
+
+    def _work(self, engine: Detecting, stream: _Stream) -> None:
+        """Serve batch after batch, until the detector is closed and nothing is queued."""
         try:
-            while batch := self._next_batch():
-                self._serve(engine, batch)
+            while self._take_batch(stream):
+                self._serve(engine, stream)
         except _ReplacedError:
             log.warning("%s: the batch that hung has come to an end after all", self._name)
         except BaseException as error:  # a fault of ours; whatever it is, nobody waits in vain
             log.exception("The detector of %s died", self._name)
             reason = f"The detector of {self._name} died ({first_line(error)}): see the backend's log"
             self._health.failed(reason)
-            self._end(DetectorError(reason), DetectorError(reason))
-        else:
-            log.info("%s is put away", self._name)
+            self._end(DetectorError(reason), stream)
+        with self._wakeup:
+            self._streams.remove(stream)
+            if not self._streams:
+                log.info("%s is put away", self._name)
 
-    def _next_batch(self) -> list[_QueuedImage]:
+    def _take_batch(self, stream: _Stream) -> list[_QueuedImage]:
         """Wait for images; take the first and, in order, those like it. Empty once closed and done."""
         while True:
             with self._wakeup:
-                self._batch = []
+                stream.batch = []
                 self._wakeup.wait_for(lambda: self._queue or self._closed)
                 self._queue.sort()
                 queue = list(self._queue)
@@ -220,9 +249,11 @@ class Detector:
             gone = {job.number for job in queue if job.is_gone()}
             with self._wakeup:
                 for job in queue:
-                    if len(self._batch) == self._fitting_size:
+                    if len(stream.batch) == self._fitting_size:
                         break
-                    if job.number not in gone and self._batch and not job.is_like(self._batch[0]):
+                    if job.number not in gone and stream.batch and not job.is_like(stream.batch[0]):
+                        continue
+                    if job not in self._queue:  # another stream's by now
                         continue
                     self._queue.remove(job)
                     if not job.future.set_running_or_notify_cancel():
@@ -230,19 +261,20 @@ class Detector:
                     if job.number in gone:
                         job.future.set_exception(AbandonedError("nobody waits for it any more"))
                     else:
-                        self._batch.append(job)
-                if self._batch:
-                    return self._batch
+                        stream.batch.append(job)
+                if stream.batch:
+                    return stream.batch
 
-    def _serve(self, engine: Detecting, batch: list[_QueuedImage]) -> None:
+    def _serve(self, engine: Detecting, stream: _Stream) -> None:
         """Answer all of a batch: in smaller ones where it doesn't fit into memory, one by one where it fails."""
+        batch = stream.batch
         size = len(batch)
         rest = batch
         failures: list[tuple[_QueuedImage, Exception]] = []
         while rest:
             jobs = rest[:size]
             try:
-                found = self._detect(engine, jobs)
+                found = self._detect(engine, stream, jobs)
             except _ReplacedError:
                 raise
             except BaseException as error:  # whatever it is, the thread lives on, for somebody waits
@@ -262,9 +294,9 @@ class Detector:
         for job, failure in failures:
             job.future.set_exception(failure)
 
-    def _detect(self, engine: Detecting, jobs: list[_QueuedImage]) -> list[Detections]:
+    def _detect(self, engine: Detecting, stream: _Stream, jobs: list[_QueuedImage]) -> list[Detections]:
         """The detections of each image. Raises _ReplacedError where the wait for them was given up."""
-        with self._watched(), metrics.DETECT_SECONDS.time():
+        with self._watched(stream), metrics.DETECT_SECONDS.time():
             found = engine.detect([job.image for job in jobs], min(job.score_threshold for job in jobs))
         if len(found) != len(jobs):
             raise ValueError(f"{self._name} gave {len(found)} outputs for {len(jobs)} images")
@@ -272,42 +304,46 @@ class Detector:
         return found
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watched(self, stream: _Stream) -> Iterator[None]:
         """What runs in here hangs if it takes too long. Raises _ReplacedError if it comes back all the same."""
         with self._wakeup:
-            self._busy_since = time.monotonic()
+            stream.busy_since = time.monotonic()
         try:
             yield
         finally:
             with self._wakeup:
-                self._busy_since = None
-                if self._replaced:
+                stream.busy_since = None
+                if stream.given_up:
                     raise _ReplacedError
 
     def _give_up_hanging(self) -> None:
-        """Where a batch hangs, fail its images, and send those that queue behind it to another detector."""
+        """Where a batch hangs, fail its images, and send those that queue to another detector."""
         with self._wakeup:
-            if not self.is_hanging():
+            stream = next((stream for stream in self._streams if stream.is_hanging(self._timeout_s)), None)
+            if stream is None:
                 return
-            self._closed = self._replaced = True
+            is_first = not any(other.given_up for other in self._streams)
+            self._closed = stream.given_up = True
             reason = f"{self._name} hung: a batch took longer than {self._timeout_s:g} s (DETECT_TIMEOUT_SECONDS)"
-            self._health.hung(reason)
+            if is_first:  # streams that hang together are one model that hung
+                self._health.hung(reason)
         reason = self._health.given_up_reason() or f"{reason}: the model is loaded anew"
         log.error("%s", reason)
-        self._end(DetectorHungError(reason), DetectorClosedError(self._name))
+        self._end(DetectorHungError(reason), stream, DetectorClosedError(self._name))
 
-    def _end(self, of_batch: Exception, of_queue: Exception) -> None:
-        """Take no more images, and fail those that have no answer yet."""
+    def _end(self, failure: Exception, stream: _Stream | None = None, of_queue: Exception | None = None) -> None:
+        """Take no more images; fail those of this stream that have no answer yet, and those that queue."""
         with self._wakeup:
             self._closed = True
-            batch, self._batch = self._batch, []
+            batch = stream.batch if stream else []
             queue, self._queue = self._queue, []
+            self._wakeup.notify_all()
         for job in batch:
             if not job.future.done():
-                job.future.set_exception(of_batch)
+                job.future.set_exception(failure)
         for job in queue:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(of_queue)
+                job.future.set_exception(of_queue or failure)
 
     def _smaller_size(self, size: int, error: BaseException) -> int:
         """How many images to try together after so many failed."""
@@ -348,7 +384,12 @@ class ModelPool:
     """The models in memory, a bounded number; what is known of weights is kept after their model is put away."""
 
     def __init__(
-        self, load: Callable[[str], Detecting], *, max_models: int, batch_size: int, detect_timeout_s: float = 120
+        self,
+        load: Callable[[str], Detecting],
+        *,
+        max_models: int,
+        batch_size: int | None,
+        detect_timeout_s: float = 120,
     ) -> None:
         self._load = load
         self._max_models = max_models
@@ -382,9 +423,11 @@ class ModelPool:
         """Wait until the model is in memory. Raises WeightsError, and DetectorError where that takes too long."""
         self._loaded(name)
 
-    def letterbox(self, name: str, image: NDArray[np.uint8]) -> Letterboxed:
-        """The image as these weights see it."""
-        return self._loaded(name).letterbox(image)
+    def letterbox(
+        self, name: str, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None
+    ) -> Letterboxed:
+        """The image as these weights see it; with the size that it has, where it was decoded at a reduced scale."""
+        return self._loaded(name).letterbox(image, original_size_wh)
 
     def detect(
         self,

@@ -30,7 +30,8 @@ class Detections:
 class WeightsInfo:
     """What there is to know of weights without a model in memory.
 
-    `image_size` is (height, width), `device` such as cpu or cuda:0, `engine` torch or onnx.
+    `image_size` is (height, width), `device` such as cpu or cuda:0, `engine` torch or onnx; `images_at_once` go through
+    the model at its best rate.
     """
 
     name: str
@@ -40,11 +41,16 @@ class WeightsInfo:
     image_size: tuple[int, int]
     device: str
     engine: str
+    images_at_once: int = 1
 
 
 @dataclass(frozen=True)
 class Letterboxed:
-    """An image as the model sees it: RGB uint8 (height, width, 3), and the size it had."""
+    """An image as the model sees it: RGB uint8 (height, width, 3), and the size it had.
+
+    `decoded_size_wh` is the size that was letterboxed, where that was less than the image's own.
+    """
 
     pixels: NDArray[np.uint8]
     original_size_wh: tuple[int, int]
+    decoded_size_wh: tuple[int, int] | None = None

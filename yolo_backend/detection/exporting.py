@@ -1,0 +1,83 @@
+"""The exporter, a process of its own: weights to another format, held against the weights before it is handed on.
+
+`python -m yolo_backend.detection.exporting weights.pt made.onnx onnx cpu 300`
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics import YOLO
+
+from yolo_backend.detection.exports import EXPORTED_BATCH
+from yolo_backend.detection.models import Model, UltralyticsModel, open_exported
+
+# As near as boxes have to be on an exported engine, in pixels and in score.
+_BOX_TOLERANCE_PX = 1.0
+_SCORE_TOLERANCE = 0.01
+
+
+def main() -> None:
+    """Exits with 1, and says why in the last line of stderr, where there is no export to be had."""
+    weights, made, format, device, max_detections = sys.argv[1:]  # noqa: A001
+    try:
+        export(Path(weights), Path(made), format, device, int(max_detections))
+    except Exception as error:
+        raise SystemExit(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def export(weights: Path, made: Path, format: str, device: str, max_detections: int) -> None:  # noqa: A002
+    """Export `weights` to the file `made`, in a folder where anything else may be written, too."""
+    own = Path(shutil.copy(weights, made.with_name(f"weights{weights.suffix}")))  # Ultralytics writes beside it
+    expected = UltralyticsModel(own, device, max_detections=max_detections)
+    options: dict[str, Any] = {"quantize": 16, "batch": EXPORTED_BATCH} if format == "engine" else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.onnx calls the exporter that Ultralytics uses old
+        exported = YOLO(own).export(
+            format=format, dynamic=True, simplify=True, imgsz=list(expected.image_size), device=device,
+            max_det=max_detections, verbose=False, **options,
+        )  # fmt: skip
+    check_agreement(expected, open_exported(Path(exported), weights.name, format, device))
+    Path(exported).replace(made)
+
+
+def check_agreement(expected: Model, exported: Model) -> None:
+    """Raises ValueError where the two don't give the same boxes and scores, whatever they make of the image."""
+    height, width = expected.image_size
+    random = np.random.default_rng(0)
+    for count, shape in (
+        (1, (height, width)),
+        (2, (height, max(expected.stride, width // 2 // expected.stride * expected.stride))),
+    ):
+        images = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(count)]
+        ours, theirs = (_rows(model(images)) for model in (exported, expected))
+        if ours.shape != theirs.shape:
+            raise ValueError(f"the export gives {tuple(ours.shape)}, the weights {tuple(theirs.shape)}")
+        if expected.end2end:  # rows by score, whose order may differ where scores are alike
+            boxes_px, scores = 0.0, _distance(ours[..., 4], theirs[..., 4])
+        else:
+            boxes_px = _distance(ours[:, :4], theirs[:, :4])
+            scores = _distance(ours[:, 4 : 4 + len(expected.class_names)], theirs[:, 4 : 4 + len(expected.class_names)])
+        if not (boxes_px <= _BOX_TOLERANCE_PX and scores <= _SCORE_TOLERANCE):  # nor where one is NaN
+            raise ValueError(f"the export's boxes are {boxes_px:.3g} px and its scores {scores:.3g} off the weights'")
+
+
+def _rows(outputs: Any) -> torch.Tensor:
+    """The boxes among the outputs, whatever else comes with them."""
+    while not isinstance(outputs, torch.Tensor):
+        outputs = outputs[0]
+    return outputs.float().cpu()
+
+
+def _distance(ones: torch.Tensor, others: torch.Tensor) -> float:
+    return float((ones - others).abs().max())
+
+
+if __name__ == "__main__":
+    main()

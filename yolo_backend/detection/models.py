@@ -1,0 +1,309 @@
+"""One model in one runtime: letterboxed images in, the model's raw outputs out."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions, get_available_providers
+from onnxruntime import __version__ as onnxruntime_version
+from ultralytics import YOLO
+from ultralytics.nn.backends.base import BaseBackend
+from ultralytics.utils.checks import check_imgsz
+
+from yolo_backend.cores import usable_cores
+from yolo_backend.detection.exports import EXPORTED_BATCH, FORMATS, ExportOptions, Exports
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.messages import first_line
+
+log = logging.getLogger(__name__)
+
+TASKS = ("detect", "segment", "pose", "obb")
+_MAX_STREAMS = 8
+_BATCH_ON_CPU, _BATCH_ON_GPU = 8, 32
+# More than that at once and what passes between a network's layers leaves the core's cache.
+_PIXELS_AT_ONCE = 640 * 480
+_PAUSE_S = 0.01
+
+
+class Model(Protocol):
+    """Weights in a runtime.
+
+    `image_size` is (height, width), the weights' own; with `shape_is_free` others go, too. `streams` threads may call
+    it at once, with `batch_size` images of one shape each for the best rate. `end2end` outputs need no NMS.
+    """
+
+    engine: str
+    device: torch.device
+    task: str
+    class_names: dict[int, str]
+    image_size: tuple[int, int]
+    stride: int
+    shape_is_free: bool
+    end2end: bool
+    streams: int
+
+    def batch_size(self, image_size: tuple[int, int]) -> int:
+        """How many images of this size at once give the best rate."""
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+        """The raw outputs for RGB images of one shape (height, width, 3): a tensor, or several."""
+
+
+class UltralyticsModel:
+    """Weights as Ultralytics itself runs them: `.pt` in torch, in half precision on a GPU, or an export of its own."""
+
+    streams = 1
+
+    def __init__(self, path: Path, device: str, *, max_detections: int = 300) -> None:
+        yolo = YOLO(path, task=None)
+        check_kind(path.name, str(yolo.task), type(yolo).__name__)
+        self.task = str(yolo.task)
+        overrides = {
+            "verbose": False,
+            "save": False,
+            "device": device,
+            "quantize": 16 if device.startswith("cuda") else None,
+        }
+        # Ultralytics' own predictor sets the model up, so that fusing and heads are those of YOLO(...).predict.
+        predictor = yolo.task_map[self.task]["predictor"](overrides={**yolo.overrides, **overrides})
+        predictor.setup_model(model=yolo.model, verbose=False)
+        self._model: Any = predictor.model
+        self.device: torch.device = predictor.device
+        check_channels(path.name, int(getattr(self._model, "channels", 3)))
+        is_torch = self._model.format == "pt"
+        self.engine = {"pt": "torch", "engine": "tensorrt"}.get(self._model.format, str(self._model.format))
+        self.end2end = bool(getattr(self._model, "end2end", False))
+        if is_torch and self.end2end:
+            self._model.model.set_head_attr(max_det=max(max_detections, 300), agnostic_nms=False)
+        self.shape_is_free = is_torch or bool(getattr(self._model, "dynamic", False))
+        self.stride = int(self._model.stride)
+        self.class_names = {int(number): str(name) for number, name in self._model.names.items()}
+        own_size = getattr(self._model, "imgsz", None) or yolo.overrides.get("imgsz", 640)
+        self.image_size = whole_strides(own_size, self.stride)
+
+    def __str__(self) -> str:
+        precision = ", half precision" if self._model.fp16 else ""
+        return f"{self.engine}{precision}"
+
+    def batch_size(self, image_size: tuple[int, int]) -> int:
+        if self.engine == "tensorrt":
+            return EXPORTED_BATCH
+        return _BATCH_ON_CPU if self.device.type == "cpu" else _BATCH_ON_GPU
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+        if self.device.type == "cpu":
+            _set_torch_threads(usable_cores())
+        stacked = torch.from_numpy(np.stack(images)).to(self.device)
+        pixels = stacked.permute(0, 3, 1, 2).contiguous()
+        return self._model((pixels.half() if self._model.fp16 else pixels.float()) / 255)
+
+
+class _OnnxModel(ABC):
+    """An ONNX model of free shape, as Ultralytics exports it, on the CPU.
+
+    Each core runs images of its own, `streams` at a time: that beats all cores on one image by a tenth or more, and
+    work beside it, such as decoding, holds up one image only.
+    """
+
+    engine: str
+    device = torch.device("cpu")
+    shape_is_free = True
+
+    def __init__(self, path: Path, metadata: dict[str, Any], name: str) -> None:
+        self.streams = min(usable_cores(), _MAX_STREAMS)
+        self.task = str(metadata["task"])
+        check_kind(name, self.task, str(metadata.get("head")))
+        check_channels(name, int(metadata.get("channels", 3)))
+        self.end2end = bool(metadata.get("end2end")) or bool(metadata["args"].get("nms"))
+        self.stride = int(metadata["stride"])
+        self.class_names = {int(number): str(label) for number, label in metadata["names"].items()}
+        self.image_size = whole_strides(metadata["imgsz"], self.stride)
+
+    def batch_size(self, image_size: tuple[int, int]) -> int:
+        return max(1, min(_BATCH_ON_CPU, _PIXELS_AT_ONCE // (image_size[0] * image_size[1])))
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+        # NMS is small work, and a thread of torch's own for it would only be in the way.
+        _set_torch_threads(1)
+        outputs = [torch.from_numpy(output) for output in self._run(cv2.dnn.blobFromImages(list(images), 1 / 255))]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    @abstractmethod
+    def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]: ...
+
+
+class OnnxModel(_OnnxModel):
+    """An ONNX model in ONNX Runtime. An image that comes when the model is idle has all cores."""
+
+    engine = "onnx"
+
+    def __init__(self, path: Path, metadata: dict[str, Any], name: str) -> None:
+        super().__init__(path, metadata, name)
+        cores = usable_cores()
+        self._by_core = _onnx_session(path, cores // self.streams)
+        self._by_all = self._by_core if self.streams == 1 else _onnx_session(path, cores)
+        self._input_name = self._by_core.get_inputs()[0].name
+        self._calls = 0
+        self._ended_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"ONNX Runtime {onnxruntime_version}, {self.streams} images at a time"
+
+    def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        with self._lock:
+            # Bulk work comes without a pause: another image is about to follow this one.
+            was_idle = self._calls == 0 and time.monotonic() - self._ended_at > _PAUSE_S
+            self._calls += 1
+        try:
+            return list((self._by_all if was_idle else self._by_core).run(None, {self._input_name: pixels}))
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._ended_at = time.monotonic()
+
+
+class OpenVinoModel(_OnnxModel):
+    """An ONNX model in OpenVINO."""
+
+    engine = "openvino"
+
+    def __init__(self, path: Path, metadata: dict[str, Any], name: str) -> None:
+        super().__init__(path, metadata, name)
+        import openvino
+
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",  # of itself it takes bfloat16 where the CPU has it, which moves boxes
+            "INFERENCE_NUM_THREADS": usable_cores(),
+            "NUM_STREAMS": self.streams,
+        }
+        self._compiled = openvino.compile_model(path, "CPU", options)
+        self._version = openvino.__version__.split("-")[0]
+        self._of_thread = threading.local()
+
+    def __str__(self) -> str:
+        return f"OpenVINO {self._version}, {self.streams} images at a time"
+
+    def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        return [output.copy() for output in self._of_thread.request.infer([pixels]).values()]
+
+
+def open_model(
+    path: Path, fingerprint: str, *, engine: str, device: str, export_folder: Path | None, max_detections: int
+) -> Model:
+    """These weights in the runtime that `engine` asks for; says in the log which one, and why.
+
+    `auto` is ONNX Runtime on a CPU and torch elsewhere. Weights are exported to `export_folder` once; where that
+    fails, torch runs them. Raises WeightsError.
+    """
+    wanted = engine
+    if engine == "auto":
+        wanted = "onnx" if device == "cpu" and export_folder else "torch"
+    _check_runtime(wanted, device)
+    if path.suffix == ".onnx":
+        return open_exported(path, path.name, wanted, device)
+    if wanted == "torch" or export_folder is None:
+        return UltralyticsModel(path, device, max_detections=max_detections)
+    try:
+        options = ExportOptions(fingerprint, FORMATS[wanted], device, max(max_detections, 300))
+        return _open_export(path, Exports(export_folder), options, wanted)
+    except WeightsError:
+        raise
+    except Exception as error:
+        log.warning("%s runs in torch, for it can't be had for ENGINE=%s: %s", path.name, engine, first_line(error))
+        return UltralyticsModel(path, device, max_detections=max_detections)
+
+
+def _open_export(path: Path, exports: Exports, options: ExportOptions, wanted: str) -> Model:
+    file = exports.find(options) or exports.make(path, options)
+    try:
+        return open_exported(file, path.name, wanted, options.device)
+    except WeightsError:
+        raise
+    except Exception as error:
+        log.warning("%s: the export %s is made anew, for it can't be used: %s", path.name, file.name, first_line(error))
+        file.unlink(missing_ok=True)
+        return open_exported(exports.make(path, options), path.name, wanted, options.device)
+
+
+def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
+    """An exported file, in the runtime for it. `name` is that of the weights, for errors."""
+    metadata = _read_metadata(path)
+    if path.suffix == ".onnx" and device == "cpu" and metadata.get("args", {}).get("dynamic"):
+        return (OpenVinoModel if wanted == "openvino" else OnnxModel)(path, metadata, name)
+    return UltralyticsModel(path, device)
+
+
+def check_kind(name: str, task: str, head: str) -> None:
+    """Raises WeightsError for weights that don't find boxes as a YOLO does."""
+    if task not in TASKS:
+        raise WeightsError(
+            f"Weights {name} are for the task {task}: expected one that finds boxes ({', '.join(TASKS)})"
+        )
+    if head in {"RTDETR", "RTDETRDecoder"}:
+        raise WeightsError(f"Weights {name} are an RT-DETR: expected a YOLO")
+
+
+def check_channels(name: str, channels: int) -> None:
+    """Raises WeightsError for weights that don't take RGB images."""
+    if channels != 3:
+        raise WeightsError(f"Weights {name} want {channels} channels: expected 3 (RGB)")
+
+
+def whole_strides(image_size: Any, stride: int) -> tuple[int, int]:
+    """An image size, a number or (height, width), rounded up to what the model takes."""
+    height, width = check_imgsz(image_size, stride=stride, min_dim=2)
+    return int(height), int(width)
+
+
+def _check_runtime(engine: str, device: str) -> None:
+    package = {"openvino": "openvino", "tensorrt": "tensorrt"}.get(engine)
+    if package and find_spec(package) is None:
+        raise WeightsError(f"ENGINE={engine} needs the package {package}: pip install {package}, or set ENGINE=auto")
+    if engine == "openvino" and device != "cpu":
+        raise WeightsError(f"ENGINE=openvino runs on the CPU only, not on {device}: set DEVICE=cpu, or ENGINE=auto")
+    if engine == "tensorrt" and not device.startswith("cuda"):
+        raise WeightsError(f"ENGINE=tensorrt needs an NVIDIA GPU, not {device}: set DEVICE=cuda:0, or ENGINE=auto")
+    if engine == "onnx" and device.startswith("cuda") and "CUDAExecutionProvider" not in get_available_providers():
+        raise WeightsError(f"ENGINE=onnx on {device} needs the package onnxruntime-gpu: install it, or set ENGINE=auto")
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """What Ultralytics wrote into an ONNX file; empty for a file of somebody else."""
+
+    def read(text: Any) -> Any:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    return (
+        {key: read(value) for key, value in BaseBackend.read_metadata(path).items()} if path.suffix == ".onnx" else {}
+    )
+
+
+def _onnx_session(path: Path, threads: int) -> InferenceSession:
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread that spins while it waits takes the core from decoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _set_torch_threads(count: int) -> None:
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
