@@ -68,6 +68,8 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
             "image_size": item.weights.image_size,
             "iou_threshold": settings.model_iou_threshold,
             "max_detections": settings.model_max_detections,
+            # Only where it isn't the default, whose versions stay as they are.
+            **({"decode": settings.decode} if settings.decode != "full" else {}),
             "control": [item.control.from_name, item.control.to_name, item.control.data_key, item.control.is_list],
             "labels": sorted(item.label_map.label_of_class.items()),
             "thresholds": sorted(item.label_map.threshold_of_class.items()),

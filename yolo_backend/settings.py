@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     model_max_detections: int = Field(300, ge=1, le=10_000, validation_alias="MODEL_MAX_DETECTIONS")
     max_models: int = Field(3, ge=1, validation_alias="MAX_MODELS")
     device: str = Field("auto", validation_alias="DEVICE")
-    batch_size: int = Field(8, ge=1, le=1024, validation_alias="BATCH_SIZE")
+    engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field("auto", validation_alias="ENGINE")
+    batch_size: int | None = Field(None, ge=1, le=1024, validation_alias="BATCH_SIZE")
     detect_timeout_s: float = Field(120, gt=0, validation_alias="DETECT_TIMEOUT_SECONDS")
 
     basic_auth_user: str | None = Field(None, validation_alias="BASIC_AUTH_USER")
@@ -54,6 +55,8 @@ class Settings(BaseSettings):
     image_timeout_s: float = Field(30, gt=0, validation_alias="IMAGE_TIMEOUT_SECONDS")
     max_image_megabytes: float = Field(100, gt=0, validation_alias="MAX_IMAGE_MEGABYTES")
     max_image_megapixels: float = Field(150, gt=0, validation_alias="MAX_IMAGE_MEGAPIXELS")
+    decode: Literal["full", "fast"] = Field("full", validation_alias="DECODE")
+    cache_megabytes: float = Field(64, ge=0, validation_alias="CACHE_MEGABYTES")
     max_request_megabytes: float = Field(256, gt=0, validation_alias="MAX_REQUEST_MEGABYTES")
 
     port: int = Field(9090, ge=1, le=65535, validation_alias="PORT")

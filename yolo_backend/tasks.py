@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from yolo_backend import metrics
+from yolo_backend.cores import usable_cores
 from yolo_backend.detection.batching import AbandonedError, DetectorError, ModelPool
 from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failures import Failure
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.fetch import ImageFetcher
+from yolo_backend.images.fetch import Fetched, ImageFetcher
+from yolo_backend.images.identity import Identities, Identity, identity_key, is_lasting
 from yolo_backend.images.sources import Remote, Source, is_same_origin, redact, resolve_source
+from yolo_backend.images.versions import Version
 from yolo_backend.messages import first_line
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.protocol import Prediction, Task, task_id_of
 from yolo_backend.regions import Region, make_regions, task_score
+from yolo_backend.remembered import FoundInImage, RememberedDetections
 from yolo_backend.settings import Settings
 from yolo_backend.studio import Studio, StudioError
 
 log = logging.getLogger(__name__)
+
+_IDENTITIES_SHARE = 0.2  # of the memory; the rest is for detections, which are longer
 
 IsAbandoned = Callable[[], bool]
 Finish = Callable[[Task, Prediction], Prediction]
@@ -41,6 +48,15 @@ class _TaskError(Exception):
         self.is_passing = is_passing
 
 
+@dataclass(frozen=True)
+class _NewImage:
+    """An image that nothing is remembered of: its bytes, and by what to know it again."""
+
+    key: bytes
+    identity: Identity
+    content: bytes
+
+
 class TaskPredictor:
     """Turns tasks into predictions, each for itself; safe to share between threads."""
 
@@ -53,9 +69,11 @@ class TaskPredictor:
             connections=connections,
             allowed_hosts=settings.allowed_image_hosts,
         )
+        max_bytes = settings.cache_megabytes * 1e6
+        self._identities = Identities(max_bytes * _IDENTITIES_SHARE)
+        self._remembered = RememberedDetections(max_bytes * (1 - _IDENTITIES_SHARE))
         # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._decoding = [threading.BoundedSemaphore(cores) for _ in range(2)]
+        self._decoding = [threading.BoundedSemaphore(usable_cores()) for _ in range(2)]
 
     def predict(
         self,
@@ -111,22 +129,26 @@ class TaskPredictor:
         for (data_key, is_list), controls in (given or by_key).items():
             for item_index, value in enumerate(_image_values(task, data_key, is_list)):
                 try:
-                    found, size_wh = self._detect(
+                    found = self._find(
                         value, task_id_of(task), controls, studio, priority=priority, is_abandoned=is_abandoned
                     )
                 except ImageError as error:
                     raise _TaskError(error.kind, str(error), redact(value)) from None
+                except WeightsError as error:
+                    raise _TaskError("weights", str(error)) from None
+                except DetectorError as error:
+                    raise _TaskError("detector", str(error), redact(value)) from None
                 for served in controls:
                     regions += make_regions(
-                        found[served.weights_name],
+                        found.detections[served.weights.fingerprint],
                         served.control,
                         served.label_map,
-                        size_wh,
+                        found.size_wh,
                         item_index if is_list else None,
                     )
         return regions
 
-    def _detect(
+    def _find(
         self,
         value: Any,
         task_id: int | None,
@@ -135,34 +157,81 @@ class TaskPredictor:
         *,
         priority: int,
         is_abandoned: IsAbandoned | None,
-    ) -> tuple[dict[str, Detections], tuple[int, int]]:
-        """The detections of one image for each of the weights that its controls use, and the image's size."""
+    ) -> FoundInImage:
+        """What the weights of these controls find in one image; from memory, if they have seen it before."""
+        image = self._recall_or_fetch(value, task_id, controls, studio, is_abandoned)
+        if isinstance(image, FoundInImage):
+            metrics.REMEMBERED_IMAGES.inc()
+            return image
+        self._load(controls)  # an image that changed came without; whoever decodes shouldn't wait for weights
+        names = {served.weights.fingerprint: served.weights_name for served in controls}
+        letterboxed, size_wh = self._letterbox(image.content, names, priority, is_abandoned)
+        key, identity = image.key, image.identity
+        del image  # which others' images need the memory of
+        detections = {}
+        for fingerprint, threshold in _lowest_thresholds(controls).items():
+            name = names[fingerprint]
+            # Segmentation weights make a large mask for each box: not for boxes that nobody asked for.
+            floor = threshold if self._pool.info(name).task == "segment" else self._remembered.floor(threshold)
+            found = self._boxes(name, letterboxed.pop(fingerprint), floor, priority, is_abandoned)
+            detections[fingerprint] = found
+            if self._pool.info(name).fingerprint == fingerprint:  # else the file was replaced meanwhile
+                self._remembered.keep(identity.digest, fingerprint, floor, found, size_wh)
+        self._identities.keep(key, identity)
+        return FoundInImage(detections, size_wh)
+
+    def _recall_or_fetch(
+        self,
+        value: Any,
+        task_id: int | None,
+        controls: Sequence[ServedControl],
+        studio: Studio | None,
+        is_abandoned: IsAbandoned | None,
+    ) -> FoundInImage | _NewImage:
+        """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
+        thresholds = _lowest_thresholds(controls)
+        key = identity_key(value, studio)
+        known = self._identities.find(key)
+        found = self._remembered.find(known.digest, thresholds) if known else None
+        if known and found and known.is_lasting:
+            return found
         root = self._settings.local_files_document_root
         source = resolve_source(value, task_id, studio.url if studio else None, root)
-        thresholds: dict[str, float] = {}
-        for served in controls:
-            lowest = served.label_map.lowest_threshold
-            thresholds[served.weights_name] = min(lowest, thresholds.get(served.weights_name, 1.0))
-        try:
-            for name in thresholds:  # before the image takes memory, and a place that other weights' could have
-                self._pool.load(name)
+        if found is None:
+            self._load(controls)  # before the image takes memory, and a place that other weights' could have
+        _check_wanted(is_abandoned)
+        fetched = self._fetch(value, source, studio, known.version if known and found else None)
+        if found and not fetched.content:
+            return found
+        identity = Identity(sha256(fetched.content).digest(), fetched.version, is_lasting(source, studio))
+        found = self._remembered.find(identity.digest, thresholds)
+        if found is None:
+            return _NewImage(key, identity, fetched.content)
+        self._identities.keep(key, identity)
+        return found
+
+    def _load(self, controls: Sequence[ServedControl]) -> None:
+        for name in dict.fromkeys(served.weights_name for served in controls):
+            self._pool.load(name)
+
+    def _letterbox(
+        self, content: bytes, names: Mapping[str, str], priority: int, is_abandoned: IsAbandoned | None
+    ) -> tuple[dict[str, Letterboxed], tuple[int, int]]:
+        """The image as each of the weights sees it, by their fingerprint, and its size (width, height)."""
+        with self._decoding[priority]:
             _check_wanted(is_abandoned)
-            content = self._fetch(value, source, studio)
-            with self._decoding[priority]:
-                _check_wanted(is_abandoned)
-                image = decode_image(content, self._settings.max_image_megapixels)
-                letterboxed = {name: self._pool.letterbox(name, image) for name in thresholds}
-                size_wh = (image.shape[1], image.shape[0])
-                del image, content
-            found = {
-                name: self._boxes(name, letterboxed.pop(name), threshold, priority, is_abandoned)
-                for name, threshold in thresholds.items()
+            image = decode_image(content, self._settings.max_image_megapixels, self._enough_px(names.values()))
+            letterboxed = {
+                fingerprint: self._pool.letterbox(name, image.pixels, image.size_wh)
+                for fingerprint, name in names.items()
             }
-        except WeightsError as error:
-            raise _TaskError("weights", str(error)) from None
-        except DetectorError as error:
-            raise _TaskError("detector", str(error), redact(value)) from None
-        return found, size_wh
+            return letterboxed, image.size_wh
+
+    def _enough_px(self, names: Iterable[str]) -> int | None:
+        """How long the longer side of a decoded image should be at least, where less than all of it will do."""
+        if self._settings.decode == "full":
+            return None
+        return 2 * max(max(self._pool.info(name).image_size) for name in names)
 
     def _boxes(
         self, name: str, image: Letterboxed, threshold: float, priority: int, is_abandoned: IsAbandoned | None
@@ -174,9 +243,9 @@ class TaskPredictor:
         except Exception as error:  # whatever the model raises; the detector has logged it whole
             raise DetectorError(f"the model failed on the image: {first_line(error)}") from None
 
-    def _fetch(self, value: Any, source: Source, studio: Studio | None) -> bytes:
+    def _fetch(self, value: Any, source: Source, studio: Studio | None, known: Version | None) -> Fetched:
         try:
-            return self._fetcher.fetch(source, studio)
+            return self._fetcher.fetch_changed(source, studio, known)
         except (ImageError, StudioError) as error:
             is_passing = (
                 studio is not None
@@ -186,6 +255,16 @@ class TaskPredictor:
             )
             address = redact(value) if isinstance(error, ImageError) else None
             raise _TaskError(error.kind, str(error), address, is_passing=is_passing) from None
+
+
+def _lowest_thresholds(controls: Sequence[ServedControl]) -> dict[str, float]:
+    """What is asked of each of the weights, by their fingerprint."""
+    thresholds: dict[str, float] = {}
+    for served in controls:
+        lowest = served.label_map.lowest_threshold
+        fingerprint = served.weights.fingerprint
+        thresholds[fingerprint] = min(lowest, thresholds.get(fingerprint, 1.0))
+    return thresholds
 
 
 def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:

@@ -83,11 +83,10 @@ def client(label_studio: LabelStudioServer, personal_access_token: str) -> Studi
 
 
 @pytest.fixture(scope="session")
-def model_environment(data_dir: Path) -> dict[str, str]:
+def model_environment(bccd_environment: dict[str, str]) -> dict[str, str]:
     """The settings that all backends of the tests share."""
     return {
-        "MODEL_NAME": "bccd-yolo11n.pt",
-        "MODEL_ROOT": str(data_dir / "weights"),
+        **bccd_environment,
         # The tests' own image server is on a loopback address.
         "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
     }

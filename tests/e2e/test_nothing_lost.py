@@ -67,7 +67,12 @@ def start_backend(model_environment: dict[str, str], tmp_path: Path) -> Iterator
     with ExitStack() as stack:
 
         def start(environment: dict[str, str], port: int | None = None) -> BackendServer:
-            settings = {**model_environment, "PREDICT_DEADLINE_SECONDS": str(DEADLINE_S), "MODEL_IMAGE_SIZE": "160"}
+            settings = {
+                **model_environment,
+                "PREDICT_DEADLINE_SECONDS": str(DEADLINE_S),
+                "MODEL_IMAGE_SIZE": "160",
+                "CACHE_MEGABYTES": "0",  # the same three photographs again and again
+            }
             log = tmp_path / f"backend-{time.monotonic_ns()}.log"
             server = stack.enter_context(backend_server(port or pick_port(0), settings | environment, log))
             wait_until_ready(server.url)

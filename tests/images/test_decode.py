@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -14,10 +15,10 @@ import ultralytics.utils  # noqa: F401  it replaces Image.open, as it does in th
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from tests.conftest import encode
-from yolo_backend.images.decode import decode_image
+from yolo_backend.images.decode import DecodedImage, decode_image
 from yolo_backend.images.errors import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -59,7 +60,7 @@ def as_opencv_reads(content: bytes) -> Pixels:
 
 
 def decode(content: bytes, max_megapixels: float = 1) -> Pixels:
-    pixels = decode_image(content, max_megapixels)
+    pixels = decode_image(content, max_megapixels).pixels
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
@@ -428,6 +429,186 @@ def test_odd_exif_beside_an_orientation_does_no_harm(tag: int, kind: int) -> Non
     )
     content = encode(smooth(), "JPEG", exif=exif)
     assert np.array_equal(decode(content), as_opencv_reads(content))
+
+
+# JPEGs: decoded by another library than Pillow, to the same pixels
+
+
+def as_pillow_reads(content: bytes) -> Pixels | None:
+    """A JPEG as Pillow alone makes it upright RGB; None where it refuses."""
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(content)) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception:  # whatever a plugin raises on bad data
+        return None
+
+
+def assert_as_pillow(content: bytes) -> None:
+    expected = as_pillow_reads(content)
+    if expected is None:
+        assert failure(content).kind == "broken"
+    else:
+        assert np.array_equal(decode(content), expected)
+
+
+def textured(height: int, width: int) -> Pixels:
+    """Gradients with noise: something for each coefficient of a JPEG."""
+    return np.asarray(cv2.addWeighted(smooth(height, width), 0.7, noise(height, width), 0.3, 0))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1), (7, 9), (16, 16), (33, 47)])
+@pytest.mark.parametrize("sampling", [0x111111, 0x211111, 0x121111, 0x221111, 0x411111])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_every_subsampling_is_as_pillow_reads_it(height: int, width: int, sampling: int, progressive: int) -> None:
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    assert_as_pillow(cv2.imencode(".jpg", textured(height, width), options)[1].tobytes())
+
+
+JPEG_OPTIONS: list[dict[str, object]] = [
+    *(dict[str, object](quality=quality) for quality in (1, 5, 25, 50, 75, 90, 95, 99, 100)),
+    *(dict[str, object](subsampling=subsampling, optimize=True) for subsampling in (0, 1, 2)),
+    {"restart_marker_blocks": 1},
+    {"restart_marker_rows": 1, "progressive": True},
+    {"keep_rgb": True},
+    {"comment": b"a comment", "dpi": (300, 300), "icc_profile": b"no profile at all"},
+]
+
+
+@pytest.mark.parametrize("options", JPEG_OPTIONS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_every_encoding_is_as_pillow_reads_it(mode: str, options: dict[str, object]) -> None:
+    content = encode(Image.fromarray(textured(37, 51)).convert(mode), "JPEG", **options)
+    assert as_pillow_reads(content) is not None
+    assert_as_pillow(content)
+
+
+@pytest.mark.parametrize("transform", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_adobes_colors_are_as_pillow_reads_them(mode: str, transform: int) -> None:
+    """RGB, YCbCr, CMYK or YCCK, as the Adobe segment says."""
+    content = encode(Image.fromarray(textured(37, 51)).convert(mode), "JPEG")
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+    if mode == "CMYK":
+        start = content.index(adobe[:9])
+        content = content[:start] + content[start + 16 :]
+    else:  # a JFIF segment would have the last word
+        content = content[:2] + content[20:]
+    content = content[:2] + adobe + bytes([transform]) + content[2:]
+    assert as_pillow_reads(content) is not None
+    assert_as_pillow(content)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (7, 13), (31, 17)])
+def test_odd_sizes_come_upright_as_from_pillow(height: int, width: int, orientation: int) -> None:
+    content = encode(textured(height, width), "JPEG", exif=exif_of(orientation))
+    assert_as_pillow(content)
+    assert decode_image(content, 1).size_wh == ((height, width) if orientation > 4 else (width, height))
+
+
+JPEG = encode(textured(37, 51), "JPEG", quality=60)
+SCAN = JPEG.index(b"\xff\xda")
+FORGIVEN = {
+    "no end, but more bytes": JPEG[:-2] + bytes(100),
+    "bytes before the end": JPEG[:-2] + b"odd bytes" + JPEG[-2:],
+    "bytes after the end": JPEG + bytes(1000),
+    "bytes before a segment": JPEG[:SCAN] + b"odd" + JPEG[SCAN:],
+    "a version of JFIF that isn't": JPEG.replace(b"JFIF\0\x01", b"JFIF\0\x09"),
+    "damage in the scan": JPEG[:-300] + bytes(100) + JPEG[-200:],
+    "a restart marker that isn't due": JPEG[:-200] + b"\xff\xd3" + JPEG[-200:],
+    "an unknown segment": JPEG[:2] + b"\xff\xef\0\x06odd!" + JPEG[2:],
+    "a picture in the picture": encode(textured(37, 51), "JPEG", exif=b"Exif\0\0" + encode(noise(), "JPEG")),
+}
+
+
+@pytest.mark.parametrize("content", FORGIVEN.values(), ids=FORGIVEN.keys())
+def test_what_pillow_forgives_is_forgiven(content: bytes) -> None:
+    assert as_pillow_reads(content) is not None
+    assert_as_pillow(content)
+
+
+@pytest.mark.parametrize(
+    "content", [JPEG[: SCAN + 2], JPEG[: SCAN + 40], JPEG[: len(JPEG) // 2], JPEG[:-40], JPEG[:-2]]
+)
+def test_what_pillow_refuses_is_refused(content: bytes) -> None:
+    assert as_pillow_reads(content) is None
+    assert_as_pillow(content)
+
+
+@given(data=st.data())
+def test_a_damaged_jpeg_is_what_pillow_makes_of_it(data: st.DataObject) -> None:
+    content = bytearray(JPEG)
+    places = st.integers(SCAN, len(content) - 3) if data.draw(st.booleans()) else st.integers(3, len(content) - 1)
+    for place, byte in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4)):
+        content[place] = byte
+    assert_as_pillow(bytes(content))
+
+
+# JPEGs at a reduced scale
+
+
+def reduced(content: bytes, enough_px: int) -> DecodedImage:
+    decoded = decode_image(content, 1, enough_px)
+    assert decoded.pixels.flags.c_contiguous
+    return decoded
+
+
+@pytest.mark.parametrize(
+    ("longer_px", "enough_px", "scale"),
+    [
+        (100, 101, 1), (100, 100, 1), (100, 51, 1), (101, 51, 1), (100, 50, 2), (101, 50, 2), (100, 26, 2),
+        (100, 25, 4), (100, 13, 4), (100, 12, 8), (101, 12, 8), (100, 1, 8), (1, 1, 1), (7, 1, 4), (8, 1, 8),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shorter", [1.0, 0.7, 0.02])
+def test_the_scale_keeps_enough_pixels_on_the_longer_side(
+    longer_px: int, enough_px: int, scale: int, shorter: float
+) -> None:
+    size_wh = longer_px, max(1, int(longer_px * shorter))
+    for width, height in (size_wh, size_wh[::-1]):
+        decoded = reduced(encode(textured(height, width), "JPEG"), enough_px)
+        assert decoded.size_wh == (width, height)
+        assert decoded.pixels.shape == (math.ceil(height / scale), math.ceil(width / scale), 3)
+        assert max(decoded.pixels.shape) >= min(enough_px, longer_px)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("options", [{}, {"progressive": True, "subsampling": 0}, {"keep_rgb": True}])
+def test_a_reduced_image_comes_upright_and_knows_its_size(orientation: int, options: dict[str, object]) -> None:
+    upright = smooth(96, 136)
+    stored = np.ascontiguousarray(stored_for(upright, orientation))
+    content = encode(stored, "JPEG", exif=exif_of(orientation), quality=95, **options)
+    for scale, enough_px in ((2, 60), (4, 30), (8, 15)):
+        decoded = reduced(content, enough_px)
+        assert decoded.size_wh == (136, 96)
+        expected = cv2.resize(upright, (136 // scale, 96 // scale), interpolation=cv2.INTER_AREA)
+        assert decoded.pixels.shape == expected.shape
+        assert np.abs(decoded.pixels.astype(int) - expected).max() <= 8
+
+
+def test_a_grey_jpeg_is_reduced_too() -> None:
+    decoded = reduced(encode(Image.fromarray(smooth(80, 80)).convert("L"), "JPEG"), 20)
+    assert decoded.pixels.shape == (20, 20, 3)
+    assert (decoded.pixels == decoded.pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize("image_format", [*LOSSLESS, "GIF"])
+def test_only_jpegs_are_reduced(image_format: str) -> None:
+    content = encode(smooth(80, 80), image_format)
+    assert np.array_equal(reduced(content, 10).pixels, decode(content))
+
+
+@pytest.mark.parametrize("content", FORGIVEN.values(), ids=FORGIVEN.keys())
+def test_a_damaged_jpeg_knows_its_size_reduced_or_not(content: bytes) -> None:
+    decoded = reduced(content, 25)
+    assert decoded.size_wh == (51, 37)
+    assert decoded.pixels.shape in {(19, 26, 3), (37, 51, 3)}
+
+
+def test_too_many_pixels_are_too_many_at_any_scale() -> None:
+    with pytest.raises(ImageError) as raised:
+        decode_image(encode(noise(100, 101), "JPEG"), 0.01, enough_px=10)
+    assert raised.value.kind == "too_many_pixels"
 
 
 # Whatever comes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 import threading
 import time
@@ -10,16 +11,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
-from tests.conftest import RecordingServer, StartServer, redirect, reply
+from tests.conftest import Answer, RecordingServer, StartServer, redirect, reply
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.fetch import ImageFetcher
+from yolo_backend.images.fetch import Fetched, ImageFetcher
 from yolo_backend.images.sources import Inline, LocalFile, Remote, resolve_source
+from yolo_backend.images.versions import FileStamp, Validators
 
 MAX_BYTES = 100_000
 TOKEN = "Token t0p-s3cr3t"
@@ -384,6 +388,158 @@ def test_redirects_lead_to_the_web_only(fetcher: ImageFetcher, serve: StartServe
 def test_a_redirect_to_a_malformed_address(fetcher: ImageFetcher, serve: StartServer, target: str) -> None:
     studio = serve(redirect(target))
     assert failure(fetcher, studio.url, Holder(studio.url)).kind == "bad_address"
+
+
+# What is known already
+
+ETAG = '"v1"'
+LONG_AGO = "Mon, 01 Jan 2024 00:00:00 GMT"
+
+
+def conditional(content: bytes, /, **headers: Any) -> Answer:
+    """An answer that is 304 for who knows this version."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked = (handler.headers["If-None-Match"], handler.headers["If-Modified-Since"])
+        knows = asked != (None, None) and asked in {(headers.get("ETag"), None), (None, headers.get("Last_Modified"))}
+        (reply(b"", 304, **headers) if knows else reply(content, **headers))(handler)
+
+    return answer
+
+
+def conditions_seen(server: RecordingServer) -> list[str | None]:
+    return [
+        request.headers.get("if-none-match") or request.headers.get("if-modified-since") for request in server.requests
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "condition"),
+    [
+        ({"ETag": ETAG}, ETAG),
+        ({"Last_Modified": LONG_AGO}, LONG_AGO),
+        ({"ETag": ETAG, "Last_Modified": LONG_AGO}, ETAG),
+    ],
+)
+def test_known_bytes_do_not_come_again(
+    fetcher: ImageFetcher, serve: StartServer, headers: dict[str, str], condition: str
+) -> None:
+    server = serve(conditional(IMAGE, **headers))
+    source = Remote(server.url + "/a.jpg")
+    first = fetcher.fetch_changed(source, None, None)
+    assert first.content == IMAGE
+    assert fetcher.fetch_changed(source, None, first.version) == Fetched(b"", first.version)
+    server.answer = conditional(b"others", **{name: ETAG.replace("1", "2") for name in headers})
+    assert fetcher.fetch_changed(source, None, first.version).content == b"others"
+    assert fetcher.fetch(source, None) == b"others"
+    assert conditions_seen(server) == [None, condition, condition, None]
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"'}, {"ETag": ETAG, "Cache_Control": "no-store"}])
+def test_bytes_without_a_reliable_version_come_again(
+    fetcher: ImageFetcher, serve: StartServer, headers: dict[str, str]
+) -> None:
+    server = serve(conditional(IMAGE, **headers))
+    assert fetcher.fetch_changed(Remote(server.url), None, None) == Fetched(IMAGE, None)
+
+
+def test_a_date_of_this_moment_is_no_version(fetcher: ImageFetcher, serve: StartServer) -> None:
+    server = serve(conditional(IMAGE, Last_Modified=formatdate(time.time() - 10, usegmt=True)))
+    assert fetcher.fetch_changed(Remote(server.url), None, None) == Fetched(IMAGE, None)
+
+
+def test_an_unasked_304_is_an_error(fetcher: ImageFetcher, serve: StartServer) -> None:
+    server = serve(reply(b"", 304, ETag=ETAG))
+    elsewhere = Validators("If-None-Match", ETAG, "http://elsewhere.example/a.jpg")
+    for known in (None, elsewhere, FileStamp(1, 2, 3, 4, 5)):
+        with pytest.raises(ImageError, match="304") as raised:
+            fetcher.fetch_changed(Remote(server.url), None, known)
+        assert raised.value.kind == "http_error"
+    assert conditions_seen(server) == [None] * 3
+
+
+def test_a_presigned_address_is_asked_with_each_signature(fetcher: ImageFetcher, serve: StartServer) -> None:
+    bucket = serve(conditional(IMAGE, ETag=ETAG))
+
+    def presign(handler: BaseHTTPRequestHandler) -> None:
+        redirect(f"{bucket.url}/a.jpg?signature={len(studio.requests)}")(handler)
+
+    studio = serve(presign)
+    source, holder = Remote(studio.url + "/tasks/7/presign/?fileuri=x"), Holder(studio.url)
+    first = fetcher.fetch_changed(source, holder, None)
+    assert fetcher.fetch_changed(source, holder, first.version) == Fetched(b"", first.version)
+    assert [request.path for request in bucket.requests] == ["/a.jpg?signature=1", "/a.jpg?signature=2"]
+    assert conditions_seen(bucket) == [None, ETAG]
+    assert conditions_seen(studio) == [None, None]
+    assert tokens_seen(studio) == [TOKEN, TOKEN]
+    assert tokens_seen(bucket) == [None, None]
+
+
+def test_a_redirect_that_leads_elsewhere_now_is_asked_without_condition(
+    fetcher: ImageFetcher, serve: StartServer
+) -> None:
+    bucket, other = serve(conditional(IMAGE, ETag=ETAG)), serve(conditional(b"others", ETag=ETAG))
+    studio = serve(redirect(bucket.url + "/a.jpg"))
+    first = fetcher.fetch_changed(Remote(studio.url), Holder(studio.url), None)
+    for target in (other.url + "/a.jpg", bucket.url + "/b.jpg"):
+        studio.answer = redirect(target)
+        assert fetcher.fetch_changed(Remote(studio.url), Holder(studio.url), first.version).content
+    assert conditions_seen(other) == [None]
+    assert conditions_seen(bucket) == [None, None]
+    assert conditions_seen(studio) == [None] * 3
+
+
+def test_the_condition_goes_along_with_a_renewed_token(fetcher: ImageFetcher, serve: StartServer) -> None:
+    studio = serve(conditional(IMAGE, ETag=ETAG))
+    first = fetcher.fetch_changed(Remote(studio.url + "/a.jpg"), Holder(studio.url), None)
+    studio.answer = lambda handler: (
+        conditional(IMAGE, ETag=ETAG) if handler.headers["Authorization"] == "Bearer new" else reply(b"no", 401)
+    )(handler)
+    holder = Holder(studio.url, ["Bearer old", "Bearer new"])
+    assert fetcher.fetch_changed(Remote(studio.url + "/a.jpg"), holder, first.version).content == b""
+    assert conditions_seen(studio) == [None, ETAG, ETAG]
+
+
+def test_an_unchanged_answer_leaves_its_connection_for_the_next(fetcher: ImageFetcher, serve: StartServer) -> None:
+    ports = []
+    server = serve(conditional(IMAGE, ETag=ETAG))
+    version = fetcher.fetch_changed(Remote(server.url), None, None).version
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        ports.append(handler.client_address[1])
+        conditional(IMAGE, ETag=ETAG)(handler)
+
+    server.answer = answer
+    for _ in range(4):
+        assert fetcher.fetch_changed(Remote(server.url), None, version).content == b""
+    assert len(set(ports)) == 1
+
+
+def test_a_304_with_an_endless_body_is_not_read(fetcher: ImageFetcher, serve: StartServer) -> None:
+    finished = threading.Event()
+    server = serve(conditional(IMAGE, ETag=ETAG))
+    version = fetcher.fetch_changed(Remote(server.url), None, None).version
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        endless(handler, status=304)
+        finished.set()
+
+    server.answer = answer
+    assert fetcher.fetch_changed(Remote(server.url), None, version).content == b""
+    assert not finished.is_set()
+
+
+def test_a_known_file_is_not_read_again(fetcher: ImageFetcher, tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(IMAGE)
+    os.utime(file, (time.time() - 3600, time.time() - 3600))
+    source = LocalFile(tmp_path, "a.jpg")
+    first = fetcher.fetch_changed(source, None, None)
+    assert first.content == IMAGE
+    assert fetcher.fetch_changed(source, None, first.version) == Fetched(b"", first.version)
+    file.write_bytes(IMAGE[::-1])
+    assert fetcher.fetch_changed(source, None, first.version) == Fetched(IMAGE[::-1], None)
+    assert fetcher.fetch_changed(source, None, None) == Fetched(IMAGE[::-1], None)  # too young to be known
 
 
 # Servers that don't do what they should

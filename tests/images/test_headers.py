@@ -31,7 +31,7 @@ def kind_of(content: bytes, max_megapixels: float = 20) -> str:
     """`image`, or the kind of the failure; either of them soon."""
     started_at = time.monotonic()
     try:
-        pixels = decode_image(content, max_megapixels)
+        pixels = decode_image(content, max_megapixels).pixels
     except ImageError as error:
         return error.kind if str(error).isprintable() else "told in several lines"
     finally:

@@ -29,23 +29,21 @@ class Alarm:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._ends_at = time.monotonic() + timeout_s
+        self.ends_at = time.monotonic() + timeout_s
         self._connection: socket.socket | None = None
-        self._timer = threading.Timer(timeout_s, self._hang_up)
-        self._timer.daemon = True
 
     def __enter__(self) -> Alarm:
         _this_thread.alarm = self
-        self._timer.start()
+        _clock.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        _clock.cancel(self)
         _this_thread.alarm = None
 
     def left_s(self) -> float:
         """The time that is left. Raises ImageError where none is: what was read of a connection then isn't whole."""
-        left_s = self._ends_at - time.monotonic()
+        left_s = self.ends_at - time.monotonic()
         if left_s <= 0:
             raise ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
         return left_s
@@ -53,13 +51,52 @@ class Alarm:
     def watch(self, connection: socket.socket) -> None:
         """Hang up on this connection, too late or in time."""
         self._connection = connection
-        if time.monotonic() >= self._ends_at:
-            self._hang_up()
+        if time.monotonic() >= self.ends_at:
+            self.ring()
 
-    def _hang_up(self) -> None:
+    def ring(self) -> None:
+        """The time is over."""
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
+
+
+class _AlarmClock:
+    """One thread for all alarms; a timer would start one for each image."""
+
+    def __init__(self) -> None:
+        self._alarms: set[Alarm] = set()
+        self._wakes_at = float("inf")
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def set(self, alarm: Alarm) -> None:
+        with self._changed:
+            self._alarms.add(alarm)
+            if self._thread is None or not self._thread.is_alive():  # nor does it in the child of a fork
+                self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+                self._thread.start()
+            elif alarm.ends_at < self._wakes_at:
+                self._changed.notify()
+
+    def cancel(self, alarm: Alarm) -> None:
+        with self._changed:
+            self._alarms.discard(alarm)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                due = {alarm for alarm in self._alarms if alarm.ends_at <= now}
+                self._alarms -= due
+                if not due:
+                    self._wakes_at = min((alarm.ends_at for alarm in self._alarms), default=float("inf"))
+                    self._changed.wait(None if self._wakes_at == float("inf") else self._wakes_at - now)
+            for alarm in due:
+                alarm.ring()
+
+
+_clock = _AlarmClock()
 
 
 class _ThisThread(threading.local):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -11,17 +13,21 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidHeader, InvalidProxyURL, InvalidSchema, ProxyError, SSLError
+from requests.utils import default_user_agent
 from requests_hardened.ip_filter import InvalidIPAddress
 
 from yolo_backend.images.connections import Alarm, make_adapters
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.local_files import open_below
 from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, is_same_origin, origin_of
+from yolo_backend.images.versions import Validators, Version, read_stamp, read_validators
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 20.0
 _MAX_REDIRECTS = 5
 _PIECE_BYTES = 1 << 16
+_ORIGINS_KEPT = 1000
+_HEADERS = {"User-Agent": default_user_agent(), "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 
 
 class TokenHolder(Protocol):
@@ -31,6 +37,14 @@ class TokenHolder(Protocol):
     def url(self) -> str: ...
 
     def authorization(self, *, renew: bool = False) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An image's bytes, and what tells later whether they changed; empty where they haven't, for no image is empty."""
+
+    content: bytes
+    version: Version | None = None
 
 
 class ImageFetcher:
@@ -47,29 +61,37 @@ class ImageFetcher:
         self._max_bytes = max_bytes
         self._allowed_hosts = allowed_hosts
         self._session = requests.Session()
-        # Without an auth of its own, requests would send what a .netrc file holds for the host.
-        self._session.auth = lambda request: request
         self._open, self._guarded = make_adapters(connections)
+        self._environments: dict[str, Any] = {}
 
     def fetch(self, source: Source, studio: TokenHolder | None) -> bytes:
         """The bytes of `source`. Raises ImageError, and StudioError where the token can't be exchanged."""
+        return self.fetch_changed(source, studio, None).content
+
+    def fetch_changed(self, source: Source, studio: TokenHolder | None, known: Version | None) -> Fetched:
+        """The bytes of `source`, unless they are those of the version `known`. Raises as `fetch` does."""
         if isinstance(source, Inline):
-            return self._check_size(source.content)
+            return Fetched(self._check_size(source.content))
         if isinstance(source, LocalFile):
-            return self._read(source)
+            return self._read(source, known)
+        validators = known if isinstance(known, Validators) else None
         with Alarm(self._timeout_s) as alarm:
             try:
-                return self._download(source.url, studio, alarm)
+                return self._download(source.url, studio, alarm, validators)
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
                 alarm.left_s()
                 raise _explain(error) from None
 
-    def _download(self, url: str, studio: TokenHolder | None, alarm: Alarm) -> bytes:
+    def _download(self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None) -> Fetched:
         for _ in range(_MAX_REDIRECTS + 1):
-            with self._get(url, studio, alarm) as response:
+            with self._get(url, studio, alarm, validators) as response:
+                if validators and _says_unchanged(response, validators):
+                    response.raw.read1(1)  # nothing, but then the connection can be used again
+                    return Fetched(b"", validators)
                 if not response.is_redirect:
                     _check_status(response)
-                    return self._read_body(response, alarm)
+                    version = read_validators(response.headers, response.url)
+                    return Fetched(self._read_body(response, alarm), version)
                 target = urljoin(response.url, self._session.get_redirect_target(response) or "")
             if urlsplit(target).scheme not in DEFAULT_PORTS:
                 raise ImageError("unsupported", "the server redirects to something that isn't http(s)")
@@ -78,10 +100,14 @@ class ImageFetcher:
             url = target
         raise ImageError("redirects", f"the server redirects more than {_MAX_REDIRECTS} times")
 
-    def _get(self, url: str, studio: TokenHolder | None, alarm: Alarm) -> requests.Response:
-        request = self._session.prepare_request(
-            requests.Request("GET", url, headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"})
-        )
+    def _get(
+        self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None
+    ) -> requests.Response:
+        # Not Session.prepare_request, which looks for cookies, a .netrc and more that is never there.
+        request = requests.PreparedRequest()
+        request.prepare("GET", url, headers=_HEADERS, auth=_no_auth)
+        if validators:
+            request.headers.update(validators.headers_for(str(request.url)))
         # Asked of the address as it will be connected to, and anew at every redirect.
         if not _is_studio(request.url, studio) or studio is None:
             adapter = self._open if _host(request.url) in self._allowed_hosts else self._guarded[_scheme(request.url)]
@@ -96,9 +122,9 @@ class ImageFetcher:
     def _send(
         self, request: requests.PreparedRequest, adapter: HTTPAdapter, alarm: Alarm, *, is_studio: bool = False
     ) -> requests.Response:
-        url = str(request.url)
-        environment: Any = self._session.merge_environment_settings(url, {}, True, None, None)
-        if is_studio and _scheme(url) == "http":
+        scheme, host, port = origin_of(str(request.url))
+        environment = self._environment(scheme, host, port)
+        if is_studio and scheme == "http":
             environment["proxies"] = {}  # a proxy would read the token
         left_s = alarm.left_s()
         timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
@@ -111,6 +137,17 @@ class ImageFetcher:
             raise
         return response
 
+    def _environment(self, scheme: str, host: str, port: int | None) -> dict[str, Any]:
+        """What the environment says of proxies and certificates for this origin; requests reads all of it each time."""
+        origin = f"{scheme}://{host}:{port}"
+        known = self._environments.get(origin)
+        if known is None:
+            if len(self._environments) >= _ORIGINS_KEPT:
+                self._environments.clear()
+            known = self._session.merge_environment_settings(origin, {}, True, None, None)
+            self._environments[origin] = known
+        return dict(known)
+
     def _read_body(self, response: requests.Response, alarm: Alarm) -> bytes:
         body = bytearray()
         # Piece by piece as it arrives, so that a server that trickles meets the time limit.
@@ -122,10 +159,13 @@ class ImageFetcher:
         alarm.left_s()  # a body that was hung up on looks like a whole one
         return self._check_size(bytes(body))
 
-    def _read(self, source: LocalFile) -> bytes:
+    def _read(self, source: LocalFile, known: Version | None) -> Fetched:
         try:
             with open_below(source.root, source.name) as file:
-                return self._check_size(file.read(self._max_bytes + 1))
+                stamp = read_stamp(os.fstat(file.fileno()))  # before reading, for it may be written meanwhile
+                if stamp is not None and stamp == known:
+                    return Fetched(b"", stamp)
+                return Fetched(self._check_size(file.read(self._max_bytes + 1)), stamp)
         except OSError as error:
             raise ImageError("unreadable", f"the file can't be read: {error.strerror}") from None
 
@@ -135,6 +175,11 @@ class ImageFetcher:
         if len(content) > self._max_bytes:
             raise _too_large(self._max_bytes)
         return content
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Without an auth, requests would send the login that stands in an address."""
+    return request
 
 
 def _is_studio(url: str | None, studio: TokenHolder | None) -> bool:
@@ -154,6 +199,11 @@ def _authorized(request: requests.PreparedRequest, authorization: str | None) ->
     if authorization:
         copy.headers["Authorization"] = authorization
     return copy
+
+
+def _says_unchanged(response: requests.Response, validators: Validators) -> bool:
+    """Is this the answer to our conditional header, which not every server on the way got?"""
+    return response.status_code == requests.codes.not_modified and validators.header in response.request.headers
 
 
 def _check_status(response: requests.Response) -> None:

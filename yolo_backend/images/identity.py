@@ -1,0 +1,85 @@
+"""Who an image is: the digest of its bytes, found by its address, so that they need not be fetched to know them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cachetools import TTLCache
+
+from yolo_backend.images.sources import Inline, Remote, Source
+from yolo_backend.images.versions import Validators, Version
+
+_KEPT_S = 24 * 3600.0
+_ENTRY_BYTES = 500  # of the objects of one entry, as tracemalloc counts them
+# Label Studio's own random prefix: a new file has a new name, and a file is never written again.
+_UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-[^/?#]+")
+
+
+class TokenOwner(Protocol):
+    """Label Studio as it is told from others: an address, and the token that decides what it shows."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def token(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The SHA-256 of an image's bytes; `version` tells whether they changed, and of a lasting one they never do."""
+
+    digest: bytes
+    version: Version | None
+    is_lasting: bool
+
+
+class Identities:
+    """The images that were met in the last 24 h, those met last; safe to share between threads."""
+
+    def __init__(self, max_bytes: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._known: TTLCache[bytes, Identity, float] = TTLCache(max_bytes, _KEPT_S, clock, _size_of)
+        self._lock = threading.Lock()
+
+    def find(self, key: bytes) -> Identity | None:
+        """What `identity_key` stood for when it was met last."""
+        with self._lock:
+            return self._known.get(key)
+
+    def keep(self, key: bytes, identity: Identity) -> None:
+        """Remember an image."""
+        if _size_of(identity) <= self._known.maxsize:
+            with self._lock:
+                self._known[key] = identity
+
+
+def identity_key(value: Any, studio: TokenOwner | None) -> bytes:
+    """The key of a task's value: a digest, for an address may hold a signature, and inline content is long.
+
+    It is another one for another token, which may have no right to the image.
+    """
+    text = value.strip() if isinstance(value, str) else ""  # what is no text has no image
+    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
+    digest.update(repr((studio.url, studio.token) if studio else None).encode())
+    return digest.digest()
+
+
+def is_lasting(source: Source, studio: TokenOwner | None) -> bool:
+    """Will this source have the same bytes for ever? Inline content has, and an upload of Label Studio's."""
+    if isinstance(source, Inline):
+        return True
+    if studio is None or not isinstance(source, Remote) or not source.url.startswith(studio.url):
+        return False
+    return _UPLOAD.fullmatch(source.url.removeprefix(studio.url)) is not None
+
+
+def _size_of(identity: Identity) -> int:
+    version = identity.version
+    text = len(version.value) + len(version.given_by) if isinstance(version, Validators) else 0
+    return _ENTRY_BYTES + text

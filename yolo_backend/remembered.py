@@ -1,0 +1,86 @@
+"""What was detected in images, so that the same image is not detected twice."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from cachetools import LRUCache
+
+from yolo_backend.detection.detections import Detections
+
+_FLOOR_SCORE = 0.1
+_HEAD = struct.Struct("<dIIQ")  # the score it was detected down to, width, height, columns
+_ENTRY_BYTES = 450  # of the objects of one entry, besides what is packed, as tracemalloc counts them
+
+
+@dataclass(frozen=True)
+class FoundInImage:
+    """The detections of one image, by the fingerprint of the weights, and the size of the upright image."""
+
+    detections: Mapping[str, Detections]
+    size_wh: tuple[int, int]
+
+
+class RememberedDetections:
+    """Detections by the digest of an image's bytes and the fingerprint of the weights; those used last are kept.
+
+    Safe to share between threads. All else that decides about boxes is the same for the whole process.
+    """
+
+    def __init__(self, max_bytes: float) -> None:
+        self._packed: LRUCache[tuple[bytes, str], bytes] = LRUCache(max_bytes, _size_of)
+        self._lock = threading.Lock()
+
+    def floor(self, threshold: float) -> float:
+        """The score to detect down to, so that what is found serves higher thresholds, too."""
+        # A box is removed by one of a higher score only, and the best are kept: what is below changes nothing above.
+        return min(threshold, _FLOOR_SCORE) if self._packed.maxsize else threshold
+
+    def find(self, digest: bytes, thresholds: Mapping[str, float]) -> FoundInImage | None:
+        """All that was detected in an image above these thresholds, by fingerprint; None where some of it is missing.
+
+        Detections below a threshold may be among them.
+        """
+        detections = {}
+        size_wh = (0, 0)
+        for fingerprint, threshold in thresholds.items():
+            with self._lock:
+                packed = self._packed.get((digest, fingerprint))
+            if packed is None or _HEAD.unpack_from(packed)[0] > threshold:
+                return None
+            detections[fingerprint], size_wh = _unpack(packed)
+        return FoundInImage(detections, size_wh)
+
+    def keep(self, digest: bytes, fingerprint: str, floor: float, found: Detections, size_wh: tuple[int, int]) -> None:
+        """Remember what these weights found in an image down to the score `floor`."""
+        packed = _pack(floor, found, size_wh)
+        if _size_of(packed) <= self._packed.maxsize:
+            with self._lock:
+                self._packed[digest, fingerprint] = packed
+
+
+def _size_of(packed: bytes) -> int:
+    return _ENTRY_BYTES + len(packed)
+
+
+def _pack(floor: float, found: Detections, size_wh: tuple[int, int]) -> bytes:
+    # As float32, which holds each class's number exactly.
+    rows = np.column_stack([found.boxes, found.scores, found.class_ids]).astype(np.float32)
+    return _HEAD.pack(floor, *size_wh, rows.shape[1]) + rows.tobytes()
+
+
+def _unpack(packed: bytes) -> tuple[Detections, tuple[int, int]]:
+    _, width, height, columns = _HEAD.unpack_from(packed)
+    rows = np.frombuffer(packed, np.float32, offset=_HEAD.size).reshape(-1, columns)
+    box_numbers = columns - 2
+    detections = Detections(
+        boxes=rows[:, :box_numbers],
+        scores=rows[:, box_numbers],
+        class_ids=rows[:, box_numbers + 1].astype(np.int64),
+        rotated=box_numbers == 5,
+    )
+    return detections, (width, height)
