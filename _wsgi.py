@@ -22,7 +22,7 @@ from yolo_backend.settings import Settings, SettingsError, load_settings
 _LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] %(message)s"
 # For what runs when the backend is told to stop: the images under way, their answers, and a last push.
 _GRACEFUL_TIMEOUT_S = 60
-_M_ARENA_MAX = -8  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # of glibc's malloc.h
 # A client that sends or reads nothing for so long gives its thread back.
 _IDLE_CLIENT_S = 60
 
@@ -49,7 +49,7 @@ def main() -> None:
 def make_app() -> Flask:
     """The application, with logging set up and the weights checked."""
     settings = _check_start()
-    _limit_malloc_arenas()
+    _tune_malloc()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
     logging.basicConfig(level=settings.log_level, handlers=[handler])
@@ -63,11 +63,18 @@ def make_app() -> Flask:
     return create_app(YoloBackend, default_predictor())
 
 
-def _limit_malloc_arenas() -> None:
-    """Keep glibc from giving each thread a heap of its own: with photographs, they grow to a gigabyte in sum."""
+def _tune_malloc() -> None:
+    """Keep glibc from giving each thread a heap, and from giving the memory of each photograph back to the system.
+
+    The heaps of many threads grow to a gigabyte in sum; memory fresh from the system has to be cleared, page by page.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # another libc has no such thing
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_ARENA_MAX, 2)
+            mallopt(_M_MMAP_THRESHOLD, 64 << 20)
+            mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+            mallopt(_M_TOP_PAD, 16 << 20)
 
 
 class _OneLineFormatter(logging.Formatter):

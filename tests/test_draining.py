@@ -23,10 +23,9 @@ from yolo_backend.demo.stack import ROOT, BackendServer, backend_server, pick_po
 
 
 @pytest.fixture
-def server(data_dir: Path, tmp_path: Path) -> Iterator[BackendServer]:
+def server(bccd_environment: dict[str, str], tmp_path: Path) -> Iterator[BackendServer]:
     environment = {
-        "MODEL_NAME": "bccd-yolo11n.pt",
-        "MODEL_ROOT": str(data_dir / "weights"),
+        **bccd_environment,
         "MODEL_IMAGE_SIZE": "160",
         "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
     }
@@ -97,8 +96,8 @@ def test_an_idle_server_ends_at_once(server: BackendServer) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_server_that_is_told_to_end_while_it_starts(data_dir: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "MODEL_NAME": "bccd-yolo11n.pt", "MODEL_ROOT": str(data_dir / "weights")}
+def test_a_server_that_is_told_to_end_while_it_starts(bccd_environment: dict[str, str], tmp_path: Path) -> None:
+    environment = {**os.environ, **bccd_environment}
     command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(pick_port(0))]
     with (tmp_path / "backend.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

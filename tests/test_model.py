@@ -27,8 +27,8 @@ init_app(YoloBackend).run(port={port}, threaded=True)
 
 
 @pytest.fixture(scope="module")
-def environment(data_dir: Path) -> dict[str, str]:
-    return {"MODEL_NAME": "bccd-yolo11n.pt", "MODEL_ROOT": str(data_dir / "weights")}
+def environment(bccd_environment: dict[str, str]) -> dict[str, str]:
+    return dict(bccd_environment)
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,13 @@ NOTHING = np.full((64, 64, 3), 127, np.uint8)
 
 
 @pytest.fixture(scope="module")
-def predictor(bccd_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
+def predictor(
+    bccd_weights: Path, bccd_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Predictor]:
     with pytest.MonkeyPatch.context() as environment:
         environment.chdir(tmp_path_factory.mktemp("cwd"))
-        environment.setenv("MODEL_ROOT", str(bccd_weights.parent))
-        environment.setenv("MODEL_NAME", bccd_weights.name)
+        for variable, value in bccd_environment.items():
+            environment.setenv(variable, value)
         environment.setenv("DEVICE", "cpu")
         environment.setenv("MAX_REQUEST_MEGABYTES", "8")
         for variable in ("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST", "BASIC_AUTH_USER", "BASIC_AUTH_PASS"):
@@ -707,6 +709,7 @@ def test_what_predictions_depend_on_changes_the_version(client: FlaskClient, lab
         {"model_score_threshold": 0.3},
         {"model_iou_threshold": 0.5},
         {"model_max_detections": 100},
+        {"decode": "fast"},
     ],
 )
 def test_settings_that_predictions_depend_on_change_the_version(
@@ -725,7 +728,7 @@ def test_settings_that_predictions_do_not_depend_on_leave_the_version(
 
 
 def version_of(**overrides: Any) -> str:
-    predictor = Predictor(load_settings(**{"device": "cpu", **overrides}))
+    predictor = Predictor(load_settings(**{"device": "cpu", "engine": "torch", **overrides}))
     try:
         return predictor.plan(CONFIG, wait_s=60).model_version
     finally:
@@ -744,6 +747,19 @@ def test_the_version_follows_the_weights_and_the_image_size(
     assert version_of(model_root=tmp_path, model_name=bccd_weights.name) == version(client)
     (tmp_path / bccd_weights.name).write_bytes(content + b"\0")  # a zip archive may have something at its end
     assert version_of(model_root=tmp_path, model_name=bccd_weights.name) != version(client)
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch", "onnx", "openvino"])
+def test_the_version_is_the_same_in_every_runtime(
+    client: FlaskClient, bccd_weights: Path, model_dir: Path, engine: str
+) -> None:
+    here = {"model_root": bccd_weights.parent, "model_name": bccd_weights.name, "model_dir": model_dir}
+    assert version_of(**here, engine=engine) == version(client)
+
+
+def test_a_new_release_does_not_have_everything_predicted_anew(client: FlaskClient) -> None:
+    """Where it predicts the same, as the first release did by this version."""
+    assert version(client) == "bccd-yolo11n-adf505af"
 
 
 def test_versions_are_those_of_the_setups(predictor: Predictor) -> None:

@@ -23,10 +23,10 @@ THREADS = 6
 
 
 @pytest.fixture(scope="module")
-def server(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendServer]:
+def server(bccd_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendServer]:
     environment = {
-        "MODEL_NAME": "bccd-yolo11n.pt",
-        "MODEL_ROOT": str(data_dir / "weights"),
+        **bccd_environment,
+        "CACHE_MEGABYTES": "0",  # the same images again and again
         "THREADS": str(THREADS),
         "PREDICT_DEADLINE_SECONDS": "12",
         "ALLOWED_IMAGE_HOSTS": "127.0.0.1",

@@ -95,10 +95,9 @@ def test_the_templates_flags_become_settings(data_dir: Path, bccd_files: list[Pa
             process.stdout.close()
 
 
-def test_the_servers_log_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
+def test_the_servers_log_holds_no_token(bccd_environment: dict[str, str], tmp_path: Path) -> None:
     environment = {
-        "MODEL_NAME": "bccd-yolo11n.pt",
-        "MODEL_ROOT": str(data_dir / "weights"),
+        **bccd_environment,
         "LOG_LEVEL": "DEBUG",
         "LABEL_STUDIO_URL": "http://127.0.0.1:9",  # nobody answers there
         "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
@@ -128,9 +127,8 @@ def test_the_servers_log_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
         assert secret not in log + pages
 
 
-def test_what_a_stranger_wrote_stays_in_its_line(data_dir: Path, tmp_path: Path) -> None:
-    environment = {"MODEL_NAME": "bccd-yolo11n.pt", "MODEL_ROOT": str(data_dir / "weights")}
-    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
+def test_what_a_stranger_wrote_stays_in_its_line(bccd_environment: dict[str, str], tmp_path: Path) -> None:
+    with backend_server(pick_port(0), bccd_environment, tmp_path / "backend.log") as server:
         body = {"action": "X\n[2026-11-22] [ERROR] [forged] a line", "project": {"id": 1}}
         assert requests.post(f"{server.url}/webhook", json=body, timeout=10).ok
     (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]

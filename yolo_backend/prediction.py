@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from yolo_backend import metrics
+from yolo_backend.cores import usable_cores
 from yolo_backend.delivery import Delivery
 from yolo_backend.detection.batching import BULK, PERSON, ModelPool, WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError, find_weights
@@ -28,6 +29,7 @@ from yolo_backend.tickets import State
 log = logging.getLogger(__name__)
 
 _LOOK_FOR_CLIENT_S = 0.25
+_PARALLEL_TASKS, _MAX_PARALLEL_TASKS = 16, 128
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,8 @@ class Predictor:
         self.failures = FailureLog()
         self.is_draining = False
         self._jobs = Jobs()
-        self._parallel_tasks = max(16, 2 * settings.batch_size)
-        self._workers = {
-            BULK: ThreadPoolExecutor(self._parallel_tasks, thread_name_prefix="task"),
-            PERSON: ThreadPoolExecutor(settings.threads, thread_name_prefix="person"),
-        }
-        self._tasks = TaskPredictor(settings, self.pool, self._parallel_tasks)
+        self._workers = {PERSON: ThreadPoolExecutor(settings.threads, thread_name_prefix="person")}
+        self._tasks = TaskPredictor(settings, self.pool, _MAX_PARALLEL_TASKS)
 
     def plan(self, label_config: str, wait_s: float | None = 0) -> ProjectPlan:
         """How this labeling config is served; raises as `make_plan` does."""
@@ -195,15 +193,24 @@ class Predictor:
             except (LabelingConfigError, WeightsError, WeightsLoadingError):  # of other labels or weights, all of them
                 return False
 
+        parallel = self._parallel_tasks(request.plan)
+        if BULK not in self._workers:  # for all jobs; how many are right, the first model tells
+            self._workers[BULK] = ThreadPoolExecutor(parallel, thread_name_prefix="task")
         job = Job(
             key,
             lambda task: self._attempt(task, request, BULK),
             self._workers[BULK].submit,
-            parallel=self._parallel_tasks,
+            parallel=parallel,
             failures=self.failures,
         )
         Delivery(job, self._jobs, lambda: self.studios.of_project(request.project), is_current, self.failures).start()
         return job
+
+    def _parallel_tasks(self, plan: ProjectPlan) -> int:
+        """How many tasks to have under way: so many that images wait for the model, and not the model for images."""
+        in_models = sum({served.weights_name: served.weights.images_at_once for served in plan.controls}.values())
+        wanted = 2 * max(in_models, usable_cores(), self.settings.batch_size or 0)
+        return min(max(_PARALLEL_TASKS, wanted), _MAX_PARALLEL_TASKS)
 
     def _key(self, request: _Request) -> JobKey:
         studio = self.studios.of_project(request.project)
@@ -235,6 +242,8 @@ def _model_pool(settings: Settings) -> ModelPool:
         return Engine(
             find_weights(name, settings.model_root, may_download=name == settings.model_name),
             device=settings.device,
+            engine=settings.engine,
+            export_folder=settings.model_dir / "exports",
             image_size=settings.model_image_size,
             iou_threshold=settings.model_iou_threshold,
             max_detections=settings.model_max_detections,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 Task = Mapping[str, Any]
 Prediction = dict[str, Any]
@@ -18,3 +21,19 @@ def task_id_of(task: Task) -> int | None:
 def project_id_of(project: str | None) -> str:
     """The project's id of what Label Studio sends as `project`: "7.1699..." is the id and when it was created."""
     return (project or "").partition(".")[0]
+
+
+def to_json(value: Any) -> bytes:
+    """JSON in UTF-8. Raises TypeError for what has no JSON."""
+    try:
+        return orjson.dumps(value)  # in a tenth of the time, and there may be thousands of predictions
+    except TypeError:  # such as half a character, a number of a hundred digits, or a key that is a number
+        return json.dumps(value).encode()
+
+
+def from_json(content: bytes) -> Any:
+    """What JSON says; as with Python's own reader, NaN and half a character are let pass. Raises ValueError."""
+    try:
+        return orjson.loads(content)  # in a third of the time
+    except ValueError:
+        return json.loads(content)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,33 +14,35 @@ from yolo_backend.detection.detections import Detections
 from yolo_backend.labeling import Control, LabelMap
 
 Region = dict[str, Any]
+Place = dict[str, float]
 
 
 def make_regions(
     detections: Detections, control: Control, label_map: LabelMap, size_wh: tuple[int, int], item_index: int | None
 ) -> list[Region]:
     """The regions of one control on one image, best score first; `item_index` is the page of a `valueList`."""
+    scores, class_ids = detections.scores.tolist(), detections.class_ids.tolist()
+    # Strictly above, as Ultralytics filters.
+    wanted = [
+        index
+        for index, (score, class_id) in enumerate(zip(scores, class_ids, strict=True))
+        if class_id in label_map.label_of_class and score > label_map.threshold_of_class[class_id]
+    ]
+    places = (_rotated_places if detections.rotated else _upright_places)(detections.boxes[wanted], size_wh)
     regions = []
-    for box, score, class_id in zip(
-        detections.boxes, detections.scores.tolist(), detections.class_ids.tolist(), strict=True
-    ):
-        label = label_map.label_of_class.get(class_id)
-        # Strictly above, as Ultralytics filters.
-        if label is None or not score > label_map.threshold_of_class[class_id]:
-            continue
-        place = _rotated_place(box, size_wh) if detections.rotated else _upright_place(box, size_wh)
+    for place, index, id_ in zip(places, wanted, _new_ids(len(wanted)), strict=True):
         if place is None:
             continue
         region: Region = {
-            "id": uuid4().hex[:10],
+            "id": id_,
             "from_name": control.from_name,
             "to_name": control.to_name,
             "type": "rectanglelabels",
             "original_width": size_wh[0],
             "original_height": size_wh[1],
             "image_rotation": 0,
-            "value": {**place, "rectanglelabels": [label]},
-            "score": score,
+            "value": {**place, "rectanglelabels": [label_map.label_of_class[class_ids[index]]]},
+            "score": scores[index],
         }
         if item_index is not None:
             region["item_index"] = item_index
@@ -48,23 +50,32 @@ def make_regions(
     return regions
 
 
+def _new_ids(count: int) -> list[str]:
+    digits = os.urandom(5 * count).hex()
+    return [digits[start : start + 10] for start in range(0, len(digits), 10)]
+
+
 def task_score(regions: Sequence[Region]) -> float:
     """The mean of the scores, 0.0 without regions."""
-    return float(np.mean([region["score"] for region in regions])) if regions else 0.0
+    return sum(region["score"] for region in regions) / len(regions) if regions else 0.0
 
 
-def _upright_place(box_xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> dict[str, float] | None:
-    if not np.isfinite(box_xyxy).all():
-        return None
-    width, height = size_wh
-    left, right = (_percent(x, width) for x in (box_xyxy[0], box_xyxy[2]))
-    top, bottom = (_percent(y, height) for y in (box_xyxy[1], box_xyxy[3]))
-    if right <= left or bottom <= top:
-        return None
-    return {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
+def _upright_places(boxes_xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> list[Place | None]:
+    percent = np.clip(boxes_xyxy / np.array([*size_wh, *size_wh], np.float64) * 100, 0, 100)
+    percent[~np.isfinite(boxes_xyxy).all(axis=1)] = 0
+    return [
+        {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
+        if right > left and bottom > top
+        else None
+        for left, top, right, bottom in percent.tolist()
+    ]
 
 
-def _rotated_place(box_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) -> dict[str, float] | None:
+def _rotated_places(boxes_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) -> list[Place | None]:
+    return [_rotated_place(box, size_wh) for box in boxes_xywhr]
+
+
+def _rotated_place(box_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) -> Place | None:
     """Label Studio turns a rectangle clockwise around its own top left corner, which must lie on the image.
 
     A rectangle has four such readings, one for each corner. Where none fits, the upright box around it serves.
@@ -93,8 +104,5 @@ def _rotated_place(box_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) -> 
         if all(0 <= place[key] <= 100 for key in ("x", "y", "width", "height")):
             return place
     xs, ys = zip(*corners, strict=True)
-    return _upright_place(np.array([min(xs), min(ys), max(xs), max(ys)], np.float32), size_wh)
-
-
-def _percent(pixels: float, size: int) -> float:
-    return min(max(float(pixels) / size * 100, 0.0), 100.0)
+    around_xyxy = np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32)
+    return _upright_places(around_xyxy, size_wh)[0]

@@ -26,7 +26,7 @@ from yolo_backend.fitting import FitRunner, Fitting
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor, not_ready
-from yolo_backend.protocol import project_id_of
+from yolo_backend.protocol import from_json, project_id_of, to_json
 from yolo_backend.settings import Settings
 from yolo_backend.status import PAGE_HEADERS, ModelStatus, ProjectStatus, Status, as_json, render_page, wants_page
 from yolo_backend.studio import StudioError
@@ -173,7 +173,7 @@ class _Routes:
                 results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
-        return jsonify(results=results)
+        return Response(to_json({"results": results}), mimetype="application/json")
 
     def webhook(self) -> Response:
         body = _json_body()
@@ -271,7 +271,7 @@ def _client_has_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 def _json_body() -> dict[str, Any]:
     try:
-        body = request.get_json(force=True, silent=True, cache=False)  # it may be large, and waits for its answer
+        body = from_json(request.get_data(cache=False))  # it may be large, and waits for its answer
     except HTTPException:
         raise
     except Exception:  # brackets in brackets in brackets, or chunks that gunicorn can't read

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from yolo_backend.protocol import Prediction, Task, task_id_of
+import orjson
+
+from yolo_backend.protocol import Prediction, Task, task_id_of, to_json
 
 
 class State(Enum):
@@ -43,7 +45,7 @@ class Ticket:
     @property
     def prediction(self) -> Prediction:
         """What was predicted."""
-        return dict(json.loads(zlib.decompress(self.packed)))
+        return dict(orjson.loads(zlib.decompress(self.packed)))
 
 
 class Ask:
@@ -63,8 +65,11 @@ def tickets_of(tasks: Sequence[Task]) -> list[Ticket]:
 def pack(prediction: Prediction) -> bytes:
     """A prediction to be kept; Ticket.prediction is the way back."""
     # As Python objects it takes ten times as much.
-    return zlib.compress(json.dumps(prediction).encode(), 1)
+    return zlib.compress(to_json(prediction), 1)
 
 
 def _fingerprint(task: Task) -> int:
-    return hash(json.dumps(task.get("data"), sort_keys=True, default=str))
+    try:
+        return hash(orjson.dumps(task.get("data"), option=orjson.OPT_SORT_KEYS))
+    except TypeError:
+        return hash(json.dumps(task.get("data"), sort_keys=True, default=str))
