@@ -8,7 +8,7 @@ export YOLO_OFFLINE := true
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
 
-.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory clean
+.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory bench clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -63,6 +63,9 @@ probes: .venv/.installed-dev ## time the short calls while bulk work keeps the m
 
 memory: .venv/.installed-dev ## watch the memory over requests of up to 5,000 large photographs (15 minutes)
 	.venv/bin/python -m benchmarks.memory
+
+bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-written loop, for docs/performance.md (20 minutes)
+	.venv/bin/python -m benchmarks.speed
 
 clean: ## remove what the targets made, but not .venv, models or data
 	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis

@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "MODEL_NAME": "demo",
     "MODEL_IMAGE_SIZE": "320",
     "DEVICE": "cpu",
+    "CACHE_MEGABYTES": "0",  # the same images again and again
     "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
     "IMAGE_TIMEOUT_SECONDS": "2",
     "MAX_IMAGE_MEGABYTES": "2",

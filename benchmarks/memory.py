@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "MODEL_NAME": "demo",
     "MODEL_IMAGE_SIZE": "320",  # so that fetching and decoding are what counts
     "DEVICE": "cpu",
+    "CACHE_MEGABYTES": "0",  # the same photographs again and again
     "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
 }
 _PROJECT = "1"

@@ -41,6 +41,7 @@ _SHAPES_WH = ((640, 480), (480, 640), (640, 360), (640, 640))
 _IMAGE_AFTER_S = 0.05
 _ENVIRONMENT = {
     "MODEL_NAME": "demo",
+    "CACHE_MEGABYTES": "0",  # the same images again and again
     "DEVICE": "cpu",
     "THREADS": str(_THREADS),
     "PREDICT_DEADLINE_SECONDS": "15",
