@@ -8,7 +8,7 @@ export YOLO_OFFLINE := true
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
 
-.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory bench clean
+.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory bench decode clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -66,6 +66,9 @@ memory: .venv/.installed-dev ## watch the memory over requests of up to 5,000 la
 
 bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-written loop, for docs/performance.md (20 minutes)
 	.venv/bin/python -m benchmarks.speed
+
+decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled photographs, for docs/performance.md (5 minutes)
+	.venv/bin/python -m benchmarks.decode
 
 clean: ## remove what the targets made, but not .venv, models or data
 	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis

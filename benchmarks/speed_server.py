@@ -36,8 +36,9 @@ class PhotoServer:
 
     def address(self, mode: str, name: str, number: int) -> str:
         """Where a photograph is; of an upload it is the path on Label Studio that a task holds."""
-        path = f"/{mode}/{name.replace(' ', '_')}/{number}.jpg"
-        return path if mode == UPLOAD else self.url + path
+        if mode == UPLOAD:
+            return f"/{UPLOAD}/1/{number:08x}-{name.replace(' ', '_')}.jpg"  # as Label Studio names them
+        return f"{self.url}/{mode}/{name.replace(' ', '_')}/{number}.jpg"
 
     def cpu_s(self) -> float:
         """The processor time that it took until now."""
@@ -75,7 +76,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 self._answer(unquote(request_line.split()[1].decode("latin-1")), headers)
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> None:
-        mode, _, photo = path.strip("/").rpartition("/")[0].rpartition("/")
+        mode, photo, number = _photo_at(path)
         is_for_label_studio = mode == UPLOAD or path.startswith(_LABEL_STUDIO)
         if is_for_label_studio and headers.get("authorization") != f"Token {TOKEN}":
             self._send("401 Unauthorized")
@@ -84,17 +85,16 @@ class _Handler(socketserver.StreamRequestHandler):
         elif mode not in {PLAIN, WITH_ETAG, LATE, UPLOAD}:
             self._send("200 OK")  # /health
         else:
-            self._send_photo(mode, photo, path, headers)
+            self._send_photo(mode, photo, number, headers)
 
-    def _send_photo(self, mode: str, name: str, path: str, headers: Mapping[str, str]) -> None:
+    def _send_photo(self, mode: str, name: str, number: int, headers: Mapping[str, str]) -> None:
         if mode == LATE:
             time.sleep(LATE_BY_S)
-        tag = f'"{name}/{Path(path).stem}"'
+        tag = f'"{name}/{number}"'
         validator = f"ETag: {tag}\r\n" if mode == WITH_ETAG else ""
         if validator and headers.get("if-none-match") == tag:
             self._send("304 Not Modified", headers=validator)
             return
-        number = int(Path(path).stem)
         photo = self.photos[f"{name}/{number % PHOTOS}"]
         self._send("200 OK", photo, f"Content-Type: image/jpeg\r\n{validator}", after=b"%d" % number)
 
@@ -104,6 +104,15 @@ class _Handler(socketserver.StreamRequestHandler):
         for part in (head.encode("latin-1"), body, after):
             if part:
                 self.request.sendall(part)
+
+
+def _photo_at(path: str) -> tuple[str, str, int]:
+    """How it is served, its set, and its number; of another path, nothing."""
+    if path.startswith(f"/{UPLOAD}/"):
+        number, _, name = Path(path).stem.partition("-")
+        return UPLOAD, name, int(number, 16)
+    mode, _, name = path.strip("/").rpartition("/")[0].rpartition("/")
+    return (mode, name, int(Path(path).stem)) if mode else ("", "", 0)
 
 
 def _label_studio_says(path: str) -> dict[str, object]:

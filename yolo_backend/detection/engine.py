@@ -40,7 +40,7 @@ class Engine:
         """Load the weights, as an export where there is a folder for it. Raises WeightsError."""
         fingerprint = file_fingerprint(path)
         try:
-            self._model = open_model(
+            self._model, self._why = open_model(
                 path,
                 fingerprint,
                 engine=engine,
@@ -73,7 +73,7 @@ class Engine:
         self.detect([self.letterbox(np.zeros((*size, 3), np.uint8))], 0.5)
 
     def __str__(self) -> str:
-        return f"{self.info.name} on {self.info.device} ({self._model})"
+        return f"{self.info.name} on {self.info.device} in {self._model} ({self._why})"
 
     def letterbox(self, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None) -> Letterboxed:
         """Scale and pad an RGB image to the model's input; the shape follows from the image alone.

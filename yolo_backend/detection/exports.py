@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,7 +98,10 @@ class Exports:
         return path
 
     def _remove_old(self) -> None:
-        """Of many exports, those not used for longest go."""
+        """Of many exports, those not used for longest go, and what a process left behind that was ended meanwhile."""
+        for folder in self._folder.glob("making-*"):
+            if time.time() - folder.stat().st_mtime > 2 * _TIMEOUT_S:
+                shutil.rmtree(folder, ignore_errors=True)
         exports = [path for path in self._folder.iterdir() if path.suffix in _SUFFIXES.values()]
         for path in sorted(exports, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
             path.unlink(missing_ok=True)

@@ -94,8 +94,7 @@ class UltralyticsModel:
         self.image_size = whole_strides(own_size, self.stride)
 
     def __str__(self) -> str:
-        precision = ", half precision" if self._model.fp16 else ""
-        return f"{self.engine}{precision}"
+        return f"{self.engine}{' in half precision' if self._model.fp16 else ''}"
 
     def batch_size(self, image_size: tuple[int, int]) -> int:
         if self.engine == "tensorrt":
@@ -137,7 +136,7 @@ class _OnnxModel(ABC):
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
         # NMS is small work, and a thread of torch's own for it would only be in the way.
         _set_torch_threads(1)
-        outputs = [torch.from_numpy(output) for output in self._run(cv2.dnn.blobFromImages(list(images), 1 / 255))]
+        outputs = [torch.from_numpy(output) for output in self._run(_to_numbers(images))]
         return outputs[0] if len(outputs) == 1 else outputs
 
     @abstractmethod
@@ -204,28 +203,29 @@ class OpenVinoModel(_OnnxModel):
 
 def open_model(
     path: Path, fingerprint: str, *, engine: str, device: str, export_folder: Path | None, max_detections: int
-) -> Model:
-    """These weights in the runtime that `engine` asks for; says in the log which one, and why.
+) -> tuple[Model, str]:
+    """These weights in the runtime that `engine` asks for, and why it is that one.
 
     `auto` is ONNX Runtime on a CPU and torch elsewhere. Weights are exported to `export_folder` once; where that
     fails, torch runs them. Raises WeightsError.
     """
-    wanted = engine
+    wanted, why = engine, f"ENGINE={engine}"
     if engine == "auto":
         wanted = "onnx" if device == "cpu" and export_folder else "torch"
+        why = f"ENGINE=auto on {'a CPU' if device == 'cpu' else device}"
     _check_runtime(wanted, device)
     if path.suffix == ".onnx":
-        return open_exported(path, path.name, wanted, device)
+        return open_exported(path, path.name, wanted, device), "an ONNX file"
     if wanted == "torch" or export_folder is None:
-        return UltralyticsModel(path, device, max_detections=max_detections)
+        return UltralyticsModel(path, device, max_detections=max_detections), why
     try:
         options = ExportOptions(fingerprint, FORMATS[wanted], device, max(max_detections, 300))
-        return _open_export(path, Exports(export_folder), options, wanted)
+        return _open_export(path, Exports(export_folder), options, wanted), why
     except WeightsError:
         raise
     except Exception as error:
         log.warning("%s runs in torch, for it can't be had for ENGINE=%s: %s", path.name, engine, first_line(error))
-        return UltralyticsModel(path, device, max_detections=max_detections)
+        return UltralyticsModel(path, device, max_detections=max_detections), "its export failed"
 
 
 def _open_export(path: Path, exports: Exports, options: ExportOptions, wanted: str) -> Model:
@@ -280,6 +280,16 @@ def _check_runtime(engine: str, device: str) -> None:
         raise WeightsError(f"ENGINE=tensorrt needs an NVIDIA GPU, not {device}: set DEVICE=cuda:0, or ENGINE=auto")
     if engine == "onnx" and device.startswith("cuda") and "CUDAExecutionProvider" not in get_available_providers():
         raise WeightsError(f"ENGINE=onnx on {device} needs the package onnxruntime-gpu: install it, or set ENGINE=auto")
+
+
+def _to_numbers(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """(n, 3, height, width) in 0 to 1. cv2.dnn.blobFromImages takes longer, and holds up other threads."""
+    height, width, _ = images[0].shape
+    pixels = np.empty((len(images), 3, height, width), np.float32)
+    for planes, image in zip(pixels, images, strict=True):
+        for plane, channel in zip(planes, cv2.split(image), strict=True):
+            np.divide(channel, np.float32(255), out=plane)
+    return pixels
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
