@@ -87,6 +87,8 @@ class UltralyticsModel:
         self.end2end = bool(getattr(self._model, "end2end", False))
         if is_torch and self.end2end:
             self._model.model.set_head_attr(max_det=max(max_detections, 300), agnostic_nms=False)
+        if is_torch and self._model.fp16:
+            keep_head_in_float32(self._model.model)
         self.shape_is_free = is_torch or bool(getattr(self._model, "dynamic", False))
         self.stride = int(self._model.stride)
         self.class_names = {int(number): str(name) for number, name in self._model.names.items()}
@@ -246,6 +248,15 @@ def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
     if path.suffix == ".onnx" and device == "cpu" and metadata.get("args", {}).get("dynamic"):
         return (OpenVinoModel if wanted == "openvino" else OnnxModel)(path, metadata, name)
     return UltralyticsModel(path, device)
+
+
+def keep_head_in_float32(network: Any) -> None:
+    """Of a YOLO in half precision, let the head, which makes the boxes, calculate in float32.
+
+    In half precision, numbers above 512 are half a pixel of the model's input apart: four pixels of a large photograph.
+    """
+    head = network.model[-1].float()
+    head.register_forward_pre_hook(lambda _, inputs: ([features.float() for features in inputs[0]], *inputs[1:]))
 
 
 def check_kind(name: str, task: str, head: str) -> None:
