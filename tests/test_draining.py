@@ -27,6 +27,7 @@ def server(bccd_environment: dict[str, str], tmp_path: Path) -> Iterator[Backend
     environment = {
         **bccd_environment,
         "MODEL_IMAGE_SIZE": "160",
+        "ENGINE": "torch",  # sixteen tasks at a time, whatever the cores
         "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
     }
     with backend_server(pick_port(0), environment, tmp_path / "backend.log") as running:

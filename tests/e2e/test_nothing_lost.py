@@ -72,6 +72,7 @@ def start_backend(model_environment: dict[str, str], tmp_path: Path) -> Iterator
                 "PREDICT_DEADLINE_SECONDS": str(DEADLINE_S),
                 "MODEL_IMAGE_SIZE": "160",
                 "CACHE_MEGABYTES": "0",  # the same three photographs again and again
+                "ENGINE": "torch",  # sixteen tasks at a time, whatever the cores
             }
             log = tmp_path / f"backend-{time.monotonic_ns()}.log"
             server = stack.enter_context(backend_server(port or pick_port(0), settings | environment, log))
