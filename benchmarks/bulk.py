@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from yolo_backend.demo.stack import ROOT, BackendServer, backend_server
@@ -73,3 +74,9 @@ def predict(backend_url: str, tasks: Sequence[Task], project: str, label_config:
 def work(backend_url: str) -> list[dict[str, Any]]:
     """How far the backend is with each project, as its status page tells programs."""
     return list(requests.get(backend_url, timeout=10).json()["work"])
+
+
+def held_megabytes(backend: BackendServer) -> float:
+    """The memory that the backend's processes hold."""
+    process = psutil.Process(backend.process.pid)
+    return float(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]) / 1e6)

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
-from benchmarks.bulk import Task, image_server, predict, work
+from benchmarks.bulk import Task, held_megabytes, image_server, predict, work
 from benchmarks.report import made_by, table, write_section
 from yolo_backend.demo.scenes import draw_scene
 from yolo_backend.demo.stack import ROOT, BackendServer, backend_server, bypass_proxies, pick_port, wait_until_ready
@@ -150,9 +149,7 @@ def _look(server: BackendServer) -> Sample:
     """Look for half a second."""
     megabytes = 0.0
     for _ in range(_LOOKS_AT_MEMORY):
-        process = psutil.Process(server.process.pid)
-        processes = [process, *process.children(recursive=True)]
-        megabytes = max(megabytes, sum(process.memory_info().rss for process in processes) / 1e6)
+        megabytes = max(megabytes, held_megabytes(server))
         time.sleep(_LOOK_EVERY_S / _LOOKS_AT_MEMORY)
     jobs = work(server.url)
     return Sample(

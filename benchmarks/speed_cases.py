@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psutil
-
-from benchmarks.bulk import Task, work
+from benchmarks.bulk import Task, held_megabytes, work
 from benchmarks.speed_client import CLIENTS, Asked, Client
 from benchmarks.speed_limits import ModelAlone
 from benchmarks.speed_results import ALONE, TOGETHER, UNDER_BULK, Delay, Growth, Latency, Repeat, Throughput
@@ -162,7 +160,7 @@ def growth(bench: Bench, count: int, size: str) -> Growth:
 
     with client.backend(bench.weights) as backend:
         client.warm_up(backend, size)
-        idle_megabytes = _megabytes(backend)
+        idle_megabytes = held_megabytes(backend)
         around = [ask(small) for _ in range(bench.extent.around_requests)]
         with _watched(backend) as megabytes:
             seconds_per_image = ask(count)
@@ -189,21 +187,15 @@ def _boxes_per_image(asked: Sequence[Asked]) -> float:
     return sum(each.boxes for each in asked) / max(1, sum(each.images for each in asked))
 
 
-def _megabytes(backend: BackendServer) -> float:
-    process = psutil.Process(backend.process.pid)
-    held_bytes = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
-    return float(held_bytes / 1e6)
-
-
 @contextmanager
 def _watched(backend: BackendServer) -> Iterator[list[float]]:
     """What the backend's processes hold meanwhile, looked at again and again."""
-    megabytes = [_megabytes(backend)]
+    megabytes = [held_megabytes(backend)]
     is_over = threading.Event()
 
     def look() -> None:
         while not is_over.wait(_LOOK_EVERY_S):
-            megabytes.append(_megabytes(backend))
+            megabytes.append(held_megabytes(backend))
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

@@ -245,7 +245,7 @@ class TaskPredictor:
 
     def _fetch(self, value: Any, source: Source, studio: Studio | None, known: Version | None) -> Fetched:
         try:
-            return self._fetcher.fetch_changed(source, studio, known)
+            return self._fetcher.fetch(source, studio, known)
         except (ImageError, StudioError) as error:
             is_passing = (
                 studio is not None

@@ -12,6 +12,15 @@ from ultralytics import YOLO
 from ultralytics.utils import ROOT as ULTRALYTICS_ROOT
 from ultralytics.utils import YAML
 
+# Architectures other than the YOLO11n's, and their tasks.
+OTHER_WEIGHTS = [
+    ("yolo26n", "detect"),
+    ("yolo11n-seg", "segment"),
+    ("yolo11n-obb", "obb"),
+    ("yolo11n-pose", "pose"),
+    ("yolo26n-obb", "obb"),
+    ("yolo26n-seg", "segment"),
+]
 MakeWeights = Callable[[str], Path]
 
 

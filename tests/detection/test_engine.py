@@ -24,7 +24,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import nms
 
-from tests.detection.conftest import MakeWeights
+from tests.detection.conftest import OTHER_WEIGHTS, MakeWeights
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine, is_out_of_memory
 from yolo_backend.detection.models import UltralyticsModel
@@ -314,17 +314,7 @@ def test_a_dense_batch_leaves_no_image_empty(
 # Other kinds of weights
 
 
-@pytest.mark.parametrize(
-    ("architecture", "task"),
-    [
-        ("yolo26n", "detect"),
-        ("yolo11n-seg", "segment"),
-        ("yolo11n-obb", "obb"),
-        ("yolo11n-pose", "pose"),
-        ("yolo26n-obb", "obb"),
-        ("yolo26n-seg", "segment"),
-    ],
-)
+@pytest.mark.parametrize(("architecture", "task"), OTHER_WEIGHTS)
 def test_other_weights_give_ultralytics_boxes_too(
     make_weights: MakeWeights, bccd_images: list[Pixels], architecture: str, task: str
 ) -> None:

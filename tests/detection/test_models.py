@@ -16,7 +16,7 @@ import onnx
 import pytest
 from ultralytics import YOLO
 
-from tests.detection.conftest import MakeWeights
+from tests.detection.conftest import OTHER_WEIGHTS, MakeWeights
 from tests.detection.test_engine import Pixels, assert_close, assert_same, detect
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection import exports, models
@@ -133,17 +133,7 @@ def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "_run_exporter", run)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "task"),
-    [
-        ("yolo26n", "detect"),
-        ("yolo11n-seg", "segment"),
-        ("yolo11n-obb", "obb"),
-        ("yolo11n-pose", "pose"),
-        ("yolo26n-obb", "obb"),
-        ("yolo26n-seg", "segment"),
-    ],
-)
+@pytest.mark.parametrize(("architecture", "task"), OTHER_WEIGHTS)
 @pytest.mark.usefixtures("export_here")
 def test_other_weights_give_the_boxes_of_torch_too(
     make_weights: MakeWeights, bccd_images: list[Pixels], tmp_path: Path, architecture: str, task: str

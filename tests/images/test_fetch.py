@@ -88,9 +88,9 @@ def test_up_to_the_limit_the_bytes_come(
 ) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
-    assert fetcher.fetch(Inline(content), None) == content
-    assert fetcher.fetch(LocalFile(file.parent, file.name), None) == content
-    assert fetcher.fetch(Remote(serve(reply(content)).url), None) == content
+    assert fetcher.fetch(Inline(content), None).content == content
+    assert fetcher.fetch(LocalFile(file.parent, file.name), None).content == content
+    assert fetcher.fetch(Remote(serve(reply(content)).url), None).content == content
 
 
 def test_a_file_that_cannot_be_read(fetcher: ImageFetcher, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_read(fetcher: ImageFetcher, tmp_path: Path) -> No
 
 def test_the_token_goes_to_label_studio(fetcher: ImageFetcher, serve: StartServer) -> None:
     studio = serve(reply(IMAGE))
-    assert fetcher.fetch(Remote(studio.url + "/data/upload/1/a.jpg"), Holder(studio.url + "/prefix")) == IMAGE
+    assert fetcher.fetch(Remote(studio.url + "/data/upload/1/a.jpg"), Holder(studio.url + "/prefix")).content == IMAGE
     assert tokens_seen(studio) == [TOKEN]
 
 
@@ -111,14 +111,14 @@ def test_the_token_goes_to_label_studio(fetcher: ImageFetcher, serve: StartServe
 def test_the_token_does_not_go_elsewhere(fetcher: ImageFetcher, serve: StartServer, studio_url: str | None) -> None:
     server, other = serve(reply(IMAGE)), serve(reply(IMAGE))
     holder = Holder(studio_url.format(own=server.port, other=other.port)) if studio_url else None
-    assert fetcher.fetch(Remote(server.url + "/a.jpg"), holder) == IMAGE
+    assert fetcher.fetch(Remote(server.url + "/a.jpg"), holder).content == IMAGE
     assert tokens_seen(server) == [None]
     assert other.requests == []
 
 
 def test_another_name_of_the_same_machine_gets_no_token(fetcher: ImageFetcher, serve: StartServer) -> None:
     studio = serve(reply(IMAGE))
-    assert fetcher.fetch(Remote(f"http://localhost:{studio.port}/a.jpg"), Holder(studio.url)) == IMAGE
+    assert fetcher.fetch(Remote(f"http://localhost:{studio.port}/a.jpg"), Holder(studio.url)).content == IMAGE
     assert tokens_seen(studio) == [None]
 
 
@@ -157,7 +157,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_port(
 ) -> None:
     bucket = serve(reply(IMAGE))
     studio = serve(redirect(bucket.url + "/a.jpg?signature=x", status))
-    assert fetcher.fetch(Remote(studio.url + "/tasks/7/presign/"), Holder(studio.url)) == IMAGE
+    assert fetcher.fetch(Remote(studio.url + "/tasks/7/presign/"), Holder(studio.url)).content == IMAGE
     assert tokens_seen(studio) == [TOKEN]
     assert tokens_seen(bucket) == [None]
     assert bucket.requests[0].path == "/a.jpg?signature=x"
@@ -168,7 +168,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_host_name(fetcher: Imag
     studio.answer = lambda handler: (
         redirect(f"http://localhost:{studio.port}/b")(handler) if handler.path == "/a" else reply(IMAGE)(handler)
     )
-    assert fetcher.fetch(Remote(studio.url + "/a"), Holder(studio.url)) == IMAGE
+    assert fetcher.fetch(Remote(studio.url + "/a"), Holder(studio.url)).content == IMAGE
     assert tokens_seen(studio) == [TOKEN, None]
 
 
@@ -176,7 +176,7 @@ def test_at_every_step_the_origin_is_asked_anew(fetcher: ImageFetcher, serve: St
     studio, other = serve(reply(IMAGE)), serve(reply(IMAGE))
     other.answer = redirect(studio.url + "/last")
     studio.answer = lambda handler: (redirect(other.url) if handler.path == "/first" else reply(IMAGE))(handler)
-    assert fetcher.fetch(Remote(studio.url + "/first"), Holder(studio.url)) == IMAGE
+    assert fetcher.fetch(Remote(studio.url + "/first"), Holder(studio.url)).content == IMAGE
     assert tokens_seen(studio) == [TOKEN, TOKEN]
     assert tokens_seen(other) == [None]
 
@@ -187,7 +187,7 @@ def test_a_refused_token_is_renewed_once(fetcher: ImageFetcher, serve: StartServ
             handler
         )
     )
-    assert fetcher.fetch(Remote(studio.url), Holder(studio.url, ["Bearer old", "Bearer new"])) == IMAGE
+    assert fetcher.fetch(Remote(studio.url), Holder(studio.url, ["Bearer old", "Bearer new"])).content == IMAGE
     assert tokens_seen(studio) == ["Bearer old", "Bearer new"]
 
 
@@ -230,8 +230,8 @@ def test_netrc_is_not_sent(
     monkeypatch.setenv("NETRC", str(netrc))
     other = serve(reply(IMAGE))
     studio = serve(redirect(other.url))
-    assert fetcher.fetch(Remote(studio.url), Holder(studio.url)) == IMAGE
-    assert fetcher.fetch(Remote(other.url), None) == IMAGE
+    assert fetcher.fetch(Remote(studio.url), Holder(studio.url)).content == IMAGE
+    assert fetcher.fetch(Remote(other.url), None).content == IMAGE
     assert tokens_seen(studio) == [TOKEN]
     assert tokens_seen(other) == [None, None]
 
@@ -296,7 +296,7 @@ def test_a_private_address_says_how_to_trust_it(serve: StartServer) -> None:
 
 def test_label_studio_itself_may_be_on_a_private_address(serve: StartServer) -> None:
     studio = serve(reply(IMAGE))
-    assert GUARDED.fetch(Remote(studio.url + "/a.jpg"), Holder(studio.url)) == IMAGE
+    assert GUARDED.fetch(Remote(studio.url + "/a.jpg"), Holder(studio.url)).content == IMAGE
 
 
 def test_the_host_of_label_studio_is_not_trusted_at_another_port(serve: StartServer) -> None:
@@ -311,7 +311,7 @@ def test_named_hosts_are_trusted_and_no_others(serve: StartServer, allowed: str,
         timeout_s=10, max_bytes=MAX_BYTES, connections=4, allowed_hosts=frozenset({allowed, "minio"})
     )
     server = serve(reply(IMAGE))
-    assert fetcher.fetch(Remote(f"http://{host}:{server.port}/a.jpg"), None) == IMAGE
+    assert fetcher.fetch(Remote(f"http://{host}:{server.port}/a.jpg"), None).content == IMAGE
     server.answer = redirect(f"http://127.0.0.3:{server.port}/b.jpg")
     assert failure(fetcher, f"http://{host}:{server.port}/a.jpg").kind == "forbidden_address"
 
@@ -327,7 +327,7 @@ def test_named_hosts_are_trusted_and_no_others(serve: StartServer, allowed: str,
 def test_an_uploads_name_reaches_the_server(fetcher: ImageFetcher, serve: StartServer, name: str, prefix: str) -> None:
     studio = serve(reply(IMAGE))
     source = resolve_source(f"/data/upload/1/{name}", 7, studio.url + prefix, None)
-    assert fetcher.fetch(source, Holder(studio.url + prefix)) == IMAGE
+    assert fetcher.fetch(source, Holder(studio.url + prefix)).content == IMAGE
     assert unquote(studio.requests[0].path) == f"{prefix}/data/upload/1/{name}"
     assert tokens_seen(studio) == [TOKEN]
 
@@ -355,7 +355,7 @@ def test_a_quoted_name_is_not_quoted_again(fetcher: ImageFetcher, serve: StartSe
 )
 def test_redirects_may_be_relative(fetcher: ImageFetcher, serve: StartServer, target: str, path: str) -> None:
     server = serve(lambda handler: (redirect(target) if handler.path == "/folder/a.jpg" else reply(IMAGE))(handler))
-    assert fetcher.fetch(Remote(server.url + "/folder/a.jpg"), None) == IMAGE
+    assert fetcher.fetch(Remote(server.url + "/folder/a.jpg"), None).content == IMAGE
     assert server.requests[1].path == path
 
 
@@ -367,7 +367,7 @@ def test_a_redirect_in_raw_utf8_arrives(fetcher: ImageFetcher, serve: StartServe
             reply(IMAGE)(handler)
 
     server = serve(answer)
-    assert fetcher.fetch(Remote(server.url + "/a"), None) == IMAGE
+    assert fetcher.fetch(Remote(server.url + "/a"), None).content == IMAGE
     assert unquote(server.requests[1].path) == "/größe.jpg"
 
 
@@ -426,12 +426,12 @@ def test_known_bytes_do_not_come_again(
 ) -> None:
     server = serve(conditional(IMAGE, **headers))
     source = Remote(server.url + "/a.jpg")
-    first = fetcher.fetch_changed(source, None, None)
+    first = fetcher.fetch(source, None, None)
     assert first.content == IMAGE
-    assert fetcher.fetch_changed(source, None, first.version) == Fetched(b"", first.version)
+    assert fetcher.fetch(source, None, first.version) == Fetched(b"", first.version)
     server.answer = conditional(b"others", **{name: ETAG.replace("1", "2") for name in headers})
-    assert fetcher.fetch_changed(source, None, first.version).content == b"others"
-    assert fetcher.fetch(source, None) == b"others"
+    assert fetcher.fetch(source, None, first.version).content == b"others"
+    assert fetcher.fetch(source, None).content == b"others"
     assert conditions_seen(server) == [None, condition, condition, None]
 
 
@@ -440,12 +440,12 @@ def test_bytes_without_a_reliable_version_come_again(
     fetcher: ImageFetcher, serve: StartServer, headers: dict[str, str]
 ) -> None:
     server = serve(conditional(IMAGE, **headers))
-    assert fetcher.fetch_changed(Remote(server.url), None, None) == Fetched(IMAGE, None)
+    assert fetcher.fetch(Remote(server.url), None, None) == Fetched(IMAGE, None)
 
 
 def test_a_date_of_this_moment_is_no_version(fetcher: ImageFetcher, serve: StartServer) -> None:
     server = serve(conditional(IMAGE, Last_Modified=formatdate(time.time() - 10, usegmt=True)))
-    assert fetcher.fetch_changed(Remote(server.url), None, None) == Fetched(IMAGE, None)
+    assert fetcher.fetch(Remote(server.url), None, None) == Fetched(IMAGE, None)
 
 
 def test_an_unasked_304_is_an_error(fetcher: ImageFetcher, serve: StartServer) -> None:
@@ -453,7 +453,7 @@ def test_an_unasked_304_is_an_error(fetcher: ImageFetcher, serve: StartServer) -
     elsewhere = Validators("If-None-Match", ETAG, "http://elsewhere.example/a.jpg")
     for known in (None, elsewhere, FileStamp(1, 2, 3, 4, 5)):
         with pytest.raises(ImageError, match="304") as raised:
-            fetcher.fetch_changed(Remote(server.url), None, known)
+            fetcher.fetch(Remote(server.url), None, known)
         assert raised.value.kind == "http_error"
     assert conditions_seen(server) == [None] * 3
 
@@ -466,8 +466,8 @@ def test_a_presigned_address_is_asked_with_each_signature(fetcher: ImageFetcher,
 
     studio = serve(presign)
     source, holder = Remote(studio.url + "/tasks/7/presign/?fileuri=x"), Holder(studio.url)
-    first = fetcher.fetch_changed(source, holder, None)
-    assert fetcher.fetch_changed(source, holder, first.version) == Fetched(b"", first.version)
+    first = fetcher.fetch(source, holder, None)
+    assert fetcher.fetch(source, holder, first.version) == Fetched(b"", first.version)
     assert [request.path for request in bucket.requests] == ["/a.jpg?signature=1", "/a.jpg?signature=2"]
     assert conditions_seen(bucket) == [None, ETAG]
     assert conditions_seen(studio) == [None, None]
@@ -480,10 +480,10 @@ def test_a_redirect_that_leads_elsewhere_now_is_asked_without_condition(
 ) -> None:
     bucket, other = serve(conditional(IMAGE, ETag=ETAG)), serve(conditional(b"others", ETag=ETAG))
     studio = serve(redirect(bucket.url + "/a.jpg"))
-    first = fetcher.fetch_changed(Remote(studio.url), Holder(studio.url), None)
+    first = fetcher.fetch(Remote(studio.url), Holder(studio.url), None)
     for target in (other.url + "/a.jpg", bucket.url + "/b.jpg"):
         studio.answer = redirect(target)
-        assert fetcher.fetch_changed(Remote(studio.url), Holder(studio.url), first.version).content
+        assert fetcher.fetch(Remote(studio.url), Holder(studio.url), first.version).content
     assert conditions_seen(other) == [None]
     assert conditions_seen(bucket) == [None, None]
     assert conditions_seen(studio) == [None] * 3
@@ -491,19 +491,19 @@ def test_a_redirect_that_leads_elsewhere_now_is_asked_without_condition(
 
 def test_the_condition_goes_along_with_a_renewed_token(fetcher: ImageFetcher, serve: StartServer) -> None:
     studio = serve(conditional(IMAGE, ETag=ETAG))
-    first = fetcher.fetch_changed(Remote(studio.url + "/a.jpg"), Holder(studio.url), None)
+    first = fetcher.fetch(Remote(studio.url + "/a.jpg"), Holder(studio.url), None)
     studio.answer = lambda handler: (
         conditional(IMAGE, ETag=ETAG) if handler.headers["Authorization"] == "Bearer new" else reply(b"no", 401)
     )(handler)
     holder = Holder(studio.url, ["Bearer old", "Bearer new"])
-    assert fetcher.fetch_changed(Remote(studio.url + "/a.jpg"), holder, first.version).content == b""
+    assert fetcher.fetch(Remote(studio.url + "/a.jpg"), holder, first.version).content == b""
     assert conditions_seen(studio) == [None, ETAG, ETAG]
 
 
 def test_an_unchanged_answer_leaves_its_connection_for_the_next(fetcher: ImageFetcher, serve: StartServer) -> None:
     ports = []
     server = serve(conditional(IMAGE, ETag=ETAG))
-    version = fetcher.fetch_changed(Remote(server.url), None, None).version
+    version = fetcher.fetch(Remote(server.url), None, None).version
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         ports.append(handler.client_address[1])
@@ -511,21 +511,21 @@ def test_an_unchanged_answer_leaves_its_connection_for_the_next(fetcher: ImageFe
 
     server.answer = answer
     for _ in range(4):
-        assert fetcher.fetch_changed(Remote(server.url), None, version).content == b""
+        assert fetcher.fetch(Remote(server.url), None, version).content == b""
     assert len(set(ports)) == 1
 
 
 def test_a_304_with_an_endless_body_is_not_read(fetcher: ImageFetcher, serve: StartServer) -> None:
     finished = threading.Event()
     server = serve(conditional(IMAGE, ETag=ETAG))
-    version = fetcher.fetch_changed(Remote(server.url), None, None).version
+    version = fetcher.fetch(Remote(server.url), None, None).version
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         endless(handler, status=304)
         finished.set()
 
     server.answer = answer
-    assert fetcher.fetch_changed(Remote(server.url), None, version).content == b""
+    assert fetcher.fetch(Remote(server.url), None, version).content == b""
     assert not finished.is_set()
 
 
@@ -534,12 +534,12 @@ def test_a_known_file_is_not_read_again(fetcher: ImageFetcher, tmp_path: Path) -
     file.write_bytes(IMAGE)
     os.utime(file, (time.time() - 3600, time.time() - 3600))
     source = LocalFile(tmp_path, "a.jpg")
-    first = fetcher.fetch_changed(source, None, None)
+    first = fetcher.fetch(source, None, None)
     assert first.content == IMAGE
-    assert fetcher.fetch_changed(source, None, first.version) == Fetched(b"", first.version)
+    assert fetcher.fetch(source, None, first.version) == Fetched(b"", first.version)
     file.write_bytes(IMAGE[::-1])
-    assert fetcher.fetch_changed(source, None, first.version) == Fetched(IMAGE[::-1], None)
-    assert fetcher.fetch_changed(source, None, None) == Fetched(IMAGE[::-1], None)  # too young to be known
+    assert fetcher.fetch(source, None, first.version) == Fetched(IMAGE[::-1], None)
+    assert fetcher.fetch(source, None, None) == Fetched(IMAGE[::-1], None)  # too young to be known
 
 
 # Servers that don't do what they should
@@ -608,7 +608,7 @@ def test_the_limit_holds_for_the_unpacked_bytes(fetcher: ImageFetcher, serve: St
 
 
 def test_a_packed_body_is_unpacked(fetcher: ImageFetcher, serve: StartServer) -> None:
-    assert fetcher.fetch(Remote(serve(reply(gzip.compress(IMAGE), Content_Encoding="gzip")).url), None) == IMAGE
+    assert fetcher.fetch(Remote(serve(reply(gzip.compress(IMAGE), Content_Encoding="gzip")).url), None).content == IMAGE
 
 
 def test_a_body_that_is_not_packed_as_it_says(fetcher: ImageFetcher, serve: StartServer) -> None:
@@ -753,5 +753,5 @@ def test_many_threads_get_their_own_bytes(fetcher: ImageFetcher, serve: StartSer
     server = serve(lambda handler: reply(handler.path.encode() * 500)(handler))
     paths = [f"/{number}" for number in range(60)]
     with ThreadPoolExecutor(12) as threads:
-        contents = list(threads.map(lambda path: fetcher.fetch(Remote(server.url + path), None), paths))
+        contents = list(threads.map(lambda path: fetcher.fetch(Remote(server.url + path), None).content, paths))
     assert contents == [path.encode() * 500 for path in paths]

@@ -312,7 +312,7 @@ def proxy(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_proxy_is_used_for_public_addresses(proxy: Any, resolve: Callable[..., None]) -> None:
     resolve("images.example", [PUBLIC])
-    assert make_fetcher().fetch(Remote("http://images.example/a.jpg"), Holder("http://studio.invalid")) == IMAGE
+    assert make_fetcher().fetch(Remote("http://images.example/a.jpg"), Holder("http://studio.invalid")).content == IMAGE
     assert proxy.requests[0].path == "http://images.example/a.jpg"
     assert proxy.requests[0].headers["host"] == "images.example"
     assert "authorization" not in proxy.requests[0].headers
@@ -331,12 +331,12 @@ def test_names_that_only_the_proxy_knows_are_to_be_allowed(proxy: Any) -> None:
     url = "http://images.invalid/a.jpg"
     assert failure(make_fetcher(), url).kind == "dns"
     assert proxy.requests == []
-    assert make_fetcher("images.invalid").fetch(Remote(url), None) == IMAGE
+    assert make_fetcher("images.invalid").fetch(Remote(url), None).content == IMAGE
 
 
 def test_a_proxy_does_not_read_the_token(proxy: Any, serve: StartServer) -> None:
     studio = serve(reply(IMAGE))
-    assert make_fetcher().fetch(Remote(studio.url), Holder(studio.url)) == IMAGE
+    assert make_fetcher().fetch(Remote(studio.url), Holder(studio.url)).content == IMAGE
     assert studio.requests[0].headers["authorization"] == TOKEN
     assert proxy.requests == []
 
@@ -550,7 +550,7 @@ def test_any_answer_is_bytes_or_told(listen: Callable[[Talk], int]) -> None:
         nonlocal answer
         answer = content
         with suppress(ImageError):
-            assert fetcher.fetch(Remote(f"http://127.0.0.1:{port}/a.jpg"), None)
+            assert fetcher.fetch(Remote(f"http://127.0.0.1:{port}/a.jpg"), None).content
 
     check()
 
@@ -599,4 +599,4 @@ def test_a_certificate_of_another_name_is_told(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
     fetcher = make_fetcher("127.0.0.1", "localhost")
     assert failure(fetcher, f"https://127.0.0.1:{tls_port}/a.jpg").kind == "tls"
-    assert fetcher.fetch(Remote(f"https://localhost:{tls_port}/a.jpg"), None) == IMAGE
+    assert fetcher.fetch(Remote(f"https://localhost:{tls_port}/a.jpg"), None).content == IMAGE

@@ -121,8 +121,7 @@ class Detector:
     ) -> None:
         self._name = name
         self._load = load
-        self._batch_size = batch_size or 1
-        self._batch_size_is_set = batch_size is not None
+        self._batch_size = batch_size or 0  # until the engine's own is known
         self._timeout_s = timeout_s
         self._health = health
         self._fitting_size = self._batch_size  # smaller, where a batch of this size didn't fit into memory
@@ -208,8 +207,7 @@ class Detector:
             self._engine.set_exception(failure)
             return
         log.info("%s is ready", engine)
-        if not self._batch_size_is_set:
-            self._batch_size = self._fitting_size = engine.batch_size
+        self._batch_size = self._fitting_size = self._batch_size or engine.batch_size
         self._streams = [_Stream() for _ in range(engine.streams)]
         self._engine.set_result(engine)
         for number, stream in enumerate(self._streams[1:], 2):

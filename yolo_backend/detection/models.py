@@ -81,6 +81,7 @@ class UltralyticsModel:
         predictor.setup_model(model=yolo.model, verbose=False)
         self._model: Any = predictor.model
         self.device: torch.device = predictor.device
+        self._cores = usable_cores()
         check_channels(path.name, int(getattr(self._model, "channels", 3)))
         is_torch = self._model.format == "pt"
         self.engine = {"pt": "torch", "engine": "tensorrt"}.get(self._model.format, str(self._model.format))
@@ -105,7 +106,7 @@ class UltralyticsModel:
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
         if self.device.type == "cpu":
-            _set_torch_threads(usable_cores())
+            _set_torch_threads(self._cores)
         stacked = torch.from_numpy(np.stack(images)).to(self.device)
         pixels = stacked.permute(0, 3, 1, 2).contiguous()
         return self._model((pixels.half() if self._model.fp16 else pixels.float()) / 255)
@@ -282,9 +283,8 @@ def whole_strides(image_size: Any, stride: int) -> tuple[int, int]:
 
 
 def _check_runtime(engine: str, device: str) -> None:
-    package = {"openvino": "openvino", "tensorrt": "tensorrt"}.get(engine)
-    if package and find_spec(package) is None:
-        raise WeightsError(f"ENGINE={engine} needs the package {package}: pip install {package}, or set ENGINE=auto")
+    if engine in {"openvino", "tensorrt"} and find_spec(engine) is None:
+        raise WeightsError(f"ENGINE={engine} needs the package {engine}: pip install {engine}, or set ENGINE=auto")
     if engine == "openvino" and device != "cpu":
         raise WeightsError(f"ENGINE=openvino runs on the CPU only, not on {device}: set DEVICE=cpu, or ENGINE=auto")
     if engine == "tensorrt" and not device.startswith("cuda"):

@@ -64,12 +64,11 @@ class ImageFetcher:
         self._open, self._guarded = make_adapters(connections)
         self._environments: dict[str, Any] = {}
 
-    def fetch(self, source: Source, studio: TokenHolder | None) -> bytes:
-        """The bytes of `source`. Raises ImageError, and StudioError where the token can't be exchanged."""
-        return self.fetch_changed(source, studio, None).content
+    def fetch(self, source: Source, studio: TokenHolder | None, known: Version | None = None) -> Fetched:
+        """The bytes of `source`, unless they are those of the version `known`.
 
-    def fetch_changed(self, source: Source, studio: TokenHolder | None, known: Version | None) -> Fetched:
-        """The bytes of `source`, unless they are those of the version `known`. Raises as `fetch` does."""
+        Raises ImageError, and StudioError where the token can't be exchanged.
+        """
         if isinstance(source, Inline):
             return Fetched(self._check_size(source.content))
         if isinstance(source, LocalFile):
