@@ -17,7 +17,14 @@ import requests
 from tests.conftest import RecordingServer, StartServer, reply
 from yolo_backend import studio as studio_module
 from yolo_backend.settings import load_settings
-from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError, Studios
+from yolo_backend.studio import (
+    Studio,
+    StudioError,
+    StudioMissingError,
+    StudioRefusedError,
+    StudioRejectedError,
+    Studios,
+)
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -391,7 +398,7 @@ def test_an_access_token_that_is_never_accepted_is_renewed_once(
         (reply_json({"detail": "Invalid token."}, 401), StudioRefusedError),
         (reply_json(LEGACY_REFUSED, 401), StudioRefusedError),
         (reply_json({"detail": "You do not have permission"}, 403), StudioRefusedError),
-        (reply_json({"detail": "Not found."}, 404), StudioRefusedError),
+        (reply_json({"detail": "Not found."}, 404), StudioMissingError),
         (reply_json({"detail": "Validation error"}, 400), StudioRejectedError),
         (reply(b"<html>", 500), StudioError),
         (reply(b"", 502), StudioError),

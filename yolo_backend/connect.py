@@ -16,6 +16,7 @@ import requests
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
+from yolo_backend.messages import api_message
 from yolo_backend.settings import SettingsError, load_settings
 from yolo_backend.studio import Studio, StudioError
 
@@ -98,7 +99,7 @@ def ensure_connected(
         try:
             client.ml.create(project=project_id, url=backend_url, title=title, **login)
         except ApiError as error:
-            message = _message_of(error)
+            message = api_message(error.body)
             if not any(sign in message for sign in _PASSING_FAILURES) or time.monotonic() > deadline:
                 raise ConnectError(_advice(message, backend_url)) from None
             time.sleep(_POLL_EVERY_S)
@@ -114,7 +115,7 @@ def main() -> None:
     except (ConnectError, SettingsError, StudioError) as error:
         _fail(str(error))
     except ApiError as error:
-        _fail(f"Label Studio answers {error.status_code}: {_message_of(error)}")
+        _fail(f"Label Studio answers {error.status_code}: {api_message(error.body)}")
     except (httpx.HTTPError, requests.RequestException) as error:
         _fail(f"The connection broke ({type(error).__name__}): try again")
 
@@ -190,16 +191,6 @@ def _index_of(backend_url: str, basic_auth: tuple[str, str] | None) -> dict[str,
 def _colour(number: int, count: int) -> str:
     red, green, blue = colorsys.hls_to_rgb(number / count, 0.5, 0.8)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-
-
-def _message_of(error: ApiError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        details = body.get("validation_errors") or body.get("non_field_errors") or body.get("detail") or body
-        body = next(iter(details.values())) if isinstance(details, dict) and details else details
-    if isinstance(body, list):
-        body = " ".join(str(part) for part in body)
-    return " ".join(str(body).split())
 
 
 def _advice(message: str, backend_url: str) -> str:

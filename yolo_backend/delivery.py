@@ -12,7 +12,8 @@ import requests
 
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.jobs import Job, Jobs
-from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.storing import UnknownOutcomeError, explain, store_predictions
+from yolo_backend.studio import Studio, StudioError, StudioRefusedError
 from yolo_backend.tickets import State, Ticket
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,6 @@ _REFUSED_RETRY_AFTER_S = 300.0
 # How long Label Studio may take to store an answer, before what it doesn't hold counts as never received.
 _SURELY_STORED_S = 60.0
 _SURELY_STORED_EACH_S = 0.05
-
-
-class _UnknownOutcomeError(StudioError):
-    """Label Studio may have stored what it was sent, or may be storing it still."""
 
 
 class Delivery:
@@ -97,7 +94,7 @@ class Delivery:
             self._wait(str(error), _REFUSED_RETRY_AFTER_S)
             self._trust(now)
         except (StudioError, requests.Timeout) as error:
-            self._wait(_text(error), self._retry_after_s)
+            self._wait(explain(error), self._retry_after_s)
             self._retry_after_s = min(2 * self._retry_after_s, _RETRY_AFTER_S[1])
 
     def _can_push(self) -> bool:
@@ -176,7 +173,7 @@ class Delivery:
             tickets = self._job.take_for_push(self._chunk)
             try:
                 self._push_chunk(tickets)
-            except _UnknownOutcomeError:
+            except UnknownOutcomeError:
                 raise  # they stay as they are, until it is known
             except Exception:
                 self._job.put_back(tickets)
@@ -185,34 +182,18 @@ class Delivery:
             self._chunk = min(2 * self._chunk, _CHUNK)
 
     def _push_chunk(self, tickets: Sequence[Ticket]) -> None:
-        held = self._held(tickets)
-        self._job.pushed([ticket for ticket in tickets if ticket.task_id in held], by_us=False)
-        tickets = [ticket for ticket in tickets if ticket.task_id not in held]
-        if not tickets:
-            return
-        if not self._check_labels():
-            return
+        by_task = {ticket.task_id: ticket for ticket in tickets}
         predictions = [{"task": ticket.task_id, **ticket.prediction} for ticket in tickets]
         try:
-            created = self._studio.import_predictions(self._project, predictions)
-            taken = self._held(tickets) if created < len(tickets) else {ticket.task_id for ticket in tickets}
-        except StudioRejectedError:
-            # Too much for a proxy, or one task that was deleted meanwhile spoils all: halve until it stands alone.
-            if len(tickets) == 1:
-                self._reject(tickets)
-                return
-            middle = len(tickets) // 2
-            self._push_chunk(tickets[:middle])
-            self._push_chunk(tickets[middle:])
-            return
-        except StudioRefusedError:
-            raise
-        except (StudioError, requests.Timeout) as error:
+            for part in store_predictions(self._studio, self._project, predictions, self._check_labels):
+                self._job.pushed([by_task[task_id] for task_id in part.held], by_us=False)
+                self._job.pushed([by_task[task_id] for task_id in part.created])
+                self._reject([by_task[task_id] for task_id in part.rejected])
+                if part.created:
+                    log.info("Project %s: %d predictions are pushed to Label Studio", self._project, len(part.created))
+        except UnknownOutcomeError:
             self._retry_after_s = _SURELY_STORED_S
-            raise _UnknownOutcomeError(_text(error)) from None
-        self._job.pushed([ticket for ticket in tickets if ticket.task_id in taken])
-        self._reject([ticket for ticket in tickets if ticket.task_id not in taken])
-        log.info("Project %s: %d predictions are pushed to Label Studio", self._project, created)
+            raise
 
     def _reject(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
@@ -235,8 +216,3 @@ class Delivery:
             log.warning("Project %s: results wait to be delivered: %s", self._project, trouble)
         self._job.trouble = trouble
         self._next_try_at = time.monotonic() + for_s
-
-
-def _text(error: StudioError | requests.Timeout) -> str:
-    # A time-out's own text holds the whole address.
-    return "Label Studio doesn't answer in time" if isinstance(error, requests.Timeout) else str(error)

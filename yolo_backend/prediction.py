@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,6 +27,8 @@ from yolo_backend.tasks import Finish, IsAbandoned, TaskPredictor
 from yolo_backend.tickets import State
 
 log = logging.getLogger(__name__)
+
+Outcome = Prediction | Failure
 
 _LOOK_FOR_CLIENT_S = 0.25
 _PARALLEL_TASKS, _MAX_PARALLEL_TASKS = 16, 128
@@ -97,6 +99,26 @@ class Predictor:
             except TooManyJobsError as error:
                 return not_ready(tasks, context, str(error))
         return [nothing(context) if prediction is None else prediction for prediction in predictions]
+
+    def stream(self, tasks: Iterable[Task], plan: ProjectPlan, project: str) -> Iterator[tuple[Task, Outcome]]:
+        """Each task with its prediction or why there is none, as they are done; nothing is delivered, or kept.
+
+        Several are under way at a time, and no more are taken from `tasks` than that.
+        """
+        request = _Request(plan, project, float("inf"), _never, None)
+        parallel = self._parallel_tasks(plan)
+        under_way: dict[Future[Outcome], Task] = {}
+        with ThreadPoolExecutor(parallel, thread_name_prefix="task") as workers:
+            try:
+                for task in tasks:
+                    under_way[workers.submit(self._attempt, task, request, BULK)] = task
+                    if len(under_way) >= parallel:
+                        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                        yield from ((under_way.pop(future), future.result()) for future in done)
+                yield from ((under_way.pop(future), future.result()) for future in as_completed(list(under_way)))
+            finally:
+                for future in under_way:
+                    future.cancel()
 
     def progress(self) -> list[Progress]:
         """How far the work on each project is."""
@@ -175,7 +197,7 @@ class Predictor:
 
     def _attempt(
         self, task: Task, request: _Request, priority: int, is_abandoned: IsAbandoned | None = None
-    ) -> Prediction | Failure:
+    ) -> Outcome:
         return self._tasks.predict(
             task,
             request.plan,

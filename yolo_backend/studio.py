@@ -15,6 +15,7 @@ import jwt
 import requests
 import urllib3
 
+from yolo_backend.messages import api_message
 from yolo_backend.settings import Settings, is_sendable
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ _MAX_CONNECTIONS = 1000
 _MAX_ANSWER_BYTES = 64_000_000
 _PIECE_BYTES = 1 << 16
 _REFUSALS = frozenset({400, 401, 403})
+_SUCCESSES = frozenset({200, 201, 204})
 _REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of its own
 
 
@@ -48,16 +50,25 @@ class StudioRefusedError(StudioError):
     """Label Studio doesn't let this token do that, or has no such project."""
 
 
+class StudioMissingError(StudioRefusedError):
+    """Label Studio has no such thing, or shows it to others only."""
+
+
 class StudioRejectedError(StudioError):
     """Label Studio finds fault with what it was sent."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What Label Studio, or whoever is there, answers; a body that is no JSON object is an empty one."""
+    """What Label Studio, or whoever is there, answers; a body that is no JSON is None."""
 
     status_code: int
-    body: dict[str, Any]
+    json: Any
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON object that was answered, an empty one where it is none."""
+        return self.json if isinstance(self.json, dict) else {}
 
 
 class Studio:
@@ -129,7 +140,7 @@ class Studio:
     def label_config(self, project: int) -> str:
         """The project's labeling config as it is now. Raises StudioError, requests.Timeout."""
         query = {"include": "label_config"}
-        return str(self._call("GET", f"/api/projects/{project}/", "label_config", _READ_TIMEOUT_S, query=query))
+        return str(self.call("GET", f"/api/projects/{project}/", "label_config", _READ_TIMEOUT_S, query=query))
 
     def tasks_holding(self, project: int, model_version: str, task_ids: Sequence[int]) -> set[int]:
         """Which of these tasks hold a prediction of this version. Raises StudioError, requests.Timeout."""
@@ -154,7 +165,7 @@ class Studio:
                 "resolve_uri": "false",
                 "query": json.dumps(selection, separators=(",", ":")),
             }
-            tasks = self._call("GET", "/api/tasks/", "tasks", _READ_TIMEOUT_S, query=query)
+            tasks = self.call("GET", "/api/tasks/", "tasks", _READ_TIMEOUT_S, query=query)
             holding.update(int(task["id"]) for task in tasks)
         return holding
 
@@ -165,36 +176,45 @@ class Studio:
         StudioError or requests.Timeout where it isn't known whether they were stored.
         """
         path = f"/api/projects/{project}/import/predictions"
-        return int(self._call("POST", path, "created", _IMPORT_TIMEOUT_S, body=predictions))
+        return int(self.call("POST", path, "created", _IMPORT_TIMEOUT_S, body=predictions))
 
-    def _call(
+    def call(
         self,
         method: str,
         path: str,
-        wanted: str,
+        wanted: str | None,
         timeout_s: float,
         *,
         query: Mapping[str, str] | None = None,
         body: Any = None,
+        files: Sequence[tuple[str, tuple[str, bytes]]] | None = None,
     ) -> Any:
-        """What a call of the API answers under the key `wanted`; a token that ended meanwhile is renewed once."""
+        """What a call of the API answers under the key `wanted`, or all of it; an ended token is renewed once.
+
+        Raises StudioRejectedError with Label Studio's reason, StudioRefusedError, StudioError and requests.Timeout.
+        """
         authorization = self.authorization()
         for renewed in (False, True):
             ends_at = time.monotonic() + timeout_s
-            response = self._request(method, path, ends_at, authorization=authorization, query=query, body=body)
+            response = self._request(
+                method, path, ends_at, authorization=authorization, query=query, body=body, files=files
+            )
             if response.status_code != requests.codes.unauthorized or renewed or not self._is_personal:
                 break
             authorization = self.authorization(renew=True)
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
             raise StudioRefusedError(self._refusal(response))
         if response.status_code == requests.codes.not_found:
-            raise StudioRefusedError(f"Label Studio shows our token no {path}: is it of the same organization?")
+            raise StudioMissingError(f"Label Studio shows our token no {path}: is it of the same organization?")
         if response.status_code in _REJECTIONS:
-            raise StudioRejectedError(f"Label Studio answers {response.status_code} at {path}")
+            reason = api_message(response.json)
+            raise StudioRejectedError(f"Label Studio answers {response.status_code} at {path}: {reason}")
         # A login or a maintenance page in between may be a redirect, or even a 200.
-        if response.status_code not in {requests.codes.ok, requests.codes.created} or wanted not in response.body:
+        is_emptied = wanted is None and response.status_code == requests.codes.no_content
+        is_as_wanted = response.json is not None if wanted is None else wanted in response.body
+        if response.status_code not in _SUCCESSES or not (is_as_wanted or is_emptied):
             raise StudioError(f"{self.url} answers {response.status_code} at {path}, and not as Label Studio does")
-        return response.body[wanted]
+        return response.json if wanted is None else response.body[wanted]
 
     def is_away(self) -> bool:
         """Does nobody answer there, or a proxy in its stead? A result younger than two seconds is reused."""
@@ -269,6 +289,7 @@ class Studio:
         authorization: str | None = None,
         query: Mapping[str, str] | None = None,
         body: Any = None,
+        files: Sequence[tuple[str, tuple[str, bytes]]] | None = None,
     ) -> _Answer:
         def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if authorization:
@@ -285,12 +306,13 @@ class Studio:
                     self.url + path,
                     params=query,
                     json=body,
+                    files=files,
                     auth=authorize,
                     timeout=(min(_CONNECT_TIMEOUT_S, half_s), half_s),
                     allow_redirects=False,
                     stream=True,
                 )
-                return _Answer(response.status_code, _json_object(_read(response, ends_at)))
+                return _Answer(response.status_code, _json_of(_read(response, ends_at)))
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise requests.Timeout("Label Studio doesn't answer in time") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -382,12 +404,11 @@ def _read(response: requests.Response, ends_at: float) -> bytes:
     return bytes(body)
 
 
-def _json_object(content: bytes) -> dict[str, Any]:
+def _json_of(content: bytes) -> Any:
     try:
-        body = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
+        return None
 
 
 def _reason(error: requests.RequestException | urllib3.exceptions.HTTPError) -> str:

@@ -124,6 +124,23 @@ def legacy_backend(
 
 
 @pytest.fixture(scope="session")
+def command_environment(
+    label_studio: LabelStudioServer, personal_access_token: str, model_environment: dict[str, str]
+) -> dict[str, str]:
+    """The settings of a command, with a Personal Access Token."""
+    return {**model_environment, "LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": personal_access_token}
+
+
+@pytest.fixture(params=["personal access token", "legacy token"])
+def either_environment(
+    request: pytest.FixtureRequest, label_studio: LabelStudioServer, command_environment: dict[str, str]
+) -> dict[str, str]:
+    """The settings of a command, with one kind of token and with the other."""
+    is_legacy = request.param == "legacy token"
+    return command_environment | ({"LABEL_STUDIO_API_KEY": label_studio.legacy_token} if is_legacy else {})
+
+
+@pytest.fixture(scope="session")
 def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFolder]:
     """A plain web server on a folder."""
     folder = tmp_path_factory.mktemp("images")

@@ -1,0 +1,64 @@
+"""All commands, and what becomes of their errors: one line that says what to do, and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import requests
+import typer
+
+from yolo_backend.cli.common import INTERRUPTED, UNUSABLE, CommandError, err
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.images.errors import ImageError
+from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.settings import SettingsError
+from yolo_backend.storing import explain
+from yolo_backend.studio import StudioError
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+app = typer.Typer(
+    name="python -m yolo_backend",
+    help="The YOLO backend for Label Studio, and what is done around it.",
+    epilog="Settings come from the environment or `.env`, as the server's do: `LABEL_STUDIO_URL`, "
+    "`LABEL_STUDIO_API_KEY`, `MODEL_NAME`. Exit codes: 0 all is well, 1 some of it failed, 2 it couldn't be done.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def serve(context: typer.Context) -> None:
+    """Start the server: `python _wsgi.py`, with its flags."""
+    os.execv(sys.executable, [sys.executable, str(_ROOT / "_wsgi.py"), *context.args])  # noqa: S606
+
+
+@app.callback()
+def _read_common_options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more, on standard error.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s")
+
+
+def main() -> None:
+    """Run a command."""
+    try:
+        app()
+    except (CommandError, SettingsError, LabelingConfigError, WeightsError, ImageError) as error:
+        _fail(str(error))
+    except (StudioError, requests.Timeout) as error:
+        _fail(explain(error))
+    except KeyboardInterrupt:
+        err.print("Interrupted")
+        sys.exit(INTERRUPTED)
+
+
+def _fail(message: str) -> None:
+    err.print(message, style="red", markup=False, soft_wrap=True)
+    sys.exit(UNUSABLE)

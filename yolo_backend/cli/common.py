@@ -1,0 +1,79 @@
+"""What the commands share: options, the project they are about, and how they tell what came out."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from yolo_backend.projects import Project, open_project, projects_of
+from yolo_backend.settings import Settings, load_settings
+from yolo_backend.studio import Studio
+
+# What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130  # exit codes: some of it failed; it couldn't be done; Ctrl-C
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Label Studio's address.", show_default="LABEL_STUDIO_URL", rich_help_panel="Where"),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        help="A token of Label Studio's; others on this machine may see it here, so the environment is better.",
+        show_default="LABEL_STUDIO_API_KEY",
+        rich_help_panel="Where",
+    ),
+]
+ProjectName = Annotated[
+    str,
+    typer.Option(
+        "--project", "-p", help="The project: its number, its title, or its page's address.", rich_help_panel="Where"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+class CommandError(Exception):
+    """The command can't be run as asked; the message says what to do."""
+
+
+def read_settings(url: str | None = None, token: str | None = None) -> Settings:
+    """The settings, with what the command line says instead. Raises SettingsError."""
+    given = {"label_studio_url": url, "label_studio_api_key": token}
+    return load_settings(**{name: value for name, value in given.items() if value})
+
+
+def open_studio(settings: Settings) -> Studio:
+    """The Label Studio that the settings name. Raises CommandError where they don't."""
+    key = settings.label_studio_api_key
+    if not settings.label_studio_url or not key:
+        missing = "LABEL_STUDIO_API_KEY (or --token)" if settings.label_studio_url else "LABEL_STUDIO_URL (or --url)"
+        raise CommandError(f"Set {missing}: which Label Studio is it about?")
+    return Studio(settings.label_studio_url, key.get_secret_value())
+
+
+def find_project(studio: Studio, name: str) -> Project:
+    """The project of this number, page or title. Raises CommandError where there is none, or several."""
+    name = name.strip()
+    if match := re.fullmatch(r"(?:https?://.*/projects/)?(\d{1,18})(?:/.*)?", name):
+        return open_project(studio, int(match[1]))
+    found = [project for project in projects_of(studio) if project["title"] == name]
+    if len(found) == 1:
+        return open_project(studio, int(found[0]["id"]))
+    if found:
+        numbers = ", ".join(str(project["id"]) for project in found)
+        raise CommandError(f'Several projects are called "{name}" ({numbers}): give the number')
+    raise CommandError(f'No project is called "{name}" for this token: give its number, or look at its title')
+
+
+def print_json(data: Any) -> None:
+    """Print for a script: one JSON document, and nothing else, on standard output."""
+    typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
