@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import logging
 import threading
@@ -23,6 +24,7 @@ from tests.test_delivery import TOKEN, LabelStudio, RealClock
 from tests.test_jobs import Clock
 from yolo_backend import delivery as delivery_module
 from yolo_backend import jobs as jobs_module
+from yolo_backend import prediction as prediction_module
 from yolo_backend.detection.batching import BULK, AbandonedError, ModelPool
 from yolo_backend.failures import Failure
 from yolo_backend.prediction import Predictor
@@ -421,3 +423,48 @@ def test_tasks_that_a_stop_leaves_out_are_told(house: House, caplog: pytest.LogC
     house.predictor.drain(WAIT_S)
     assert house.predict(tasks(1, 2)) == [[], []]
     assert len(messages(caplog)) == 1
+
+
+def test_a_stream_gives_each_task_with_its_prediction_or_failure(house: House) -> None:
+    asked = [task(1), task(2, "nothing"), task(3), task(4, None)]
+    outcomes = {one["id"]: outcome for one, outcome in house.predictor.stream(asked, house.predictor.plan(CONFIG), "7")}
+    assert sorted(outcomes) == [1, 2, 3, 4]
+    (alone,) = house.predict([task(1)], context={"result": []})
+    for outcome in (outcomes[1], outcomes[3]):
+        assert isinstance(outcome, dict)
+        assert (outcome["score"], outcome["model_version"]) == (alone["score"], house.version)
+        assert [region["value"] for region in outcome["result"]] == [region["value"] for region in alone["result"]]
+    failures = [outcome for outcome in (outcomes[2], outcomes[4]) if isinstance(outcome, Failure)]
+    assert [(one.project, one.task_id, one.kind) for one in failures] == [
+        ("7", 2, "unsupported"),
+        ("7", 4, "wrong_type"),
+    ]
+    assert house.label_studio.calls == []
+    assert house.predictor.progress() == []
+
+
+def test_a_stream_takes_no_more_tasks_than_are_under_way(house: House) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[Task]:
+        for number in itertools.count():
+            taken.append(number)
+            yield task(number)
+
+    stream = house.predictor.stream(endless(), house.predictor.plan(CONFIG), PROJECT)
+    seen = list(itertools.islice(stream, 100))
+    assert len({one["id"] for one, _ in seen}) == 100
+    assert len(taken) <= 100 + prediction_module._MAX_PARALLEL_TASKS
+    stream.close()  # type: ignore[attr-defined]  # a generator
+    count = len(taken)
+    time.sleep(0.1)
+    assert len(taken) == count
+
+
+def test_the_images_of_a_task_are_those_that_the_page_shows(house: House) -> None:
+    (image,) = house.predictor.images(task(1), house.predictor.plan(CONFIG), PROJECT)
+    np.testing.assert_array_equal(image.pixels, np.ones((4, 4, 3)))
+    assert image.address == PHOTO
+    assert image.shows({"to_name": "image"})
+    assert not image.shows({"to_name": "image", "item_index": 0})
+    assert not image.shows({"to_name": "other"})

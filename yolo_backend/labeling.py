@@ -83,6 +83,17 @@ def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
     return served
 
 
+@lru_cache(maxsize=256)
+def first_data_key(label_config: str) -> str | None:
+    """The first field of a task's data that the config names: what Label Studio takes for one without a name."""
+    try:
+        objects = list(LabelInterface(label_config).objects or [])
+    except Exception:  # the SDK raises whatever its parsers raise; whoever predicts is told of it
+        return None
+    values = [str(item.value or "") for item in objects]
+    return next((value.removeprefix("$") for value in values if value.startswith("$")), None)
+
+
 def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
     """Pair the classes of the weights with the labels of a control.
 

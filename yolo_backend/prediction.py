@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,11 +19,12 @@ from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.jobs import Job, JobKey, Jobs, Progress, TooManyJobsError
 from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.parallel import in_parallel
 from yolo_backend.plans import ProjectPlan, make_plan
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.studio import Studios
-from yolo_backend.tasks import Finish, IsAbandoned, TaskPredictor
+from yolo_backend.tasks import Finish, IsAbandoned, TaskImage, TaskPredictor
 from yolo_backend.tickets import State
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 Outcome = Prediction | Failure
 
 _LOOK_FOR_CLIENT_S = 0.25
+_CLOSE_WAIT_S = 5.0
 _PARALLEL_TASKS, _MAX_PARALLEL_TASKS = 16, 128
 
 
@@ -106,19 +108,11 @@ class Predictor:
         Several are under way at a time, and no more are taken from `tasks` than that.
         """
         request = _Request(plan, project, float("inf"), _never, None)
-        parallel = self._parallel_tasks(plan)
-        under_way: dict[Future[Outcome], Task] = {}
-        with ThreadPoolExecutor(parallel, thread_name_prefix="task") as workers:
-            try:
-                for task in tasks:
-                    under_way[workers.submit(self._attempt, task, request, BULK)] = task
-                    if len(under_way) >= parallel:
-                        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                        yield from ((under_way.pop(future), future.result()) for future in done)
-                yield from ((under_way.pop(future), future.result()) for future in as_completed(list(under_way)))
-            finally:
-                for future in under_way:
-                    future.cancel()
+        return in_parallel(lambda task: self._attempt(task, request, BULK), tasks, self._parallel_tasks(plan))
+
+    def images(self, task: Task, plan: ProjectPlan, project: str) -> list[TaskImage]:
+        """The task's images as the labeling page shows them. Raises ImageError, StudioError, requests.Timeout."""
+        return self._tasks.images(task, plan, self.studios.of_project(project))
 
     def progress(self) -> list[Progress]:
         """How far the work on each project is."""
@@ -137,7 +131,8 @@ class Predictor:
         self._jobs.stop()
         for workers in self._workers.values():
             workers.shutdown(wait=True)
-        self.pool.close()
+        # A process that ends while a thread is in a model's code is aborted; one that hangs is left to itself.
+        self.pool.close(_CLOSE_WAIT_S)
 
     def _predict_bulk(self, tasks: Sequence[Task], request: _Request) -> list[Prediction | None]:
         key = self._key(request)

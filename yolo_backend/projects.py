@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
+from yolo_backend.labeling import first_data_key
 from yolo_backend.protocol import Task
-from yolo_backend.studio import Studio, StudioError
+from yolo_backend.studio import Studio, StudioError, StudioMissingError
 
 _PAGE_TASKS = 500
+_PAGE_TASKS_WITH_PREDICTIONS = 100  # each of which may hold hundreds of regions
 _READ_TIMEOUT_S = 120.0
 _IMPORT_TIMEOUT_S = 300.0
 # Label Studio's own limits for one request (DATA_UPLOAD_MAX_NUMBER_FILES, DATA_UPLOAD_MAX_MEMORY_SIZE).
 MAX_UPLOAD_FILES = 100
 MAX_UPLOAD_BYTES = 200_000_000
+_UNNAMED = "$undefined$"
+_UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-([^/?]+)$")
 
 Filter = Mapping[str, Any]
 
@@ -48,17 +55,21 @@ class Project:
         meanwhile moves no other task out of sight, for a page begins after the last task of the one before.
         """
         last: int | None = None
-        narrowed = {"include": ",".join({"id", *fields})} if fields else {"fields": "all"}
+        has_predictions = not fields or "predictions" in fields
+        page_tasks = _PAGE_TASKS_WITH_PREDICTIONS if has_predictions else _PAGE_TASKS
+        narrowed = {"fields": "all"} if has_predictions else {}
+        if fields:
+            narrowed["include"] = ",".join({"id", *fields})
         while True:
             after = [] if last is None else [task_filter("id", "less" if newest_first else "greater", last, "Number")]
             query = {
                 **self._query([*filters, *after], order="-tasks:id" if newest_first else "tasks:id"),
                 **narrowed,
-                "page_size": str(_PAGE_TASKS),
+                "page_size": str(page_tasks),
             }
             page = self.studio.call("GET", "/api/tasks/", "tasks", _READ_TIMEOUT_S, query=query)
-            yield from page
-            if len(page) < _PAGE_TASKS:
+            yield from (self._with_named_data(task) for task in page)
+            if len(page) < page_tasks:
                 return
             last = int(page[-1]["id"])
 
@@ -87,7 +98,9 @@ class Project:
         names = {upload["id"]: upload["file"] for upload in uploads}
         if len(ids) != len(files) or any(upload_id not in names for upload_id in ids):
             raise StudioError(f"{self.studio.url} took {len(names)} of {len(files)} files that were uploaded")
-        return [f"/data/{names[upload_id]}" for upload_id in ids]
+        # As Label Studio writes them itself: below its path prefix, and quoted.
+        prefix = urlsplit(self.studio.url).path
+        return [quote(f"{prefix}/data/{names[upload_id]}") for upload_id in ids]
 
     def change_data(self, task_id: int, data: Mapping[str, Any]) -> None:
         """Set the data of a task, all of them. Raises as `import_tasks`."""
@@ -95,7 +108,28 @@ class Project:
 
     def delete_prediction(self, prediction_id: int) -> None:
         """Delete one prediction; one that is gone already is no error."""
-        self.studio.call("DELETE", f"/api/predictions/{prediction_id}/", None, _READ_TIMEOUT_S)
+        with suppress(StudioMissingError):
+            self.studio.call("DELETE", f"/api/predictions/{prediction_id}/", None, _READ_TIMEOUT_S)
+
+    def model_versions(self) -> dict[str, int]:
+        """How many predictions of each version the project's tasks hold."""
+        path = f"/api/projects/{self.id}/model-versions/"
+        versions = self.studio.call("GET", path, None, _READ_TIMEOUT_S)
+        return {str(version): int(count) for version, count in versions.items()}
+
+    def delete_version(self, model_version: str) -> None:
+        """Delete all predictions of a version, whichever task holds them."""
+        path = f"/api/projects/{self.id}/model-versions/"
+        body = {"model_version": model_version}
+        self.studio.call("DELETE", path, "deleted_predictions", _IMPORT_TIMEOUT_S, body=body)
+
+    def _with_named_data(self, task: Task) -> Task:
+        # Bare addresses are imported without a field's name; Label Studio gives it on the way to a backend only.
+        data = task.get("data")
+        key = first_data_key(self.label_config)
+        if key is None or not isinstance(data, Mapping) or _UNNAMED not in data:
+            return task
+        return {**task, "data": {key if name == _UNNAMED else name: value for name, value in data.items()}}
 
     def _query(self, filters: Sequence[Filter], order: str = "tasks:id") -> dict[str, str]:
         selection: dict[str, Any] = {"ordering": [order]}
@@ -124,3 +158,14 @@ def projects_of(studio: Studio) -> list[dict[str, Any]]:
 def task_filter(column: str, operator: str, value: Any, value_type: str) -> Filter:
     """A filter of the Data Manager, such as `task_filter("total_predictions", "equal", 0, "Number")`."""
     return {"filter": f"filter:tasks:{column}", "operator": operator, "type": value_type, "value": value}
+
+
+def stored_name(file_name: str) -> str:
+    """What Label Studio calls an uploaded file of this name, but for the eight digits that it puts before it."""
+    return re.sub(r"[^-\w.]", "", file_name.strip().replace(" ", "_"))
+
+
+def uploaded_name(address: str) -> str | None:
+    """The stored name of the file that was uploaded and has this address, None where it is no upload's."""
+    match = _UPLOAD.search(address)
+    return unquote(match[1]) if match else None

@@ -64,6 +64,13 @@ class Settings(BaseSettings):
     threads: int = Field(8, ge=4, validation_alias="THREADS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")
 
+    @property
+    def basic_auth(self) -> tuple[str, str] | None:
+        """The login that callers of the backend must give, user and password."""
+        if not self.basic_auth_user or not self.basic_auth_pass:
+            return None
+        return self.basic_auth_user, self.basic_auth_pass.get_secret_value()
+
     @field_validator("label_studio_url")
     @classmethod
     def _check_label_studio_url(cls, url: str | None) -> str | None:

@@ -41,9 +41,16 @@ _REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of it
 
 
 class StudioError(Exception):
-    """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics."""
+    """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics.
+
+    `reason` is what Label Studio itself says of it, where it says anything.
+    """
 
     kind = "label_studio"
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StudioRefusedError(StudioError):
@@ -102,6 +109,11 @@ class Studio:
     def token(self) -> str | None:
         """The token as it was configured."""
         return self._token
+
+    @property
+    def has_personal_token(self) -> bool:
+        """Is the token a Personal Access Token?"""
+        return self._is_personal
 
     def authorization(self, *, renew: bool = False) -> str | None:
         """What to send as `Authorization`, None without a token.
@@ -203,7 +215,7 @@ class Studio:
                 break
             authorization = self.authorization(renew=True)
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
-            raise StudioRefusedError(self._refusal(response))
+            raise StudioRefusedError(self._refusal(response), _detail(response))
         if response.status_code == requests.codes.not_found:
             raise StudioMissingError(f"Label Studio shows our token no {path}: is it of the same organization?")
         if response.status_code in _REJECTIONS:
@@ -213,7 +225,9 @@ class Studio:
         is_emptied = wanted is None and response.status_code == requests.codes.no_content
         is_as_wanted = response.json is not None if wanted is None else wanted in response.body
         if response.status_code not in _SUCCESSES or not (is_as_wanted or is_emptied):
-            raise StudioError(f"{self.url} answers {response.status_code} at {path}, and not as Label Studio does")
+            raise StudioError(
+                f"{self.url} answers {response.status_code} at {path}, and not as Label Studio does", _detail(response)
+            )
         return response.json if wanted is None else response.body[wanted]
 
     def is_away(self) -> bool:
@@ -321,8 +335,7 @@ class Studio:
             ) from None
 
     def _refusal(self, response: _Answer) -> str:
-        detail = str(response.body.get("detail", "")).lower()
-        if "legacy" in detail:
+        if "legacy" in _detail(response).lower():
             return "Label Studio refuses the token: legacy tokens are disabled, use a Personal Access Token" + (
                 "" if self._set_by == "LABEL_STUDIO_API_KEY" else " as LABEL_STUDIO_API_KEY"
             )
@@ -379,6 +392,10 @@ class Studios:
         """Check the project's Label Studio where an address is configured. Raises StudioError."""
         if self._url and (studio := self.of_project(project)):
             studio.check()
+
+
+def _detail(response: _Answer) -> str:
+    return str(response.body.get("detail", ""))
 
 
 def _is_jwt(token: str) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from yolo_backend import metrics
 from yolo_backend.cores import usable_cores
@@ -46,6 +49,20 @@ class _TaskError(Exception):
         self.kind = kind
         self.address = address
         self.is_passing = is_passing
+
+
+@dataclass(frozen=True)
+class TaskImage:
+    """An image of a task: its upright RGB pixels (height, width, 3), and which regions are on it."""
+
+    address: str
+    pixels: NDArray[np.uint8]
+    to_names: frozenset[str]
+    item_index: int | None
+
+    def shows(self, region: Region) -> bool:
+        """Is this region on this image?"""
+        return region.get("to_name") in self.to_names and region.get("item_index") == self.item_index
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,18 @@ class TaskPredictor:
             metrics.REGIONS.inc(len(regions))
             return prediction
 
+    def images(self, task: Task, plan: ProjectPlan, studio: Studio | None) -> list[TaskImage]:
+        """The images that the plan looks at, in their order. Raises ImageError, StudioError, requests.Timeout."""
+        images = []
+        for value, item_index, controls in _task_images(task, plan):
+            root = self._settings.local_files_document_root
+            source = resolve_source(value, task_id_of(task), studio.url if studio else None, root)
+            content = self._fetcher.fetch(source, studio, None).content
+            pixels = decode_image(content, self._settings.max_image_megapixels).pixels
+            to_names = frozenset(served.control.to_name for served in controls)
+            images.append(TaskImage(value, pixels, to_names, item_index))
+        return images
+
     def _regions(
         self,
         task: Task,
@@ -120,32 +149,25 @@ class TaskPredictor:
         is_abandoned: IsAbandoned | None,
     ) -> list[Region]:
         regions: list[Region] = []
-        by_key: dict[tuple[str, bool], list[ServedControl]] = {}
-        for served in plan.controls:
-            by_key.setdefault((served.control.data_key, served.control.is_list), []).append(served)
-        data = task.get("data")
-        given = {key: controls for key, controls in by_key.items() if isinstance(data, Mapping) and data.get(key[0])}
-        # A task may lack one of several images, but not all.
-        for (data_key, is_list), controls in (given or by_key).items():
-            for item_index, value in enumerate(_image_values(task, data_key, is_list)):
-                try:
-                    found = self._find(
-                        value, task_id_of(task), controls, studio, priority=priority, is_abandoned=is_abandoned
-                    )
-                except ImageError as error:
-                    raise _TaskError(error.kind, str(error), redact(value)) from None
-                except WeightsError as error:
-                    raise _TaskError("weights", str(error)) from None
-                except DetectorError as error:
-                    raise _TaskError("detector", str(error), redact(value)) from None
-                for served in controls:
-                    regions += make_regions(
-                        found.detections[served.weights.fingerprint],
-                        served.control,
-                        served.label_map,
-                        found.size_wh,
-                        item_index if is_list else None,
-                    )
+        for value, item_index, controls in _task_images(task, plan):
+            try:
+                found = self._find(
+                    value, task_id_of(task), controls, studio, priority=priority, is_abandoned=is_abandoned
+                )
+            except ImageError as error:
+                raise _TaskError(error.kind, str(error), redact(value)) from None
+            except WeightsError as error:
+                raise _TaskError("weights", str(error)) from None
+            except DetectorError as error:
+                raise _TaskError("detector", str(error), redact(value)) from None
+            for served in controls:
+                regions += make_regions(
+                    found.detections[served.weights.fingerprint],
+                    served.control,
+                    served.label_map,
+                    found.size_wh,
+                    item_index,
+                )
         return regions
 
     def _find(
@@ -278,6 +300,19 @@ def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
 def _check_wanted(is_abandoned: IsAbandoned | None) -> None:
     if is_abandoned and is_abandoned():
         raise AbandonedError("nobody waits for this image any more")
+
+
+def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | None, list[ServedControl]]]:
+    """Each image's value, its page of a `valueList`, and the controls on it. Raises ImageError."""
+    by_key: dict[tuple[str, bool], list[ServedControl]] = {}
+    for served in plan.controls:
+        by_key.setdefault((served.control.data_key, served.control.is_list), []).append(served)
+    data = task.get("data")
+    given = {key: controls for key, controls in by_key.items() if isinstance(data, Mapping) and data.get(key[0])}
+    # A task may lack one of several images, but not all.
+    for (data_key, is_list), controls in (given or by_key).items():
+        for item_index, value in enumerate(_image_values(task, data_key, is_list)):
+            yield value, item_index if is_list else None, controls
 
 
 def _image_values(task: Task, data_key: str, is_list: bool) -> Sequence[Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from tests.conftest import encode
-from yolo_backend.images.decode import DecodedImage, decode_image
+from yolo_backend.images.decode import DecodedImage, decode_image, upright_size
 from yolo_backend.images.errors import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -644,3 +644,20 @@ def test_tags_of_a_tiff_do_not_matter() -> None:
     tags[305] = "some software"
     tags[37_000] = b"\x00\xff" * 50
     assert np.array_equal(decode(encode(noise(), "TIFF", tiffinfo=tags)), noise())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_the_headers_tell_the_size_that_the_pixels_have(image_format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.new("RGB", (30, 20)), image_format, exif=exif)
+
+    assert upright_size(content) == decode_image(content, 1).size_wh
+
+
+@pytest.mark.parametrize(("content", "kind"), [(b"<html>", "not_an_image"), (b"\x89PNG\r\n\x1a\n", "broken")])
+def test_headers_that_tell_no_size_are_told(content: bytes, kind: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        upright_size(content)
+    assert caught.value.kind == kind

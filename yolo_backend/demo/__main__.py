@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import requests
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.label_interface import LabelInterface
+from PIL import Image
 
 from yolo_backend.connect import ConnectError, ensure_connected, ensure_project, labeling_config_for
-from yolo_backend.demo.contact_sheet import draw_contact_sheet
 from yolo_backend.demo.evaluate import Match, match_boxes, region_box_xyxy
 from yolo_backend.demo.scenes import CLASS_NAMES, Scene, draw_scene, save_scene
 from yolo_backend.demo.stack import (
@@ -36,6 +35,10 @@ from yolo_backend.demo.stack import (
     pick_port,
 )
 from yolo_backend.detection.weights import DEMO, find_weights
+from yolo_backend.drawing import draw_contact_sheet
+from yolo_backend.labeling import parse_labeling_config
+from yolo_backend.projects import open_project
+from yolo_backend.registering.registration import Item, register
 from yolo_backend.studio import Studio
 
 _FOLDER = ROOT / ".demo"
@@ -58,6 +61,10 @@ class Shown:
     @property
     def regions(self) -> list[dict[str, Any]]:
         return list(self.prediction["result"]) if self.prediction else []
+
+    def as_drawn(self) -> tuple[str, Image.Image, list[dict[str, Any]]]:
+        """Caption, picture and regions, for the contact sheet."""
+        return f"{self.path.name}: {len(self.regions)} boxes", Image.fromarray(self.scene.image), self.regions
 
     @cached_property
     def match(self) -> Match:
@@ -116,7 +123,7 @@ def _run(*, check: bool) -> list[str]:
         shown, config = _predict_scenes(studio, token, backend.url, folder)
         _print_table(shown)
         picture = _OUTPUT / "predictions.png"
-        draw_contact_sheet([(item.path, item.regions) for item in shown], picture)
+        draw_contact_sheet((item.as_drawn() for item in shown), picture)
         print(f"\nThe boxes that Label Studio stored are drawn in {picture.relative_to(ROOT)}")
         if check:
             return _problems(shown, config)
@@ -185,15 +192,10 @@ def _draw_scenes(folder: Path) -> dict[Path, Scene]:
     return scenes
 
 
-def _upload(studio: LabelStudioServer, token: str, project: int, paths: list[Path]) -> None:
-    answer = requests.post(
-        f"{studio.url}/api/projects/{project}/import",
-        # Of several files under one field name Label Studio takes the last alone.
-        files=[(path.name, (path.name, path.read_bytes())) for path in paths],
-        headers={"Authorization": Studio(studio.url, token).authorization()},
-        timeout=300,
-    )
-    answer.raise_for_status()
+def _upload(studio: LabelStudioServer, token: str, project_id: int, paths: list[Path]) -> None:
+    project = open_project(Studio(studio.url, token), project_id)
+    (control,) = parse_labeling_config(project.label_config)
+    list(register(project, [Item(path) for path in paths], control))
 
 
 def _print_table(shown: list[Shown]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,8 @@ class Detector:
         self._failed_at: float | None = None
         self._made_at = time.monotonic()
         self._engine: Future[Detecting] = Future()
-        threading.Thread(target=self._run, name=f"detector {name}", daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(f"detector {name}", self._run)
 
     @property
     def engine(self) -> Future[Detecting]:
@@ -196,6 +197,16 @@ class Detector:
             self._closed = True
             self._wakeup.notify_all()
 
+    def join(self, ends_at: float) -> None:
+        """After `close`: wait until the threads have ended, or until then."""
+        for thread in self._threads:
+            thread.join(max(0.0, ends_at - time.monotonic()))
+
+    def _start(self, name: str, run: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=run, args=args, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
     def _run(self) -> None:
         try:
             engine = self._load()
@@ -211,9 +222,7 @@ class Detector:
         self._streams = [_Stream() for _ in range(engine.streams)]
         self._engine.set_result(engine)
         for number, stream in enumerate(self._streams[1:], 2):
-            threading.Thread(
-                target=self._work, args=(engine, stream), name=f"detector {self._name} {number}", daemon=True
-            ).start()
+            self._start(f"detector {self._name} {number}", self._work, engine, stream)
         self._work(engine, self._streams[0])
 
     def _work(self, engine: Detecting, stream: _Stream) -> None:
@@ -465,12 +474,16 @@ class ModelPool:
             return str(detector.engine.exception())
         return None
 
-    def close(self) -> None:
-        """Put all models away, after the images they have."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """Put all models away, after the images they have, and wait for that, but not longer than `wait_s`."""
         with self._lock:
-            for detector in self._detectors.values():
-                detector.close()
+            detectors = list(self._detectors.values())
             self._detectors.clear()
+        for detector in detectors:
+            detector.close()
+        ends_at = time.monotonic() + wait_s
+        for detector in detectors:
+            detector.join(ends_at)
 
     def _loaded(self, name: str) -> Detecting:
         try:

@@ -72,15 +72,24 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
             if pixels is None:
                 image.load()
                 pixels = _to_rgb(image)
-            orientation = _orientation(image)
-            size_wh = image.size[::-1] if orientation in _SIDEWAYS else image.size
-            turn = _TURNS.get(orientation)
-            return DecodedImage(np.ascontiguousarray(turn(pixels) if turn else pixels), size_wh)
+            turn = _TURNS.get(_orientation(image))
+            return DecodedImage(np.ascontiguousarray(turn(pixels) if turn else pixels), _upright_size(image))
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError("too_many_pixels", "the image has more pixels than Pillow opens") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on bad data
+        raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """The width and height of an image as the labeling page shows it, by its headers alone. Raises ImageError."""
+    try:
+        with _open(content) as image:
+            return _upright_size(image)
+    except ImageError:
+        raise
+    except Exception as error:  # as above
         raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
 
 
@@ -107,6 +116,10 @@ def _open(content: bytes) -> Image.Image:
                 check_jpeg(content)
             return (TiffFile if name == TiffFile.format else factory)(io.BytesIO(content), "")
     raise ImageError("not_an_image", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image")
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    return image.size[::-1] if _orientation(image) in _SIDEWAYS else image.size
 
 
 def _orientation(image: Image.Image) -> int:

@@ -17,7 +17,7 @@ from urllib3.util import parse_url
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.local_files import open_below
 
-_CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
+CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_ADDRESS_CHARACTERS = 16_384
 _MAX_ESCAPES = 1_000_000  # of a data: address; each costs far more memory than its three characters
@@ -63,7 +63,7 @@ def resolve_source(value: Any, task_id: int | None, studio_url: str | None, loca
         raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
     if scheme in {"http", "https"}:
         return Remote(value)
-    if scheme in _CLOUD_SCHEMES:
+    if scheme in CLOUD_SCHEMES:
         if task_id is None:
             raise ImageError("unsupported", f"a {scheme}:// image needs the task's id to be presigned by Label Studio")
         file_uri = base64.urlsafe_b64encode(value.encode()).decode()

@@ -1,0 +1,65 @@
+"""A project's tasks as rows: for a table, JSON or CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from yolo_backend.images.sources import redact
+from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
+from yolo_backend.projects import Project
+from yolo_backend.protocol import Task
+from yolo_backend.selection import Selection, selected_tasks
+
+_FIELDS = ("id", "data", "predictions", "total_predictions", "total_annotations", "created_at")
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task. `image` is redacted; version and score are those of the prediction that the selection looks at."""
+
+    id: int
+    image: str
+    predictions: int
+    model_version: str | None
+    score: float | None
+    annotations: int
+    created_at: str
+
+
+def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
+    """The rows of the selected tasks. Raises StudioError, requests.Timeout."""
+    keys = _image_keys(project.label_config)
+    for task in selected_tasks(project, selection, _FIELDS):
+        newest = selection.newest_prediction(task)
+        yield TaskRow(
+            id=int(task["id"]),
+            image=_image_of(task, keys),
+            predictions=int(task["total_predictions"]),
+            model_version=newest["model_version"] if newest else None,
+            score=newest["score"] if newest else None,
+            annotations=int(task["total_annotations"]),
+            created_at=str(task["created_at"]),
+        )
+
+
+def _image_keys(label_config: str) -> list[str]:
+    """Where in a task's data the images are, as far as the labeling config is one that is served."""
+    try:
+        return [control.data_key for control in parse_labeling_config(label_config)]
+    except LabelingConfigError:
+        return []
+
+
+def _image_of(task: Task, keys: list[str]) -> str:
+    data: Mapping[str, Any] = task.get("data") or {}
+    values = [data[key] for key in keys if data.get(key)] or [
+        value for value in data.values() if isinstance(value, str)
+    ]
+    if not values:
+        return ""
+    value = values[0]
+    if not isinstance(value, list):
+        return redact(value)
+    return f"{redact(value[0])} and {len(value) - 1} more" if len(value) > 1 else redact(value[0])
