@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yolo_backend.registering.finding import FindError, find_images
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with images, labels and hidden files in `photos`."""
+    for name in ("b.jpg", "a.PNG", "day/c.webp", "a.txt", ".hidden.jpg", ".cache/d.jpg", "scan.tif"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        (["photos"], ["photos/a.PNG", "photos/b.jpg", "photos/day/c.webp", "photos/scan.tif"]),
+        (["photos/*.jpg"], ["photos/b.jpg"]),
+        (["photos/**/*.*"], ["photos/a.PNG", "photos/b.jpg", "photos/day/c.webp", "photos/scan.tif"]),
+        (["photos/b.jpg", "photos/*.jpg"], ["photos/b.jpg"]),
+    ],
+    ids=["a folder", "a glob", "a glob through folders", "each once"],
+)
+@pytest.mark.usefixtures("photos")
+def test_what_files_are_found(sources: list[str], found: list[str]) -> None:
+    assert find_images(sources) == [Path(name) for name in found]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.com/a%20b.jpg?w=1",
+        "s3://bucket/a.jpg",
+        "gs://bucket/a.jpg",
+        "azure-blob://box/a.jpg",
+        "/data/upload/1/01234567-a.jpg",
+        "/tools/ls/data/upload/1/01234567-a.jpg",
+        "/data/local-files/?d=a.jpg",
+    ],
+)
+def test_addresses_go_as_they_are(address: str) -> None:
+    assert find_images([address]) == [address]
+
+
+def test_a_list_is_read_from_where_it_lies(photos: Path) -> None:
+    (photos / "photos" / "train.list").write_text("./b.jpg\n\n s3://bucket/x.jpg \nday/c.webp\n")
+
+    assert find_images(["photos/train.list"]) == [Path("photos/b.jpg"), "s3://bucket/x.jpg", Path("photos/day/c.webp")]
+
+
+@pytest.mark.usefixtures("photos")
+def test_standard_input_is_a_list() -> None:
+    assert find_images(["-"], ["photos/b.jpg\n", "https://example.com/a.jpg\n"]) == [
+        Path("photos/b.jpg"),
+        "https://example.com/a.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sources", "standard_input", "message"),
+    [
+        (["missing"], [], "missing is no folder, no file, no glob"),
+        (["photos/*.gif"], [], "No image matches photos/*.gif"),
+        (["empty"], [], "No image is in the folder empty"),
+        (["-"], [], "No image is named by -"),
+        (["-"], ["photos/b.jpg", "nothing.jpg"], "standard input:2: nothing.jpg is no image's file"),
+        (["-"], ["photos/day"], "standard input:1: photos/day is no image's file"),
+        (["photos/a.txt"], [], "photos/a.txt:1: x is no image's file"),
+        (["photos/binary"], [], "photos/binary is neither an image nor a list"),
+    ],
+)
+def test_what_is_no_image_is_told(photos: Path, sources: list[str], standard_input: list[str], message: str) -> None:
+    (photos / "empty").mkdir()
+    (photos / "photos" / "binary").write_bytes(b"\xff\xfe\xff")
+
+    with pytest.raises(FindError) as caught:
+        find_images(sources, standard_input)
+    assert message in str(caught.value)

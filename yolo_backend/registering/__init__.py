@@ -1,0 +1,1 @@
+"""Images into Label Studio as tasks, with labels that exist already."""

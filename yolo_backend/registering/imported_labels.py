@@ -1,0 +1,113 @@
+"""Labels of files to predictions or annotations of tasks that are to be registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from yolo_backend.detection.detections import Detections
+from yolo_backend.images.decode import upright_size
+from yolo_backend.images.errors import ImageError
+from yolo_backend.labeling import Control, LabelMap, map_labels
+from yolo_backend.protocol import Prediction
+from yolo_backend.regions import Region, make_regions, task_score
+from yolo_backend.registering.finding import Image
+from yolo_backend.registering.label_files import Box, ImageLabels, LabelFileError, Labels, SizeWH
+from yolo_backend.registering.registration import Item
+
+_BELOW_ANY_SCORE = -1.0
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Items, some with labels; the boxes that have no area on their image, and how many labels no image has."""
+
+    items: list[Item]
+    without_area: list[Box]
+    unused: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image and its labels, None without any."""
+
+    image: Image
+    labels: ImageLabels | None
+    size_wh: SizeWH = (0, 0)
+    boxes: Sequence[Box] = ()
+
+
+def add_labels(images: Sequence[Image], labels: Labels, control: Control, model_version: str | None) -> Labelled:
+    """Items of these images with their labels, as predictions of this version, or as annotations where it is None.
+
+    All is read and checked. A region says no score where its box has none. Raises LabelFileError.
+    """
+    found = [_find(image, labels) for image in images]
+    used = {item.labels.where for item in found if item.labels}
+    if not used:
+        raise LabelFileError(f"{labels.path}: none of its {len(labels)} labels is of {images[0]}, or another of these")
+    class_ids = {box.label: number for number, box in enumerate(box for item in found for box in item.boxes)}
+    label_map = _map_all(class_ids, control, [box for item in found for box in item.boxes])
+    items: list[Item] = []
+    without_area: list[Box] = []
+    for item in found:
+        regions = [(box, _region(box, class_ids[box.label], item.size_wh, control, label_map)) for box in item.boxes]
+        without_area += [box for box, region in regions if region is None]
+        there = [region for _, region in regions if region is not None]
+        items.append(_item(item.image, there, model_version) if item.labels else Item(item.image))
+    return Labelled(items, without_area, len(labels) - len(used))
+
+
+def _find(image: Image, labels: Labels) -> _Found:
+    found = labels.find(image)
+    if found is None:
+        return _Found(image, None)
+    size_wh = _size_of(image) if isinstance(image, Path) else found.size_wh
+    if size_wh is None:
+        raise LabelFileError(f"{found.where}: the size of {image} isn't known: it has to be a file, or its size given")
+    return _Found(image, found, size_wh, found.boxes(size_wh))
+
+
+def _size_of(file: Path) -> SizeWH:
+    try:
+        return upright_size(file.read_bytes())
+    except OSError as error:
+        raise LabelFileError(f"{file} can't be read: {error.strerror}") from None
+    except ImageError as error:
+        raise LabelFileError(f"The size of {file} can't be told: {error}") from None
+
+
+def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[Box]) -> LabelMap:
+    """The label of every class, whatever its threshold: what a file says is wanted."""
+    label_map = map_labels(control, {number: label for label, number in class_ids.items()}, _BELOW_ANY_SCORE)
+    if label_map.classes_without_label:
+        unknown = next(box for box in boxes if box.label in label_map.classes_without_label)
+        known = ", ".join(label.value for label in control.labels)
+        raise LabelFileError(
+            f'{unknown.where}: "{unknown.label}" is no label of "{control.from_name}", which has {known}'
+        )
+    return replace(label_map, threshold_of_class=dict.fromkeys(label_map.label_of_class, _BELOW_ANY_SCORE))
+
+
+def _region(box: Box, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> Region | None:
+    """The region of a box, None where it has no area on its image."""
+    detections = Detections(
+        np.array([box.box_xyxy], np.float32), np.array([box.score or 0], np.float32), np.array([class_id], np.int64)
+    )
+    regions = make_regions(detections, control, label_map, size_wh, 0 if control.is_list else None)
+    if not regions:
+        return None
+    region = regions[0] | {"score": box.score}
+    return region if box.score is not None else {key: value for key, value in region.items() if key != "score"}
+
+
+def _item(image: Image, regions: list[Region], model_version: str | None) -> Item:
+    if model_version is None:
+        return Item(image, annotations=[{"result": regions}])
+    prediction: Prediction = {"result": regions, "model_version": model_version}
+    if regions and all("score" in region for region in regions):
+        prediction["score"] = task_score(regions)
+    return Item(image, predictions=[prediction])

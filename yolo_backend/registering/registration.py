@@ -1,0 +1,241 @@
+"""Images to tasks of a project: uploaded or by address, in chunks, nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import requests
+
+from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
+from yolo_backend.protocol import Prediction
+from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image
+from yolo_backend.storing import explain
+from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError
+
+# Beside the image in the data of a task whose file was uploaded here.
+DIGEST_KEY = "sha256"
+# Why an item was left out.
+IS_THERE = "registered already"
+NAME_IS_THERE = "an uploaded file has this name"
+IS_REPEATED = "the same as another of these"
+
+_CHUNK_TASKS = 500
+_CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice
+_LOCAL_FILES = "/data/local-files/?d="
+
+
+class RegisterError(Exception):
+    """Not all could be registered; the message says why, how many were, and what to do."""
+
+
+class _FileError(Exception):
+    """A file that can't be read."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is to be a task: a file, which is uploaded, or an address; with more of the task's data, and its labels."""
+
+    image: Image
+    data: Mapping[str, Any] = field(default_factory=dict)
+    predictions: Sequence[Prediction] = ()
+    annotations: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Items that are tasks now, with their ids in the same order, or items that were left out, and why."""
+
+    items: tuple[Item, ...] = ()
+    task_ids: tuple[int, ...] = ()
+    left_out: tuple[Item, ...] = ()
+    because: str = ""
+
+
+def register(
+    project: Project, items: Sequence[Item], control: Control, *, dry_run: bool = False
+) -> Iterator[Registered]:
+    """Register what isn't there yet, and tell of each part what became of it.
+
+    A file is known by the digest in a task's data, or by its name where it was uploaded on the page; an address by
+    itself. With `dry_run` nothing is sent, and there are no ids. Raises RegisterError; StudioError and requests.Timeout
+    where Label Studio doesn't tell what is there.
+    """
+    check_files(item.image for item in items)
+    ledger = _Ledger(project, control.data_key)
+    done = 0
+    try:
+        for part in _register(project, items, control, ledger, dry_run=dry_run):
+            done += len(part.items)
+            yield part
+    except (StudioError, requests.Timeout, _FileError) as error:
+        # Behind what is wrong with a task, Label Studio repeats all of it.
+        reason = str(error) if isinstance(error, _FileError) else explain(error).split(" :: ")[0]
+        if not done and isinstance(error, StudioRefusedError | StudioRejectedError | _FileError):
+            raise RegisterError(f"Nothing is registered: {reason}") from None
+        raise RegisterError(
+            f"{done:,} of {len(items):,} were registered, then: {reason}. Run it again, and it goes on there"
+        ) from None
+
+
+def check_files(images: Iterable[Image]) -> None:
+    """Raises RegisterError for a file that Label Studio doesn't take, or that isn't there."""
+    for file in images:
+        if not isinstance(file, Path):
+            continue
+        if file.suffix.lower() not in TAKEN_SUFFIXES:
+            raise RegisterError(f"{file}: Label Studio takes no {file.suffix or 'such'} files: make it a PNG or JPEG")
+        try:
+            size_bytes = file.stat().st_size
+        except OSError as error:
+            raise RegisterError(f"{file} can't be read: {error.strerror}") from None
+        if not 0 < size_bytes <= MAX_UPLOAD_BYTES:
+            raise RegisterError(f"{file} has {size_bytes:,} bytes: Label Studio takes 1 to {MAX_UPLOAD_BYTES:,}")
+
+
+def by_local_files(items: Iterable[Item], document_root: Path) -> list[Item]:
+    """The items with their files by address, below the document root of Label Studio's Local Files as it is here.
+
+    Raises RegisterError for a file that isn't below it.
+    """
+    root = document_root.resolve()
+
+    def address(file: Path) -> str:
+        try:
+            return _LOCAL_FILES + quote(file.resolve().relative_to(root).as_posix())
+        except ValueError:
+            raise RegisterError(
+                f"{file} isn't below {document_root}, from where Label Studio serves Local Files"
+            ) from None
+
+    return [replace(item, image=address(item.image)) if isinstance(item.image, Path) else item for item in items]
+
+
+def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> Control:
+    """The control of this name, or the only one; where no labels come, any one of the only image.
+
+    Raises LabelingConfigError.
+    """
+    controls = parse_labeling_config(label_config)
+    names = ", ".join(control.from_name for control in controls)
+    if name is not None:
+        found = [control for control in controls if control.from_name == name]
+        if not found:
+            raise LabelingConfigError(f'The labeling config has no RectangleLabels "{name}", but {names}')
+        return found[0]
+    if len(controls) > 1 and (for_labels or len({control.data_key for control in controls}) > 1):
+        raise LabelingConfigError(f"The labeling config has several RectangleLabels: give --control, one of {names}")
+    return controls[0]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An item that may be registered, by what it is known again, and a file's content."""
+
+    item: Item
+    known_by: str
+    content: bytes = b""
+
+    @property
+    def file_name(self) -> str | None:
+        return self.item.image.name if isinstance(self.item.image, Path) else None
+
+
+class _Ledger:
+    """What the project's tasks hold already, and what was given before."""
+
+    def __init__(self, project: Project, data_key: str) -> None:
+        self._held: set[str] = set()
+        self._names: set[str] = set()
+        self._given: set[str] = set()
+        for task in project.tasks(fields=["data"]):
+            data = task["data"]
+            values = data.get(data_key)
+            addresses = [
+                value for value in (values if isinstance(values, list) else [values]) if isinstance(value, str)
+            ]
+            self._held.update(map(_known_address, addresses))
+            if digest := data.get(DIGEST_KEY):
+                self._held.add(str(digest))
+            else:
+                self._names.update(name for address in addresses if (name := uploaded_name(address)))
+
+    def why_left_out(self, candidate: _Candidate) -> str | None:
+        """Why this one isn't to be registered, None where it is."""
+        if candidate.known_by in self._held:
+            return IS_THERE
+        if candidate.known_by in self._given:
+            return IS_REPEATED
+        if candidate.file_name and stored_name(candidate.file_name) in self._names:
+            return NAME_IS_THERE
+        self._given.add(candidate.known_by)
+        return None
+
+
+def _register(
+    project: Project, items: Iterable[Item], control: Control, ledger: _Ledger, *, dry_run: bool
+) -> Iterator[Registered]:
+    chunk: list[_Candidate] = []
+    for item in items:
+        candidate = _read(item)
+        if because := ledger.why_left_out(candidate):
+            yield Registered(left_out=(item,), because=because)
+            continue
+        if _is_too_much([*chunk, candidate]):
+            yield _send(project, chunk, control, dry_run=dry_run)
+            chunk = []
+        chunk.append(candidate)
+    if chunk:
+        yield _send(project, chunk, control, dry_run=dry_run)
+
+
+def _read(item: Item) -> _Candidate:
+    if not isinstance(item.image, Path):
+        return _Candidate(item, _known_address(item.image))
+    try:
+        content = item.image.read_bytes()
+    except OSError as error:
+        raise _FileError(f"{item.image} can't be read: {error.strerror}") from None
+    return _Candidate(item, hashlib.sha256(content).hexdigest(), content)
+
+
+def _is_too_much(chunk: Sequence[_Candidate]) -> bool:
+    files = sum(candidate.file_name is not None for candidate in chunk)
+    size_bytes = sum(len(candidate.content) for candidate in chunk)
+    too_large = size_bytes > _CHUNK_BYTES and len(chunk) > 1
+    return len(chunk) > _CHUNK_TASKS or files > MAX_UPLOAD_FILES or too_large
+
+
+def _send(project: Project, chunk: Sequence[_Candidate], control: Control, *, dry_run: bool) -> Registered:
+    items = tuple(candidate.item for candidate in chunk)
+    if dry_run:
+        return Registered(items)
+    files = [(candidate.file_name, candidate.content) for candidate in chunk if candidate.file_name]
+    uploads = iter(project.upload(files) if files else ())
+    tasks = [
+        _task(candidate, next(uploads) if candidate.file_name else str(candidate.item.image), control)
+        for candidate in chunk
+    ]
+    return Registered(items, tuple(project.import_tasks(tasks)))
+
+
+def _task(candidate: _Candidate, address: str, control: Control) -> dict[str, Any]:
+    item = candidate.item
+    data = {control.data_key: [address] if control.is_list else address, **item.data}
+    if candidate.file_name:
+        data[DIGEST_KEY] = candidate.known_by
+    # Annotations that are an empty list would be none, too, but a task says only what it has.
+    labels = {"predictions": list(item.predictions), "annotations": list(item.annotations)}
+    return {"data": data, **{kind: given for kind, given in labels.items() if given}}
+
+
+def _known_address(address: str) -> str:
+    """An address as it is known again: Label Studio's storages write Local Files with its own address before."""
+    _, is_local, path = address.partition(_LOCAL_FILES)
+    return _LOCAL_FILES + unquote(path) if is_local else address
