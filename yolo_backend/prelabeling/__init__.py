@@ -1,0 +1,1 @@
+"""A whole project predicted, without the page and its time limit."""

@@ -1,0 +1,71 @@
+"""The model_versions of a project's predictions: who holds which, and which of them go."""
+
+from __future__ import annotations
+
+import re
+
+from yolo_backend.projects import Filter, Project, task_filter
+from yolo_backend.protocol import Task
+
+# What this backend calls its versions; a number that looks like a date is somebody else's.
+_OWN_VERSION = re.compile(r".+-(?!(?:19|20)\d{6}$)[0-9a-f]{8}", re.DOTALL)
+
+
+def holds(model_version: str) -> Filter:
+    """The filter for tasks that hold a prediction of this version."""
+    return task_filter("predictions_model_versions", "contains", [model_version], "List")
+
+
+def lacks(model_version: str) -> Filter:
+    """The filter for tasks that hold none of this version."""
+    return task_filter("predictions_model_versions", "not_contains", [model_version], "List")
+
+
+def delete_repeated(project: Project, model_version: str) -> int:
+    """Delete the later ones where a task holds several predictions of this version; how many that were.
+
+    An import that was under way when its client was killed, Label Studio may finish after it was asked what it holds.
+    """
+    if project.model_versions().get(model_version, 0) <= project.count([holds(model_version)]):
+        return 0
+    several = task_filter("total_predictions", "greater", 1, "Number")
+    deleted = 0
+    for task in project.tasks([holds(model_version), several], fields=["predictions"]):
+        for prediction_id in sorted(_ids_of(task, model_version))[1:]:
+            project.delete_prediction(prediction_id)
+            deleted += 1
+    return deleted
+
+
+def is_own(model_version: str) -> bool:
+    """Is this a version as this backend makes them?"""
+    return _OWN_VERSION.fullmatch(model_version) is not None
+
+
+def older_versions(project: Project, model_version: str) -> dict[str, int]:
+    """The other versions of this backend's that the project's tasks hold, with the number of their predictions."""
+    return {
+        version: count
+        for version, count in project.model_versions().items()
+        if count and version != model_version and is_own(version)
+    }
+
+
+def delete_older(project: Project, model_version: str) -> int:
+    """Delete this backend's predictions of other versions, of the tasks that hold one of this version; how many."""
+    deleted = 0
+    for older, count in older_versions(project, model_version).items():
+        both = [holds(older), holds(model_version)]
+        if project.count(both) == project.count([holds(older)]):
+            project.delete_version(older)
+            deleted += count
+            continue
+        for task in project.tasks(both, fields=["predictions"]):  # one by one, which takes a while
+            for prediction_id in _ids_of(task, older):
+                project.delete_prediction(prediction_id)
+                deleted += 1
+    return deleted
+
+
+def _ids_of(task: Task, model_version: str) -> list[int]:
+    return [int(held["id"]) for held in task["predictions"] if held["model_version"] == model_version]

@@ -1,0 +1,88 @@
+"""A picture of each predicted task, with its boxes drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import requests
+from PIL import Image
+
+from yolo_backend.cores import usable_cores
+from yolo_backend.drawing import LabelColors, draw_contact_sheet, draw_regions
+from yolo_backend.failures import Failure
+from yolo_backend.images.errors import ImageError
+from yolo_backend.parallel import in_parallel
+from yolo_backend.prediction import Outcome
+from yolo_backend.protocol import Prediction, Task
+from yolo_backend.storing import explain
+from yolo_backend.studio import StudioError
+from yolo_backend.tasks import TaskImage
+
+_MAX_NAME = 80
+_QUALITY = 90
+
+
+class PictureError(Exception):
+    """Pictures can't be written; the message says why."""
+
+
+def with_pictures(
+    outcomes: Iterator[tuple[Task, Outcome]],
+    folder: Path,
+    images_of: Callable[[Task], Sequence[TaskImage]],
+    labels: Sequence[str],
+    remark: Callable[[str], None],
+) -> Iterator[tuple[Task, Outcome]]:
+    """The same outcomes, each after its picture is written: `<task id>-<name>.jpg`.
+
+    A task of several images gets a sheet of them. `remark` is told what can't be drawn. Raises PictureError.
+    """
+    colors = LabelColors()
+    for label in labels:
+        colors[label]
+
+    def draw(pair: tuple[Task, Outcome]) -> None:
+        task, outcome = pair
+        if isinstance(outcome, Failure):
+            return
+        try:
+            images = images_of(task)
+        except (ImageError, StudioError, requests.Timeout) as error:
+            remark(f"Task {task['id']} is not drawn: {error if isinstance(error, ImageError) else explain(error)}")
+            return
+        path = folder / f"{task['id']}-{_name_of(images[0].address)}.jpg"
+        try:
+            _write(images, outcome, colors, path)
+        except OSError as error:
+            raise PictureError(f"{path} can't be written: {error.strerror or error}") from None
+
+    for pair, _ in in_parallel(draw, outcomes, usable_cores(), "picture"):
+        yield pair
+
+
+def _write(images: Sequence[TaskImage], prediction: Prediction, colors: LabelColors, path: Path) -> None:
+    items = [
+        (
+            _name_of(image.address),
+            Image.fromarray(image.pixels),
+            [one for one in prediction["result"] if image.shows(one)],
+        )
+        for image in images
+    ]
+    if len(items) == 1:
+        _, picture, regions = items[0]
+        draw_regions(picture, regions, colors=colors).save(path, quality=_QUALITY)
+    else:
+        draw_contact_sheet(items, path, colors)
+
+
+def _name_of(address: str) -> str:
+    """A file name for the image at this address, without its ending."""
+    if address[:5].lower() == "data:":
+        return "image"
+    parts = urlsplit(address)
+    path = parse_qs(parts.query).get("d", [""])[0] or unquote(parts.path)
+    return re.sub(r"[^\w.-]+", "_", PurePosixPath(path).stem)[:_MAX_NAME] or "image"
