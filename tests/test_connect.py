@@ -23,6 +23,7 @@ from yolo_backend.connect import (
     wait_until_up,
 )
 from yolo_backend.labeling import map_labels, parse_labeling_config
+from yolo_backend.remote_backend import RemoteBackend
 
 # As Label Studio 1.23.2 says it when /setup answers 503.
 LOADING = (
@@ -110,17 +111,26 @@ def test_says_what_was_wrong_with_a_server_that_never_came_up(serve: StartServer
 
 
 def test_class_names_come_once_the_weights_are_read(serve: StartServer) -> None:
-    loading: dict[str, Any] = {"status": "LOADING", "classes": [], "reason": None}
-    server = serve(Answers(GET=[(200, loading), (200, {"status": "UP", "classes": ["car", "truck"], "reason": None})]))
+    loading: dict[str, Any] = {"model_class": "YoloBackend", "status": "LOADING", "classes": [], "reason": None}
+    ready = loading | {"status": "UP", "classes": ["car", "truck"]}
+    server = serve(Answers(GET=[(502, {}), (200, loading), (200, ready)]))
 
-    assert class_names_of(server.url, timeout_s=10) == ["car", "truck"]
+    assert class_names_of(RemoteBackend(server.url), timeout_s=10) == ["car", "truck"]
 
 
 def test_weights_that_cannot_be_had_are_not_waited_for(serve: StartServer) -> None:
-    server = serve(Answers(GET=[(200, {"status": "DOWN", "classes": [], "reason": "x.pt is broken"})]))
+    down = {"model_class": "YoloBackend", "status": "DOWN", "classes": [], "reason": "x.pt is broken"}
+    server = serve(Answers(GET=[(200, down)]))
 
     with pytest.raises(ConnectError, match=r"x\.pt is broken"):
-        class_names_of(server.url, timeout_s=60)
+        class_names_of(RemoteBackend(server.url), timeout_s=60)
+
+
+def test_a_wrong_login_is_not_waited_for(serve: StartServer) -> None:
+    server = serve(Answers(GET=[(401, {"error": "The login is missing or wrong"})]))
+
+    with pytest.raises(ConnectError, match=r"refuses the login.*BASIC_AUTH_USER"):
+        class_names_of(RemoteBackend(server.url, ("user", "secret")), timeout_s=60)
 
 
 def test_a_project_of_this_title_is_left_as_it_is(serve: StartServer, client_of: ClientOf) -> None:
@@ -171,15 +181,3 @@ def test_a_refusal_is_told_at_once(
 
     with pytest.raises(ConnectError, match=advice):
         ensure_connected(client_of(server.url), 7, "http://ml-backend:9090", "YOLO")
-
-
-def test_the_command_fails_with_one_line(
-    clean_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clean_environment.setattr("sys.argv", ["connect"])
-
-    with pytest.raises(SystemExit) as exit_:
-        connect.main()
-
-    assert exit_.value.code == 1
-    assert capsys.readouterr().err == "Not connected: Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY\n"

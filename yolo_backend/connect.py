@@ -1,11 +1,8 @@
-"""`python -m yolo_backend.connect`: make a first project for the weights' classes and connect it to the backend."""
+"""A first project for the weights' classes, connected to the backend: for Docker Compose and the demo."""
 
 from __future__ import annotations
 
-import argparse
 import colorsys
-import os
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -17,8 +14,9 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from yolo_backend.messages import api_message
-from yolo_backend.settings import SettingsError, load_settings
-from yolo_backend.studio import Studio, StudioError
+from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
+from yolo_backend.settings import Settings
+from yolo_backend.studio import Studio
 
 _POLL_EVERY_S = 2.0
 _REQUEST_TIMEOUT_S = 5.0
@@ -39,17 +37,23 @@ def wait_until_up(url: str, timeout_s: float) -> None:
         time.sleep(_POLL_EVERY_S)
 
 
-def class_names_of(backend_url: str, timeout_s: float, basic_auth: tuple[str, str] | None = None) -> list[str]:
+def class_names_of(backend: RemoteBackend, timeout_s: float) -> list[str]:
     """The names of the classes that a backend predicts; waits until its weights are read. Raises ConnectError."""
     deadline = time.monotonic() + timeout_s
     while True:
-        answer = _index_of(backend_url, basic_auth)
+        answer: dict[str, Any] = {}
+        try:
+            answer = backend.index()
+        except BackendLoginError as error:
+            raise ConnectError(f"{error}. {error.fix}") from None
+        except BackendError:  # perhaps it isn't up yet
+            pass
         if names := answer.get("classes"):
             return [str(name) for name in names]
         if reason := answer.get("reason"):
-            raise ConnectError(f"The backend can't predict: {reason}")
+            raise ConnectError(f"the backend can't predict: {reason}")
         if time.monotonic() > deadline:
-            raise ConnectError(f"{backend_url} has not read its weights after {timeout_s:g} s: see its log")
+            raise ConnectError(f"{backend.shown_url} has not read its weights after {timeout_s:g} s: see its log")
         time.sleep(_POLL_EVERY_S)
 
 
@@ -107,63 +111,30 @@ def ensure_connected(
             return
 
 
-def main() -> None:
-    """Wait for both, make the project, connect it; exits with 1 and one line where that fails."""
-    options = _parse_options()
-    try:
-        print(_connect(options), flush=True)
-    except (ConnectError, SettingsError, StudioError) as error:
-        _fail(str(error))
-    except ApiError as error:
-        _fail(f"Label Studio answers {error.status_code}: {api_message(error.body)}")
-    except (httpx.HTTPError, requests.RequestException) as error:
-        _fail(f"The connection broke ({type(error).__name__}): try again")
+def connect_first_project(
+    settings: Settings, backend_url: str, title: str, *, public_url: str | None = None, timeout_s: float = 300
+) -> str:
+    """Wait for Label Studio and the backend, make the project, connect it; a line that says where it is.
 
-
-def _connect(options: argparse.Namespace) -> str:
-    settings = load_settings()
+    `public_url` is Label Studio as a person's browser reaches it. Raises ConnectError and StudioError.
+    """
     if not settings.label_studio_url or not settings.label_studio_api_key:
-        raise ConnectError("Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        raise ConnectError("set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
     api_key = settings.label_studio_api_key.get_secret_value()
-    basic_auth = None
-    if settings.basic_auth_user and settings.basic_auth_pass:
-        basic_auth = (settings.basic_auth_user, settings.basic_auth_pass.get_secret_value())
-
-    wait_until_up(settings.label_studio_url, options.timeout)
-    Studio(settings.label_studio_url, api_key).check()
-    wait_until_up(options.backend_url, options.timeout)
-    class_names = class_names_of(options.backend_url, options.timeout, basic_auth)
-
-    client = LabelStudio(base_url=settings.label_studio_url, api_key=api_key)
-    project_id = ensure_project(client, options.project, labeling_config_for(class_names))
-    ensure_connected(client, project_id, options.backend_url, "YOLO", basic_auth=basic_auth, timeout_s=options.timeout)
-    address = f"{options.public_url or settings.label_studio_url}/projects/{project_id}"
-    return f'Ready: project "{options.project}" at {address} is connected to {options.backend_url}'
-
-
-def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m yolo_backend.connect",
-        description="Make a first project for the model's classes and connect it to the backend. "
-        "Needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.",
-    )
-    parser.add_argument(
-        "--backend-url",
-        default=os.environ.get("BACKEND_URL") or "http://ml-backend:9090",
-        help="the backend as Label Studio reaches it (BACKEND_URL, %(default)s)",
-    )
-    parser.add_argument(
-        "--project",
-        default=os.environ.get("PROJECT_TITLE") or "YOLO",
-        help="the project's title (PROJECT_TITLE, %(default)s)",
-    )
-    parser.add_argument(
-        "--public-url",
-        default=os.environ.get("LABEL_STUDIO_PUBLIC_URL", "").rstrip("/"),
-        help="Label Studio as a person's browser reaches it, for the closing line (LABEL_STUDIO_PUBLIC_URL)",
-    )
-    parser.add_argument("--timeout", type=float, default=300, help="seconds to wait for each (%(default)s)")
-    return parser.parse_args()
+    try:
+        wait_until_up(settings.label_studio_url, timeout_s)
+        Studio(settings.label_studio_url, api_key).check()
+        wait_until_up(backend_url, timeout_s)
+        class_names = class_names_of(RemoteBackend(backend_url, settings.basic_auth), timeout_s)
+        client = LabelStudio(base_url=settings.label_studio_url, api_key=api_key)
+        project_id = ensure_project(client, title, labeling_config_for(class_names))
+        ensure_connected(client, project_id, backend_url, "YOLO", basic_auth=settings.basic_auth, timeout_s=timeout_s)
+    except ApiError as error:
+        raise ConnectError(f"Label Studio answers {error.status_code}: {api_message(error.body)}") from None
+    except (httpx.HTTPError, requests.RequestException) as error:
+        raise ConnectError(f"the connection broke ({type(error).__name__}): try again") from None
+    address = f"{(public_url or settings.label_studio_url).rstrip('/')}/projects/{project_id}"
+    return f'Ready: project "{title}" at {address} is connected to {backend_url}'
 
 
 def _health_problem(url: str) -> str | None:
@@ -172,20 +143,6 @@ def _health_problem(url: str) -> str | None:
     except requests.RequestException as error:
         return f"no answer, {type(error).__name__}"
     return None if response.ok else f"{response.status_code} {response.reason}"
-
-
-def _index_of(backend_url: str, basic_auth: tuple[str, str] | None) -> dict[str, Any]:
-    try:
-        response = requests.get(f"{backend_url.rstrip('/')}/", auth=basic_auth, timeout=_REQUEST_TIMEOUT_S)
-    except requests.RequestException:
-        return {}
-    if response.status_code == 401:
-        raise ConnectError(f"{backend_url} refuses the login: check BASIC_AUTH_USER and BASIC_AUTH_PASS")
-    try:
-        answer = response.json()
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _colour(number: int, count: int) -> str:
@@ -200,12 +157,3 @@ def _advice(message: str, backend_url: str) -> str:
             "USE_DEFAULT_BANNED_SUBNETS=false (docs/docker.md tells what to close again)"
         )
     return f"Label Studio doesn't connect to {backend_url}: {message}"
-
-
-def _fail(message: str) -> None:
-    print(f"Not connected: {message}", file=sys.stderr)
-    raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,128 @@
+"""The links between Label Studio and the backend: the backend itself, the network guard, the model, the webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from yolo_backend.doctor.findings import BrokenLinkError, Found, State
+from yolo_backend.doctor.installation import TIMEOUT_S, Installation
+from yolo_backend.images.sources import redact
+from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError
+
+_CONNECT = "Connect it in Settings > Model > Connect Model, with the backend's address as Label Studio reaches it."
+_OPEN_THE_GUARD = (
+    "Start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false, and close again what isn't the backend's with "
+    "USER_ADDITIONAL_BANNED_SUBNETS (docs/docker.md has the list)."
+)
+_REACHABLE = "Give the backend's address as Label Studio reaches it, in Settings > Model and as --backend-url."
+
+
+def backend(it: Installation) -> Iterator[Found]:
+    """Is it this backend that answers there, and is it ready?"""
+    index = it.backend.index()
+    state, reason = index.get("status"), index.get("reason")
+    if state == "LOADING":
+        raise BrokenLinkError(f"{it.backend.shown_url} is reading its weights still", "Check again in some seconds.")
+    if state != "UP":
+        raise BrokenLinkError(f"{it.backend.shown_url} can't predict: {reason}", "Do what it says, and see its log.")
+    place = f"{index.get('model')} on {index.get('device')} in {index.get('engine')}"
+    yield Found(f"{it.backend.shown_url} answers, version {index.get('version')}: {place}")
+
+
+def model_version(it: Installation) -> Iterator[Found]:
+    """Does the backend serve the project as it would be served from here?"""
+    there, here = it.backend.setup(_project_key(it), it.project.label_config), it.plan.model_version
+    if there != here:
+        raise BrokenLinkError(
+            f"the backend's is {there}, from here it is {here}: each would predict anew what the other predicted",
+            "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_SCORE_THRESHOLD and "
+            "the other MODEL_ ones, DECODE.",
+        )
+    yield Found(f"{there}, there as here")
+
+
+def network_guard(it: Installation) -> Iterator[Found]:
+    """Does Label Studio's guard let it connect to the backend's address?
+
+    Label Studio is asked to make what it can't make, for other fields are no valid ones: it says so, or the guard does.
+    """
+    url = it.backend.url.rstrip("/")
+    attempts: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("/api/ml/", {"url": url, "timeout": "none", "is_interactive": "none"}),
+        ("/api/webhooks/", {"url": f"{url}/webhook", "is_active": "none", "actions": ["none"]}),
+    )
+    for path, impossible in attempts:
+        try:
+            it.studio.call("POST", path, None, TIMEOUT_S, body=impossible)
+        except StudioRejectedError:
+            continue
+        except StudioRefusedError as error:
+            if "permission" in error.reason:
+                raise
+            raise BrokenLinkError(
+                f"it refuses {it.backend.shown_url}: {error.reason or error}", _OPEN_THE_GUARD
+            ) from None
+        except StudioError as error:
+            if "resolve" not in error.reason:
+                raise
+            raise BrokenLinkError(f"Label Studio says: {error.reason}", _REACHABLE) from None
+    yield Found(f"it lets Label Studio connect to {it.backend.shown_url}")
+
+
+def model(it: Installation) -> Iterator[Found]:
+    """Is the backend connected to the project, and does Label Studio see it as up?"""
+    url = it.given_backend_url
+    meant = [item for item in it.models if url is None or str(item["url"]).rstrip("/") == url]
+    if not meant:
+        others = ", ".join(redact(item["url"]) for item in it.models)
+        found = f"{redact(url)} isn't connected to the project, but {others}" if others else "none is connected"
+        raise BrokenLinkError(found, _CONNECT)
+    for item in meant:
+        name = f'"{item.get("title")}" at {redact(item["url"])}'
+        if item.get("state") in {"DI", "ER"}:
+            reason = f": {item['error_message']}" if item.get("error_message") else ""
+            yield Found(
+                f"Label Studio sees {name} as {str(item.get('readable_state')).lower()}{reason}",
+                State.WRONG,
+                f"{_REACHABLE} Where the backend asks for a login, the model there needs it too.",
+            )
+        else:
+            yield Found(f"Label Studio sees {name} as {str(item.get('readable_state')).lower()}")
+
+
+def webhook(it: Installation) -> Iterator[Found]:
+    """Does the project's webhook carry the backend's login?"""
+    url = f"{it.backend.url.rstrip('/')}/webhook"
+    webhooks = it.studio.call("GET", "/api/webhooks/", None, TIMEOUT_S, query={"project": str(it.project.id)})
+    meant = next((item for item in webhooks if str(item["url"]).rstrip("/") == url), None)
+    if meant is None or not meant.get("is_active", True):
+        lack = "no webhook leads to the backend" if meant is None else "the webhook is switched off"
+        yield Found(
+            f"{lack}: a `fit` of your own wouldn't be called",
+            State.REMARK,
+            "Where you have one, see to it in Settings > Webhooks; Label Studio makes none by itself for a host name "
+            "without a dot, such as ml-backend.",
+        )
+    elif it.backend.lets_in(None):
+        yield Found("the backend asks for no login")
+    elif it.backend.lets_in(_authorization(meant.get("headers"))):
+        yield Found("it carries the backend's login")
+    else:
+        raise BrokenLinkError(
+            "it carries no login that the backend accepts, so a `fit` is never called",
+            "Add the header Authorization to it in Settings > Webhooks; docs/extending.md has its value.",
+        )
+
+
+def _project_key(it: Installation) -> str:
+    """What Label Studio calls the project when it talks to a backend."""
+    query = {"include": "created_at"}
+    created_at = it.studio.call("GET", f"/api/projects/{it.project.id}/", "created_at", TIMEOUT_S, query=query)
+    return f"{it.project.id}.{int(datetime.fromisoformat(created_at).timestamp())}"
+
+
+def _authorization(headers: Any) -> str | None:
+    given = headers.items() if isinstance(headers, dict) else ()
+    return next((str(value) for name, value in given if str(name).lower() == "authorization"), None)

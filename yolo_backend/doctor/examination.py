@@ -1,0 +1,80 @@
+"""All links in turn; what depends on a broken one isn't tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import requests
+
+from yolo_backend.doctor import backend_links, project_links
+from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State
+from yolo_backend.doctor.installation import Installation
+from yolo_backend.prediction import Predictor
+from yolo_backend.projects import Project
+from yolo_backend.remote_backend import BackendError
+from yolo_backend.settings import Settings
+from yolo_backend.storing import explain
+from yolo_backend.studio import Studio, StudioError
+
+_Link = Callable[[Installation], Iterator[Found]]
+
+
+def examine(
+    settings: Settings,
+    studio: Studio,
+    *,
+    find_project: Callable[[Studio], Project] | None = None,
+    backend_url: str | None = None,
+) -> Iterator[Finding]:
+    """Try each link, and tell what is found as it is found; nothing in Label Studio is changed.
+
+    `find_project` opens the project that it is about; without it, that is the only one that the token shows.
+    `backend_url` is the backend as it is reached from here and from Label Studio; without it, it is that of the only
+    model that is connected to the project.
+    """
+    with closing(Predictor(settings)) as predictor:
+        installation = Installation(settings, studio, predictor, find_project, backend_url)
+        broken: set[str] = set()
+        for check, needs, link in _links(is_backend_given=backend_url is not None):
+            missing = [need for need in needs if need in broken]
+            if missing:
+                broken.add(check)
+                yield Finding(check, State.NOT_TRIED, f'it needs "{missing[0]}", above')
+                continue
+            for found in _try(link, installation):
+                if found.state in {State.WRONG, State.NOT_TRIED}:
+                    broken.add(check)
+                yield Finding(check, found.state, found.detail, found.fix)
+
+
+def _links(*, is_backend_given: bool) -> Sequence[tuple[str, Sequence[str], _Link]]:
+    """The name of each link, those that it needs, and how it is tried."""
+    backend_needs = () if is_backend_given else ("project",)
+    return (
+        ("Label Studio", (), project_links.label_studio),
+        ("token", ("Label Studio",), project_links.token),
+        ("project", ("token",), project_links.project),
+        ("weights", (), project_links.weights),
+        ("labels", ("project", "weights"), project_links.labels),
+        ("images", ("labels",), project_links.images),
+        ("prediction", ("labels",), project_links.prediction),
+        ("backend", backend_needs, backend_links.backend),
+        ("model_version", ("labels", "backend"), backend_links.model_version),
+        ("network guard", ("token", *backend_needs), backend_links.network_guard),
+        ("model", ("project",), backend_links.model),
+        ("webhook", ("backend", "model"), backend_links.webhook),
+    )
+
+
+def _try(link: _Link, installation: Installation) -> Iterator[Found]:
+    try:
+        yield from link(installation)
+    except NotTriedError as error:
+        yield Found(str(error), State.NOT_TRIED)
+    except (BrokenLinkError, BackendError) as error:
+        yield Found(str(error), State.WRONG, error.fix)
+    except (StudioError, requests.Timeout) as error:
+        yield Found(
+            explain(error), State.WRONG, "Look whether Label Studio is well, and whether the token's user may do that."
+        )

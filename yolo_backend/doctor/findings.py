@@ -1,0 +1,46 @@
+"""What the doctor finds: plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What became of a link. A remark is no fault, but worth knowing."""
+
+    OK = "ok"
+    REMARK = "remark"
+    WRONG = "wrong"
+    NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is found at a link; `fix` says what to do where it isn't as it should be."""
+
+    detail: str
+    state: State = State.OK
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is found at the link that `check` names."""
+
+    check: str
+    state: State
+    detail: str
+    fix: str | None = None
+
+
+class BrokenLinkError(Exception):
+    """A link that doesn't hold; the message says why, `fix` what to do."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class NotTriedError(Exception):
+    """A link that can't be tried; the message says what is missing."""

@@ -1,0 +1,72 @@
+"""What several links need to know of Label Studio, the project and the backend: asked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from yolo_backend.doctor.findings import NotTriedError
+from yolo_backend.plans import ProjectPlan
+from yolo_backend.prediction import Predictor
+from yolo_backend.projects import Project, open_project, projects_of
+from yolo_backend.protocol import Prediction
+from yolo_backend.remote_backend import RemoteBackend
+from yolo_backend.settings import Settings
+from yolo_backend.studio import Studio
+
+TIMEOUT_S = 30.0
+_SHOWN_PROJECTS = 5
+
+
+class Installation:
+    """A Label Studio, perhaps a project of it, and perhaps a backend; what was asked for is kept, what failed isn't."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        studio: Studio,
+        predictor: Predictor,
+        find_project: Callable[[Studio], Project] | None,
+        backend_url: str | None,
+    ) -> None:
+        self.settings = settings
+        self.studio = studio
+        self.predictor = predictor
+        self.given_backend_url = backend_url.rstrip("/") if backend_url else None
+        self.predictions: list[Prediction] = []
+        self._find_project = find_project
+
+    @cached_property
+    def project(self) -> Project:
+        """The project that was named, or the only one. Raises NotTriedError, and what finding it raises."""
+        if self._find_project:
+            return self._find_project(self.studio)
+        projects = projects_of(self.studio)
+        if len(projects) == 1:
+            return open_project(self.studio, int(projects[0]["id"]))
+        shown = ", ".join(f'{project["id"]} "{project["title"]}"' for project in projects[:_SHOWN_PROJECTS])
+        more = ", ..." if len(projects) > _SHOWN_PROJECTS else ""
+        raise NotTriedError(f"name one with --project: {shown}{more}" if projects else "there is none yet")
+
+    @cached_property
+    def plan(self) -> ProjectPlan:
+        """How the project's labeling config is served. Raises LabelingConfigError, WeightsError."""
+        return self.predictor.plan(self.project.label_config, wait_s=None)
+
+    @cached_property
+    def models(self) -> list[dict[str, Any]]:
+        """The models that are connected to the project; Label Studio asks each how it is, as it does for its page."""
+        query = {"project": str(self.project.id)}
+        return list(self.studio.call("GET", "/api/ml/", None, TIMEOUT_S, query=query))
+
+    @cached_property
+    def backend(self) -> RemoteBackend:
+        """The backend that was named, or that of the only connected model. Raises NotTriedError."""
+        if self.given_backend_url:
+            return RemoteBackend(self.given_backend_url, self.settings.basic_auth)
+        if len(self.models) != 1:
+            count = f"{len(self.models)} models are" if self.models else "no model is"
+            raise NotTriedError(f"name the backend with --backend-url: {count} connected to the project")
+        # Whoever may edit the project named this address: our login isn't for them.
+        return RemoteBackend(str(self.models[0]["url"]))

@@ -1,0 +1,197 @@
+"""The links from here to a prediction: Label Studio, token, project, weights, labels, images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from label_studio_sdk.label_interface import LabelInterface
+
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State
+from yolo_backend.doctor.installation import TIMEOUT_S, Installation
+from yolo_backend.failures import Failure
+from yolo_backend.images.sources import CLOUD_SCHEMES
+from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.plans import ProjectPlan, ServedControl
+from yolo_backend.projects import Project
+from yolo_backend.protocol import Task
+from yolo_backend.status import ADVICE, served_labels
+from yolo_backend.storing import explain
+from yolo_backend.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
+
+_LOOKED_AT_TASKS = 2000  # for one of each storage kind
+_SHOWN_NAMES = 8
+_NO_IMAGE = "no image"
+_MAKE_ONE = (
+    "Make one in Label Studio (your avatar > Account & Settings > Personal Access Token > Create) and set it as "
+    "LABEL_STUDIO_API_KEY."
+)
+_NAME_WEIGHTS = "Put the weights into MODEL_ROOT, or correct MODEL_NAME or the control's model_path."
+_ADD_STORAGE = "Add the bucket to the project (Settings > Cloud Storage), and look whether the file is in it."
+
+
+def label_studio(it: Installation) -> Iterator[Found]:
+    """Does Label Studio answer at its address?"""
+    url = it.studio.url
+    try:
+        version = Studio(url, None).call("GET", "/api/version/", "release", TIMEOUT_S)
+    except StudioRefusedError:  # a proxy's login, or a page that isn't there
+        raise BrokenLinkError(f"what answers at {url} isn't Label Studio", _correct_address(url)) from None
+    except (StudioError, requests.Timeout) as error:
+        raise BrokenLinkError(explain(error), _correct_address(url)) from None
+    yield Found(f"{url} answers, version {version}")
+
+
+def token(it: Installation) -> Iterator[Found]:
+    """Which kind of token is it, and is it accepted?"""
+    if not it.studio.token:
+        raise BrokenLinkError("there is none", _MAKE_ONE)
+    kind = _kind_of_token(it.studio)
+    try:
+        user = it.studio.call("GET", "/api/current-user/whoami", "email", TIMEOUT_S)
+    except StudioRefusedError as error:
+        raise BrokenLinkError(f"it is {kind}. {error}", _MAKE_ONE) from None
+    yield Found(f"{kind} of {user}, accepted")
+
+
+def project(it: Installation) -> Iterator[Found]:
+    """Does the token show the project?"""
+    try:
+        found = it.project
+    except StudioMissingError as error:
+        raise BrokenLinkError(
+            str(error), "Name a project that the token's user sees on Label Studio's first page."
+        ) from None
+    yield Found(f'{found.id} "{found.title}", {_counted(found.count(), "task")}')
+
+
+def weights(it: Installation) -> Iterator[Found]:
+    """Can the weights be had and read?"""
+    try:
+        info = it.predictor.pool.wait_for_info(it.settings.model_name, None)
+    except WeightsError as error:
+        raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
+    classes = _counted(len(info.class_names), "class", "classes")
+    yield Found(f"{it.settings.model_name}: {info.task}, {classes}, on {info.device} in {info.engine}")
+
+
+def labels(it: Installation) -> Iterator[Found]:
+    """Which class becomes which label, and which names have no partner?"""
+    try:
+        plan = it.plan
+    except WeightsError as error:
+        raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
+    except LabelingConfigError as error:
+        raise BrokenLinkError(
+            str(error), "Change the labeling config (Settings > Labeling Interface), or choose weights that fit it."
+        ) from None
+    for served in plan.controls:
+        yield _pairs(served)
+    yield Found(f"the model_version is {plan.model_version}")
+
+
+def images(it: Installation) -> Iterator[Found]:
+    """Can an image of each storage kind be fetched, decoded and predicted, as the server would?"""
+    task_of_kind = one_of_each_kind(it.project, it.plan)
+    if not task_of_kind:
+        raise NotTriedError("the project has no tasks")
+    tasks = {task["id"]: task for task in task_of_kind.values()}
+    outcomes = {
+        task["id"]: outcome for task, outcome in it.predictor.stream(list(tasks.values()), it.plan, str(it.project.id))
+    }
+    for kind, task in sorted(task_of_kind.items()):
+        outcome = outcomes[task["id"]]
+        name = f"{kind}: task {task['id']}"
+        if isinstance(outcome, Failure):
+            where = f"{name}, {outcome.address}" if outcome.address else name
+            yield Found(f"{where}: {outcome.reason}", State.WRONG, _advice(kind, outcome))
+        else:
+            yield Found(f"{name} is fetched and decoded, {_counted(len(outcome['result']), 'box', 'boxes')}")
+    it.predictions = [outcome for outcome in outcomes.values() if not isinstance(outcome, Failure)]
+
+
+def prediction(it: Installation) -> Iterator[Found]:
+    """Does Label Studio's own judge find a prediction valid?"""
+    if not it.predictions:
+        raise NotTriedError("no image was predicted")
+    interface = LabelInterface(it.project.label_config)
+    for made in it.predictions:
+        if errors := interface.validate_prediction(made, return_errors=True):
+            raise BrokenLinkError(
+                f"Label Studio would refuse it: {errors[0]}",
+                "Unless the model class is your own, it is a fault of the backend: please report it.",
+            )
+    boxes = sum(len(made["result"]) for made in it.predictions)
+    yield Found(f"{_counted(len(it.predictions), 'prediction')} with {_counted(boxes, 'box', 'boxes')}, valid")
+
+
+def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:
+    """A task for each kind of storage among the project's first tasks, by the kind's name."""
+    keys = {served.control.data_key for served in plan.controls}
+    found: dict[str, Task] = {}
+    for task in islice(project.tasks(fields=["data"]), _LOOKED_AT_TASKS):
+        values = [task["data"][key] for key in keys if task["data"].get(key)]
+        for value in values or [None]:
+            for item in value if isinstance(value, list) else [value]:
+                found.setdefault(storage_kind(item), task)
+    return found
+
+
+def storage_kind(value: Any) -> str:
+    """Where the image of a task's value is stored: upload, Local Files, s3, gs, azure-blob, http, data."""
+    if not isinstance(value, str):
+        return _NO_IMAGE
+    head = value.strip()[:1000]
+    scheme = re.match(r"[a-zA-Z][\w.+-]*(?=:)", head)
+    if scheme:
+        return re.sub("^https$", "http", scheme[0].lower())
+    path = urlsplit(head).path
+    if path.endswith("/data/local-files/"):
+        return "Local Files"
+    return "upload" if "/data/upload/" in path or "/storage-data/" in path else "other"
+
+
+def _advice(kind: str, failure: Failure) -> str:
+    is_unknown_to_studio = kind in CLOUD_SCHEMES and failure.kind == "not_found"
+    return _ADD_STORAGE if is_unknown_to_studio else ADVICE.get(failure.kind, ADVICE["internal"])
+
+
+def _pairs(served: ServedControl) -> Found:
+    pairs = [f"{_shown(pair.classes)} → {pair.label} above {pair.threshold:g}" for pair in served_labels(served)]
+    detail = f"{served.control.from_name} on {served.control.to_name}: {_shown(pairs, '; ') or 'nothing'}"
+    if without_label := served.label_map.classes_without_label:
+        detail += f". Classes without a label: {_shown(without_label)}"
+    if without_class := served.label_map.labels_without_class:
+        return Found(
+            f"{detail}. Labels without a class, which are never predicted: {_shown(without_class)}",
+            State.REMARK,
+            'Where a label means one of the classes, rename it or give it predicted_values="<the class>".',
+        )
+    return Found(detail)
+
+
+def _kind_of_token(studio: Studio) -> str:
+    if studio.has_personal_token:
+        return "a Personal Access Token"
+    is_legacy = re.fullmatch("[0-9a-f]{40}", studio.token or "")
+    return "a legacy token" if is_legacy else "neither a Personal Access Token nor a legacy one (is it whole?)"
+
+
+def _correct_address(url: str) -> str:
+    fix = "Set LABEL_STUDIO_URL to the address of Label Studio's first page, as it is reached from here."
+    is_loopback = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+    return fix + (" In a container, localhost is the container itself." if is_loopback else "")
+
+
+def _shown(names: Sequence[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return separator.join(names[:_SHOWN_NAMES]) + more
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
