@@ -8,7 +8,7 @@ export YOLO_OFFLINE := true
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
 
-.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory bench decode clean
+.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory bench decode sampling clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -69,6 +69,9 @@ bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-writ
 
 decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled photographs, for docs/performance.md (5 minutes)
 	.venv/bin/python -m benchmarks.decode
+
+sampling: .venv/.installed-dev ## does choosing by uncertainty beat random? for docs/sampling.md (40 minutes; goes on where it was)
+	.venv/bin/python -m benchmarks.sampling
 
 clean: ## remove what the targets made, but not .venv, models or data
 	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis

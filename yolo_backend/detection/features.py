@@ -1,0 +1,37 @@
+"""What a detector sees in an image as a whole, as a vector: images that look alike to it are near each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ultralytics import YOLO
+
+from yolo_backend.detection.engine import pick_device
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.messages import first_line
+
+
+class FeatureExtractor:
+    """The features of a detector: what its layer before the head gives, averaged over the image. For one thread."""
+
+    def __init__(self, path: Path, *, device: str = "auto", image_size: int | None = None) -> None:
+        """Load the weights in torch, whatever engine detects. Raises WeightsError, for exported weights too."""
+        if path.suffix != ".pt":
+            raise WeightsError(f"Weights {path.name} have no features to compare images by: only a .pt file has")
+        try:
+            self._yolo = YOLO(path)
+        except Exception as error:
+            raise WeightsError(f"Weights {path.name} can't be loaded: {first_line(error)}") from error
+        self._device = pick_device(device)
+        self._image_size = image_size or self._yolo.overrides.get("imgsz", 640)
+
+    def extract(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The features of an RGB image (height, width, 3): a vector of length 1, whatever the image's size."""
+        bgr = np.ascontiguousarray(pixels[..., ::-1])
+        [features] = self._yolo.embed(bgr, imgsz=self._image_size, device=self._device, verbose=False, save=False)
+        unit: torch.Tensor = torch.nn.functional.normalize(features.float(), dim=0)
+        vector: NDArray[np.float32] = unit.cpu().numpy()
+        return vector

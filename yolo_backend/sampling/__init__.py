@@ -1,0 +1,1 @@
+"""What to label next, by how unsure the detector is."""
