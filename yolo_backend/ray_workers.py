@@ -1,0 +1,168 @@
+"""The same work on several machines: tasks to predictions by the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from yolo_backend.cores import usable_cores
+from yolo_backend.failures import Failure
+from yolo_backend.messages import first_line
+from yolo_backend.plans import ProjectPlan
+from yolo_backend.prediction import Outcome, Predictor
+from yolo_backend.protocol import Task, from_json, to_json
+from yolo_backend.settings import Settings
+
+_CONNECT_TIMEOUT_S = 10.0
+_DATASET_TASKS = 5000  # they lie in the cluster's memory
+_BLOCK_TASKS = 32  # what is lost with a node, and done again by another
+
+
+class ClusterError(Exception):
+    """The cluster can't do the work; the message says what to do."""
+
+
+def stream_on_ray(
+    tasks: Iterable[Task], plan: ProjectPlan, project: str, settings: Settings, *, address: str | None = None
+) -> Iterator[tuple[Task, Outcome]]:
+    """Each task with its prediction or why there is none, as `Predictor.stream`, by all nodes of a cluster.
+
+    `address` is the cluster's; without one, a cluster of this machine alone is started. Each node, or each of its
+    GPUs, has a model of its own, from the weights at the same path as here. What a node had in work when it died,
+    another does. Raises ClusterError.
+    """
+    with _cluster(address) as ray:
+        share = _share_of_a_worker(ray, settings)
+        try:
+            for chunk in _chunks(tasks, _DATASET_TASKS):
+                rows = [{"task": to_json(task).decode()} for task in chunk]
+                dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _BLOCK_TASKS))
+                done = dataset.map_batches(
+                    _Worker,
+                    fn_constructor_args=(_with_whole_paths(settings), plan, project),
+                    batch_size=None,
+                    batch_format="numpy",
+                    **share,
+                )
+                for row in done.iter_rows():
+                    yield from_json(row["task"].encode()), _read_outcome(row["outcome"])
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray gave up: {first_line(error)}") from None
+
+
+class _Worker:
+    """What a node does with a block of tasks; Ray makes one for each worker process."""
+
+    def __init__(self, settings: Settings, plan: ProjectPlan, project: str) -> None:
+        self._predictor = Predictor(settings)
+        self._plan = plan
+        self._project = project
+
+    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[str]]:
+        if problem := self._other_weights():  # told as data, for Ray would bury an error in its own
+            return {"task": ["{}"], "outcome": [to_json({"problem": problem}).decode()]}
+        tasks = (from_json(text.encode()) for text in block["task"])
+        done = list(self._predictor.stream(tasks, self._plan, self._project))
+        return {
+            "task": [to_json(task).decode() for task, _ in done],
+            "outcome": [_write_outcome(outcome) for _, outcome in done],
+        }
+
+    def _other_weights(self) -> str | None:
+        for served in self._plan.controls:
+            here = self._predictor.pool.wait_for_info(served.weights_name, None)
+            if here.fingerprint != served.weights.fingerprint:
+                return f"{served.weights_name} on the node {os.uname().nodename} are other weights than here"
+        return None
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray's own default from its next release on: devices are hidden only from workers that ask for some.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ClusterError("Ray isn't installed: pip install -r requirements-ray.txt -c constraints.txt") from None
+    if address:
+        _check_there(address)
+    alone: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env={"py_modules": [str(Path(__file__).resolve().parent)]},
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **({} if address else alone),
+        )
+    except (ConnectionError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"Ray doesn't start: {first_line(error)}") from None
+    try:
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_there(address: str) -> None:
+    """Ray itself would try for minutes. Raises ClusterError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"{address} is no address of a Ray cluster: it should look like ray-head:6379")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(f"No Ray cluster at {address} ({first_line(error)}): see `ray status` there") from None
+
+
+def _share_of_a_worker(ray: Any, settings: Settings) -> dict[str, Any]:
+    """What each worker takes of the cluster, and how many there are: one for each GPU, or for each node."""
+
+    def pool(workers: int) -> Any:
+        return ray.data.ActorPoolStrategy(min_size=1, max_size=workers)
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus and (settings.device == "auto" or settings.device.startswith("cuda")):
+        return {"num_gpus": 1, "compute": pool(gpus)}
+    nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
+    if not nodes:
+        raise ClusterError("The Ray cluster has no CPU to work with: see `ray status`")
+    return {"num_cpus": min(node["CPU"] for node in nodes), "compute": pool(len(nodes))}
+
+
+def _with_whole_paths(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"model_root": settings.model_root.resolve(), "model_dir": settings.model_dir.resolve()}
+    )
+
+
+def _write_outcome(outcome: Outcome) -> str:
+    told = {"failure": asdict(outcome)} if isinstance(outcome, Failure) else {"prediction": outcome}
+    return to_json(told).decode()
+
+
+def _read_outcome(text: str) -> Outcome:
+    told = from_json(text.encode())
+    if "problem" in told:
+        raise ClusterError(told["problem"])
+    return Failure(**told["failure"]) if "failure" in told else dict(told["prediction"])
+
+
+def _chunks(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    tasks = iter(tasks)
+    while chunk := list(itertools.islice(tasks, size)):
+        yield chunk
