@@ -50,4 +50,5 @@ EXPOSE 9090
 # The start may download weights. http.client, for urllib would ask a proxy for 127.0.0.1 where one is configured.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 9090), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
-CMD ["python", "_wsgi.py"]
+ENTRYPOINT ["python", "-m", "yolo_backend"]
+CMD ["serve"]

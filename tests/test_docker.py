@@ -6,7 +6,10 @@ import ipaddress
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import pytest
 import yaml
 from pydantic import AliasChoices
 
+from yolo_backend.connect import wait_until_up
+from yolo_backend.demo.stack import pick_port
 from yolo_backend.settings import Settings
 
 _REPOSITORY = Path(__file__).parent.parent
@@ -145,7 +150,15 @@ def test_data_and_weights_outlive_the_containers(compose: dict[str, Any], docker
 
 
 def test_every_setting_of_the_backend_can_be_set(compose: dict[str, Any]) -> None:
-    assert set(environment_of(compose, "ml-backend")) == variables_of_settings() - _SETTINGS_OF_THE_IMAGE
+    of_commands = {"BACKEND_URL"}
+
+    assert set(environment_of(compose, "ml-backend")) == variables_of_settings() - _SETTINGS_OF_THE_IMAGE | of_commands
+
+
+def test_the_backend_and_what_connects_it_mean_the_same_backend(compose: dict[str, Any]) -> None:
+    addresses = {environment_of(compose, service)["BACKEND_URL"] for service in ("ml-backend", "connect")}
+
+    assert addresses == {f"http://ml-backend:{Settings.model_fields['port'].default}"}
 
 
 def test_the_backend_starts_with_what_compose_sets(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +174,6 @@ def test_the_port_is_the_same_everywhere(compose: dict[str, Any], dockerfile: st
     assert f"EXPOSE {port}" in dockerfile
     assert f"PORT={port}" in dockerfile
     assert compose["services"]["ml-backend"]["ports"][0].endswith(f":{port}")
-    assert environment_of(compose, "connect")["BACKEND_URL"] == f"http://ml-backend:{port}"
 
 
 def test_the_image_runs_as_a_plain_user_and_calls_nobody(dockerfile: str) -> None:
@@ -185,6 +197,75 @@ def test_the_image_gets_all_that_it_copies_and_no_secrets(dockerfile: str) -> No
     assert all((_REPOSITORY / name).exists() for name in copied)
 
 
+def test_a_command_finds_an_address_while_the_server_is_up(compose: dict[str, Any]) -> None:
+    """`docker compose run` starts a second container of the service: two can't have one fixed address."""
+    assert "ipv4_address" not in str(compose["services"]["ml-backend"])
+
+
+def entry_of(dockerfile: str) -> tuple[list[str], list[str]]:
+    """The image's entry, and the arguments where none are given."""
+    found = [re.search(rf"^{word} (\[.*\])$", dockerfile, re.MULTILINE) for word in ("ENTRYPOINT", "CMD")]
+    entry, arguments = (json.loads(line[1]) for line in found if line)
+    return entry, arguments
+
+
+@pytest.fixture
+def app_folder(dockerfile: str, tmp_path: Path) -> Path:
+    """What the image has of the repository."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    last_stage = dockerfile.rpartition("\nFROM ")[2]
+    for names in re.findall(r"^COPY (?!--from)(.+) \S+$", last_stage, re.MULTILINE):
+        for name in names.split():
+            source = _REPOSITORY / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder)
+    return folder
+
+
+def test_the_image_serves_until_it_is_told_to_stop(
+    dockerfile: str, app_folder: Path, bccd_environment: dict[str, str]
+) -> None:
+    entry, arguments = entry_of(dockerfile)
+    before = sorted(app_folder.rglob("*"))
+    port = pick_port(0)
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(app_folder.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PORT": str(port),
+    }
+
+    with subprocess.Popen([*entry, *arguments], cwd=app_folder, env=environment | bccd_environment) as server:
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", timeout_s=60)
+        finally:
+            server.send_signal(signal.SIGTERM)  # to the process that was started, as Docker does
+            stopped = server.wait(60)
+
+    assert stopped == 0
+    assert sorted(app_folder.rglob("*")) == before, "the container's file system is read-only"
+
+
+@pytest.mark.parametrize("service", ["ml-backend", "connect"])
+def test_each_service_runs_a_command_that_exists(compose: dict[str, Any], dockerfile: str, service: str) -> None:
+    entry, arguments = entry_of(dockerfile)
+    command, *_ = compose["services"][service].get("command", arguments)
+
+    done = subprocess.run(
+        [sys.executable, *entry[1:], command, "--help"],
+        cwd=_REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_gpu_file_adds_to_a_service_that_exists(compose: dict[str, Any]) -> None:
     override = read_yaml("docker-compose.gpu.yml")
 
@@ -197,7 +278,9 @@ def test_the_gpu_file_adds_to_a_service_that_exists(compose: dict[str, Any]) -> 
 @pytest.mark.skipif(not _LABEL_STUDIO_PYTHON.exists(), reason="needs .venv-label-studio (make test makes it)")
 def test_the_guard_lets_the_backend_through_and_nothing_else(compose: dict[str, Any], tmp_path: Path) -> None:
     [network] = compose["networks"]["default"]["ipam"]["config"]
-    backend = compose["services"]["ml-backend"]["networks"]["default"]["ipv4_address"]
+    open_half = ipaddress.ip_network(network["ip_range"])
+    closed_half = next(half for half in ipaddress.ip_network(network["subnet"]).subnets() if half != open_half)
+    backends = [str(open_half[0]), str(open_half[-1])]
     others = [
         "169.254.169.254",
         "127.0.0.1",
@@ -208,23 +291,27 @@ def test_the_guard_lets_the_backend_through_and_nothing_else(compose: dict[str, 
         "::1",
         "fd00::1",
     ]
-    closed_half = ipaddress.ip_network(network["ip_range"])
-    others += [network["gateway"], str(closed_half[2]), str(closed_half[-1])]
+    others += [network["gateway"], address_of(compose, "label-studio"), str(closed_half[0]), str(closed_half[-1])]
 
-    answer = ask_the_guard([backend, *others], environment_of(compose, "label-studio"), tmp_path)
+    answer = ask_the_guard([*backends, *others], environment_of(compose, "label-studio"), tmp_path)
 
-    assert answer["refused"] == {backend: False} | dict.fromkeys(others, True)
+    assert answer["refused"] == dict.fromkeys(backends, False) | dict.fromkeys(others, True)
     banned = set(environment_of(compose, "label-studio")["USER_ADDITIONAL_BANNED_SUBNETS"].split(","))
     # Label Studio's own list, with the half that is closed in the place of the whole network.
-    assert banned == set(answer["own_list"]) - {network["subnet"]} | {network["ip_range"]}
+    assert banned == set(answer["own_list"]) - {network["subnet"]} | {str(closed_half)}
 
 
 @pytest.mark.skipif(not _LABEL_STUDIO_PYTHON.exists(), reason="needs .venv-label-studio (make test makes it)")
 def test_without_the_switch_the_guard_refuses_the_backend(compose: dict[str, Any], tmp_path: Path) -> None:
     """Should Label Studio ever stop that, the switch can go."""
-    backend = compose["services"]["ml-backend"]["networks"]["default"]["ipv4_address"]
+    [network] = compose["networks"]["default"]["ipam"]["config"]
+    backend = str(ipaddress.ip_network(network["ip_range"])[0])
 
     assert ask_the_guard([backend], {}, tmp_path)["refused"] == {backend: True}
+
+
+def address_of(compose: dict[str, Any], service: str) -> str:
+    return str(compose["services"][service]["networks"]["default"]["ipv4_address"])
 
 
 def ask_the_guard(addresses: list[str], environment: dict[str, str], data_dir: Path) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from label_studio_sdk import LabelStudio
 
+from tests.e2e.command import run_command
 from yolo_backend.connect import class_names_of, ensure_connected, ensure_project, labeling_config_for
-from yolo_backend.demo.stack import ROOT, BackendServer, LabelStudioServer
+from yolo_backend.demo.stack import BackendServer, LabelStudioServer
+from yolo_backend.remote_backend import RemoteBackend
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def sdk(label_studio: LabelStudioServer) -> Iterator[LabelStudio]:
 
 
 def test_a_project_is_made_and_connected_once(sdk: LabelStudio, backend: BackendServer) -> None:
-    config = labeling_config_for(class_names_of(backend.url, timeout_s=60))
+    config = labeling_config_for(class_names_of(RemoteBackend(backend.url), timeout_s=60))
 
     first = ensure_project(sdk, "Made by connect", config)
     ensure_connected(sdk, first, backend.url, "YOLO")
@@ -38,24 +38,30 @@ def test_a_project_is_made_and_connected_once(sdk: LabelStudio, backend: Backend
     assert project.show_collab_predictions
 
 
-def test_the_command_ends_well_and_says_where_to_go(label_studio: LabelStudioServer, backend: BackendServer) -> None:
+def test_the_command_ends_well_and_says_where_to_go(
+    label_studio: LabelStudioServer, backend: BackendServer, either_environment: dict[str, str], tmp_path: Path
+) -> None:
     environment = {
-        "LABEL_STUDIO_URL": label_studio.url,
-        "LABEL_STUDIO_API_KEY": label_studio.legacy_token,
+        **either_environment,
         "BACKEND_URL": backend.url,
         "PROJECT_TITLE": "Made by the command",
         "LABEL_STUDIO_PUBLIC_URL": "http://studio.example",
     }
-    completed = subprocess.run(
-        [sys.executable, "-m", "yolo_backend.connect"],
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
-    assert completed.returncode == 0, completed.stderr
-    assert completed.stdout.startswith('Ready: project "Made by the command" at http://studio.example/projects/')
-    assert len(completed.stdout.splitlines()) == 1
+    done = run_command("connect", environment=environment, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('Ready: project "Made by the command" at http://studio.example/projects/')
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_token_that_is_not_accepted_is_told_in_one_line(
+    backend: BackendServer, command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = command_environment | {"LABEL_STUDIO_API_KEY": "0" * 40}
+
+    done = run_command("connect", "--backend-url", backend.url, environment=environment, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr == "Label Studio refuses the token (401): check LABEL_STUDIO_API_KEY\n"
+    assert done.stdout == ""

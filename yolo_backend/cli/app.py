@@ -11,10 +11,21 @@ from typing import Annotated
 import requests
 import typer
 
+from yolo_backend.cli.check import check
 from yolo_backend.cli.common import INTERRUPTED, UNUSABLE, CommandError, err
+from yolo_backend.cli.connect import connect
+from yolo_backend.cli.prelabel import prelabel
+from yolo_backend.cli.register import register
+from yolo_backend.cli.sample import sample
+from yolo_backend.cli.tasks import tasks
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.prelabeling.pictures import PictureError
+from yolo_backend.ray_workers import ClusterError
+from yolo_backend.registering.finding import FindError
+from yolo_backend.registering.label_files import LabelFileError
+from yolo_backend.registering.registration import RegisterError
 from yolo_backend.settings import SettingsError
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError
@@ -39,18 +50,38 @@ def serve(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, str(_ROOT / "_wsgi.py"), *context.args])  # noqa: S606
 
 
+app.command()(check)
+app.command()(connect)
+app.command()(prelabel)
+app.command()(register)
+app.command()(sample)
+app.command()(tasks)
+
+
 @app.callback()
 def _read_common_options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more, on standard error.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s")
+    # What goes wrong, a command tells by itself.
+    logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL, format="%(levelname)s %(message)s")
 
 
 def main() -> None:
     """Run a command."""
     try:
         app()
-    except (CommandError, SettingsError, LabelingConfigError, WeightsError, ImageError) as error:
+    except (
+        ClusterError,
+        CommandError,
+        SettingsError,
+        LabelingConfigError,
+        WeightsError,
+        ImageError,
+        FindError,
+        LabelFileError,
+        PictureError,
+        RegisterError,
+    ) as error:
         _fail(str(error))
     except (StudioError, requests.Timeout) as error:
         _fail(explain(error))

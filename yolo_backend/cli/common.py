@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as ProgressTask
+from rich.text import Text
 
+from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.projects import Project, open_project, projects_of
+from yolo_backend.protocol import Task
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.studio import Studio
 
@@ -39,6 +46,23 @@ ProjectName = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Workers = Annotated[
+    Literal["threads", "ray"],
+    typer.Option(
+        "--workers",
+        help="Who detects: threads of this machine, or the nodes of a Ray cluster.",
+        rich_help_panel="With what",
+    ),
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="With ray: the cluster, such as ray-head:6379.",
+        show_default="this machine alone",
+        rich_help_panel="With what",
+    ),
+]
 
 
 class CommandError(Exception):
@@ -74,6 +98,28 @@ def find_project(studio: Studio, name: str) -> Project:
     raise CommandError(f'No project is called "{name}" for this token: give its number, or look at its title')
 
 
+def progress_bar() -> Progress:
+    """A bar on standard error, with the rate and the time left; it goes when all is done; for terminals only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: ProgressTask) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s", style="progress.data.speed")
+
+
 def print_json(data: Any) -> None:
     """Print for a script: one JSON document, and nothing else, on standard output."""
     typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def stream_by(predictor: Predictor, workers: str, address: str | None) -> Callable[..., Iterator[tuple[Task, Outcome]]]:
+    """`Predictor.stream`, or what takes the same and does it by a cluster. Raises CommandError."""
+    if workers == "ray":
+        from yolo_backend.ray_workers import stream_on_ray
+
+        return partial(stream_on_ray, settings=predictor.settings, address=address)
+    if address:
+        raise CommandError("--address is that of a Ray cluster: add --workers ray")
+    return predictor.stream

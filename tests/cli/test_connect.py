@@ -1,0 +1,30 @@
+"""`connect`, as far as it gets without a Label Studio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer, reply
+from tests.e2e.command import run_command
+from yolo_backend.demo.stack import bypass_proxies
+
+bypass_proxies()
+
+
+def test_without_a_label_studio_it_says_what_to_set(tmp_path: Path) -> None:
+    done = run_command("connect", environment={}, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr == "Not connected: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY\n"
+
+
+@pytest.mark.parametrize(("status", "problem"), [(503, "503 Service Unavailable"), (404, "404 Not Found")])
+def test_it_gives_up_in_time(serve: StartServer, tmp_path: Path, status: int, problem: str) -> None:
+    url = serve(reply(b"", status)).url
+
+    done = run_command("connect", "--url", url, "--token", "0" * 40, "--timeout", "0", environment={}, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr == f"Not connected: {url} is not up after 0 s ({problem}): see its log\n"

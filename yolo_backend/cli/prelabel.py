@@ -1,0 +1,242 @@
+"""`prelabel`: a whole project predicted, without the page and its time limit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import requests
+import typer
+
+from yolo_backend.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    AsJson,
+    ClusterAddress,
+    CommandError,
+    ProjectName,
+    Token,
+    Url,
+    Workers,
+    err,
+    find_project,
+    open_studio,
+    out,
+    print_json,
+    progress_bar,
+    read_settings,
+    stream_by,
+)
+from yolo_backend.cli.selecting import (
+    Limit,
+    MaxScore,
+    MinScore,
+    ModelVersion,
+    Newest,
+    WithoutAnnotations,
+    WithoutPredictions,
+)
+from yolo_backend.failures import Failure
+from yolo_backend.plans import ProjectPlan
+from yolo_backend.prediction import Predictor
+from yolo_backend.prelabeling.model_versions import lacks, older_versions
+from yolo_backend.prelabeling.patience import PatientStudio
+from yolo_backend.prelabeling.pictures import with_pictures
+from yolo_backend.prelabeling.prelabeling import Predict, Prelabeling, Report
+from yolo_backend.projects import Project
+from yolo_backend.selection import Selection, count_selected
+from yolo_backend.storing import explain
+from yolo_backend.studio import StudioError
+
+_SHOWN_OF_A_REASON = 20
+
+
+def prelabel(
+    *,
+    project: ProjectName,
+    without_predictions: WithoutPredictions = False,
+    without_annotations: WithoutAnnotations = False,
+    min_score: MinScore = None,
+    max_score: MaxScore = None,
+    model_version: ModelVersion = None,
+    newest: Newest = False,
+    limit: Limit = None,
+    replaces_older: Annotated[
+        bool,
+        typer.Option("--replace", help="Then delete the predictions of this backend's older versions."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many tasks it would be, and end.")] = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--out", file_okay=False, help="Write a picture of each task here, with its boxes drawn."),
+    ] = None,
+    workers: Workers = "threads",
+    address: ClusterAddress = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Predict a whole project: every task that holds no prediction of the weights and settings of now.
+
+    Those are the ones that a click on Retrieve Predictions would ask for, with the same result. Killed or
+    interrupted, run it again: it goes on where it was, and nothing is stored twice. Exit code 1 says that some tasks
+    failed; they are listed at the end.
+
+    All that the model hasn't seen yet:
+
+        python -m yolo_backend prelabel --project 7
+
+    After a training, with new weights; the boxes of the old ones go:
+
+        MODEL_NAME=best.pt python -m yolo_backend prelabel --project 7 --replace
+
+    A look at ten of them first:
+
+        python -m yolo_backend prelabel --project 7 --limit 10 --out pictures
+    """
+    settings = read_settings(url, token)
+    studio = open_studio(settings)
+    found = find_project(studio, project)
+    _check_folder(pictures)
+    selection = Selection(
+        without_predictions=without_predictions,
+        without_annotations=without_annotations,
+        min_score=min_score,
+        max_score=max_score,
+        model_version=model_version,
+        newest_first=newest,
+        limit=limit,
+    )
+    predictor = Predictor(settings)
+    try:
+        with err.status("Loading the weights"):
+            plan = predictor.plan(found.label_config, wait_s=None)
+        if dry_run:
+            _tell_outlook(found, selection, plan.model_version, replaces_older=replaces_older, as_json=as_json)
+            return
+        stop = threading.Event()
+        stream = stream_by(predictor, workers, address)
+        predict: Predict = partial(stream, plan=plan, project=str(found.id))
+        if pictures:
+            predict = _drawn(predict, predictor, plan, found, pictures)
+        with progress_bar() as progress, _stopped_by_signals(stop):
+            bar = progress.add_task("Predicting", total=None)
+            work = Prelabeling(
+                replace(found, studio=PatientStudio(studio.url, studio.token, _remark, stop)),
+                plan.model_version,
+                lambda label_config: predictor.plan(label_config, wait_s=None).model_version,
+                stop=stop,
+                advanced=lambda: progress.update(bar, completed=work.report.done, total=work.report.total),
+                remark=_remark,
+            )
+            try:
+                work.run(selection, predict, replaces_older=replaces_older)
+            except (StudioError, requests.Timeout) as error:
+                if not stop.is_set():
+                    raise
+                _remark(explain(error))
+            finally:
+                progress.stop()
+                _tell(work.report, as_json=as_json)
+    finally:
+        predictor.close()
+    if stop.is_set():
+        raise typer.Exit(INTERRUPTED)
+    if work.report.failures:
+        raise typer.Exit(FAILED)
+
+
+def _drawn(predict: Predict, predictor: Predictor, plan: ProjectPlan, project: Project, folder: Path) -> Predict:
+    labels = [label.value for served in plan.controls for label in served.control.labels]
+    images_of = partial(predictor.images, plan=plan, project=str(project.id))
+    return lambda tasks: with_pictures(predict(tasks), folder, images_of, labels, _remark)
+
+
+def _check_folder(folder: Path | None) -> None:
+    if folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(f"{folder} can't be made: {error.strerror}: name another --out") from None
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C, or SIGTERM, sets `stop`; the second one is an interrupt."""
+
+    def note(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        _remark("Stopping: what is ready is stored. Ctrl-C again leaves at once")
+
+    before = {sign: signal.signal(sign, note) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _tell_outlook(
+    project: Project, selection: Selection, model_version: str, *, replaces_older: bool, as_json: bool
+) -> None:
+    to_predict = count_selected(project, selection, [lacks(model_version)])
+    older = older_versions(project, model_version) if replaces_older else {}
+    if as_json:
+        print_json({"to_predict": to_predict, "model_version": model_version, "older": older})
+        return
+    out.print(f"{to_predict:,} tasks would be predicted, as {model_version}", markup=False)
+    for version, count in older.items():
+        out.print(f"{count:,} predictions of {version} would go, where the new ones are stored", markup=False)
+
+
+def _tell(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "predicted": report.predicted,
+                "stored": report.stored,
+                "already": report.already,
+                "deleted": report.deleted,
+                "failed": [
+                    {"task": one.task_id, "kind": one.kind, "reason": one.reason, "address": one.address}
+                    for one in report.failures
+                ],
+                "model_version": report.model_version,
+            }
+        )
+        return
+    out.print(
+        f"{report.predicted:,} of {report.total:,} tasks predicted, {report.stored:,} predictions stored as "
+        f"{report.model_version}; {report.already:,} tasks had one already"
+        + (f"; {report.deleted:,} predictions of older versions deleted" if report.deleted else ""),
+        markup=False,
+        soft_wrap=True,
+    )
+    _tell_failures(report.failures)
+
+
+def _tell_failures(failures: list[Failure]) -> None:
+    """Those of one reason together, the most frequent first."""
+    by_reason: dict[str, list[Failure]] = defaultdict(list)
+    for failure in failures:
+        by_reason[failure.reason].append(failure)
+    for reason, group in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        count = "1 task is" if len(group) == 1 else f"{len(group):,} tasks are"
+        out.print(f"{count} not predicted: {reason}", style="red", markup=False, soft_wrap=True)
+        for failure in group[:_SHOWN_OF_A_REASON]:
+            out.print(f"  {failure.task_id}  {failure.address or ''}".rstrip(), markup=False, soft_wrap=True)
+        if len(group) > _SHOWN_OF_A_REASON:
+            out.print(f"  and {len(group) - _SHOWN_OF_A_REASON:,} more, which --json lists", markup=False)
+
+
+def _remark(text: str) -> None:
+    err.print(text, style="yellow", markup=False, soft_wrap=True)

@@ -1,0 +1,168 @@
+"""`register`: images to tasks, perhaps with labels."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from yolo_backend.cli.common import (
+    AsJson,
+    CommandError,
+    ProjectName,
+    Token,
+    Url,
+    err,
+    find_project,
+    open_studio,
+    out,
+    print_json,
+    progress_bar,
+    read_settings,
+)
+from yolo_backend.registering import registration
+from yolo_backend.registering.finding import find_images
+from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.label_files import read_labels
+from yolo_backend.registering.registration import Item, Registered
+
+_SHOWN_BOXES = 5
+
+
+def register(
+    *,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, globs, images, addresses, lists of images or addresses, or - for standard input."
+        ),
+    ],
+    project_name: ProjectName,
+    how: Annotated[
+        Literal["upload", "local-files"],
+        typer.Option(help="What becomes of files; an address goes as it is."),
+    ] = "upload",
+    document_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="With local-files: Label Studio's document root, as it is here.",
+            show_default="LOCAL_FILES_DOCUMENT_ROOT",
+        ),
+    ] = None,
+    labels_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", help="A folder of YOLO text files, a COCO .json or a .jsonl.", rich_help_panel="Labels"
+        ),
+    ] = None,
+    classes_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            help="YOLO's class names: a classes.txt or a data.yaml.",
+            show_default="beside the labels",
+            rich_help_panel="Labels",
+        ),
+    ] = None,
+    kind: Annotated[
+        Literal["predictions", "annotations"],
+        typer.Option("--as", help="What labels become.", rich_help_panel="Labels"),
+    ] = "predictions",
+    model_version: Annotated[
+        str | None,
+        typer.Option(help="The predictions' version.", show_default="the name of --labels", rich_help_panel="Labels"),
+    ] = None,
+    control_name: Annotated[
+        str | None,
+        typer.Option("--control", help="The RectangleLabels, where there are several.", rich_help_panel="Labels"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, and register nothing.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Register images as tasks; those that are there already are left out.
+
+    Run it as often as you like: it goes on where it was, and takes what is new.
+
+    Examples:
+
+    - `register photos/ -p 3`
+    - `register 'photos/**/*.jpg' -p Cells --how local-files --document-root /data`
+    - `aws s3 ls ... | register - -p Cells` with an address such as `s3://bucket/a.jpg` a line
+    - `register images/ -p Cells --labels labels/ --classes data.yaml --model-version old-model`
+    - `register images/ -p Cells --labels result.json --as annotations`
+    """
+    settings = read_settings(url, token)
+    images = find_images(sources, sys.stdin)
+    registration.check_files(images)
+    project = find_project(open_studio(settings), project_name)
+    control = registration.choose_control(project.label_config, control_name, for_labels=labels_path is not None)
+    labelled = Labelled([Item(image) for image in images], [], 0)
+    if labels_path:
+        version = None if kind == "annotations" else model_version or labels_path.resolve().stem
+        with err.status("Reading the labels"):
+            labelled = add_labels(images, read_labels(labels_path, classes_path), control, version)
+    items = labelled.items
+    if how == "local-files":
+        root = document_root or settings.local_files_document_root
+        if root is None:
+            raise CommandError(
+                "Give --document-root: the folder that Label Studio serves as Local Files, as it is here"
+            )
+        items = registration.by_local_files(items, root)
+
+    parts: list[Registered] = []
+    with progress_bar() as progress:
+        bar = progress.add_task("Registering", total=len(items))
+        for part in registration.register(project, items, control, dry_run=dry_run):
+            parts.append(part)
+            progress.advance(bar, len(part.items) + len(part.left_out))
+
+    told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}
+    if as_json:
+        print_json(told)
+    else:
+        _tell(told, f"{project.title} ({project.url})", kind)
+
+
+def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
+    registered = [item for part in parts for item in part.items]
+    because: Counter[str] = Counter()
+    for part in parts:
+        because.update({part.because: len(part.left_out)} if part.left_out else {})
+    labels = [(*item.predictions, *item.annotations) for item in registered]
+    return {
+        "registered": len(registered),
+        "left_out": because.total(),
+        "left_out_because": dict(because),
+        "labelled": sum(map(bool, labels)),
+        "boxes": sum(len(one["result"]) for several in labels for one in several),
+        "boxes_without_area": [box.where for box in labelled.without_area],
+        "labels_without_image": labelled.unused,
+        "task_ids": [task_id for part in parts for task_id in part.task_ids],
+    }
+
+
+def _tell(told: dict[str, Any], project: str, kind: str) -> None:
+    verb = "Would register" if told["dry_run"] else "Registered"
+    labels = f", {told['labelled']:,} of them with {told['boxes']:,} boxes as {kind}" if told["labelled"] else ""
+    count, left_out = told["registered"], told["left_out"]
+    _print(out, f"{verb} {count:,} of {count + left_out:,} images in {project}{labels}")
+    if left_out:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in told["left_out_because"].items())
+        _print(out, f"Left out: {reasons}")
+    if places := told["boxes_without_area"]:
+        shown = ", ".join(places[:_SHOWN_BOXES]) + (", ..." if len(places) > _SHOWN_BOXES else "")
+        _print(err, f"Boxes left out, for they have no area on their image: {len(places):,} ({shown})")
+    if count := told["labels_without_image"]:
+        _print(err, f"Labels of none of these images: {count:,}")
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
