@@ -46,7 +46,7 @@ _CLASS_NAMES = ("RBC", "WBC", "Platelets")
 _CONFIG = f"""<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">
 {"".join(f'<Label value="{name}"/>' for name in _CLASS_NAMES)}</RectangleLabels></View>"""
 _START, _CHOSEN = 20, 40
-_CANDIDATES = 2 * _CHOSEN  # of 185: with five times as many, as the command has it, no image would be left out
+_CANDIDATES = 2 * _CHOSEN  # of 185, about as many as the command takes
 _START_EPOCHS, _EPOCHS = 40, 20
 _IMAGE_SIZE = 320
 _FLOOR = 0.1

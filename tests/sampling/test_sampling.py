@@ -29,6 +29,7 @@ from yolo_backend.sampling.sampling import (
     Unscored,
     as_served,
     at_random,
+    candidates_for,
     diversify,
     empty_by_default,
     k_center_greedy,
@@ -230,3 +231,10 @@ def test_strategies_are_compared_from_the_same_start() -> None:
         "| random | 510 | 0.700 ± 0.000 | 0.450 ± 0.071 |  |  |",
         "| entropy-sum | 605 | 0.700 ± 0.000 | 0.455 ± 0.049 | +0.005 ± 0.021 | 1 of 2 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "pool", "candidates"), [(100, 10_000, 500), (100, 300, 150), (100, 120, 100), (1, 1, 1), (5, 2, 5)]
+)
+def test_how_many_a_spread_is_chosen_from(count: int, pool: int, candidates: int) -> None:
+    assert candidates_for(count, pool) == candidates

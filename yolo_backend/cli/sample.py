@@ -41,7 +41,6 @@ from yolo_backend.registering import registration
 from yolo_backend.registering.finding import Image, find_images
 from yolo_backend.sampling.chosen import register_chosen, write_report, write_to_tasks
 from yolo_backend.sampling.sampling import (
-    CANDIDATES_PER_CHOSEN,
     UNLABELLED,
     Extract,
     ImagesOf,
@@ -50,6 +49,7 @@ from yolo_backend.sampling.sampling import (
     Scored,
     Scoring,
     at_random,
+    candidates_for,
     diversify,
     empty_by_default,
     most_uncertain,
@@ -114,7 +114,7 @@ def sample(
         bool,
         typer.Option(
             "--diverse",
-            help=f"Of {CANDIDATES_PER_CHOSEN} times as many of the most uncertain, those that look least alike.",
+            help="Of more of the most uncertain, those that look least alike.",
             rich_help_panel=_HOW,
         ),
     ] = False,
@@ -206,7 +206,7 @@ def sample(
             if strategy == "random":
                 found = sample_of(scored, partial(at_random, count=count, seed=seed))
             else:
-                candidates = CANDIDATES_PER_CHOSEN * count if diverse else count
+                candidates = candidates_for(count, size) if diverse else count
                 found = sample_of(scored, partial(most_uncertain, count=candidates))
         if extract:
             with err.status("Looking which of them are alike"):

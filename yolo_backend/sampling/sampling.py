@@ -32,7 +32,7 @@ from yolo_backend.studio import StudioError
 from yolo_backend.tasks import TaskImage
 
 UNLABELLED = task_filter("total_annotations", "equal", 0, "Number")
-CANDIDATES_PER_CHOSEN = 5
+_CANDIDATES_PER_CHOSEN = 5
 _DIGITS = 6  # what differs by less does so by rounding, in whatever batch an image was
 
 Extract = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -205,6 +205,14 @@ def sample_of(outcomes: Iterable[Scored | Unscored], choose: Callable[[Iterable[
                 yield outcome
 
     return Sample(choose(scored()), pool, unscored)
+
+
+def candidates_for(count: int, pool: int) -> int:
+    """How many of the most uncertain to spread a choice of `count` over.
+
+    Never more than half of the pool, or it would be spread over images that the detector is sure of, too.
+    """
+    return max(count, min(_CANDIDATES_PER_CHOSEN * count, pool // 2))
 
 
 def most_uncertain(scored: Iterable[Scored], count: int) -> list[Scored]:
