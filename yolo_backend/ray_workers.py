@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from yolo_backend.protocol import Task, from_json, to_json
 from yolo_backend.settings import Settings
 
 _CONNECT_TIMEOUT_S = 10.0
-_DATASET_TASKS = 5000  # they lie in the cluster's memory
+_DATASET_TASKS, _DATASET_BYTES = 5000, 500_000_000  # they lie in the cluster's memory
 _BLOCK_TASKS = 32  # what is lost with a node, and done again by another
 
 
@@ -38,11 +38,10 @@ def stream_on_ray(
     GPUs, has a model of its own, from the weights at the same path as here. What a node had in work when it died,
     another does. Raises ClusterError.
     """
-    with _cluster(address) as ray:
+    with _cluster(address) as ray, redirect_stdout(sys.stderr):  # where Ray prints what its nodes complain of
         share = _share_of_a_worker(ray, settings)
         try:
-            for chunk in _chunks(tasks, _DATASET_TASKS):
-                rows = [{"task": to_json(task).decode()} for task in chunk]
+            for rows in _datasets(tasks):
                 dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _BLOCK_TASKS))
                 done = dataset.map_batches(
                     _Worker,
@@ -162,7 +161,15 @@ def _read_outcome(text: str) -> Outcome:
     return Failure(**told["failure"]) if "failure" in told else dict(told["prediction"])
 
 
-def _chunks(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
-    tasks = iter(tasks)
-    while chunk := list(itertools.islice(tasks, size)):
-        yield chunk
+def _datasets(tasks: Iterable[Task]) -> Iterator[list[dict[str, str]]]:
+    """The tasks as rows, in parts of a bounded size: a task may hold its image itself."""
+    rows: list[dict[str, str]] = []
+    size = 0
+    for task in tasks:
+        rows.append({"task": to_json(task).decode()})
+        size += len(rows[-1]["task"])
+        if len(rows) == _DATASET_TASKS or size > _DATASET_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
