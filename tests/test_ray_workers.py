@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -57,34 +55,23 @@ def photographs(serve: StartServer, bccd_files: list[Path]) -> str:
     return serve(answer).url
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Two nodes of one core each."""
-    cluster_utils: Any = importlib.import_module("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    yield cluster
-    cluster.shutdown()
-
-
 def tasks_at(url: str, count: int) -> list[Task]:
     return [{"id": number, "data": {"image": f"{url}/{number}"}} for number in range(1, count + 1)]
 
 
 def test_a_node_killed_half_way_loses_nothing(
-    settings: Settings, plan: ProjectPlan, photographs: str, cluster: Any
+    settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any
 ) -> None:
     tasks = tasks_at(photographs, 400)
     tasks[5] = {"id": 6, "data": {"image": f"{photographs}/none"}}
     outcomes = {}
     told: Counter[int] = Counter()
-    for task, outcome in stream_on_ray(iter(tasks), plan, "1", settings, address=cluster.address):
+    for task, outcome in stream_on_ray(iter(tasks), plan, "1", settings, address=ray_cluster.address):
         told[task["id"]] += 1
         outcomes[task["id"]] = outcome
         if sum(told.values()) == 64:
-            (other,) = cluster.worker_nodes
-            cluster.remove_node(other, allow_graceful=False)
+            (other,) = ray_cluster.worker_nodes
+            ray_cluster.remove_node(other, allow_graceful=False)
 
     assert told == Counter(range(1, 401))
     failure = outcomes.pop(6)
@@ -109,12 +96,12 @@ def test_a_cluster_of_this_machine_alone(settings: Settings, plan: ProjectPlan, 
 
 
 def test_a_node_with_other_weights_is_told(
-    settings: Settings, plan: ProjectPlan, photographs: str, cluster: Any
+    settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any
 ) -> None:
     (served,) = plan.controls
     others = replace(plan, controls=(replace(served, weights=replace(served.weights, fingerprint="0" * 64)),))
     with pytest.raises(ClusterError, match=r"bccd-yolo11n\.pt on the node .* are other weights than here"):
-        list(stream_on_ray(tasks_at(photographs, 2), others, "1", settings, address=cluster.address))
+        list(stream_on_ray(tasks_at(photographs, 2), others, "1", settings, address=ray_cluster.address))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,6 @@ from tests.e2e.studio_client import StudioClient, boxes
 TASKS = 600
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, of which it has many
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Two nodes of one core each."""
-    cluster_utils: Any = importlib.import_module("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    yield cluster
-    cluster.shutdown()
 
 
 @pytest.fixture
@@ -46,18 +33,18 @@ def test_a_node_killed_half_way_loses_nothing(
     client: StudioClient,
     command_environment: dict[str, str],
     photographs: list[str],
-    cluster: Any,
+    ray_cluster: Any,
     tmp_path: Path,
 ) -> None:
     environment = command_environment | {"MODEL_IMAGE_SIZE": "96"}
     project = client.create_project("by a cluster")
     client.import_tasks(project, [{"image": photographs[number % 4]} for number in range(TASKS)])
-    arguments = ("prelabel", "--project", str(project), "--workers", "ray", "--address", cluster.address, "--json")
+    arguments = ("prelabel", "--project", str(project), "--workers", "ray", "--address", ray_cluster.address, "--json")
     with start_command(*arguments, environment=environment, cwd=tmp_path) as process:
         try:
             wait_for_predictions(client, project, process)
-            (other,) = cluster.worker_nodes
-            cluster.remove_node(other, allow_graceful=False)
+            (other,) = ray_cluster.worker_nodes
+            ray_cluster.remove_node(other, allow_graceful=False)
             stdout, stderr = process.communicate(timeout=TIMEOUT_S)
         finally:
             process.kill()
