@@ -99,9 +99,22 @@ def test_a_node_with_other_weights_is_told(
     settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any
 ) -> None:
     (served,) = plan.controls
-    others = replace(plan, controls=(replace(served, weights=replace(served.weights, fingerprint="0" * 64)),))
-    with pytest.raises(ClusterError, match=r"bccd-yolo11n\.pt on the node .* are other weights than here"):
-        list(stream_on_ray(tasks_at(photographs, 2), others, "1", settings, address=ray_cluster.address))
+    others = replace(served, weights=replace(served.weights, fingerprint="0" * 64))
+    gone = replace(served, weights_name="gone.pt")
+    for unlike, reason in (
+        (others, r"bccd-yolo11n\.pt on the node .* are other weights than here"),
+        (gone, r"On the node .*gone\.pt"),
+    ):
+        with pytest.raises(ClusterError, match=reason):
+            list(
+                stream_on_ray(
+                    tasks_at(photographs, 2),
+                    replace(plan, controls=(unlike,)),
+                    "1",
+                    settings,
+                    address=ray_cluster.address,
+                )
+            )
 
 
 @pytest.mark.parametrize(

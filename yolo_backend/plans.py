@@ -76,8 +76,10 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
         }
         for item in served
     ]
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return f"{Path(served[0].weights_name).stem}-{digest[:8]}"
+    name = Path(served[0].weights_name).stem
+    # With the name, for Label Studio finds a version in any that it is a part of: `best-...` in `cells-best-...`.
+    digest = hashlib.sha256(json.dumps([name, ingredients], sort_keys=True).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
 
 
 def _nothing_matches(served: Sequence[ServedControl]) -> str:

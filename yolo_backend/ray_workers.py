@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_backend.cores import usable_cores
+from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failures import Failure
 from yolo_backend.messages import first_line
 from yolo_backend.plans import ProjectPlan
@@ -38,22 +39,23 @@ def stream_on_ray(
     GPUs, has a model of its own, from the weights at the same path as here. What a node had in work when it died,
     another does. Raises ClusterError.
     """
-    with _cluster(address) as ray, redirect_stdout(sys.stderr):  # where Ray prints what its nodes complain of
+    with _cluster(address) as ray:
         share = _share_of_a_worker(ray, settings)
         try:
             for rows in _datasets(tasks):
                 dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _BLOCK_TASKS))
                 done = dataset.map_batches(
                     _Worker,
-                    fn_constructor_args=(_with_whole_paths(settings), plan, project),
+                    fn_constructor_args=(_for_nodes(settings), plan, project),
                     batch_size=None,
                     batch_format="numpy",
                     **share,
                 )
-                for row in done.iter_rows():
+                for row in _pulled(done.iter_rows()):
                     yield from_json(row["task"].encode()), _read_outcome(row["outcome"])
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray gave up: {first_line(error)}") from None
+            # The first lines are Ray's own frames, the last one is the cause.
+            raise ClusterError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from None
 
 
 class _Worker:
@@ -65,7 +67,7 @@ class _Worker:
         self._project = project
 
     def __call__(self, block: Mapping[str, Any]) -> dict[str, list[str]]:
-        if problem := self._other_weights():  # told as data, for Ray would bury an error in its own
+        if problem := self._problem():  # told as data, for Ray would bury an error in its own
             return {"task": ["{}"], "outcome": [to_json({"problem": problem}).decode()]}
         tasks = (from_json(text.encode()) for text in block["task"])
         done = list(self._predictor.stream(tasks, self._plan, self._project))
@@ -74,11 +76,15 @@ class _Worker:
             "outcome": [_write_outcome(outcome) for _, outcome in done],
         }
 
-    def _other_weights(self) -> str | None:
+    def _problem(self) -> str | None:
+        node = os.uname().nodename
         for served in self._plan.controls:
-            here = self._predictor.pool.wait_for_info(served.weights_name, None)
-            if here.fingerprint != served.weights.fingerprint:
-                return f"{served.weights_name} on the node {os.uname().nodename} are other weights than here"
+            try:
+                there = self._predictor.pool.wait_for_info(served.weights_name, None)
+            except WeightsError as error:
+                return f"On the node {node}: {error}"
+            if there.fingerprint != served.weights.fingerprint:
+                return f"{served.weights_name} on the node {node} are other weights than here"
         return None
 
 
@@ -143,9 +149,27 @@ def _share_of_a_worker(ray: Any, settings: Settings) -> dict[str, Any]:
     return {"num_cpus": min(node["CPU"] for node in nodes), "compute": pool(len(nodes))}
 
 
-def _with_whole_paths(settings: Settings) -> Settings:
+def _pulled(rows: Iterable[Any]) -> Iterator[Any]:
+    """The same rows; what Ray prints of its nodes meanwhile goes to standard error."""
+    rows = iter(rows)
+    while True:
+        with redirect_stdout(sys.stderr):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
+
+
+def _for_nodes(settings: Settings) -> Settings:
+    """The settings as they hold in a worker, which is in another folder, and sees its own GPU only."""
+    root = settings.local_files_document_root
     return settings.model_copy(
-        update={"model_root": settings.model_root.resolve(), "model_dir": settings.model_dir.resolve()}
+        update={
+            "model_root": settings.model_root.resolve(),
+            "model_dir": settings.model_dir.resolve(),
+            "local_files_document_root": root and root.resolve(),
+            "device": "cuda:0" if settings.device.startswith("cuda") else settings.device,
+        }
     )
 
 

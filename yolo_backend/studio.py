@@ -159,7 +159,7 @@ class Studio:
         holding: set[int] = set()
         for start in range(0, len(task_ids), _IDS_PER_QUESTION):
             ids = list(task_ids[start : start + _IDS_PER_QUESTION])
-            # "contains" is part of the text, which is enough: a version ends in a fingerprint.
+            # "contains" is part of the text, which is enough: a version ends in a digest that its name is part of.
             item = {
                 "filter": "filter:tasks:predictions_model_versions",
                 "operator": "contains",

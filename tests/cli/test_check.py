@@ -26,6 +26,7 @@ NO_WEIGHTS = {"MODEL_NAME": "absent.pt"}
         (["--token", "0" * 40], "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?"),
         (["--url", "studio"], "LABEL_STUDIO_URL or LABEL_STUDIO_HOST: should look like http://label-studio:8080"),
         (["--url", NOWHERE, "--backend-url", "backend:9090"], "--backend-url should look like http://localhost:9090"),
+        (["--url", NOWHERE, "--backend-url", "http://[::1"], "--backend-url should look like http://localhost:9090"),
         (
             ["--url", NOWHERE, "--backend-url", "http://me:secret@backend:9090"],
             "--backend-url should hold no login: set BASIC_AUTH_USER and BASIC_AUTH_PASS",

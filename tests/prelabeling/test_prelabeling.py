@@ -16,11 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.conftest import RecordingServer, StartServer, reply
+from yolo_backend import patience as patience_module
 from yolo_backend.failures import Failure
 from yolo_backend.labeling import LabelingConfigError
-from yolo_backend.prelabeling import patience as patience_module
+from yolo_backend.patience import PatientStudio
 from yolo_backend.prelabeling import prelabeling as prelabeling_module
-from yolo_backend.prelabeling.patience import PatientStudio
 from yolo_backend.prelabeling.prelabeling import Pair, Predict, Prelabeling
 from yolo_backend.projects import open_project
 from yolo_backend.protocol import Task
@@ -124,7 +124,8 @@ def _filter(item: dict[str, Any]) -> Callable[[int, list[dict[str, Any]]], bool]
     """What a filter of the Data Manager does with a task's id and predictions."""
     column, operator, value = item["filter"].removeprefix("filter:tasks:"), item["operator"], item["value"]
     if column == "predictions_model_versions":
-        return lambda _, held: any(each["model_version"] in value for each in held) == (operator == "contains")
+        # As Label Studio does it: a part of the text is enough.
+        return lambda _, held: any(value[0] in each["model_version"] for each in held) == (operator == "contains")
     column_of: Callable[[int, list[Any]], int] = {
         "id": lambda one, _: one,
         "total_predictions": lambda _, held: len(held),

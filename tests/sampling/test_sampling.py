@@ -128,6 +128,12 @@ def test_by_default_it_counts_as_a_box_on_the_floor(plan: ProjectPlan) -> None:
     assert empty_by_default("threshold", 0.1, plan) == pytest.approx(0.4)
 
 
+def test_by_default_it_counts_no_more_than_a_box_that_is_seen(predictor: Predictor) -> None:
+    """With a threshold below the floor."""
+    plan = predictor.plan(OTHER_THRESHOLDS, wait_s=None)
+    assert empty_by_default("least-confidence", 0.1, plan) == pytest.approx(2 * 0.05)
+
+
 def test_what_cannot_be_scored_says_why(
     predictor: Predictor, plan: ProjectPlan, bccd_files: list[Path], tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import requests
 import typer
 
 from yolo_backend.cli.check import check
-from yolo_backend.cli.common import INTERRUPTED, UNUSABLE, CommandError, err
+from yolo_backend.cli.common import UNUSABLE, CommandError, err
 from yolo_backend.cli.connect import connect
 from yolo_backend.cli.prelabel import prelabel
 from yolo_backend.cli.register import register
@@ -85,9 +85,6 @@ def main() -> None:
         _fail(str(error))
     except (StudioError, requests.Timeout) as error:
         _fail(explain(error))
-    except KeyboardInterrupt:
-        err.print("Interrupted")
-        sys.exit(INTERRUPTED)
 
 
 def _fail(message: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
@@ -17,6 +16,7 @@ from yolo_backend.cli.common import (
     CommandError,
     Token,
     Url,
+    check_backend_url,
     err,
     find_project,
     out,
@@ -77,7 +77,7 @@ def check(
     from yolo_backend.doctor.examination import examine
 
     if backend_url is not None:
-        _check_backend_url(backend_url)
+        check_backend_url(backend_url)
     settings = read_settings(url, token)
     if not settings.label_studio_url:
         raise CommandError("Set LABEL_STUDIO_URL (or --url): which Label Studio is it about?")
@@ -102,14 +102,6 @@ def check(
         print_json([asdict(finding) for finding in told])
     if any(finding.state is State.WRONG for finding in told):
         raise typer.Exit(FAILED)
-
-
-def _check_backend_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise CommandError("--backend-url should look like http://localhost:9090")
-    if parts.username or parts.password:
-        raise CommandError("--backend-url should hold no login: set BASIC_AUTH_USER and BASIC_AUTH_PASS")
 
 
 def _with_spinner(findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -21,8 +22,8 @@ from yolo_backend.settings import Settings, load_settings
 from yolo_backend.studio import Studio
 
 # What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130  # exit codes: some of it failed; it couldn't be done; Ctrl-C
 
@@ -87,8 +88,8 @@ def open_studio(settings: Settings) -> Studio:
 def find_project(studio: Studio, name: str) -> Project:
     """The project of this number, page or title. Raises CommandError where there is none, or several."""
     name = name.strip()
-    if match := re.fullmatch(r"(?:https?://.*/projects/)?(\d{1,18})(?:/.*)?", name):
-        return open_project(studio, int(match[1]))
+    if match := re.fullmatch(r"https?://.*/projects/(\d{1,18})(?:[/?#].*)?|(\d{1,18})", name):
+        return open_project(studio, int(match[1] or match[2]))
     found = [project for project in projects_of(studio) if project["title"] == name]
     if len(found) == 1:
         return open_project(studio, int(found[0]["id"]))
@@ -107,6 +108,19 @@ def progress_bar() -> Progress:
 class _Rate(ProgressColumn):
     def render(self, task: ProgressTask) -> Text:
         return Text("" if task.speed is None else f"{task.speed:.1f}/s", style="progress.data.speed")
+
+
+def check_backend_url(url: str) -> None:
+    """Raises CommandError for what is no address of a backend, or holds a login, which would be printed."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise CommandError("--backend-url should look like http://localhost:9090")
+    if parts.username or parts.password:
+        raise CommandError("--backend-url should hold no login: set BASIC_AUTH_USER and BASIC_AUTH_PASS")
 
 
 def print_json(data: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolo_backend.cli.common import CommandError, Token, Url, out, read_settings
+from yolo_backend.cli.common import CommandError, Token, Url, check_backend_url, out, read_settings
 
 
 def connect(
@@ -39,6 +39,7 @@ def connect(
     """
     from yolo_backend.connect import ConnectError, connect_first_project
 
+    check_backend_url(backend_url)
     settings = read_settings(url, token)
     try:
         ready = connect_first_project(settings, backend_url, title, public_url=public_url or None, timeout_s=timeout)

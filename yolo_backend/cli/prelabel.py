@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import defaultdict
@@ -44,10 +45,10 @@ from yolo_backend.cli.selecting import (
     WithoutPredictions,
 )
 from yolo_backend.failures import Failure
+from yolo_backend.patience import PatientStudio
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor
 from yolo_backend.prelabeling.model_versions import lacks, older_versions
-from yolo_backend.prelabeling.patience import PatientStudio
 from yolo_backend.prelabeling.pictures import with_pictures
 from yolo_backend.prelabeling.prelabeling import Predict, Prelabeling, Report
 from yolo_backend.projects import Project
@@ -169,11 +170,12 @@ def _check_folder(folder: Path | None) -> None:
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C, or SIGTERM, sets `stop`; the second one is an interrupt."""
+    """The first Ctrl-C, or SIGTERM, sets `stop`; the second one ends the process."""
 
     def note(*_: Any) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            err.show_cursor()
+            os._exit(INTERRUPTED)  # threads that wait for an image or the model would hold up an orderly end
         stop.set()
         _remark("Stopping: what is ready is stored. Ctrl-C again leaves at once")
 

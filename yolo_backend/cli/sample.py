@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,7 @@ from yolo_backend.cli.common import (
 )
 from yolo_backend.detection.weights import find_weights
 from yolo_backend.labeling import Control, parse_labeling_config
+from yolo_backend.patience import PatientStudio
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor
 from yolo_backend.projects import Project
@@ -192,6 +194,8 @@ def sample(
     else:  # tasks have their images where they belong
         control = parse_labeling_config(project.label_config)[0]
     pool, size = _find_pool(project, images, control, document_root)
+    studio = project.studio
+    project = replace(project, studio=PatientStudio(studio.url, studio.token, _remark, threading.Event()))
     predictor = Predictor(settings)
     try:
         with err.status("Loading the weights"):
@@ -231,8 +235,8 @@ def sample(
     else:
         _tell(told, f"{project.title} ({project.url})", is_new=bool(images))
     for remark in remarks:
-        err.print(remark, style="yellow", markup=False, soft_wrap=True)
-    if found.unscored or remarks:
+        _remark(remark)
+    if found.unscored or remarks or delivered.rejected:
         raise typer.Exit(FAILED)
 
 
@@ -243,6 +247,7 @@ class _Delivered:
     registered: dict[Image, int] = field(default_factory=dict)
     written: list[int] = field(default_factory=list)
     predicted: int = 0
+    rejected: int = 0
 
     def task_id_of(self, item: Scored) -> int | None:
         source = item.image.source
@@ -264,6 +269,7 @@ def _told_of(found: Sample, delivered: _Delivered) -> dict[str, Any]:
         "registered": len(delivered.registered),
         "written": len(delivered.written),
         "predicted": delivered.predicted,
+        "rejected": delivered.rejected,
         "failed": [
             {"image": one.image.name, "task": one.image.task_id, "kind": one.kind, "reason": one.reason}
             for one in found.unscored
@@ -280,9 +286,9 @@ def _find_pool(
         if not pool:
             raise CommandError("Nothing to choose from: all of it is registered already")
         return pool, len(pool)
-    size = project.count([UNLABELLED])
+    size = project.count(UNLABELLED)
     if not size:
-        raise CommandError(f"Nothing to choose from: {project.title} has no task without annotations")
+        raise CommandError(f"Nothing to choose from: {project.title} has no task that is neither labelled nor skipped")
     return unlabelled_tasks(project), size
 
 
@@ -298,12 +304,18 @@ def _deliver(project: Project, chosen: Sequence[Scored], plan: ProjectPlan, cont
     delivered = _Delivered()
     with progress_bar() as progress:
         bar = progress.add_task("Registering", total=len(chosen))
-        for image, task_id in register_chosen(project, chosen, plan, control):
-            delivered.registered[image] = task_id
-            progress.advance(bar)
+        try:
+            for image, task_id in register_chosen(project, chosen, plan, control):
+                delivered.registered[image] = task_id
+                progress.advance(bar)
+        except registration.RegisterError as error:
+            left = len(chosen) - len(delivered.registered)
+            reason = str(error).partition(". Run it again")[0]  # which would choose as many once more
+            raise CommandError(f"{reason}. Run it again with --count {left} for the rest") from None
         try:
             for written in write_to_tasks(project, chosen, plan):
                 delivered.predicted += written.predicted
+                delivered.rejected += written.rejected
                 if written.task_id is not None:
                     delivered.written.append(written.task_id)
                     progress.advance(bar)
@@ -358,7 +370,16 @@ def _tell(told: Mapping[str, Any], project: str, *, is_new: bool) -> None:
             f"{told['model_version']} where there were none",
             markup=False, soft_wrap=True,
         )  # fmt: skip
+    if told["rejected"]:
+        out.print(
+            f"Label Studio doesn't take {told['rejected']:,} predictions: were the project's labels changed meanwhile?",
+            style="red", markup=False, soft_wrap=True,
+        )  # fmt: skip
     for failure in told["failed"][:_SHOWN_FAILURES]:
         out.print(f"Not scored: {failure['image']}: {failure['reason']}", style="red", markup=False, soft_wrap=True)
     if len(told["failed"]) > _SHOWN_FAILURES:
         out.print(f"and {len(told['failed']) - _SHOWN_FAILURES:,} more, which --json lists", style="red")
+
+
+def _remark(text: str) -> None:
+    err.print(text, style="yellow", markup=False, soft_wrap=True)

@@ -27,10 +27,11 @@ _CAPTION_CHARACTERS = 45
 
 @dataclass(frozen=True)
 class Written:
-    """A task that has its measure now, or how many tasks got their first prediction of the version."""
+    """A task that has its measure now; or how many got their first prediction of the version, or have it refused."""
 
     task_id: int | None = None
     predicted: int = 0
+    rejected: int = 0
 
 
 def write_to_tasks(project: Project, chosen: Sequence[Scored], plan: ProjectPlan) -> Iterator[Written]:
@@ -45,7 +46,7 @@ def write_to_tasks(project: Project, chosen: Sequence[Scored], plan: ProjectPlan
         tasks = list(project.tasks([task_filter("id", "in_list", list(of_task), "List")], fields=["data"]))
         predictions = [{"task": task["id"], **as_served(of_task[task["id"]].prediction, plan)} for task in tasks]
         for stored in store_predictions(project.studio, project.id, predictions):
-            yield Written(predicted=len(stored.created))
+            yield Written(predicted=len(stored.created), rejected=len(stored.rejected))
         for task in tasks:
             project.change_data(task["id"], {**task["data"], UNCERTAINTY_KEY: of_task[task["id"]].uncertainty})
             yield Written(task["id"])

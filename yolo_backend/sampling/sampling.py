@@ -31,7 +31,8 @@ from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError
 from yolo_backend.tasks import TaskImage
 
-UNLABELLED = task_filter("total_annotations", "equal", 0, "Number")
+# Label Studio counts those that people skipped apart.
+UNLABELLED = tuple(task_filter(f"{which}_annotations", "equal", 0, "Number") for which in ("total", "cancelled"))
 _CANDIDATES_PER_CHOSEN = 5
 _DIGITS = 6  # what differs by less does so by rounding, in whatever batch an image was
 
@@ -134,17 +135,18 @@ def unregistered(
 
 
 def unlabelled_tasks(project: Project) -> Iterator[PoolImage]:
-    """The project's tasks without annotations. Raises StudioError, requests.Timeout."""
+    """The project's tasks that nobody has labelled or skipped. Raises StudioError, requests.Timeout."""
     keys = {control.data_key: None for control in parse_labeling_config(project.label_config)}
-    for task in project.tasks([UNLABELLED], fields=["data"]):
+    for task in project.tasks(UNLABELLED, fields=["data"]):
         values = [task["data"].get(key) for key in keys]
         first = next((value for value in values if value), None)
         yield PoolImage(redact(first[0] if isinstance(first, list) else first), task)
 
 
 def empty_by_default(measure: str, floor: float, plan: ProjectPlan) -> float:
-    """What an image without boxes counts: as much as one whose only box lies on the floor, just too low to be seen."""
-    return MEASURES[measure](floor, min(_thresholds(plan).values()))
+    """What an image without boxes counts: as much as one whose only box is just too low to be looked at."""
+    threshold = min(_thresholds(plan).values())
+    return MEASURES[measure](min(floor, threshold), threshold)
 
 
 def score_pool(

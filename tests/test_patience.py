@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from tests.conftest import RecordingServer, StartServer, reply
-from yolo_backend.prelabeling import patience as patience_module
-from yolo_backend.prelabeling.patience import PatientStudio
+from yolo_backend import patience as patience_module
+from yolo_backend.patience import PatientStudio
 from yolo_backend.studio import Studio, StudioError, StudioMissingError, StudioRefusedError, StudioRejectedError
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
