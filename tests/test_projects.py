@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from tests.conftest import StartServer, reply
-from yolo_backend.projects import Project, open_project, stored_name, uploaded_name
+from yolo_backend.projects import Project, Upload, open_project, stored_name, uploaded_name
 from yolo_backend.studio import Studio, StudioError, StudioMissingError
 
 TOKEN = "0" * 40
@@ -53,7 +53,23 @@ def test_uploads_are_told_in_the_order_of_the_files(serve: StartServer, prefix: 
 
     uploads = project.upload([("a.jpg", b"a"), ("ä.jpg", b"b")])
 
-    assert uploads == [f"{prefix}/data/upload/3/01234567-a.jpg", f"{prefix}/data/upload/3/89abcdef-%C3%A4.jpg"]
+    assert uploads == [
+        Upload(7, f"{prefix}/data/upload/3/01234567-a.jpg"),
+        Upload(8, f"{prefix}/data/upload/3/89abcdef-%C3%A4.jpg"),
+    ]
+
+
+def test_uploads_are_never_deleted_without_their_ids(serve: StartServer) -> None:
+    """Without, Label Studio deletes all of the project."""
+    server = serve(reply(b'{"deleted": 2}'))
+    project = Project(Studio(server.url, TOKEN), 3, "Cells", "<View/>")
+
+    project.delete_uploads([])
+    project.delete_uploads([7, 8])
+
+    assert [(request.method, request.path, json.loads(request.body)) for request in server.requests] == [
+        ("DELETE", "/api/projects/3/file-uploads", {"file_upload_ids": [7, 8]})
+    ]
 
 
 def test_an_upload_that_is_lost_is_told(serve: StartServer) -> None:

@@ -28,6 +28,14 @@ Filter = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Upload:
+    """An uploaded file: its id, and its address as a task's data say it."""
+
+    id: int
+    address: str
+
+
+@dataclass(frozen=True)
 class Project:
     """A project as it was when it was opened."""
 
@@ -83,8 +91,8 @@ class Project:
         ids = self.studio.call("POST", path, "task_ids", _IMPORT_TIMEOUT_S, query=query, body=list(tasks))
         return [int(task_id) for task_id in ids]
 
-    def upload(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
-        """Upload files, each a name and its content; what a task's data say of each, in order.
+    def upload(self, files: Sequence[tuple[str, bytes]]) -> list[Upload]:
+        """Upload files, each a name and its content, in order.
 
         At most MAX_UPLOAD_FILES of MAX_UPLOAD_BYTES together. No tasks are made of them. Raises as `import_tasks`.
         """
@@ -100,7 +108,15 @@ class Project:
             raise StudioError(f"{self.studio.url} took {len(names)} of {len(files)} files that were uploaded")
         # As Label Studio writes them itself: below its path prefix, and quoted.
         prefix = urlsplit(self.studio.url).path
-        return [quote(f"{prefix}/data/{names[upload_id]}") for upload_id in ids]
+        return [Upload(upload_id, quote(f"{prefix}/data/{names[upload_id]}")) for upload_id in ids]
+
+    def delete_uploads(self, upload_ids: Sequence[int]) -> None:
+        """Delete uploaded files that no task is made of. Raises as `import_tasks`."""
+        if not upload_ids:
+            return
+        path = f"/api/projects/{self.id}/file-uploads"
+        body = {"file_upload_ids": list(upload_ids)}  # without them, Label Studio deletes all of the project
+        self.studio.call("DELETE", path, "deleted", _READ_TIMEOUT_S, body=body)
 
     def change_data(self, task_id: int, data: Mapping[str, Any]) -> None:
         """Set the data of a task, all of them. Raises as `import_tasks`."""

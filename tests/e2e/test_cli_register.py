@@ -18,8 +18,9 @@ from tests.e2e.command import run_command, run_json
 from tests.e2e.conftest import ServedFolder
 from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, uploaded_name
 from yolo_backend.demo.stack import LabelStudioServer
+from yolo_backend.labeling import parse_labeling_config
 from yolo_backend.projects import open_project, projects_of, task_filter
-from yolo_backend.registering.registration import NAME_IS_THERE
+from yolo_backend.registering.registration import NAME_IS_THERE, Item, RegisterError, register
 from yolo_backend.studio import Studio
 
 ADDRESS = "https://example.com/cells/{number}.jpg?size=1"
@@ -314,6 +315,23 @@ def test_what_label_studio_rejects_is_told_in_its_words(
     assert message in done.stderr
     assert "bucket" not in done.stderr
     assert client.tasks(project) == []
+
+
+def test_files_of_rejected_tasks_do_not_stay(
+    client: StudioClient, label_studio: LabelStudioServer, personal_access_token: str, photos: Path
+) -> None:
+    """The other files of the project do."""
+    for token in (personal_access_token, label_studio.legacy_token):
+        project = open_project(Studio(label_studio.url, token), client.create_project("rejected"))
+        (control,) = parse_labeling_config(BCCD_CONFIG)
+        (kept,) = project.upload([("kept.jpg", (photos / "0.jpg").read_bytes())])
+        unknown: Any = {"result": [{"from_name": "no such control"}], "model_version": "old"}
+
+        with pytest.raises(RegisterError, match="Nothing is registered: Label Studio answers 400"):
+            list(register(project, [Item(photos / "1.jpg", predictions=[unknown])], control))
+
+        uploads = client.call("GET", f"/api/projects/{project.id}/file-uploads?all=true")
+        assert [upload["id"] for upload in uploads] == [kept.id]
 
 
 def test_a_project_lists_filters_and_changes_its_tasks(

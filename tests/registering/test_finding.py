@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
-from yolo_backend.registering.finding import FindError, find_images
+from yolo_backend.registering.finding import FindError, find_images, shown
 
 
 @pytest.fixture
@@ -43,10 +44,12 @@ def test_what_files_are_found(sources: list[str], found: list[str]) -> None:
         "/data/upload/1/01234567-a.jpg",
         "/tools/ls/data/upload/1/01234567-a.jpg",
         "/data/local-files/?d=a.jpg",
+        "data:image/png;base64," + "A" * 10_000,
     ],
 )
 def test_addresses_go_as_they_are(address: str) -> None:
     assert find_images([address]) == [address]
+    assert find_images(["-"], [address]) == [address]
 
 
 def test_a_list_is_read_from_where_it_lies(photos: Path) -> None:
@@ -74,6 +77,12 @@ def test_standard_input_is_a_list() -> None:
         (["-"], ["photos/day"], "standard input:1: photos/day is no image's file"),
         (["photos/a.txt"], [], "photos/a.txt:1: x is no image's file"),
         (["photos/binary"], [], "photos/binary is neither an image nor a list"),
+        (["a" * 300], [], "... can't be read: File name too long"),
+        (["-"], ["a" * 300 + ".jpg"], "... can't be read: File name too long"),
+        (["data:text," + "a" * 300], [], "data: address of 310 characters can't be read: File name too long"),
+        (["ftp://me:secret@host/a.jpg?sig=secret"], [], "No image matches ftp://host/a.jpg?..."),
+        (["HTTPS://host/a.jpg?sig=secret"], [], "No image matches https://host/a.jpg?..."),
+        (["-"], ["host/a.jpg?sig=secret"], "standard input:1: host/a.jpg?... is no image's file"),
     ],
 )
 def test_what_is_no_image_is_told(photos: Path, sources: list[str], standard_input: list[str], message: str) -> None:
@@ -83,3 +92,23 @@ def test_what_is_no_image_is_told(photos: Path, sources: list[str], standard_inp
     with pytest.raises(FindError) as caught:
         find_images(sources, standard_input)
     assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_standard_input_that_is_no_text_is_told() -> None:
+    with pytest.raises(FindError, match="Standard input is no list of images: it isn't text in UTF-8"):
+        find_images(["-"], io.TextIOWrapper(io.BytesIO(b"a\xff.jpg\n"), "utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Path("a?b=c.jpg"), "a?b=c.jpg"),
+        ("photos/?.jpg", "photos/?.jpg"),
+        ("https://me:secret@host/a.jpg?sig=secret", "https://host/a.jpg?..."),
+        ("data:image/png;base64,AAAA", "data: address of 26 characters"),
+        ("a" * 300, "a" * 197 + "..."),
+    ],
+)
+def test_an_image_in_a_message_is_short_and_holds_no_secret(image: Path | str, message: str) -> None:
+    assert shown(image) == message

@@ -136,10 +136,22 @@ def test_an_address_takes_its_size_from_the_labels(tmp_path: Path) -> None:
     assert (region["original_width"], region["value"]["width"]) == (400, 25)
 
 
+def test_an_image_gets_no_other_images_labels(tmp_path: Path, photo: Path) -> None:
+    other = tmp_path / "val" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes())
+
+    items = add(tmp_path, [other, photo], {"image": f"{tmp_path.name}/a.png", "boxes": [box()]}).items
+
+    assert [len(item.predictions) for item in items] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "label", "image", "message"),
     [
         ("a.png", "Dog", None, 'old.jsonl:1: "Dog" is no label of "label", which has RBC, WBC, Platelets'),
+        ("b.jpg", "RBC", "https://b/b.jpg?sig=secret", "the size of https://b/b.jpg?... isn't known"),
+        ("c.jpg", "RBC", "https://b/b.jpg?sig=secret", "labels is of https://b/b.jpg?..., or another"),
         ("b.jpg", "RBC", "s3://bucket/b.jpg", "old.jsonl:1: the size of s3://bucket/b.jpg isn't known"),
         ("c.png", "RBC", None, "none of its 1 labels is of "),
         ("broken.png", "RBC", Path("broken.png"), "The size of broken.png can't be told: not a JPEG"),

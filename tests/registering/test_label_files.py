@@ -21,9 +21,7 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
 
 
 def boxes_of(labels: Labels, image: Path | str, size_wh: tuple[int, int] = (200, 100)) -> list[Box]:
-    found = labels.find(image)
-    assert found is not None
-    return found.boxes(size_wh)
+    return labels.of([image])[image].boxes(size_wh)
 
 
 def coco(**changes: Any) -> dict[str, Any]:
@@ -65,9 +63,7 @@ def test_coco_counts_in_pixels(tmp_path: Path) -> None:
     assert boxes_of(labels, Path("a.jpg")) == [
         Box("car", (20, 10, 120, 60), None, f"{tmp_path}/result.json: annotation 1")
     ]
-    found = labels.find("s3://bucket/a.jpg")
-    assert found is not None
-    assert found.size_wh == (200, 100)
+    assert labels.of(["s3://bucket/a.jpg"])["s3://bucket/a.jpg"].size_wh == (200, 100)
 
 
 def test_json_lines_count_in_pixels(tmp_path: Path) -> None:
@@ -76,8 +72,7 @@ def test_json_lines_count_in_pixels(tmp_path: Path) -> None:
     labels = read_labels(tmp_path / "old.jsonl")
 
     assert boxes_of(labels, Path("a.jpg")) == [Box("car", (20, 10, 120, 60), 0.5, f"{tmp_path}/old.jsonl:1")]
-    found = labels.find(Path("b.jpg"))
-    assert found is not None
+    found = labels.of([Path("b.jpg")])[Path("b.jpg")]
     assert (found.size_wh, found.boxes((200, 100))) == ((200, 100), [])
     assert len(labels) == 2
 
@@ -119,17 +114,22 @@ def test_yolo_files_are_of_the_upright_image_as_ultralytics_writes_them(
         (["labels/01234567__0123abcd-%C3%A4.txt"], Path("ä.jpg"), "labels/01234567__0123abcd-%C3%A4.txt"),
         (["labels/loc al.txt"], "/data/local-files/?d=sub/loc%20al.jpg", "labels/loc al.txt"),
         (["labels/a.b.txt"], Path("a.b.jpg"), "labels/a.b.txt"),
+        (["labels/0123abcd-20250101-001.txt"], Path("20250101-001.jpg"), "labels/0123abcd-20250101-001.txt"),
+        (["labels/0123abcd-a.txt"], Path("01234567__0123abcd-a.jpg"), "labels/0123abcd-a.txt"),
+        (["labels/20250101-001.txt"], Path("20250102-001.jpg"), None),
+        (["labels/1.txt"], Path("21.jpg"), None),
         (["labels/a.txt"], Path("b.jpg"), None),
     ],
     ids=[
         "by its folder", "uploaded by Label Studio", "exported by it", "the very name first", "downloaded by it",
-        "both", "Local Files", "dots in the name", "another name",
+        "both", "Local Files", "dots in the name", "a date in the name", "one prefix of two", "another date",
+        "another number", "another name",
     ],
 )  # fmt: skip
 def test_whose_labels_they_are(tmp_path: Path, files: list[str], image: Path | str, wanted: str | None) -> None:
     write(tmp_path, dict.fromkeys(files, "") | {"classes.txt": "car"})
 
-    found = read_labels(tmp_path).find(image)
+    found = read_labels(tmp_path).of([image]).get(image)
 
     assert (found and found.where) == (wanted and str(tmp_path / wanted))
 
@@ -138,7 +138,40 @@ def test_labels_that_could_be_of_one_image_are_told(tmp_path: Path) -> None:
     write(tmp_path, {"labels/train/a.txt": "", "labels/val/a.txt": "", "classes.txt": "car"})
 
     with pytest.raises(LabelFileError, match=r"train/a\.txt and .*val/a\.txt could both be the labels of a\.jpg"):
-        read_labels(tmp_path).find(Path("a.jpg"))
+        read_labels(tmp_path).of([Path("a.jpg")])
+
+
+@pytest.mark.parametrize(
+    ("files", "images", "owners"),
+    [
+        (["labels/train/1.txt"], ["images/train/1.jpg", "images/val/1.jpg"], ["images/train/1.jpg"]),
+        (["labels/train/1.txt"], ["images/val/1.jpg", "images/train/1.jpg"], ["images/train/1.jpg"]),
+        (["labels/1.txt"], ["20250101-1.jpg", "1.jpg"], ["1.jpg"]),
+        (["labels/20250101-1.txt"], ["20250101-1.jpg", "20250102-1.jpg"], ["20250101-1.jpg"]),
+        (["labels/1.txt"], ["1.jpg", "images/../1.jpg"], ["1.jpg", "images/../1.jpg"]),
+    ],
+    ids=["by its folder", "in any order", "its very name", "another date", "two spellings"],
+)
+def test_labels_are_of_one_image(tmp_path: Path, files: list[str], images: list[str], owners: list[str]) -> None:
+    write(tmp_path, dict.fromkeys(files, "") | {"classes.txt": "car"})
+
+    assert list(read_labels(tmp_path).of(map(Path, images))) == list(map(Path, owners))
+
+
+def test_labels_that_could_be_of_two_images_are_told(tmp_path: Path) -> None:
+    write(tmp_path, {"labels/a.txt": "", "classes.txt": "car"})
+
+    with pytest.raises(
+        LabelFileError, match=r"labels/a\.txt could be the labels of day 1/a\.jpg and of https://host/a\.jpg\?\.\.\.$"
+    ):
+        read_labels(tmp_path).of([Path("day 1/a.jpg"), "https://host/a.jpg?sig=secret"])
+
+
+def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
+    write(tmp_path, {"a.json": coco()})
+
+    with pytest.raises(LabelFileError, match=r"^The address of a\.jpg can't be read: Invalid IPv6 URL$"):
+        read_labels(tmp_path / "a.json").of(["http://me:secret@[::1/a.jpg?sig=secret"])
 
 
 @pytest.mark.parametrize(
@@ -169,9 +202,15 @@ def test_a_broken_line_of_yolo_is_told(tmp_path: Path, line: str, message: str) 
         ({"classes.txt": "car"}, ".", "No .txt file is in the folder"),
         ({"a.txt": "", "data.yaml": "path: x"}, ".", "data.yaml should hold class names"),
         ({"a.txt": "", "data.yaml": "a: [b"}, ".", "data.yaml should hold class names"),
+        ({"a.txt": "", "data.yaml": "names: nut"}, ".", "data.yaml should hold class names"),
         ({"a.txt": "", "notes.json": "{"}, ".", "notes.json should hold class names"),
+        ({"a.txt": "", "notes.json": "[" * 100_000}, ".", "notes.json should hold class names"),
         ({"a.json": "{"}, "a.json", "a.json: Invalid JSON: EOF while parsing"),
-        ({"a.json": []}, "a.json", "a.json: Input should be an object"),
+        ({"a.json": "[" * 100_000}, "a.json", "is a list of COCO results"),
+        ({"a.json": '{"info":' + "[" * 100_000}, "a.json", "a.json: Invalid JSON: recursion limit exceeded"),
+        ({"a.json": [{"image_id": 7}]}, "a.json", "is a list of COCO results: it needs images and categories, too"),
+        ({"a.json": "7"}, "a.json", "a.json: Input should be an object"),
+        ({}, "a" * 300, "can't be read: File name too long"),
         (
             {"a.json": coco(annotations=[{"image_id": 7, "category_id": 3}])},
             "a.json",
@@ -229,3 +268,13 @@ def test_only_of_label_studio_may_coco_tell_the_size_of_a_turned_image(tmp_path:
     assert boxes_of(read_labels(tmp_path / "ls.json"), Path("a.jpg"), (100, 200))
     with pytest.raises(LabelFileError, match="200x100 there, but the image's file is 100x200"):
         boxes_of(read_labels(tmp_path / "a.json"), Path("a.jpg"), (100, 200))
+    assert read_labels(tmp_path / "ls.json").of(["s3://b/a.jpg"])["s3://b/a.jpg"].size_wh is None
+    assert read_labels(tmp_path / "a.json").of(["s3://b/a.jpg"])["s3://b/a.jpg"].size_wh == (200, 100)
+
+
+def test_signatures_in_coco_are_not_told(tmp_path: Path) -> None:
+    image = {"id": 7, "file_name": "https://host/a.jpg?sig=secret", "width": 200, "height": 100}
+    write(tmp_path, {"a.json": coco(images=[image])})
+
+    with pytest.raises(LabelFileError, match=r"image https://host/a\.jpg\?\.\.\. is 200x100 there"):
+        boxes_of(read_labels(tmp_path / "a.json"), Path("a.jpg"), (400, 200))

@@ -44,22 +44,35 @@ TWO_IMAGES = """
 """
 
 
+DELETED = reply(b'{"deleted": 1}')
+REJECTED = reply(json.dumps(["Error at item 0: no image :: {'data': {'image': 'a long story'}}"]).encode(), 400)
+
+
 class FailingStudio:
     """What a real Label Studio can't be made to do: its project holds these data, and imports fail as told."""
 
     def __init__(
-        self, serve: StartServer, held: Sequence[dict[str, Any]] = (), failing: dict[int, Answer] | None = None
+        self,
+        serve: StartServer,
+        held: Sequence[dict[str, Any]] = (),
+        failing: dict[int, Answer] | None = None,
+        deletion: Answer = DELETED,
     ):
         self.imports: list[list[dict[str, Any]]] = []
         self.uploads: list[int] = []
+        self.deleted: list[dict[str, Any]] = []
         self._held = [{"id": number, "data": data} for number, data in enumerate(held, 1)]
         self._failing = failing or {}
+        self._deletion = deletion
         self._server: RecordingServer = serve(self._answer)
         self.project = Project(Studio(self._server.url, "0" * 40), 1, "Cells", BCCD_CONFIG)
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         body = self._server.requests[-1].body
-        if "/file-uploads" in handler.path:
+        if handler.command == "DELETE":
+            self.deleted.append(json.loads(body))
+            answer = self._deletion
+        elif "/file-uploads" in handler.path:
             files = [{"id": number, "file": f"upload/1/0123abcd-{number}.jpg"} for number in range(sum(self.uploads))]
             answer = reply(json.dumps(files).encode())
         elif handler.command == "GET":
@@ -149,6 +162,37 @@ def test_uploads_go_in_chunks_of_50_mb(serve: StartServer, tmp_path: Path) -> No
     assert studio.uploads == [2, 1, 1]
 
 
+def test_images_in_their_addresses_go_in_chunks_of_50_mb(serve: StartServer) -> None:
+    studio = FailingStudio(serve)
+
+    run(studio, [Item(f"data:image/png;base64,{digit * 30_000_000}") for digit in "ABC"])
+
+    assert [len(tasks) for tasks in studio.imports] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("deletion", [DELETED, reply(b"", 502)], ids=["deleted", "not to be deleted"])
+def test_files_of_rejected_tasks_are_deleted_again(serve: StartServer, tmp_path: Path, deletion: Answer) -> None:
+    studio = FailingStudio(serve, failing={1: REJECTED}, deletion=deletion)
+    files = [Item(image(tmp_path, f"{number}.jpg", b"%d" % number)) for number in range(102)]
+
+    with pytest.raises(RegisterError, match=r"^100 of 102 were registered, then: Label Studio answers 400 .* no image"):
+        run(studio, files)
+
+    assert studio.deleted == [{"file_upload_ids": [100, 101]}]
+
+
+@pytest.mark.parametrize(("failing", "is_file"), [("rejected", False), ("unknown", True)])
+def test_what_is_no_rejected_tasks_file_is_not_deleted(
+    serve: StartServer, tmp_path: Path, failing: str, is_file: bool
+) -> None:
+    studio = FailingStudio(serve, failing={0: REJECTED if failing == "rejected" else reply(b"", 502)})
+
+    with pytest.raises(RegisterError):
+        run(studio, [Item(image(tmp_path, "a.jpg"))] if is_file else addresses(1))
+
+    assert studio.deleted == []
+
+
 @pytest.mark.parametrize(
     ("held", "because"),
     [
@@ -216,9 +260,6 @@ def test_a_dry_run_sends_nothing(serve: StartServer, tmp_path: Path) -> None:
     assert (len(done["registered"]), len(done["left_out"])) == (3, 1)
 
 
-REJECTED = reply(json.dumps(["Error at item 0: no image :: {'data': {'image': 'a long story'}}"]).encode(), 400)
-
-
 @pytest.mark.parametrize(
     ("failing", "message", "registered"),
     [
@@ -233,7 +274,9 @@ REJECTED = reply(json.dumps(["Error at item 0: no image :: {'data': {'image': 'a
             "Error at item 0: no image. Run it again, and it goes on there",
             1000,
         ),
-        ({0: reply(b"", 502)}, "0 of 1,100 were registered, then: ", 0),  # perhaps they were
+        ({0: reply(b"", 502)}, "At least 0 of 1,100 were registered, then: ", 0),
+        ({1: reply(b"", 502)}, "At least 500 of 1,100 were registered, then: ", 500),
+        ({1: reply(b"", 403)}, "500 of 1,100 were registered, then: Label Studio refuses the token", 500),
     ],
 )
 def test_how_many_are_registered_is_told(
@@ -277,6 +320,7 @@ def test_a_file_that_is_gone_is_told_with_what_is_registered(serve: StartServer,
         ("image", b"x", "image: Label Studio takes no such files"),
         ("empty.jpg", b"", r"empty\.jpg has 0 bytes"),
         ("gone.jpg", None, r"gone\.jpg can't be read: No such file"),
+        ("\udcff.jpg", b"x", r"\?\.jpg: its name isn't text in UTF-8: rename it"),
     ],
 )
 def test_a_file_that_label_studio_does_not_take_is_told(

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from yolo_backend.cli.common import (
+    INTERRUPTED,
     AsJson,
     CommandError,
     ProjectName,
@@ -25,6 +26,7 @@ from yolo_backend.cli.common import (
     progress_bar,
     read_settings,
 )
+from yolo_backend.prelabeling.model_versions import is_own
 from yolo_backend.registering import registration
 from yolo_backend.registering.finding import find_images
 from yolo_backend.registering.imported_labels import Labelled, add_labels
@@ -75,7 +77,11 @@ def register(
     ] = "predictions",
     model_version: Annotated[
         str | None,
-        typer.Option(help="The predictions' version.", show_default="the name of --labels", rich_help_panel="Labels"),
+        typer.Option(
+            help="The predictions' version.",
+            show_default="the name of --labels, and (imported)",
+            rich_help_panel="Labels",
+        ),
     ] = None,
     control_name: Annotated[
         str | None,
@@ -98,6 +104,11 @@ def register(
     - `register images/ -p Cells --labels labels/ --classes data.yaml --model-version old-model`
     - `register images/ -p Cells --labels result.json --as annotations`
     """
+    if model_version and is_own(model_version):
+        raise CommandError(
+            f"--model-version {model_version} would be taken for this backend's own predictions, which "
+            "`prelabel --replace` deletes: choose another"
+        )
     settings = read_settings(url, token)
     images = find_images(sources, sys.stdin)
     registration.check_files(images)
@@ -105,9 +116,10 @@ def register(
     control = registration.choose_control(project.label_config, control_name, for_labels=labels_path is not None)
     labelled = Labelled([Item(image) for image in images], [], 0)
     if labels_path:
-        version = None if kind == "annotations" else model_version or labels_path.resolve().stem
         with err.status("Reading the labels"):
-            labelled = add_labels(images, read_labels(labels_path, classes_path), control, version)
+            labels = read_labels(labels_path, classes_path)
+            version = None if kind == "annotations" else model_version or _version_of(labels_path.resolve())
+            labelled = add_labels(images, labels, control, version)
     items = labelled.items
     if how == "local-files":
         root = document_root or settings.local_files_document_root
@@ -118,17 +130,31 @@ def register(
         items = registration.by_local_files(items, root)
 
     parts: list[Registered] = []
-    with progress_bar() as progress:
-        bar = progress.add_task("Registering", total=len(items))
-        for part in registration.register(project, items, control, dry_run=dry_run):
-            parts.append(part)
-            progress.advance(bar, len(part.items) + len(part.left_out))
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task("Registering", total=len(items))
+            for part in registration.register(project, items, control, dry_run=dry_run):
+                parts.append(part)
+                progress.advance(bar, len(part.items) + len(part.left_out))
+    except KeyboardInterrupt:
+        count = 0 if dry_run else sum(len(part.items) for part in parts)
+        more = "" if dry_run else ", perhaps some more"
+        _print(
+            err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. Run it again, and it goes on there"
+        )
+        raise typer.Exit(INTERRUPTED) from None
 
     told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}
     if as_json:
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", kind)
+
+
+def _version_of(labels_path: Path) -> str:
+    """What the predictions of labels are called by default; never as this backend calls its own."""
+    name = labels_path.name if labels_path.is_dir() else labels_path.stem
+    return f"{name} (imported)"
 
 
 def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:

@@ -8,16 +8,30 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from yolo_backend.images.sources import redact
+
 # What Label Studio takes of images, and what it doesn't though many a program writes it.
 TAKEN_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp"})
 _IMAGE_SUFFIXES = TAKEN_SUFFIXES | {".avif", ".dng", ".heic", ".heif", ".jp2", ".mpo", ".tif", ".tiff"}
-_ADDRESS = re.compile(r"(https?|s3|gs|azure-blob)://[^\s/]|(/[^\s?]+)?/data/(upload/|local-files/\?d=)|data:image/")
+_ADDRESS = re.compile(r"(https?|s3|gs|azure-blob)://[^\s/]|data:image/")
+# A path below Label Studio's address, which may be a folder of this machine as well.
+_STUDIO_PATH = re.compile(r"(/[^\s?]+)?/data/(upload/|local-files/\?d=)")
+_MAY_HOLD_A_SECRET = re.compile(r"://|^data:|\?.*=", re.IGNORECASE | re.DOTALL)
+_SHOWN_CHARACTERS = 200
 
 Image = Path | str  # a file on this machine, or an address
 
 
 class FindError(Exception):
     """What is named is no image, or can't be read; the message says where and what to do."""
+
+
+def shown(image: Image) -> str:
+    """An image, or what should be one, for a message: short, and without an address's signature or login."""
+    text = str(image)
+    if isinstance(image, str) and _MAY_HOLD_A_SECRET.search(image):
+        text = redact(image)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> list[Image]:
@@ -28,9 +42,12 @@ def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> l
     """
     found: dict[Image, None] = {}
     for source in sources:
-        found.update(dict.fromkeys(_find(source, standard_input)))
+        try:
+            found.update(dict.fromkeys(_find(source, standard_input)))
+        except OSError as error:
+            raise FindError(f"{shown(source)} can't be read: {error.strerror}") from None
     if not found:
-        raise FindError(f"No image is named by {', '.join(sources)}")
+        raise FindError(f"No image is named by {', '.join(map(shown, sources))}")
     return list(found)
 
 
@@ -46,7 +63,9 @@ def files_below(folder: Path) -> list[Path]:
 def _find(source: str, standard_input: Iterable[str]) -> Iterator[Image]:
     path = Path(source)
     if source == "-":
-        yield from _read_list(standard_input, Path(), "standard input")
+        yield from _read_standard_input(standard_input)
+    elif _ADDRESS.match(source):
+        yield source
     elif path.is_dir():
         images = [file for file in files_below(path) if _is_image(file)]
         if not images:
@@ -54,18 +73,25 @@ def _find(source: str, standard_input: Iterable[str]) -> Iterator[Image]:
         yield from images
     elif path.is_file():
         yield from [path] if _is_image(path) else _read_list_file(path)
-    elif _ADDRESS.match(source):
+    elif _STUDIO_PATH.match(source):
         yield source
     elif glob.has_magic(source):
         paths = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207  of a Path, none may begin with /
         images = [path for path in paths if _is_image(path) and path.is_file()]
         if not images:
-            raise FindError(f"No image matches {source}")
+            raise FindError(f"No image matches {shown(source)}")
         yield from images
     else:
         raise FindError(
-            f"{source} is no folder, no file, no glob that matches, and no address such as https:// or s3://"
+            f"{shown(source)} is no folder, no file, no glob that matches, and no address such as https:// or s3://"
         )
+
+
+def _read_standard_input(lines: Iterable[str]) -> Iterator[Image]:
+    try:
+        yield from _read_list(lines, Path(), "standard input")
+    except UnicodeDecodeError:
+        raise FindError("Standard input is no list of images: it isn't text in UTF-8") from None
 
 
 def _read_list_file(path: Path) -> Iterator[Image]:
@@ -81,14 +107,19 @@ def _read_list(lines: Iterable[str], folder: Path, where: str) -> Iterator[Image
         name = line.strip()
         if not name:
             continue
-        path = folder / name
-        if _ADDRESS.match(name):
+        if _ADDRESS.match(name) or _STUDIO_PATH.match(name):
             yield name
-        elif _is_image(path) and path.is_file():
-            yield path
-        else:
-            shown = name if len(name) <= 100 else name[:97] + "..."
-            raise FindError(f"{where}:{number}: {shown} is no image's file, and no address such as https:// or s3://")
+            continue
+        path = folder / name
+        try:
+            is_image = _is_image(path) and path.is_file()
+        except OSError as error:
+            raise FindError(f"{where}:{number}: {shown(name)} can't be read: {error.strerror}") from None
+        if not is_image:
+            raise FindError(
+                f"{where}:{number}: {shown(name)} is no image's file, and no address such as https:// or s3://"
+            )
+        yield path
 
 
 def _is_image(path: Path) -> bool:

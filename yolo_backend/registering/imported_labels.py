@@ -14,7 +14,7 @@ from yolo_backend.images.errors import ImageError
 from yolo_backend.labeling import Control, LabelMap, map_labels
 from yolo_backend.protocol import Prediction
 from yolo_backend.regions import Region, make_regions, task_score
-from yolo_backend.registering.finding import Image
+from yolo_backend.registering.finding import Image, shown
 from yolo_backend.registering.label_files import Box, ImageLabels, LabelFileError, Labels, SizeWH
 from yolo_backend.registering.registration import Item
 
@@ -45,10 +45,12 @@ def add_labels(images: Sequence[Image], labels: Labels, control: Control, model_
 
     All is read and checked. A region says no score where its box has none. Raises LabelFileError.
     """
-    found = [_find(image, labels) for image in images]
-    used = {item.labels.where for item in found if item.labels}
-    if not used:
-        raise LabelFileError(f"{labels.path}: none of its {len(labels)} labels is of {images[0]}, or another of these")
+    labels_of = labels.of(images)
+    found = [_find(image, labels_of.get(image)) for image in images]
+    if not labels_of:
+        raise LabelFileError(
+            f"{labels.path}: none of its {len(labels)} labels is of {shown(images[0])}, or another of these"
+        )
     class_ids = {box.label: number for number, box in enumerate(box for item in found for box in item.boxes)}
     label_map = _map_all(class_ids, control, [box for item in found for box in item.boxes])
     items: list[Item] = []
@@ -58,17 +60,18 @@ def add_labels(images: Sequence[Image], labels: Labels, control: Control, model_
         without_area += [box for box, region in regions if region is None]
         there = [region for _, region in regions if region is not None]
         items.append(_item(item.image, there, model_version) if item.labels else Item(item.image))
-    return Labelled(items, without_area, len(labels) - len(used))
+    return Labelled(items, without_area, len(labels) - len(set(labels_of.values())))
 
 
-def _find(image: Image, labels: Labels) -> _Found:
-    found = labels.find(image)
-    if found is None:
+def _find(image: Image, labels: ImageLabels | None) -> _Found:
+    if labels is None:
         return _Found(image, None)
-    size_wh = _size_of(image) if isinstance(image, Path) else found.size_wh
+    size_wh = _size_of(image) if isinstance(image, Path) else labels.size_wh
     if size_wh is None:
-        raise LabelFileError(f"{found.where}: the size of {image} isn't known: it has to be a file, or its size given")
-    return _Found(image, found, size_wh, found.boxes(size_wh))
+        raise LabelFileError(
+            f"{labels.where}: the size of {shown(image)} isn't known: it has to be a file, or its size given"
+        )
+    return _Found(image, labels, size_wh, labels.boxes(size_wh))
 
 
 def _size_of(file: Path) -> SizeWH:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
@@ -15,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from yolo_backend.projects import stored_name
-from yolo_backend.registering.finding import Image, files_below
+from yolo_backend.registering.finding import Image, files_below, shown
 
 SizeWH = tuple[int, int]
 
@@ -65,21 +66,32 @@ class Labels:
     def __len__(self) -> int:
         return self._count
 
-    def find(self, image: Image) -> ImageLabels | None:
-        """The labels of this image, None without any.
+    def of(self, images: Iterable[Image]) -> dict[Image, ImageLabels]:
+        """The labels of those of these images that have any.
 
-        It is known by the end of its path, as far as that tells; what Label Studio did to the name of a file that was
-        uploaded to it or exported from it doesn't matter. Raises LabelFileError where several could be meant.
+        An image is known by the end of its path, as far as that tells; what Label Studio did to the name of a file that
+        was uploaded to it or exported from it doesn't matter. Labels are of one image only, the one whose path fits
+        best. Raises LabelFileError where several could be meant.
         """
+        claims: dict[ImageLabels, list[tuple[int, Image]]] = defaultdict(list)
+        for image in images:
+            if found := self._find(image):
+                fit, labels = found
+                claims[labels].append((fit, image))
+        return {image: labels for labels, rivals in claims.items() for image in _owners(labels, rivals)}
+
+    def _find(self, image: Image) -> tuple[int, ImageLabels] | None:
+        """The labels that fit this image best, and how well they do."""
         parts = _parts(image)
         if self._by_stem:
             parts = (*parts[:-1], PurePosixPath(parts[-1]).stem)
-        entries = self._entries.get(_key(parts[-1]), [])
-        fits = [_common_end(parts, others) for others, _ in entries]
-        best = [labels for fit, (_, labels) in zip(fits, entries, strict=True) if fit == max(fits)]
+        named = self._entries.get(_key(parts[-1]), [])
+        fits = [(_common_end(parts, others), labels) for others, labels in named if _is_named(parts[-1], others[-1])]
+        best_fit = max((fit for fit, _ in fits), default=0)
+        best = [labels for fit, labels in fits if fit == best_fit]
         if len(best) > 1:
-            raise LabelFileError(f"{best[0].where} and {best[1].where} could both be the labels of {image}")
-        return best[0] if best else None
+            raise LabelFileError(f"{best[0].where} and {best[1].where} could both be the labels of {shown(image)}")
+        return (best_fit, best[0]) if best else None
 
 
 def read_labels(path: Path, classes_path: Path | None = None) -> Labels:
@@ -88,6 +100,13 @@ def read_labels(path: Path, classes_path: Path | None = None) -> Labels:
     YOLO's class names come from `classes_path`, or from a file such as classes.txt in the folder or beside it. Its
     lines are read when the boxes of their image are asked for. Raises LabelFileError, FindError.
     """
+    try:
+        return _read(path, classes_path)
+    except OSError as error:
+        raise LabelFileError(f"{error.filename or path} can't be read: {error.strerror}") from None
+
+
+def _read(path: Path, classes_path: Path | None) -> Labels:
     if path.is_dir():
         return _read_yolo(path, classes_path)
     readers = {".json": _read_coco, ".jsonl": _read_lines, ".ndjson": _read_lines}
@@ -149,13 +168,11 @@ def _read_classes(path: Path) -> dict[int, str]:
     try:
         if path.suffix.lower() in {".yaml", ".yml"}:
             names = yaml.safe_load(text)["names"]
-            return {
-                int(number): str(name)
-                for number, name in (names.items() if isinstance(names, dict) else enumerate(names))
-            }
+            numbered = enumerate(names) if isinstance(names, list) else names.items()
+            return {int(number): str(name) for number, name in numbered}
         if path.suffix.lower() == ".json":
             return {int(category["id"]): str(category["name"]) for category in json.loads(text)["categories"]}
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LabelFileError(f"{path} should hold class names: `names` of a data.yaml, or a notes.json") from None
     return {number: line.strip() for number, line in enumerate(text.rstrip().splitlines())}
 
@@ -193,6 +210,8 @@ class _Coco(BaseModel):
 
 
 def _read_coco(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
+    if text.lstrip().startswith("["):
+        raise LabelFileError(f"{path} is a list of COCO results: it needs images and categories, too")
     coco = _parse(_Coco, text, str(path))
     names = {category.id: category.name for category in coco.categories}
     # It tells the size of the file as it lies, but the boxes of the upright image.
@@ -208,8 +227,8 @@ def _read_coco(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
         boxes[annotation.image_id].append(Box(label, _xyxy(*annotation.bbox), annotation.score, where))
     for image in coco.images:
         size_wh = (image.width, image.height) if image.width and image.height else None
-        where = f"{path}: image {image.file_name}"
-        yield image.file_name, _in_pixels(where, boxes[image.id], size_wh, may_be_turned=is_label_studio)
+        where = f"{path}: image {shown(image.file_name)}"
+        yield image.file_name, _in_pixels(where, boxes[image.id], size_wh, is_as_it_lies=is_label_studio)
 
 
 class _LineBox(BaseModel):
@@ -243,16 +262,19 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
         yield line.image, _in_pixels(where, boxes, size_wh)
 
 
-def _in_pixels(where: str, boxes: list[Box], said_wh: SizeWH | None, *, may_be_turned: bool = False) -> ImageLabels:
-    """Labels in pixels of an image that is said to be of this size, which the file's has to be."""
+def _in_pixels(where: str, boxes: list[Box], said_wh: SizeWH | None, *, is_as_it_lies: bool = False) -> ImageLabels:
+    """Labels in pixels of an image that is said to be of this size, which the file's has to be.
+
+    With `is_as_it_lies` that is the size before the image is turned upright, so the upright size isn't known.
+    """
 
     def checked(size_wh: SizeWH) -> list[Box]:
-        if said_wh not in {None, size_wh} and not (may_be_turned and said_wh == size_wh[::-1]):
+        if said_wh not in {None, size_wh} and not (is_as_it_lies and said_wh == size_wh[::-1]):
             said, found = (f"{width}x{height}" for width, height in (said_wh or size_wh, size_wh))
             raise LabelFileError(f"{where} is {said} there, but the image's file is {found} (turned upright)")
         return boxes
 
-    return ImageLabels(where, checked, said_wh)
+    return ImageLabels(where, checked, None if is_as_it_lies else said_wh)
 
 
 def _xyxy(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -283,14 +305,42 @@ def _parts(image: Image) -> tuple[str, ...]:
         return image.parts
     path = image.replace("\\", "/")
     if _ADDRESS.match(image):
-        address = urlsplit(image)
+        try:
+            address = urlsplit(image)
+        except ValueError as error:
+            name = path.partition("?")[0].rpartition("/")[2]
+            raise LabelFileError(f"The address of {shown(name)} can't be read: {error}") from None
         is_local_files = address.path.endswith("/data/local-files/")
         path = parse_qs(address.query).get("d", [""])[0] if is_local_files else unquote(address.path)
     return PurePosixPath(path).parts or (image,)
 
 
 def _key(name: str) -> str:
-    return stored_name(_PREFIX.sub("", unquote(name)))
+    return _PREFIX.sub("", _stored(name))
+
+
+def _stored(name: str) -> str:
+    return stored_name(unquote(name))
+
+
+def _is_named(name: str, other: str) -> bool:
+    """Are these names of one key those of one image? Digits of its own, such as a date's, are no prefix."""
+    one, two = _stored(name), _stored(other)
+    return one.endswith(two) or two.endswith(one)
+
+
+def _owners(labels: ImageLabels, rivals: Sequence[tuple[int, Image]]) -> list[Image]:
+    """Of the images that could have these labels, with how well each fits: the best, perhaps in several spellings."""
+    best_fit = max(fit for fit, _ in rivals)
+    best = [image for fit, image in rivals if fit == best_fit]
+    for other in best[1:]:
+        if not _is_same(best[0], other):
+            raise LabelFileError(f"{labels.where} could be the labels of {shown(best[0])} and of {shown(other)}")
+    return best
+
+
+def _is_same(one: Image, other: Image) -> bool:
+    return isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve()
 
 
 def _common_end(parts: tuple[str, ...], others: tuple[str, ...]) -> int:

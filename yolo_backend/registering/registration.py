@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ NAME_IS_THERE = "an uploaded file has this name"
 IS_REPEATED = "the same as another of these"
 
 _CHUNK_TASKS = 500
-_CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice
+_CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice, and of data: addresses
 _LOCAL_FILES = "/data/local-files/?d="
 
 
@@ -77,10 +78,13 @@ def register(
     except (StudioError, requests.Timeout, _FileError) as error:
         # Behind what is wrong with a task, Label Studio repeats all of it.
         reason = str(error) if isinstance(error, _FileError) else explain(error).split(" :: ")[0]
-        if not done and isinstance(error, StudioRefusedError | StudioRejectedError | _FileError):
+        # After any other error of Label Studio's, it may have stored the last chunk nevertheless.
+        is_known = isinstance(error, StudioRefusedError | StudioRejectedError | _FileError)
+        if is_known and not done:
             raise RegisterError(f"Nothing is registered: {reason}") from None
         raise RegisterError(
-            f"{done:,} of {len(items):,} were registered, then: {reason}. Run it again, and it goes on there"
+            f"{'' if is_known else 'At least '}{done:,} of {len(items):,} were registered, then: {reason}. "
+            "Run it again, and it goes on there"
         ) from None
 
 
@@ -89,6 +93,9 @@ def check_files(images: Iterable[Image]) -> None:
     for file in images:
         if not isinstance(file, Path):
             continue
+        readable = str(file).encode(errors="replace").decode()
+        if readable != str(file):
+            raise RegisterError(f"{readable}: its name isn't text in UTF-8: rename it")
         if file.suffix.lower() not in TAKEN_SUFFIXES:
             raise RegisterError(f"{file}: Label Studio takes no {file.suffix or 'such'} files: make it a PNG or JPEG")
         try:
@@ -145,6 +152,10 @@ class _Candidate:
     @property
     def file_name(self) -> str | None:
         return self.item.image.name if isinstance(self.item.image, Path) else None
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content) if isinstance(self.item.image, Path) else len(self.item.image)
 
 
 class _Ledger:
@@ -207,7 +218,7 @@ def _read(item: Item) -> _Candidate:
 
 def _is_too_much(chunk: Sequence[_Candidate]) -> bool:
     files = sum(candidate.file_name is not None for candidate in chunk)
-    size_bytes = sum(len(candidate.content) for candidate in chunk)
+    size_bytes = sum(candidate.size_bytes for candidate in chunk)
     too_large = size_bytes > _CHUNK_BYTES and len(chunk) > 1
     return len(chunk) > _CHUNK_TASKS or files > MAX_UPLOAD_FILES or too_large
 
@@ -217,12 +228,19 @@ def _send(project: Project, chunk: Sequence[_Candidate], control: Control, *, dr
     if dry_run:
         return Registered(items)
     files = [(candidate.file_name, candidate.content) for candidate in chunk if candidate.file_name]
-    uploads = iter(project.upload(files) if files else ())
+    uploads = project.upload(files) if files else []
+    addresses = iter(upload.address for upload in uploads)
     tasks = [
-        _task(candidate, next(uploads) if candidate.file_name else str(candidate.item.image), control)
+        _task(candidate, next(addresses) if candidate.file_name else str(candidate.item.image), control)
         for candidate in chunk
     ]
-    return Registered(items, tuple(project.import_tasks(tasks)))
+    try:
+        return Registered(items, tuple(project.import_tasks(tasks)))
+    except StudioRejectedError:
+        # Its reason is what the person has to know, not that the files couldn't be deleted, too.
+        with suppress(StudioError, requests.Timeout):
+            project.delete_uploads([upload.id for upload in uploads])
+        raise
 
 
 def _task(candidate: _Candidate, address: str, control: Control) -> dict[str, Any]:
