@@ -29,13 +29,16 @@ class StudioClient:
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         """One call of the API; the JSON that it answers."""
-        response = requests.request(
-            method,
-            self._studio.url + path,
-            headers={"Authorization": self._studio.authorization() or ""},
-            timeout=200,
-            **kwargs,
-        )
+        for renew in (False, True):  # a Label Studio that has just been started may refuse a good token
+            response = requests.request(
+                method,
+                self._studio.url + path,
+                headers={"Authorization": self._studio.authorization(renew=renew) or ""},
+                timeout=200,
+                **kwargs,
+            )
+            if response.status_code != requests.codes.unauthorized or not self._studio.has_personal_token:
+                break
         if not response.ok:
             raise requests.HTTPError(f"{response.status_code} {response.text[:2000]}", response=response)
         return response.json() if response.content else None
