@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from yolo_backend.filters import Filter, task_filter
 from yolo_backend.labeling import first_data_key
 from yolo_backend.protocol import Task
 from yolo_backend.studio import Studio, StudioError, StudioMissingError
@@ -23,8 +24,6 @@ MAX_UPLOAD_FILES = 100
 MAX_UPLOAD_BYTES = 200_000_000
 _UNNAMED = "$undefined$"
 _UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-([^/?]+)$")
-
-Filter = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -169,11 +168,6 @@ def projects_of(studio: Studio) -> list[dict[str, Any]]:
     """The projects that the token shows: `id` and `title` of each. Raises StudioError, requests.Timeout."""
     query = {"include": "id,title", "page_size": "1000"}
     return list(studio.call("GET", "/api/projects/", "results", _READ_TIMEOUT_S, query=query))
-
-
-def task_filter(column: str, operator: str, value: Any, value_type: str) -> Filter:
-    """A filter of the Data Manager, such as `task_filter("total_predictions", "equal", 0, "Number")`."""
-    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": value_type, "value": value}
 
 
 def stored_name(file_name: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from yolo_backend.projects import Filter, Project, task_filter
+from yolo_backend.filters import Filter, task_filter
+from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
 
 

@@ -15,6 +15,7 @@ import jwt
 import requests
 import urllib3
 
+from yolo_backend.filters import holds
 from yolo_backend.messages import api_message
 from yolo_backend.settings import Settings, is_sendable
 
@@ -159,15 +160,8 @@ class Studio:
         holding: set[int] = set()
         for start in range(0, len(task_ids), _IDS_PER_QUESTION):
             ids = list(task_ids[start : start + _IDS_PER_QUESTION])
-            # "contains" is part of the text, which is enough: a version ends in a digest that its name is part of.
-            item = {
-                "filter": "filter:tasks:predictions_model_versions",
-                "operator": "contains",
-                "type": "List",
-                "value": [model_version],
-            }
             selection = {
-                "filters": {"conjunction": "and", "items": [item]},
+                "filters": {"conjunction": "and", "items": [holds(model_version)]},
                 "selectedItems": {"all": False, "included": ids},
             }
             query = {

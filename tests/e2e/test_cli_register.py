@@ -18,8 +18,9 @@ from tests.e2e.command import run_command, run_json
 from tests.e2e.conftest import ServedFolder
 from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, uploaded_name
 from yolo_backend.demo.stack import LabelStudioServer
+from yolo_backend.filters import task_filter
 from yolo_backend.labeling import parse_labeling_config
-from yolo_backend.projects import open_project, projects_of, task_filter
+from yolo_backend.projects import open_project, projects_of
 from yolo_backend.registering.registration import NAME_IS_THERE, Item, RegisterError, register
 from yolo_backend.studio import Studio
 

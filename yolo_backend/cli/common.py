@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -121,6 +122,20 @@ def check_backend_url(url: str) -> None:
         raise CommandError("--backend-url should look like http://localhost:9090")
     if parts.username or parts.password:
         raise CommandError("--backend-url should hold no login: set BASIC_AUTH_USER and BASIC_AUTH_PASS")
+
+
+def make_folder(folder: Path | None, option: str) -> None:
+    """Make the folder that this option names, if it was given. Raises CommandError."""
+    try:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{folder} can't be made: {error.strerror}: name another {option}") from None
+
+
+def remark(text: str) -> None:
+    """Tell a person what they should know meanwhile."""
+    err.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:

@@ -21,18 +21,19 @@ from yolo_backend.cli.common import (
     INTERRUPTED,
     AsJson,
     ClusterAddress,
-    CommandError,
     ProjectName,
     Token,
     Url,
     Workers,
     err,
     find_project,
+    make_folder,
     open_studio,
     out,
     print_json,
     progress_bar,
     read_settings,
+    remark,
     stream_by,
 )
 from yolo_backend.cli.selecting import (
@@ -45,10 +46,11 @@ from yolo_backend.cli.selecting import (
     WithoutPredictions,
 )
 from yolo_backend.failures import Failure
+from yolo_backend.filters import lacks
 from yolo_backend.patience import PatientStudio
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor
-from yolo_backend.prelabeling.model_versions import lacks, older_versions
+from yolo_backend.prelabeling.model_versions import older_versions
 from yolo_backend.prelabeling.pictures import with_pictures
 from yolo_backend.prelabeling.prelabeling import Predict, Prelabeling, Report
 from yolo_backend.projects import Project
@@ -105,7 +107,7 @@ def prelabel(
     settings = read_settings(url, token)
     studio = open_studio(settings)
     found = find_project(studio, project)
-    _check_folder(pictures)
+    make_folder(pictures, "--out")
     selection = Selection(
         without_predictions=without_predictions,
         without_annotations=without_annotations,
@@ -130,19 +132,19 @@ def prelabel(
         with progress_bar() as progress, _stopped_by_signals(stop):
             bar = progress.add_task("Predicting", total=None)
             work = Prelabeling(
-                replace(found, studio=PatientStudio(studio.url, studio.token, _remark, stop)),
+                replace(found, studio=PatientStudio(studio.url, studio.token, remark, stop)),
                 plan.model_version,
                 lambda label_config: predictor.plan(label_config, wait_s=None).model_version,
                 stop=stop,
                 advanced=lambda: progress.update(bar, completed=work.report.done, total=work.report.total),
-                remark=_remark,
+                remark=remark,
             )
             try:
                 work.run(selection, predict, replaces_older=replaces_older)
             except (StudioError, requests.Timeout) as error:
                 if not stop.is_set():
                     raise
-                _remark(explain(error))
+                remark(explain(error))
             finally:
                 progress.stop()
                 _tell(work.report, as_json=as_json)
@@ -157,15 +159,7 @@ def prelabel(
 def _drawn(predict: Predict, predictor: Predictor, plan: ProjectPlan, project: Project, folder: Path) -> Predict:
     labels = [label.value for served in plan.controls for label in served.control.labels]
     images_of = partial(predictor.images, plan=plan, project=str(project.id))
-    return lambda tasks: with_pictures(predict(tasks), folder, images_of, labels, _remark)
-
-
-def _check_folder(folder: Path | None) -> None:
-    if folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CommandError(f"{folder} can't be made: {error.strerror}: name another --out") from None
+    return lambda tasks: with_pictures(predict(tasks), folder, images_of, labels, remark)
 
 
 @contextmanager
@@ -177,7 +171,7 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
             err.show_cursor()
             os._exit(INTERRUPTED)  # threads that wait for an image or the model would hold up an orderly end
         stop.set()
-        _remark("Stopping: what is ready is stored. Ctrl-C again leaves at once")
+        remark("Stopping: what is ready is stored. Ctrl-C again leaves at once")
 
     before = {sign: signal.signal(sign, note) for sign in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -238,7 +232,3 @@ def _tell_failures(failures: list[Failure]) -> None:
             out.print(f"  {failure.task_id}  {failure.address or ''}".rstrip(), markup=False, soft_wrap=True)
         if len(group) > _SHOWN_OF_A_REASON:
             out.print(f"  and {len(group) - _SHOWN_OF_A_REASON:,} more, which --json lists", markup=False)
-
-
-def _remark(text: str) -> None:
-    err.print(text, style="yellow", markup=False, soft_wrap=True)

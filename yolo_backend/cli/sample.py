@@ -26,11 +26,13 @@ from yolo_backend.cli.common import (
     Workers,
     err,
     find_project,
+    make_folder,
     open_studio,
     out,
     print_json,
     progress_bar,
     read_settings,
+    remark,
     stream_by,
 )
 from yolo_backend.detection.weights import find_weights
@@ -186,7 +188,7 @@ def sample(
     document_root = settings.local_files_document_root if how == "local-files" else None
     if how == "local-files" and document_root is None:
         raise CommandError("Set LOCAL_FILES_DOCUMENT_ROOT to the folder that Label Studio serves, as it is here")
-    _check_folder(report_folder)
+    make_folder(report_folder, "--report")
     images = find_images(sources, sys.stdin) if sources else []
     project = find_project(open_studio(settings), project_name)
     if images:
@@ -195,7 +197,7 @@ def sample(
         control = parse_labeling_config(project.label_config)[0]
     pool, size = _find_pool(project, images, control, document_root)
     studio = project.studio
-    project = replace(project, studio=PatientStudio(studio.url, studio.token, _remark, threading.Event()))
+    project = replace(project, studio=PatientStudio(studio.url, studio.token, remark, threading.Event()))
     predictor = Predictor(settings)
     try:
         with err.status("Loading the weights"):
@@ -234,8 +236,8 @@ def sample(
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", is_new=bool(images))
-    for remark in remarks:
-        _remark(remark)
+    for line in remarks:
+        remark(line)
     if found.unscored or remarks or delivered.rejected:
         raise typer.Exit(FAILED)
 
@@ -327,14 +329,6 @@ def _deliver(project: Project, chosen: Sequence[Scored], plan: ProjectPlan, cont
     return delivered
 
 
-def _check_folder(folder: Path | None) -> None:
-    try:
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"{folder} can't be made: {error.strerror}: name another --report") from None
-
-
 def _report(found: Sample, folder: Path, label: str, control: Control, images_of: ImagesOf) -> list[str]:
     """What couldn't be drawn, in lines for a person."""
     with err.status("Drawing the report"):
@@ -379,7 +373,3 @@ def _tell(told: Mapping[str, Any], project: str, *, is_new: bool) -> None:
         out.print(f"Not scored: {failure['image']}: {failure['reason']}", style="red", markup=False, soft_wrap=True)
     if len(told["failed"]) > _SHOWN_FAILURES:
         out.print(f"and {len(told['failed']) - _SHOWN_FAILURES:,} more, which --json lists", style="red")
-
-
-def _remark(text: str) -> None:
-    err.print(text, style="yellow", markup=False, soft_wrap=True)

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import re
 
-from yolo_backend.projects import Filter, Project, task_filter
+from yolo_backend.filters import holds, task_filter
+from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
 
 # What this backend calls its versions; a number that looks like a date is somebody else's.
 _OWN_VERSION = re.compile(r".+-(?!(?:19|20)\d{6}$)[0-9a-f]{8}", re.DOTALL)
-
-
-def holds(model_version: str) -> Filter:
-    """The filter for tasks that hold a prediction of this version."""
-    return task_filter("predictions_model_versions", "contains", [model_version], "List")
-
-
-def lacks(model_version: str) -> Filter:
-    """The filter for tasks that hold none of this version."""
-    return task_filter("predictions_model_versions", "not_contains", [model_version], "List")
 
 
 def delete_repeated(project: Project, model_version: str) -> int:

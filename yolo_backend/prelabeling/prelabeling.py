@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yolo_backend.failures import Failure
+from yolo_backend.filters import lacks
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.parallel import ReadAhead
 from yolo_backend.prediction import Outcome
-from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated, lacks
+from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated
 from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
 from yolo_backend.selection import Selection, count_selected, selected_tasks

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image as Picture
 
 from yolo_backend.drawing import draw_contact_sheet
+from yolo_backend.filters import task_filter
 from yolo_backend.labeling import Control
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.projects import Project, task_filter
+from yolo_backend.projects import Project
 from yolo_backend.regions import Region
 from yolo_backend.registering.finding import Image
 from yolo_backend.registering.registration import Item, register

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.failures import Failure
+from yolo_backend.filters import task_filter
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.sources import redact
 from yolo_backend.labeling import Control, parse_labeling_config
 from yolo_backend.parallel import in_parallel
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.prediction import Outcome
-from yolo_backend.projects import Project, task_filter
+from yolo_backend.projects import Project
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.regions import Region, task_score
 from yolo_backend.registering.finding import Image
