@@ -71,7 +71,7 @@ def _tune_malloc() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # another libc has no such thing
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_ARENA_MAX, 2)
+            mallopt(_M_ARENA_MAX, 1)
             mallopt(_M_MMAP_THRESHOLD, 64 << 20)
             mallopt(_M_TRIM_THRESHOLD, 256 << 20)
             mallopt(_M_TOP_PAD, 16 << 20)

@@ -75,9 +75,11 @@ class ModelAlone:
         self._best_way = Way(1, 1)
 
     def limits(self, for_s: float, *, with_torch: bool) -> Limits:
-        """Try all ways, each for so long; `rate` is by the best of them from then on."""
+        """Try all ways twice, each for so long; `rate` is by the best of them from then on."""
         ways = [Way(streams, batch) for streams in sorted({1, usable_cores()}) for batch in BATCHES]
-        onnx = dict(zip(ways, self._rates(ways, for_s), strict=True))
+        # What else the machine does meanwhile makes a way slower, and never faster.
+        there, back = self._rates(ways, for_s), self._rates(ways[::-1], for_s)[::-1]
+        onnx = {way: max(rates) for way, *rates in zip(ways, there, back, strict=True)}
         self._best_way = max(onnx, key=lambda way: onnx[way])
         torch = self._torch_rates(for_s) if with_torch else []
         return Limits(

@@ -76,11 +76,12 @@ class _Handler(socketserver.StreamRequestHandler):
                 self._answer(unquote(request_line.split()[1].decode("latin-1")), headers)
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> None:
-        mode, photo, number = _photo_at(path)
-        is_for_label_studio = mode == UPLOAD or path.startswith(_LABEL_STUDIO)
+        is_api = path.startswith(_LABEL_STUDIO)
+        mode, photo, number = ("", "", 0) if is_api else _photo_at(path)
+        is_for_label_studio = is_api or mode == UPLOAD
         if is_for_label_studio and headers.get("authorization") != f"Token {TOKEN}":
             self._send("401 Unauthorized")
-        elif path.startswith(_LABEL_STUDIO):
+        elif is_api:
             self._send("200 OK", json.dumps(_label_studio_says(path)).encode(), "Content-Type: application/json\r\n")
         elif mode not in {PLAIN, WITH_ETAG, LATE, UPLOAD}:
             self._send("200 OK")  # /health

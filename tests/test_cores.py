@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from yolo_backend.cores import usable_cores
+from yolo_backend.cores import keep_to_core, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +78,31 @@ def test_where_affinity_is_unknown_the_machine_counts(
 def test_here_are_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def cores_of_thread(index: int, of: int) -> set[int]:
+    """The cores that a thread may run on after it asked for one of its own."""
+
+    def ask() -> set[int]:
+        keep_to_core(index, of)
+        return os.sched_getaffinity(0)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(ask).result()
+
+
+def test_as_many_threads_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    cores = sorted(os.sched_getaffinity(0))
+    have_one_each = usable_cores() == len(cores) > 1
+    for index, core in enumerate(cores):
+        assert cores_of_thread(index, len(cores)) == ({core} if have_one_each else set(cores))
+    assert sorted(os.sched_getaffinity(0)) == cores
+
+
+@pytest.mark.parametrize("of", [1, 7, 9])
+def test_fewer_or_more_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch, of: int) -> None:
+    asked: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: asked.append(cores), raising=False)
+    keep_to_core(0, of)
+    assert asked == []

@@ -6,6 +6,9 @@ import base64
 import itertools
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -25,6 +28,7 @@ from tests.test_jobs import Clock
 from yolo_backend import delivery as delivery_module
 from yolo_backend import jobs as jobs_module
 from yolo_backend import prediction as prediction_module
+from yolo_backend.demo.stack import ROOT
 from yolo_backend.detection.batching import BULK, AbandonedError, ModelPool
 from yolo_backend.failures import Failure
 from yolo_backend.prediction import Predictor
@@ -468,3 +472,25 @@ def test_the_images_of_a_task_are_those_that_the_page_shows(house: House) -> Non
     assert image.shows({"to_name": "image"})
     assert not image.shows({"to_name": "image", "item_index": 0})
     assert not image.shows({"to_name": "other"})
+
+
+def test_the_garbage_collector_leaves_torchs_objects_alone(bccd_environment: dict[str, str]) -> None:
+    code = """if True:
+        import gc, sys
+        from yolo_backend.prediction import default_predictor
+        predictor = default_predictor()
+        predictor.pool.wait_for_info(predictor.settings.model_name, None)
+        predictor.close()
+        assert "torch" in sys.modules
+        print(gc.get_freeze_count(), len(gc.get_objects()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **bccd_environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    frozen, others = map(int, done.stdout.split())
+    assert frozen > 100_000 > others

@@ -18,6 +18,7 @@ from yolo_backend.protocol import from_json, to_json
         {"results": [{"result": [{"score": 0.1 + 0.2, "value": {"x": 1e-7}}], "model_version": "a-1"}, []]},
         {"name": "größer \U0001f600 \n"},
         {"half": "\ud800"},
+        {"tasks": [{"data": {"image": "data:image/png;base64," + 30_000 * "iVBORw0K", "name": "größer"}}]},
         [],
         None,
     ],
@@ -45,7 +46,9 @@ def test_nan_is_let_pass() -> None:
     assert math.isnan(from_json(b'{"x": NaN}')["x"])
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}x", b"{} {}", b"'a'", b"[" * 3])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe{}x", b"{} {}", b"'a'", b"[" * 3, b'["data:image/png"', b'["data:\xff"]']
+)
 def test_what_is_no_json_is_told(content: bytes) -> None:
     with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
         from_json(content)

@@ -305,6 +305,13 @@ def test_after_bad_bodies_the_next_request_is_served(client: FlaskClient, photo:
     assert predict(client, [task(photo)])[0]["result"]
 
 
+@pytest.mark.parametrize("length", [2**18 - 1, 2**18, 1_000_000])
+def test_a_body_of_several_pieces_is_read_whole(client: FlaskClient, photo: str, length: int) -> None:
+    body = json.dumps({"tasks": [task(photo)], "label_config": CONFIG})
+    response = client.post("/predict", data=body.ljust(length), content_type="application/json")
+    assert response.get_json()["results"][0]["result"]
+
+
 def test_a_body_that_is_too_large(client: FlaskClient) -> None:
     body = json.dumps({"tasks": [task("x" * 9_000_000)], "label_config": CONFIG})
     assert_one_line_error(client.post("/predict", data=body, content_type="application/json"), 413)

@@ -80,6 +80,7 @@ class Delivery:
         now = time.monotonic()
         self._job.resume()
         self._job.expire()
+        self._job.squeeze()
         if not self._can_push():
             self._trust(now)
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from yolo_backend import metrics
 from yolo_backend.failures import CommonCause, Failure, FailureLog
 from yolo_backend.protocol import Prediction, Task, task_id_of
-from yolo_backend.tickets import OPEN, Ask, State, Ticket, pack, tickets_of
+from yolo_backend.tickets import OPEN, Ask, State, Ticket, pack, squeeze, tickets_of
 
 log = logging.getLogger(__name__)
 
@@ -244,6 +244,15 @@ class Job:
         """What is ready and no request waits for."""
         with self._lock:
             return [ticket for ticket in self.tickets(State.READY) if not ticket.asks]
+
+    def squeeze(self) -> None:
+        """Let what no request waits for take less memory."""
+        for ticket in self.deliverable():
+            packed = ticket.packed
+            squeezed = squeeze(packed)  # without the lock, for it takes a while
+            with self._lock:
+                if ticket.packed is packed:
+                    ticket.packed = squeezed
 
     def take_for_push(self, limit: int) -> list[Ticket]:
         """Some of what is deliverable; to be told of by `pushed` or `put_back`."""

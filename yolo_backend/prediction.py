@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
@@ -254,9 +255,7 @@ def default_predictor() -> Predictor:
 
 def _model_pool(settings: Settings) -> ModelPool:
     def load(name: str) -> Any:
-        from yolo_backend.detection.engine import Engine  # brings torch, which takes seconds to import
-
-        return Engine(
+        return _engine_class()(
             find_weights(name, settings.model_root, may_download=name == settings.model_name),
             device=settings.device,
             engine=settings.engine,
@@ -272,6 +271,15 @@ def _model_pool(settings: Settings) -> ModelPool:
         batch_size=settings.batch_size,
         detect_timeout_s=settings.detect_timeout_s,
     )
+
+
+@lru_cache(maxsize=1)
+def _engine_class() -> Callable[..., Any]:
+    from yolo_backend.detection.engine import Engine  # brings torch, which takes seconds to import
+
+    # Torch's half a million objects stay as they are: to look through them for garbage holds up everything for 0.25 s.
+    gc.freeze()
+    return Engine
 
 
 def _never() -> bool:

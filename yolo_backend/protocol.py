@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+_HEAD_BYTES = 1 << 14
+
 Task = Mapping[str, Any]
 Prediction = dict[str, Any]
 
@@ -33,6 +35,8 @@ def to_json(value: Any) -> bytes:
 
 def from_json(content: bytes) -> Any:
     """What JSON says; as with Python's own reader, NaN and half a character are let pass. Raises ValueError."""
+    if b'"data:' in content[:_HEAD_BYTES]:  # a few very long texts, which Python's own reader takes in half the time
+        return json.loads(content)
     try:
         return orjson.loads(content)  # in a third of the time
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import io
 import logging
 import re
 import socket
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 _MAX_REASON = 240
 _MAX_PROJECTS = 200
 _MAX_KEPT_TEXT = 4000
+_PIECE_BYTES = 1 << 18
 _STOPPING = "The backend is stopping: try again when it is back"
 # Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
 _THREADS_FOR_OTHERS = 2
@@ -271,7 +273,7 @@ def _client_has_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 def _json_body() -> dict[str, Any]:
     try:
-        body = from_json(request.get_data(cache=False))  # it may be large, and waits for its answer
+        body = from_json(_read_body())  # it may be large, and waits for its answer
     except HTTPException:
         raise
     except Exception:  # brackets in brackets in brackets, or chunks that gunicorn can't read
@@ -281,6 +283,14 @@ def _json_body() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequestError("The body should be a JSON object")
     return body
+
+
+def _read_body() -> bytes:
+    """The whole body. Request.get_data reads small pieces, and gunicorn moves all it has for each of them."""
+    body = io.BytesIO()
+    while piece := request.stream.read(_PIECE_BYTES):
+        body.write(piece)
+    return body.getvalue()
 
 
 def _text(body: dict[str, Any], key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from yolo_backend.cores import usable_cores
 from yolo_backend.detection import batching, health
 from yolo_backend.detection.batching import (
     BULK,
@@ -207,6 +209,24 @@ def test_a_batch_is_asked_for_its_lowest_threshold(engine: FakeEngine, detector:
     engine.gate.set()
     answers(futures)
     assert engine.thresholds == [0.5, 0.1]
+
+
+def test_as_many_streams_as_cores_have_a_core_each(engine: FakeEngine) -> None:
+    cores = os.sched_getaffinity(0)
+    engine.streams, engine.batch_size = len(cores), 1
+    detector = make_detector(lambda: engine, batch_size=None)
+    futures = submit_all(detector, range(len(cores)))
+    for _ in range(100 * WAIT_S):
+        if len(engine.threads) == len(cores):
+            break
+        time.sleep(0.01)
+    threads = [thread.native_id or 0 for thread in engine.threads]
+    engine.gate.set()
+    answers(futures)
+    used = [os.sched_getaffinity(thread) for thread in threads]
+    detector.close()
+    expected = [{core} for core in sorted(cores)] if usable_cores() == len(cores) else [cores] * len(cores)
+    assert sorted(used, key=min) == expected
 
 
 def test_one_thread_uses_the_model(engine: FakeEngine, detector: Detector) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolo_backend import metrics
+from yolo_backend.cores import keep_to_core
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
 from yolo_backend.detection.health import ModelHealth
 from yolo_backend.detection.weights import WeightsError
@@ -221,12 +222,14 @@ class Detector:
         self._batch_size = self._fitting_size = self._batch_size or engine.batch_size
         self._streams = [_Stream() for _ in range(engine.streams)]
         self._engine.set_result(engine)
-        for number, stream in enumerate(self._streams[1:], 2):
-            self._start(f"detector {self._name} {number}", self._work, engine, stream)
-        self._work(engine, self._streams[0])
+        first, *others = self._streams
+        for index, stream in enumerate(others, 1):
+            self._start(f"detector {self._name} {index + 1}", self._work, engine, stream, index)
+        self._work(engine, first, 0)
 
-    def _work(self, engine: Detecting, stream: _Stream) -> None:
+    def _work(self, engine: Detecting, stream: _Stream, index: int) -> None:
         """Serve batch after batch, until the detector is closed and nothing is queued."""
+        keep_to_core(index, engine.streams)
         try:
             while self._take_batch(stream):
                 self._serve(engine, stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 from collections.abc import Iterator
@@ -148,15 +149,15 @@ class ImageFetcher:
         return dict(known)
 
     def _read_body(self, response: requests.Response, alarm: Alarm) -> bytes:
-        body = bytearray()
+        body = io.BytesIO()
         # Piece by piece as it arrives, so that a server that trickles meets the time limit.
         while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
-            body += piece
-            if len(body) > self._max_bytes:
+            body.write(piece)
+            if body.tell() > self._max_bytes:
                 raise _too_large(self._max_bytes)
             alarm.left_s()
         alarm.left_s()  # a body that was hung up on looks like a whole one
-        return self._check_size(bytes(body))
+        return self._check_size(body.getvalue())
 
     def _read(self, source: LocalFile, known: Version | None) -> Fetched:
         try:
