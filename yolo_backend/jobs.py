@@ -27,6 +27,7 @@ _STORING_S = 5.0
 _STORING_EACH_S = 0.02
 _RATE_OVER_S = 60.0
 _LOOK_FOR_CLIENT_S = 0.5
+_SQUEEZE_AFTER_S = 3.0
 _AWAY_PAUSE_S = (2.0, 60.0)
 _AWAY_PATIENCE_S = 4.0
 _AWAY = "Label Studio doesn't answer at LABEL_STUDIO_URL: the work goes on when it does"
@@ -246,9 +247,12 @@ class Job:
             return [ticket for ticket in self.tickets(State.READY) if not ticket.asks]
 
     def squeeze(self) -> None:
-        """Let what no request waits for take less memory."""
-        for ticket in self.deliverable():
+        """Let what isn't answered soon take less memory."""
+        old = time.monotonic() - _SQUEEZE_AFTER_S
+        for ticket in self.tickets(State.READY):
             packed = ticket.packed
+            if ticket.ready_at > old:
+                continue
             squeezed = squeeze(packed)  # without the lock, for it takes a while
             with self._lock:
                 if ticket.packed is packed:
