@@ -76,12 +76,11 @@ class _Handler(socketserver.StreamRequestHandler):
                 self._answer(unquote(request_line.split()[1].decode("latin-1")), headers)
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> None:
-        is_api = path.startswith(_LABEL_STUDIO)
-        mode, photo, number = ("", "", 0) if is_api else _photo_at(path)
-        is_for_label_studio = is_api or mode == UPLOAD
+        mode, photo, number = _photo_at(path)
+        is_for_label_studio = mode == UPLOAD or path.startswith(_LABEL_STUDIO)
         if is_for_label_studio and headers.get("authorization") != f"Token {TOKEN}":
             self._send("401 Unauthorized")
-        elif is_api:
+        elif path.startswith(_LABEL_STUDIO):
             self._send("200 OK", json.dumps(_label_studio_says(path)).encode(), "Content-Type: application/json\r\n")
         elif mode not in {PLAIN, WITH_ETAG, LATE, UPLOAD}:
             self._send("200 OK")  # /health
@@ -112,6 +111,8 @@ def _photo_at(path: str) -> tuple[str, str, int]:
     if path.startswith(f"/{UPLOAD}/"):
         number, _, name = Path(path).stem.partition("-")
         return UPLOAD, name, int(number, 16)
+    if path.startswith(_LABEL_STUDIO):  # whose query may hold anything
+        return "", "", 0
     mode, _, name = path.strip("/").rpartition("/")[0].rpartition("/")
     return (mode, name, int(Path(path).stem)) if mode else ("", "", 0)
 

@@ -251,10 +251,9 @@ class Job:
         old = time.monotonic() - _SQUEEZE_AFTER_S
         for ticket in self.tickets(State.READY):
             packed = ticket.packed
-            if ticket.ready_at > old:
+            if ticket.ready_at > old or (squeezed := squeeze(packed)) is packed:
                 continue
-            squeezed = squeeze(packed)  # without the lock, for it takes a while
-            with self._lock:
+            with self._lock:  # only now, for squeezing takes a while
                 if ticket.packed is packed:
                     ticket.packed = squeezed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -35,9 +36,8 @@ def to_json(value: Any) -> bytes:
 
 def from_json(content: bytes) -> Any:
     """What JSON says; as with Python's own reader, NaN and half a character are let pass. Raises ValueError."""
-    if b'"data:' in content[:_HEAD_BYTES]:  # a few very long texts, which Python's own reader takes in half the time
-        return json.loads(content)
-    try:
-        return orjson.loads(content)  # in a third of the time
-    except ValueError:
-        return json.loads(content)
+    # It takes a third of the time, but twice as long for a few very long texts.
+    if b'"data:' not in content[:_HEAD_BYTES]:
+        with contextlib.suppress(ValueError):
+            return orjson.loads(content)
+    return json.loads(content)

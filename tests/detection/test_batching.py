@@ -216,10 +216,7 @@ def test_as_many_streams_as_cores_have_a_core_each(engine: FakeEngine) -> None:
     engine.streams, engine.batch_size = len(cores), 1
     detector = make_detector(lambda: engine, batch_size=None)
     futures = submit_all(detector, range(len(cores)))
-    for _ in range(100 * WAIT_S):
-        if len(engine.threads) == len(cores):
-            break
-        time.sleep(0.01)
+    wait_until(lambda: len(engine.threads) == len(cores))
     threads = [thread.native_id or 0 for thread in engine.threads]
     engine.gate.set()
     answers(futures)
