@@ -47,9 +47,9 @@ class Bench:
     weights: str
     model: ModelAlone
 
-    def limit(self) -> float:
-        """What the model alone does now, in images per second."""
-        return self.model.rate(self.extent.limit_s)
+    def limits(self) -> tuple[float, float]:
+        """What the model alone does now, in images per second: as Ultralytics and as the backend exports it."""
+        return self.model.rates(self.extent.limit_s)
 
     def one_image_s(self) -> float:
         """What one image takes in the model alone now."""
@@ -73,15 +73,18 @@ def throughput(
     asked: list[Asked] = []
     looped: list[Asked] = []
     limits: list[tuple[float, float]] = []
+    own_limits: list[tuple[float, float]] = []
     server_s = 0.0
     for _ in range(bench.extent.repeats.get(case, 1)):
-        before = bench.limit()
+        before, own_before = bench.limits()
         client.warm_up(backend, size)
         tasks = client.tasks(size, count)
         server_began_s = client.server.cpu_s()
         asked.append(client.ask(backend, tasks))
         server_s += client.server.cpu_s() - server_began_s
-        limits.append((before, bench.limit()))
+        after, own_after = bench.limits()
+        limits.append((before, after))
+        own_limits.append((own_before, own_after))
         if loop:
             client.warm_up(loop, size)
             looped.append(client.ask(loop, client.tasks(size, loop_count)))
@@ -91,6 +94,7 @@ def throughput(
         tasks=count,
         images_per_s=[each.images_per_s for each in asked],
         limits=limits,
+        own_limits=own_limits,
         loop=[each.images_per_s for each in looped],
         boxes_per_image=_boxes_per_image(asked),
         loop_boxes_per_image=_boxes_per_image(looped),

@@ -38,11 +38,15 @@ class Way:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of weights at one shape (height, width), in images per second, and one image's seconds."""
+    """The limits of weights at one shape (height, width), in images per second, and one image's seconds.
+
+    `onnx` is what Ultralytics exports, by the way it is used; `own_onnx` what the backend exports, in the best way.
+    """
 
     shape: tuple[int, int]
     onnx: dict[str, float]
     best_way: Way
+    own_onnx: float
     torch: dict[int, float]
     one_image_s: float
 
@@ -64,6 +68,9 @@ class ModelAlone:
         self._weights = shutil.copy(weights, folder)  # the export lands beside it
         self._tensors = str(folder / "tensors.npy")
         self._model = ask_child("speed_torch", ask="export", weights=self._weights, image_size=image_size)
+        (folder / "own").mkdir()
+        own = str(folder / "own" / "model.onnx")
+        self._own_model = ask_child("speed_torch", ask="export_own", weights=self._weights, made=own)
         height, width = ask_child(
             "speed_torch",
             ask="letterbox",
@@ -75,24 +82,26 @@ class ModelAlone:
         self._best_way = Way(1, 1)
 
     def limits(self, for_s: float, *, with_torch: bool) -> Limits:
-        """Try all ways twice, each for so long; `rate` is by the best of them from then on."""
+        """Try all ways twice, each for so long; `rates` are by the best of them from then on."""
         ways = [Way(streams, batch) for streams in sorted({1, usable_cores()}) for batch in BATCHES]
         # What else the machine does meanwhile makes a way slower, and never faster.
-        there, back = self._rates(ways, for_s), self._rates(ways[::-1], for_s)[::-1]
-        onnx = {way: max(rates) for way, *rates in zip(ways, there, back, strict=True)}
+        there, back = (self._rates(self._model, order, for_s) for order in (ways, ways[::-1]))
+        onnx = {way: max(rates) for way, *rates in zip(ways, there, back[::-1], strict=True)}
         self._best_way = max(onnx, key=lambda way: onnx[way])
         torch = self._torch_rates(for_s) if with_torch else []
         return Limits(
             shape=self._shape,
             onnx={str(way): rate for way, rate in onnx.items()},
             best_way=self._best_way,
+            own_onnx=max(self.rates(for_s)[1] for _ in range(2)),
             torch=dict(zip(BATCHES, torch, strict=False)),
             one_image_s=self.one_image_s(for_s),
         )
 
-    def rate(self, for_s: float) -> float:
-        """Images per second now, in the best way."""
-        return self._rates([self._best_way], for_s)[0]
+    def rates(self, for_s: float) -> tuple[float, float]:
+        """Images per second now, in the best way: what Ultralytics exports, and what the backend exports."""
+        (rate,), (own_rate,) = (self._rates(model, [self._best_way], for_s) for model in (self._model, self._own_model))
+        return rate, own_rate
 
     def one_image_s(self, for_s: float) -> float:
         """The median time of one image now, on one core or on all: what is faster."""
@@ -103,12 +112,12 @@ class ModelAlone:
             ask_child("speed_onnx", ask="latencies", model=self._model, tensors=self._tensors, cores=cores, for_s=for_s)
         )
 
-    def _rates(self, ways: Iterable[Way], for_s: float) -> list[float]:
+    def _rates(self, model: str, ways: Iterable[Way], for_s: float) -> list[float]:
         return list(
             ask_child(
                 "speed_onnx",
                 ask="rates",
-                model=self._model,
+                model=model,
                 tensors=self._tensors,
                 streams_and_batches=[(way.streams, way.batch) for way in ways],
                 cores=usable_cores(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,8 @@ INLINE, UPLOADS = "`data:` addresses", "uploads in Label Studio"
 class Throughput:
     """Requests of many tasks, repeated: images per second, and what the model alone did before and after each.
 
-    `loop` are the images per second of the hand-written loop, asked in between.
+    `limits` are of Ultralytics' export, `own_limits` of the backend's; `loop` are the images per second of the
+    hand-written loop, asked in between.
     """
 
     case: str
@@ -31,6 +32,7 @@ class Throughput:
     tasks: int
     images_per_s: list[float]
     limits: list[tuple[float, float]]
+    own_limits: list[tuple[float, float]]
     loop: list[float]
     boxes_per_image: float
     loop_boxes_per_image: float
@@ -43,14 +45,22 @@ class Throughput:
     @property
     def of_limit(self) -> float:
         """The part of the model's own speed that is left end to end."""
-        return statistics.median(
-            rate / statistics.mean(limits) for rate, limits in zip(self.images_per_s, self.limits, strict=True)
-        )
+        return self._part_of(self.limits)
+
+    @property
+    def of_own_limit(self) -> float:
+        """The same, of the model as the backend exports it."""
+        return self._part_of(self.own_limits)
 
     @property
     def times_loop(self) -> float | None:
         pairs = zip(self.images_per_s, self.loop, strict=False)
         return statistics.median(rate / loop for rate, loop in pairs) if self.loop else None
+
+    def _part_of(self, limits: Sequence[tuple[float, float]]) -> float:
+        return statistics.median(
+            rate / statistics.mean(around) for rate, around in zip(self.images_per_s, limits, strict=True)
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from PIL import Image
 from ultralytics import YOLO
 from ultralytics.data.augment import LetterBox
 
+from yolo_backend.detection import exporting
+
 _STRIDE = 32
 _WARM_UPS = 2
 
@@ -22,6 +24,12 @@ _WARM_UPS = 2
 def export(weights: str, image_size: int) -> Any:
     """Write the ONNX model beside the weights, for batches and images of any shape; its path."""
     return str(YOLO(weights).export(format="onnx", dynamic=True, simplify=True, imgsz=image_size, device="cpu"))
+
+
+def export_own(weights: str, made: str) -> Any:
+    """Write the ONNX model as the backend makes it; its path."""
+    exporting.export(Path(weights), Path(made), "onnx", "cpu", 300)
+    return made
 
 
 def letterbox(photos: Sequence[str], image_size: int, tensors: str) -> Any:
@@ -79,6 +87,7 @@ if __name__ == "__main__":
     question = json.loads(sys.argv[1])
     answers: dict[str, Callable[..., Any]] = {
         "export": export,
+        "export_own": export_own,
         "letterbox": letterbox,
         "rates": rates,
         "predict": predict,

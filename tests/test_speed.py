@@ -56,8 +56,10 @@ def test_uploads_want_the_token(server: PhotoServer, photo: bytes) -> None:
 
 
 def test_a_ratio_is_of_the_limits_around_it() -> None:
-    case = Throughput("1 MP", "640", 10, [8.0, 9.0, 5.0], [(10, 10), (8, 12), (10, 30)], [4.0, 3.0, 5.0], 1, 1, 0)
+    limits, own_limits = [(10.0, 10.0), (8.0, 12.0), (10.0, 30.0)], [(16.0, 16.0)] * 3
+    case = Throughput("1 MP", "640", 10, [8.0, 9.0, 5.0], limits, own_limits, [4.0, 3.0, 5.0], 1, 1, 0)
     assert case.of_limit == 0.8
+    assert case.of_own_limit == 0.5
     assert case.times_loop == 2
     assert case.typical == 8
 

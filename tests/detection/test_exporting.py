@@ -1,4 +1,4 @@
-"""The exporter: an export whose boxes aren't those of the weights is refused."""
+"""The exporter: what it makes lighter stays the same, and an export whose boxes aren't the weights' is refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from ultralytics.nn.modules.block import DFL
 
 from tests.detection.conftest import MakeWeights
-from yolo_backend.detection.exporting import check_agreement
+from yolo_backend.detection.exporting import check_agreement, export, lighten
 from yolo_backend.detection.models import UltralyticsModel
 
 Spoil = Callable[[torch.Tensor], torch.Tensor]
@@ -97,3 +99,34 @@ def test_an_export_without_nms_with_other_scores_is_refused(make_weights: MakeWe
     for number in (0.02, -0.02, float("nan")):
         with pytest.raises(ValueError, match="scores"):
             check_agreement(expected, Spoiled(expected, add_to_scores(number)))
+
+
+# The mean of a distribution, without a softmax
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 10.0, 1e4, 1e30])
+@pytest.mark.parametrize("bins", [16, 8])
+def test_distances_are_those_of_ultralytics(scale: float, bins: int) -> None:
+    network = torch.nn.ModuleDict({"dfl": DFL(bins)})
+    logits = torch.randn(2, 4 * bins, 100, generator=torch.Generator().manual_seed(0)) * scale
+    expected = network["dfl"](logits)
+    lighten(network)
+    assert not isinstance(network["dfl"], DFL)
+    torch.testing.assert_close(network["dfl"](logits), expected, rtol=0, atol=1e-5)
+
+
+def test_a_head_without_distances_stays_as_it_is() -> None:
+    network = torch.nn.ModuleDict({"dfl": torch.nn.Identity()})
+    lighten(network)
+    assert isinstance(network["dfl"], torch.nn.Identity)
+
+
+@pytest.mark.parametrize("architecture", [None, "yolo11n-seg", "yolo11n-obb", "yolo11n-pose"])
+def test_an_export_has_no_softmax_over_distances(
+    bccd_weights: Path, make_weights: MakeWeights, tmp_path: Path, architecture: str | None
+) -> None:
+    made = tmp_path / "made.onnx"
+    export(make_weights(architecture) if architecture else bccd_weights, made, "onnx", "cpu", 300)
+    nodes = onnx.load(made).graph.node
+    assert [node.name for node in nodes if node.op_type == "Softmax" and "dfl" in node.name] == []
+    assert [node.op_type for node in nodes].count("Exp") == 1

@@ -178,6 +178,13 @@ def test_another_version_of_what_makes_it_is_another_export(
     assert times_made(weights) == 2
 
 
+@pytest.mark.usefixtures("exporter")
+def test_another_recipe_is_another_export(folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Exports(folder).make(weights, OPTIONS)
+    monkeypatch.setattr(exports, "_RECIPE", 0)
+    assert Exports(folder).find(OPTIONS) is None
+
+
 def test_many_threads_make_it_once(folder: Path, weights: Path, exporter: Exporter) -> None:
     exporter(f"sleep 0.2; {COPY}")
     with ThreadPoolExecutor(8) as threads:

@@ -16,6 +16,7 @@ from ultralytics.utils import nms, ops
 
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
 from yolo_backend.detection.models import open_model, whole_strides
+from yolo_backend.detection.suppression import suppress
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.messages import first_line
 
@@ -66,6 +67,7 @@ class Engine:
             engine=model.engine,
             images_at_once=model.streams * model.batch_size(size),
         )
+        self._is_plain = model.task == "detect" and not model.end2end and model.device.type == "cpu"
         self.streams = model.streams
         self.batch_size = model.batch_size(size)
         self._letterbox = LetterBox(size, auto=model.shape_is_free, stride=model.stride)
@@ -110,7 +112,24 @@ class Engine:
     def _detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
         with torch.inference_mode():
             outputs, prototypes = self._split(self._model([image.pixels for image in batch]))
-            found = nms.non_max_suppression(
+            found = self._suppress(outputs, score_threshold)
+            if len(found) != len(batch):
+                raise RuntimeError(f"the model gave {len(found)} outputs for {len(batch)} images")
+            input_shape = batch[0].pixels.shape[:2]
+            return [
+                self._to_detections(rows, image, input_shape, prototypes, index)
+                for index, (rows, image) in enumerate(zip(found, batch, strict=True))
+            ]
+
+    def _suppress(self, outputs: Any, score_threshold: float) -> list[Any]:
+        """The rows that stay of each image: boxes, scores, classes, and what else the task has."""
+        if self._is_plain:
+            return [
+                suppress(output, score_threshold, self._iou_threshold, self._max_detections)
+                for output in outputs.numpy()
+            ]
+        return list(
+            nms.non_max_suppression(
                 outputs,
                 score_threshold,
                 self._iou_threshold,
@@ -121,41 +140,31 @@ class Engine:
                 # Past its time limit Ultralytics leaves the rest of the batch empty.
                 max_time_img=float("inf"),
             )
-            if len(found) != len(batch):
-                raise RuntimeError(f"the model gave {len(found)} outputs for {len(batch)} images")
-            input_shape = batch[0].pixels.shape[:2]
-            return [
-                self._to_detections(rows, image, input_shape, prototypes, index)
-                for index, (rows, image) in enumerate(zip(found, batch, strict=True))
-            ]
+        )
 
     def _split(self, outputs: Any) -> tuple[Any, Any]:
         """The rows for NMS and, of segmentation weights, the mask prototypes."""
         if self.info.task != "segment":
-            return outputs, None
+            return (outputs[0] if isinstance(outputs, list | tuple) else outputs), None
         return outputs[0], outputs[0][1] if isinstance(outputs[0], tuple) else outputs[1]
 
     def _to_detections(
-        self, rows: torch.Tensor, image: Letterboxed, input_shape: tuple[int, ...], prototypes: Any, index: int
+        self, rows: Any, image: Letterboxed, input_shape: tuple[int, ...], prototypes: Any, index: int
     ) -> Detections:
         width, height = image.decoded_size_wh or image.original_size_wh
         if prototypes is not None and len(rows):
             # Ultralytics drops a segment whose mask is empty, and its box with it.
             masks = ops.process_mask(prototypes[index], rows[:, 6:], rows[:, :4], input_shape, upsample=True)
             rows = rows[masks.amax((-2, -1)) > 0]
+        if isinstance(rows, torch.Tensor):
+            rows = rows.float().cpu().numpy()
         rotated = self.info.task == "obb"
-        boxes = ops.scale_boxes(input_shape, rows[:, :4].clone(), (height, width), xywh=rotated)
+        boxes = ops.scale_boxes(input_shape, rows[:, :4].copy(), (height, width), xywh=rotated)
         if (width, height) != image.original_size_wh:
-            scale_x, scale_y = image.original_size_wh[0] / width, image.original_size_wh[1] / height
-            boxes *= torch.tensor([scale_x, scale_y, scale_x, scale_y], device=boxes.device)
+            boxes *= np.tile(np.divide(image.original_size_wh, (width, height)), 2).astype(np.float32)
         if rotated:
-            boxes = torch.cat([boxes, rows[:, -1:]], dim=1)
-        return Detections(
-            boxes=boxes.float().cpu().numpy(),
-            scores=rows[:, 4].float().cpu().numpy(),
-            class_ids=rows[:, 5].long().cpu().numpy(),
-            rotated=rotated,
-        )
+            boxes = np.concatenate([boxes, rows[:, -1:]], axis=1)
+        return Detections(boxes, scores=rows[:, 4].copy(), class_ids=rows[:, 5].astype(np.int64), rotated=rotated)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -29,6 +29,7 @@ _PACKAGES = {
     "onnx": ("ultralytics-opencv-headless", "torch", "onnx", "onnxslim"),
     "engine": ("ultralytics-opencv-headless", "torch", "onnx", "tensorrt"),
 }
+_RECIPE = 2  # of the exporter; another number for one that makes other files
 _TIMEOUT_S = 540.0  # loading has ten minutes
 _KEPT = 20
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -54,7 +55,7 @@ class ExportOptions:
     def key(self) -> str:
         """The same for the same export, by the same versions of what makes it."""
         packages = {package: version(package) for package in _PACKAGES[self.format]}
-        ingredients = {**asdict(self), **packages, "device": _name_of(self.device)}
+        ingredients = {**asdict(self), **packages, "device": _name_of(self.device), "recipe": _RECIPE}
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:16]
 
 
