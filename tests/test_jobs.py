@@ -396,7 +396,7 @@ def test_a_lone_request_of_changed_data_or_another_task_is_not_the_jobs(work: Wo
 
 @pytest.mark.parametrize(
     "wrong",
-    [RuntimeError("no"), object(), {"result": {1, 2}}],
+    [RuntimeError("no"), object(), {"result": [object()]}],
     ids=["raises", "an object", "not JSON"],
 )
 def test_a_wrong_prediction_fails_alone(work: Work, caplog: pytest.LogCaptureFixture, wrong: Any) -> None:

@@ -37,6 +37,12 @@ def test_a_key_that_is_a_number_becomes_text() -> None:
     assert json.loads(to_json({1: 2})) == {"1": 2}
 
 
+@pytest.mark.parametrize("value", [10**30, -(2**63) - 1, {"a": {"b": [1.5, None, True]}}, "\x00", -0.0])
+def test_odd_values_are_as_with_python(value: Any) -> None:
+    assert repr(from_json(json.dumps(value).encode())) == repr(value)
+    assert repr(json.loads(to_json(value))) == repr(value)
+
+
 def test_what_has_no_json_is_told() -> None:
     with pytest.raises(TypeError):
         to_json({"score": np.array([1.0])})

@@ -7,9 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-_HEAD_BYTES = 1 << 14
+import msgspec
 
 Task = Mapping[str, Any]
 Prediction = dict[str, Any]
@@ -29,15 +27,13 @@ def project_id_of(project: str | None) -> str:
 def to_json(value: Any) -> bytes:
     """JSON in UTF-8. Raises TypeError for what has no JSON."""
     try:
-        return orjson.dumps(value)  # in a tenth of the time, and there may be thousands of predictions
-    except TypeError:  # such as half a character, a number of a hundred digits, or a key that is a number
+        return msgspec.json.encode(value)  # in a tenth of the time, and there may be thousands of predictions
+    except (TypeError, ValueError):  # such as half a character
         return json.dumps(value).encode()
 
 
 def from_json(content: bytes) -> Any:
     """What JSON says; as with Python's own reader, NaN and half a character are let pass. Raises ValueError."""
-    # It takes a third of the time, but twice as long for a few very long texts.
-    if b'"data:' not in content[:_HEAD_BYTES]:
-        with contextlib.suppress(ValueError):
-            return orjson.loads(content)
+    with contextlib.suppress(ValueError):
+        return msgspec.json.decode(content)
     return json.loads(content)

@@ -7,10 +7,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from yolo_backend import metrics
@@ -225,7 +225,7 @@ class TaskPredictor:
         fetched = self._fetch(value, source, studio, known.version if known and found else None)
         if found and not fetched.content:
             return found
-        identity = Identity(sha256(fetched.content).digest(), fetched.version, is_lasting(source, studio))
+        identity = Identity(blake3(fetched.content).digest(), fetched.version, is_lasting(source, studio))
         found = self._remembered.find(identity.digest, thresholds)
         if found is None:
             return _NewImage(key, identity, fetched.content)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
-import orjson
-
-from yolo_backend.protocol import Prediction, Task, task_id_of, to_json
+from yolo_backend.protocol import Prediction, Task, from_json, task_id_of, to_json
 
 
 class State(Enum):
@@ -46,7 +45,7 @@ class Ticket:
     def prediction(self) -> Prediction:
         """What was predicted."""
         packed = self.packed
-        return dict(orjson.loads(zlib.decompress(packed) if _is_squeezed(packed) else packed))
+        return dict(from_json(zlib.decompress(packed) if _is_squeezed(packed) else packed))
 
 
 class Ask:
@@ -79,7 +78,15 @@ def _is_squeezed(packed: bytes) -> bool:
 
 
 def _fingerprint(task: Task) -> int:
-    try:
-        return hash(orjson.dumps(task.get("data"), option=orjson.OPT_SORT_KEYS))
-    except TypeError:
-        return hash(json.dumps(task.get("data"), sort_keys=True, default=str))
+    """The same for the same data, as long as the process lives."""
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        return hash(_as_json(data))
+    # Texts as they are, for data: addresses are long, and to write them anew takes longer than all else.
+    return hash(
+        frozenset((key, value if isinstance(value, str) else (_as_json(value),)) for key, value in data.items())
+    )
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from blake3 import blake3
 from cachetools import TTLCache
 
 from yolo_backend.images.sources import Inline, Remote, Source
@@ -33,7 +33,7 @@ class TokenOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The SHA-256 of an image's bytes; `version` tells whether they changed, and of a lasting one they never do."""
+    """The BLAKE3 digest of an image's bytes; `version` tells whether they changed; of a lasting one they never do."""
 
     digest: bytes
     version: Version | None
@@ -65,7 +65,7 @@ def identity_key(value: Any, studio: TokenOwner | None) -> bytes:
     It is another one for another token, which may have no right to the image.
     """
     text = value.strip() if isinstance(value, str) else ""  # what is no text has no image
-    digest = hashlib.sha256(text.encode(errors="surrogatepass"))
+    digest = blake3(text.encode(errors="surrogatepass"))
     digest.update(repr((studio.url, studio.token) if studio else None).encode())
     return digest.digest()
 
