@@ -93,7 +93,7 @@ class ModelAlone:
             shape=self._shape,
             onnx={str(way): rate for way, rate in onnx.items()},
             best_way=self._best_way,
-            own_onnx=max(self.rates(for_s)[1] for _ in range(2)),
+            own_onnx=max(self._rates(self._own_model, [self._best_way] * 2, for_s)),
             torch=dict(zip(BATCHES, torch, strict=False)),
             one_image_s=self.one_image_s(for_s),
         )
