@@ -185,6 +185,23 @@ def test_a_person_goes_first_and_alone(engine: FakeEngine, detector: Detector) -
     assert engine.batches == [[0], [101], [1, 2, 3, 4], [5]]
 
 
+def test_a_person_who_comes_while_a_batch_is_formed_goes_first(engine: FakeEngine, detector: Detector) -> None:
+    occupy(engine, detector)
+    person: list[Future[Detections]] = []
+
+    def is_abandoned() -> bool:
+        """Asked when the next batch is formed: a person comes at that very moment."""
+        if not person:
+            person.extend(submit_all(detector, [101], PERSON))
+        return False
+
+    bulk = [detector.submit(image(number), 0.5, BULK, is_abandoned) for number in (1, 2)]
+    engine.gate.set()
+    assert answers(bulk) == [1, 2]
+    assert answers(person) == [101]
+    assert engine.batches == [[0], [101], [1, 2]]
+
+
 def test_people_share_a_batch_and_keep_their_order(engine: FakeEngine, detector: Detector) -> None:
     occupy(engine, detector)
     futures = submit_all(detector, [1]) + submit_all(detector, [101, 102, 103, 104, 105], PERSON)

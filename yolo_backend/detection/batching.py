@@ -251,19 +251,17 @@ class Detector:
             with self._wakeup:
                 stream.batch = []
                 self._wakeup.wait_for(lambda: self._queue or self._closed)
-                self._queue.sort()
                 queue = list(self._queue)
             if not queue:
                 return []
             # Asked without the lock, for it is others' code.
             gone = {job.number for job in queue if job.is_gone()}
             with self._wakeup:
-                for job in queue:
+                # As it is now: a person's image that came meanwhile goes first, and what another stream took is gone.
+                for job in sorted(self._queue):
                     if len(stream.batch) == self._fitting_size:
                         break
                     if job.number not in gone and stream.batch and not job.is_like(stream.batch[0]):
-                        continue
-                    if job not in self._queue:  # another stream's by now
                         continue
                     self._queue.remove(job)
                     if not job.future.set_running_or_notify_cancel():
