@@ -344,6 +344,77 @@ def test_jobs_side_by_side_take_turns() -> None:
     assert "a" in order[50:60]
 
 
+# What needs no work
+
+
+def recall_all_but(*task_ids: int) -> Callable[[Task], Prediction | None]:
+    return lambda task: None if task["id"] in task_ids else prediction(task["id"])
+
+
+def test_what_is_recalled_is_ready_at_once(work: Work) -> None:
+    jobs = Jobs()
+    job, ask = jobs.ask(KEY, tasks(3, None, 1, 2), work.job, recall_all_but())
+    assert ask.is_settled.is_set()
+    assert answer(job, ask) == [3, None, 1, 2]
+    assert not work.submitted
+    progress = job.progress()
+    assert (progress.asked, progress.predicted, progress.answered) == (4, 4, 4)
+    assert job.size == 3  # the nameless one is gone
+
+
+def test_what_is_not_recalled_is_worked_on(work: Work) -> None:
+    jobs = Jobs()
+    job, ask = jobs.ask(KEY, tasks(1, 2, 3, 4, 4), work.job, recall_all_but(2, 4))
+    assert not ask.is_settled.is_set()
+    assert [ticket.task_id for ticket in job.tickets(State.READY)] == [1, 3]
+    work.run()
+    assert work.predicted == [2, 4, 4]
+    assert answer(job, ask) == [1, 2, 3, 4, 4]
+
+
+def test_what_is_recalled_is_delivered_once_like_all_else(work: Work) -> None:
+    jobs = Jobs()
+    job, first = jobs.ask(KEY, tasks(1, 2), work.job, recall_all_but())
+    job.leave(first)  # they have gone
+    assert [ticket.task_id for ticket in job.take_for_push(1)] == [1]
+    _, second = jobs.ask(KEY, tasks(1, 2), work.job, recall_all_but())
+    assert answer(job, second) == [None, 2]
+    assert not job.claim_alone(task(2), prediction("alone"), None)
+
+
+def test_what_the_job_has_already_is_not_recalled(work: Work) -> None:
+    jobs = Jobs()
+    job, first = jobs.ask(KEY, tasks(1, 2), work.job)
+    work.run()
+    recalled: list[Any] = []
+
+    def recall(task: Task) -> Prediction | None:
+        recalled.append(task["id"])
+        return prediction("recalled")
+
+    _, second = jobs.ask(KEY, tasks(1, 2, 3), work.job, recall)
+    assert recalled == [3]
+    assert answer(job, second) == [1, 2, "recalled"]
+    assert answer(job, first) == [None, None]
+
+
+def test_recalling_holds_up_the_other_tasks_for_a_moment_only(work: Work, clock: Clock) -> None:
+    def recall(task: Task) -> Prediction | None:
+        clock.sleep(0.2)
+        return prediction("recalled")
+
+    job, ask = Jobs().ask(KEY, tasks(*range(10)), work.job, recall)
+    work.run()
+    given = answer(job, ask)
+    assert given == ["recalled"] * 3 + list(range(3, 10))
+
+
+def test_recalled_tasks_take_room_too(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "_MAX_TASKS", 2)
+    job, ask = Jobs().ask(KEY, tasks(1, 2, 3), work.job, recall_all_but())
+    assert answer(job, ask) == [1, 2, None]
+
+
 # Lone requests
 
 

@@ -157,6 +157,26 @@ def test_what_is_not_ready_by_the_deadline_is_pushed(house: House, caplog: pytes
     wait_for(lambda: not any(thread.name.startswith("deliver") for thread in threading.enumerate()))
 
 
+def test_what_is_remembered_does_not_wait_for_work_under_way(house: House) -> None:
+    assert all(house.click(1, 2))
+    gate = Gate(*range(100, 200))
+    with ThreadPoolExecutor(1) as client:
+        busy = client.submit(house.predict, tasks(*gate.waiting), project="8.1", finish=gate)
+        wait_for(lambda: len(gate.finished) == prediction_module._PARALLEL_TASKS)  # nobody is free
+        answer = house.predict(tasks(3, 4), project="9.1", deadline_s=2)
+        assert [entry["score"] for entry in answer] == [1.0, 1.0]
+        assert not busy.done()
+        gate.opened.set()
+        assert all(busy.result())
+
+
+def test_a_finish_is_asked_for_what_is_remembered_too(house: House) -> None:
+    assert all(house.predict(tasks(1, 2)))
+    gate = Gate()
+    assert all(house.predict(tasks(3, 4), finish=gate, project="8.1"))
+    assert gate.finished == Counter([3, 4])
+
+
 def test_a_second_click_joins_the_first(house: House) -> None:
     gate = Gate(1, 2)
     with ThreadPoolExecutor(2) as clients:

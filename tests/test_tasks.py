@@ -71,6 +71,10 @@ def remembered() -> float:
     return REGISTRY.get_sample_value("yolo_remembered_images_total") or 0.0
 
 
+def number_of_tasks() -> float:
+    return REGISTRY.get_sample_value("yolo_tasks_total", {"outcome": "predicted"}) or 0.0
+
+
 class House:
     """A task predictor whose fake engines count the images that they see."""
 
@@ -95,6 +99,12 @@ class House:
     def ask(self, value: Any, config: str = CONFIG, studio: Studio | None = None, task_id: int = 7) -> Any:
         plan = make_plan(config, self.settings, self.pool, WAIT_S)
         return self.tasks.predict({"id": task_id, "data": {"image": value}}, plan, studio, BULK, project="1")
+
+    def recall(self, value: Any, config: str = CONFIG, studio: Studio | None = None) -> Any:
+        return self.recall_task({"id": 7, "data": {"image": value}}, config, studio)
+
+    def recall_task(self, task: Any, config: str = CONFIG, studio: Studio | None = None) -> Any:
+        return self.tasks.recall(task, make_plan(config, self.settings, self.pool, WAIT_S), studio)
 
     @property
     def detected(self) -> int:
@@ -173,6 +183,50 @@ def test_the_same_image_is_detected_once(house: House, serve: StartServer, name:
     assert house.detected == 1
     assert remembered() - before == 1
     assert conditions_seen(server) == list(case.conditions)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_recalled_is_what_is_predicted_and_nobody_is_asked(house: House, serve: StartServer, name: str) -> None:
+    case = CASES[name]
+    server = serve(case.answer or reply(photo(9)))
+    studio = studio_at(server, case.prefix)
+    value = case.value.format(url=server.url + case.prefix)
+    assert house.recall(value, studio=studio) is None
+    predicted = house.ask(value, studio=studio)
+    asked = len(server.requests)
+    counts = [number_of_tasks(), remembered()]
+    recalled = house.recall(value, studio=studio)
+    assert len(server.requests) == asked
+    if len(case.conditions) > 1:  # whether it is the same, somebody else has to say
+        assert recalled is None
+        assert [number_of_tasks(), remembered()] == counts
+        return
+    assert regions(recalled) == regions(predicted)
+    assert recalled == predicted | {"result": recalled["result"]}
+    assert [number_of_tasks(), remembered()] == [count + 1 for count in counts]
+    assert house.recall(value, studio=Studio(studio.url, "another token")) is None
+    assert house.recall(value, OTHER_WEIGHTS, studio=studio) is None
+    assert house.recall(value, BOTH_WEIGHTS, studio=studio) is None
+    assert house.recall(value, CONFIG.replace('value="car"', 'value="car" score_threshold="0.01"'), studio) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], {}, {"image": None}, {"image": ""}, {"image": []}, {"image": {"a": 1}}, {"image": "data:,x"}, {"x": 1}],
+)
+def test_of_what_cannot_be_predicted_nothing_is_recalled(house: House, data: Any) -> None:
+    assert house.recall_task({"id": 7, "data": data}) is None
+
+
+def test_a_task_is_recalled_with_all_of_its_images(house: House) -> None:
+    pages = f"<View>{IMAGE_TAG.replace('value=', 'valueList=')}{CONFIG.partition(IMAGE_TAG)[2]}"
+    first, second = inline(photo(8)), inline(photo(9))
+    house.ask([first], pages)
+    assert house.recall([first, second], pages) is None
+    predicted = house.ask([first, second], pages)
+    recalled = house.recall([first, second], pages)
+    assert [region["item_index"] for region in regions(recalled)] == [0, 1]
+    assert regions(recalled) == regions(predicted)
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:

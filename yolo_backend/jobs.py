@@ -17,6 +17,7 @@ from yolo_backend.tickets import OPEN, Ask, State, Ticket, pack, squeeze, ticket
 log = logging.getLogger(__name__)
 
 Submit = Callable[[Callable[[], None]], object]
+Recall = Callable[[Task], Prediction | None]
 
 _MAX_TASKS = 100_000
 _MAX_JOBS = 100
@@ -28,6 +29,7 @@ _STORING_EACH_S = 0.02
 _RATE_OVER_S = 60.0
 _LOOK_FOR_CLIENT_S = 0.5
 _SQUEEZE_AFTER_S = 3.0
+_RECALL_FOR_S = 0.5
 _AWAY_PAUSE_S = (2.0, 60.0)
 _AWAY_PATIENCE_S = 4.0
 _AWAY = "Label Studio doesn't answer at LABEL_STUDIO_URL: the work goes on when it does"
@@ -143,7 +145,10 @@ class Job:
     # For those who ask
 
     def ask(self, new: Sequence[Ticket], room: int = _MAX_TASKS) -> Ask:
-        """Join the work on tasks by a new ticket for each; `room` of those that nobody asked for yet are taken on."""
+        """Join the work on tasks by a new ticket for each; `room` of those that nobody asked for yet are taken on.
+
+        A ticket may bring its prediction: then there is nothing to be done for it.
+        """
         ask = Ask()
         with self._lock:
             self._asks += 1
@@ -208,6 +213,11 @@ class Job:
         (fresh,) = tickets_of([task])
         with self._lock:
             return self._known(fresh)
+
+    def knows(self, fresh: Ticket) -> bool:
+        """Has this job a ticket for the same task already?"""
+        with self._lock:
+            return self._known(fresh) is not None
 
     def claim_alone(self, task: Task, prediction: Prediction, before: Ticket | None) -> bool:
         """Answer a lone request with this prediction; false where the task's was delivered in another way.
@@ -373,8 +383,11 @@ class Job:
         else:
             self._nameless += 1
         ticket.since = time.monotonic()
-        self._waiting.append(ticket)
         self._counts["asked"] += 1
+        if ticket.packed:
+            self._succeeded(ticket, ticket.packed)
+        else:
+            self._waiting.append(ticket)
         return ticket
 
     def _drop_gone(self) -> None:
@@ -426,16 +439,22 @@ class Job:
             if ticket.state is not State.RUNNING:  # answered by a lone request, or its data changed
                 return
             if isinstance(outcome, Failure):
-                self._common_cause.failed(outcome)
+                self._failed(ticket, outcome)
             else:
-                self._common_cause.succeeded()
-            self._finished_at.append(time.monotonic())
-            self._counts["failed" if isinstance(outcome, Failure) else "predicted"] += 1
-            if isinstance(outcome, Failure):
-                self._set(ticket, State.GONE)
-            else:
-                ticket.packed = outcome
-                self._set(ticket, State.READY)
+                self._succeeded(ticket, outcome)
+
+    def _failed(self, ticket: Ticket, failure: Failure) -> None:
+        self._common_cause.failed(failure)
+        self._finished_at.append(time.monotonic())
+        self._counts["failed"] += 1
+        self._set(ticket, State.GONE)
+
+    def _succeeded(self, ticket: Ticket, packed: bytes) -> None:
+        self._common_cause.succeeded()
+        self._finished_at.append(time.monotonic())
+        self._counts["predicted"] += 1
+        ticket.packed = packed
+        self._set(ticket, State.READY)
 
     def _try_again(self, ticket: Ticket) -> bool:
         """Label Studio is away: have this task again, and the others, when it may be back."""
@@ -479,12 +498,16 @@ class Jobs:
         self._lock = threading.Lock()
         self._is_stopping = False
 
-    def ask(self, key: JobKey, tasks: Sequence[Task], start: Callable[[], Job]) -> tuple[Job, Ask]:
+    def ask(
+        self, key: JobKey, tasks: Sequence[Task], start: Callable[[], Job], recall: Recall | None = None
+    ) -> tuple[Job, Ask]:
         """Join the job of this key, made by `start` if there is none; it casts doubt on the project's other versions.
 
-        Raises TooManyJobsError.
+        `recall` gives the prediction of a task that needs no work, or None. Raises TooManyJobsError.
         """
         tickets = tickets_of(tasks)  # which takes a while, and others wait for the lock
+        if recall:
+            self._recall(key, tasks, tickets, recall)
         with self._lock:
             for other in self._jobs.values():
                 other.is_doubted |= key.replaces(other.key)
@@ -497,6 +520,19 @@ class Jobs:
                 if self._is_stopping:
                     job.stop()
             return job, job.ask(tickets, _MAX_TASKS - sum(other.size for other in self._jobs.values()))
+
+    def _recall(self, key: JobKey, tasks: Sequence[Task], tickets: Sequence[Ticket], recall: Recall) -> None:
+        """Give tickets the predictions that need no work, for to hand their tasks to workers takes longer than that.
+
+        Only for so long, for the other tasks wait meanwhile, and what is kept takes memory. The workers do the rest.
+        """
+        job = self.find(key)
+        ends_at = time.monotonic() + _RECALL_FOR_S
+        for task, ticket in zip(tasks, tickets, strict=True):
+            if time.monotonic() > ends_at:
+                break
+            if (job is None or not job.knows(ticket)) and (prediction := recall(task)):
+                ticket.packed = pack(prediction)
 
     def _make_room(self) -> None:
         """Each job has a thread: of very many, the oldest that only waits to be asked for or settled gives way."""

@@ -18,7 +18,7 @@ from yolo_backend.delivery import Delivery
 from yolo_backend.detection.batching import BULK, PERSON, ModelPool, WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.jobs import Job, JobKey, Jobs, Progress, TooManyJobsError
+from yolo_backend.jobs import Job, JobKey, Jobs, Progress, Recall, TooManyJobsError
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.parallel import in_parallel
 from yolo_backend.plans import ProjectPlan, make_plan
@@ -137,7 +137,9 @@ class Predictor:
 
     def _predict_bulk(self, tasks: Sequence[Task], request: _Request) -> list[Prediction | None]:
         key = self._key(request)
-        job, ask = self._jobs.ask(key, tasks, lambda: self._start_job(key, request))
+        # A `finish` is somebody's own, and may take its time.
+        recall = self._recall_for(request) if request.finish is None else None
+        job, ask = self._jobs.ask(key, tasks, lambda: self._start_job(key, request), recall)
         predictions: list[Prediction | None] = [None] * len(tasks)
         is_there = False
         try:
@@ -203,6 +205,10 @@ class Predictor:
             is_abandoned=is_abandoned,
             finish=request.finish,
         )
+
+    def _recall_for(self, request: _Request) -> Recall:
+        studio = self.studios.of_project(request.project)
+        return lambda task: self._tasks.recall(task, request.plan, studio)
 
     def _start_job(self, key: JobKey, request: _Request) -> Job:
         def is_current(label_config: str) -> bool:

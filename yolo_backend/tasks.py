@@ -110,7 +110,7 @@ class TaskPredictor:
         with metrics.IN_FLIGHT.track_inprogress():
             try:
                 regions = self._regions(task, plan, studio, priority, is_abandoned)
-                prediction = {"result": regions, "score": task_score(regions), "model_version": plan.model_version}
+                prediction = _prediction_of(regions, plan)
                 if finish:
                     prediction = _checked(finish(task, prediction), plan)
             except AbandonedError:
@@ -124,9 +124,27 @@ class TaskPredictor:
             except Exception:
                 log.exception("Task %s failed", task_id_of(task))
                 return Failure(project, task_id_of(task), "internal", "an error of the backend: its log says more")
-            metrics.TASKS.labels("predicted").inc()
-            metrics.REGIONS.inc(len(regions))
+            _count(regions)
             return prediction
+
+    def recall(self, task: Task, plan: ProjectPlan, studio: Studio | None) -> Prediction | None:
+        """The task's prediction, at once, where its images are remembered and lasting; None where `predict` has to say.
+
+        It fetches nothing, and waits for nothing.
+        """
+        regions: list[Region] = []
+        try:
+            images = list(_task_images(task, plan))
+            for value, item_index, controls in images:
+                known, found = self._look_up(identity_key(value, studio), _lowest_thresholds(controls))
+                if known is None or found is None or not known.is_lasting:
+                    return None
+                regions += _regions_on(found, item_index, controls)
+        except Exception:  # whatever is wrong with the task: `predict` tells it
+            return None
+        metrics.REMEMBERED_IMAGES.inc(len(images))
+        _count(regions)
+        return _prediction_of(regions, plan)
 
     def images(self, task: Task, plan: ProjectPlan, studio: Studio | None) -> list[TaskImage]:
         """The images that the plan looks at, in their order. Raises ImageError, StudioError, requests.Timeout."""
@@ -160,14 +178,7 @@ class TaskPredictor:
                 raise _TaskError("weights", str(error)) from None
             except DetectorError as error:
                 raise _TaskError("detector", str(error), redact(value)) from None
-            for served in controls:
-                regions += make_regions(
-                    found.detections[served.weights.fingerprint],
-                    served.control,
-                    served.label_map,
-                    found.size_wh,
-                    item_index,
-                )
+            regions += _regions_on(found, item_index, controls)
         return regions
 
     def _find(
@@ -213,8 +224,7 @@ class TaskPredictor:
         """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
         thresholds = _lowest_thresholds(controls)
         key = identity_key(value, studio)
-        known = self._identities.find(key)
-        found = self._remembered.find(known.digest, thresholds) if known else None
+        known, found = self._look_up(key, thresholds)
         if known and found and known.is_lasting:
             return found
         root = self._settings.local_files_document_root
@@ -231,6 +241,11 @@ class TaskPredictor:
             return _NewImage(key, identity, fetched.content)
         self._identities.keep(key, identity)
         return found
+
+    def _look_up(self, key: bytes, thresholds: Mapping[str, float]) -> tuple[Identity | None, FoundInImage | None]:
+        """Who the image of this key was when it was met last, and all that the weights found in it."""
+        known = self._identities.find(key)
+        return known, self._remembered.find(known.digest, thresholds) if known else None
 
     def _load(self, controls: Sequence[ServedControl]) -> None:
         for name in dict.fromkeys(served.weights_name for served in controls):
@@ -287,6 +302,23 @@ def _lowest_thresholds(controls: Sequence[ServedControl]) -> dict[str, float]:
         fingerprint = served.weights.fingerprint
         thresholds[fingerprint] = min(lowest, thresholds.get(fingerprint, 1.0))
     return thresholds
+
+
+def _regions_on(found: FoundInImage, item_index: int | None, controls: Sequence[ServedControl]) -> list[Region]:
+    regions: list[Region] = []
+    for served in controls:
+        detections = found.detections[served.weights.fingerprint]
+        regions += make_regions(detections, served.control, served.label_map, found.size_wh, item_index)
+    return regions
+
+
+def _prediction_of(regions: list[Region], plan: ProjectPlan) -> Prediction:
+    return {"result": regions, "score": task_score(regions), "model_version": plan.model_version}
+
+
+def _count(regions: Sequence[Region]) -> None:
+    metrics.TASKS.labels("predicted").inc()
+    metrics.REGIONS.inc(len(regions))
 
 
 def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
