@@ -1,4 +1,4 @@
-"""The real backend, which also tells its log of each batch, and how many batches each lone image waited for.
+"""The real backend, which also tells its log of each batch, and what came before each lone image.
 
 Run as a script, it serves as `_wsgi.py` does, with the same flags.
 """
@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bulk import backend_of
 from yolo_backend.demo.stack import ROOT, BackendServer
@@ -24,13 +25,17 @@ from yolo_backend.detection.detections import Detections, Letterboxed
 log = logging.getLogger("benchmarks.order")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arrival:
-    """A lone image's coming into the queue: the bulk images there, and the batches that had ended by then."""
+    """A lone image's coming into the queue: the bulk images there, and the batches that had ended by then.
+
+    `passed_by` are bulk images that were taken although it was there.
+    """
 
     at_s: float
     queued: int
     batches_ended: int
+    passed_by: int = 0
 
 
 class _Order:
@@ -45,8 +50,24 @@ class _Order:
 _order = _Order()
 
 
+class _RecordingQueue(list[Any]):
+    """A detector's list of images, which it changes under its lock: so what is there when one is taken is certain."""
+
+    def remove(self, job: Any) -> None:
+        super().remove(job)
+        if job.priority == batching.BULK:
+            for other in self:
+                if arrival := _order.arrivals.get(id(other.image)):
+                    arrival.passed_by += 1
+
+
 class RecordingDetector(batching.Detector):
-    """The real queue, whose lone images are noted as they come."""
+    """The real detector, whose lone images are noted as they come."""
+
+    def __init__(self, name: str, load: Callable[[], batching.Detecting], **options: Any) -> None:
+        super().__init__(name, load, **options)
+        with self._wakeup:
+            self._queue = _RecordingQueue(self._queue)
 
     def submit(
         self,
@@ -56,11 +77,9 @@ class RecordingDetector(batching.Detector):
         is_abandoned: Callable[[], bool] | None = None,
     ) -> Future[Detections]:
         with _order.lock:
-            queued = len(self._queue)
-            future = super().submit(image, score_threshold, priority, is_abandoned)
             if priority == batching.PERSON:
-                _order.arrivals[id(image)] = Arrival(time.monotonic(), queued, _order.batches_ended)
-        return future
+                _order.arrivals[id(image)] = Arrival(time.monotonic(), len(self._queue), _order.batches_ended)
+            return super().submit(image, score_threshold, priority, is_abandoned)
 
 
 class RecordingEngine(engine.Engine):
@@ -72,8 +91,10 @@ class RecordingEngine(engine.Engine):
             for image in batch:
                 if arrival := _order.arrivals.pop(id(image), None):
                     behind = _order.batches_ended - arrival.batches_ended
-                    waited_s = began_at - arrival.at_s
-                    log.info("lone image: %d batches behind, %d queued, %.4f s", behind, arrival.queued, waited_s)
+                    log.info(
+                        "lone image: %d batches behind, %d queued, %d passed by, %.4f s",
+                        behind, arrival.queued, arrival.passed_by, began_at - arrival.at_s,
+                    )  # fmt: skip
         try:
             return super().detect(batch, score_threshold)
         finally:
@@ -84,10 +105,14 @@ class RecordingEngine(engine.Engine):
 
 @dataclass(frozen=True)
 class LoneImage:
-    """How long a lone image waited in the queue: in batches, the one in the model included, and in seconds."""
+    """How long a lone image waited in the queue: in batches, those in the model included, and in seconds.
+
+    Of the bulk images that were `queued` when it came, none should have `passed_by`.
+    """
 
     batches_behind: int
     queued: int
+    passed_by: int
     waited_s: float
 
 
@@ -102,10 +127,15 @@ class Batch:
 def read_order(backend_log: Path) -> tuple[list[LoneImage], list[Batch]]:
     """The lone images and the batches that a recording backend told its log of."""
     text = backend_log.read_text(errors="replace")
-    lone = re.findall(r"lone image: (\d+) batches behind, (\d+) queued, ([\d.]+) s$", text, re.MULTILINE)
+    lone = re.findall(
+        r"lone image: (\d+) batches behind, (\d+) queued, (\d+) passed by, ([\d.]+) s$", text, re.MULTILINE
+    )
     batches = re.findall(r"batch: (\d+) images, ([\d.]+) s$", text, re.MULTILINE)
     return (
-        [LoneImage(int(behind), int(queued), float(waited_s)) for behind, queued, waited_s in lone],
+        [
+            LoneImage(int(behind), int(queued), int(passed_by), float(waited_s))
+            for behind, queued, passed_by, waited_s in lone
+        ],
         [Batch(int(images), float(took_s)) for images, took_s in batches],
     )
 

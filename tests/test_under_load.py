@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from benchmarks.probes import MOST_BATCHES_BEHIND, measure
+from benchmarks.probes import measure
 from tests.conftest import Answer, RecordingServer, StartServer, reply
 from tests.e2e.studio_client import BCCD_CONFIG, metric
 from yolo_backend.demo.stack import BackendServer, backend_server, pick_port, wait_until_ready
@@ -143,8 +143,8 @@ def test_probes_while_bulk_work_keeps_the_model_busy(tmp_path: Path) -> None:
     assert len(measured.probes_s["/health"]) == 8
     assert max(measured.probes_s["/health"]) < 1
     assert max(measured.probes_s["/setup"]) < 3
-    # Those in the model when it came: while one thread takes the image, another may end its batch.
-    assert 1 <= max(image.batches_behind for image in measured.lone_images) <= MOST_BATCHES_BEHIND
+    assert max(image.queued for image in measured.lone_images) > 0
+    assert [image.passed_by for image in measured.lone_images] == [0] * len(measured.lone_images)
     assert measured.problems() == []
 
 
