@@ -201,6 +201,15 @@ def test_a_client_that_hangs_up_loses_nothing(house: House, caplog: pytest.LogCa
     assert gate.finished == Counter([1, 2, 3])
 
 
+def test_a_label_studio_that_is_away_is_told_from_a_deadline_that_passed(
+    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_AWAY_PATIENCE_S", 0.05)
+    house.server.answer = reply(b"", 503)
+    assert house.predict([task(each, f"/data/upload/1/0123abcd-{each}.png") for each in (1, 2)]) == [[], []]
+    assert "2 of 2 tasks are not ready, for Label Studio is away: the work goes on" in messages(caplog)[-1]
+
+
 def test_without_a_token_the_next_click_gets_it(
     serve: StartServer, house: House, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -149,13 +149,19 @@ class Predictor:
         finally:
             left = job.leave(ask)
         if left:
+            if not is_there:
+                why = ", and nobody waits for them"
+            elif time.monotonic() < request.ends_at:
+                why = ", for Label Studio is away"
+            else:
+                why = " in time (PREDICT_DEADLINE_SECONDS)"
             metrics.TASKS.labels("not ready").inc(left)
             log.warning(
-                "Project %s: %d of %d tasks are not ready %s: the work goes on, and its results are %s",
+                "Project %s: %d of %d tasks are not ready%s: the work goes on, and its results are %s",
                 key.project,
                 left,
                 len(tasks),
-                "in time (PREDICT_DEADLINE_SECONDS)" if is_there else "and nobody waits for them",
+                why,
                 "kept for the next click" if job.trouble else "pushed to Label Studio",
             )
         return predictions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,6 +190,30 @@ def test_each_core_has_a_stream(
     engine = make_engine(runtime)
     assert engine.streams == streams
     assert f"{streams} images at a time" in str(engine)
+
+
+def test_an_image_that_meets_no_other_has_all_cores(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "usable_cores", lambda: 2)
+    model: Any = make_engine("onnx")._model
+    used: list[str] = []
+    now_s = time.monotonic() + 1
+    monkeypatch.setattr(models, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def run_on(cores: str) -> list[Any]:
+        used.append(cores)
+        if len(used) == 1:
+            model._run(None)
+        return []
+
+    monkeypatch.setattr(model, "_by_all", SimpleNamespace(run=lambda *_: run_on("all")))
+    monkeypatch.setattr(model, "_by_core", SimpleNamespace(run=lambda *_: run_on("one")))
+    model._run(None)
+    assert used == ["all", "one"]  # the second came while the first was in the model
+    for pause_s in (0.001, 0.006, 0.0, 3.0):
+        now_s += pause_s
+        model._run(None)
+    # One person's requests, one after the other, are 8 ms apart; those of bulk work hardly more than one.
+    assert used[2:] == ["one", "all", "one", "all"]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -34,7 +34,7 @@ _MAX_STREAMS = 8
 _BATCH_ON_CPU, _BATCH_ON_GPU = 8, 32
 # More than that at once and what passes between a network's layers leaves the core's cache.
 _PIXELS_AT_ONCE = 640 * 480
-_PAUSE_S = 0.01
+_PAUSE_S = 0.004
 
 
 class Model(Protocol):
@@ -166,7 +166,8 @@ class OnnxModel(_OnnxModel):
 
     def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with self._lock:
-            # Bulk work comes without a pause: another image is about to follow this one.
+            # Bulk work comes without a pause: another image is about to follow this one. Between a person's requests
+            # there is more, be it only an answer, and the next image's fetching and decoding.
             was_idle = self._calls == 0 and time.monotonic() - self._ended_at > _PAUSE_S
             self._calls += 1
         try:
