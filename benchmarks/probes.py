@@ -26,7 +26,6 @@ from PIL import Image
 from benchmarks.bulk import LABEL_CONFIG, Task, image_server, predict
 from benchmarks.recording_backend import Batch, LoneImage, read_order, recording_backend_server
 from benchmarks.report import made_by, table, write_section
-from yolo_backend.cores import usable_cores
 from yolo_backend.demo.scenes import draw_scene
 from yolo_backend.demo.stack import bypass_proxies, pick_port, wait_until_ready
 
@@ -66,6 +65,11 @@ class Measured:
     predicted: int = 0
     took_s: float = 0.0
 
+    @property
+    def passed_by(self) -> int:
+        """How many lone images were passed by bulk work: there should be none."""
+        return sum(image.passed_by > 0 for image in self.lone_images)
+
     def problems(self) -> list[str]:
         """The limits that were broken."""
         problems = list(self.failures)
@@ -76,9 +80,8 @@ class Measured:
         behind = [image.batches_behind for image in self.lone_images]
         if len(behind) != len(self.probes_s[PREDICT]):
             problems.append(f"{len(self.probes_s[PREDICT])} lone images were asked for, {len(behind)} were in a batch")
-        passed_by = [image for image in self.lone_images if image.passed_by]
-        if passed_by:
-            problems.append(f"{len(passed_by)} lone images were passed by bulk work")
+        if self.passed_by:
+            problems.append(f"{self.passed_by} lone images were passed by bulk work")
         if not any(behind):
             problems.append("no lone image met a batch in the model: it had too little to do")
         if self.predicted < self.asked:
@@ -198,7 +201,6 @@ def _probe(backend_url: str, number: int, measured: Measured) -> None:
 def _section(measured: Measured) -> str:
     lone, batches = measured.lone_images, measured.batches
     behind = [image.batches_behind for image in lone]
-    passed_by = sum(image.passed_by > 0 for image in lone)
     busy = sum(batch.took_s for batch in batches) / measured.took_s
     rows = [
         _row(f"`{HEALTH}`", measured.probes_s[HEALTH], f"{LIMITS_S[HEALTH]:g} s"),
@@ -222,10 +224,10 @@ def _section(measured: Measured) -> str:
             f"- **Bulk work.** {measured.predicted:,} of {measured.asked:,} tasks predicted. The model was at work for "
             f"{busy:.0%} of the time, on {len(batches):,} batches.",
             "- **Order.** The queue and the engine note each lone image's coming, each image that is taken, and each "
-            f"batch's beginning and end. {passed_by or 'None'} of the lone images were "
+            f"batch's beginning and end. {measured.passed_by or 'None'} of the lone images were "
             f"passed by bulk work; up to {max((image.queued for image in lone), default=0)} images of it were in the "
-            f"queue before one. {sum(count > 0 for count in behind)} of {len(behind)} times batches were in the model "
-            f"when it came ({usable_cores()} threads); up to {max(behind, default=0)} of them ended first.",
+            f"queue before one. {sum(count > 0 for count in behind)} of {len(behind)} times a batch ended before it "
+            f"began, {max(behind, default=0)} at most.",
             f"- **Limits broken:** {len(measured.problems())}.",
         ]
     )

@@ -162,7 +162,8 @@ def test_what_is_remembered_does_not_wait_for_work_under_way(house: House) -> No
     gate = Gate(*range(100, 200))
     with ThreadPoolExecutor(1) as client:
         busy = client.submit(house.predict, tasks(*gate.waiting), project="8.1", finish=gate)
-        wait_for(lambda: len(gate.finished) == prediction_module._PARALLEL_TASKS)  # nobody is free
+        workers = house.predictor._parallel_tasks(house.predictor.plan(CONFIG))
+        wait_for(lambda: len(gate.finished) == workers)  # nobody is free
         answer = house.predict(tasks(3, 4), project="9.1", deadline_s=2)
         assert [entry["score"] for entry in answer] == [1.0, 1.0]
         assert not busy.done()

@@ -138,6 +138,11 @@ class Case:
     prefix: str = ""
     conditions: tuple[str | None, ...] = (None,)
 
+    def begin(self, serve: StartServer) -> tuple[RecordingServer, Studio, str]:
+        """Its server, the Label Studio that is there, and a task's value."""
+        server = serve(self.answer or reply(photo(9)))
+        return server, studio_at(server, self.prefix), self.value.format(url=server.url + self.prefix)
+
 
 def presigned(handler: BaseHTTPRequestHandler) -> None:
     if handler.path.startswith("/tasks/7/presign/"):
@@ -172,9 +177,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_image_is_detected_once(house: House, serve: StartServer, name: str) -> None:
     case = CASES[name]
-    server = serve(case.answer or reply(photo(9)))
-    studio = studio_at(server, case.prefix)
-    value = case.value.format(url=server.url + case.prefix)
+    server, studio, value = case.begin(serve)
     before = remembered()
     first, second = (house.ask(value, studio=studio) for _ in range(2))
     assert score(first) == 9
@@ -188,9 +191,7 @@ def test_the_same_image_is_detected_once(house: House, serve: StartServer, name:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_recalled_is_what_is_predicted_and_nobody_is_asked(house: House, serve: StartServer, name: str) -> None:
     case = CASES[name]
-    server = serve(case.answer or reply(photo(9)))
-    studio = studio_at(server, case.prefix)
-    value = case.value.format(url=server.url + case.prefix)
+    server, studio, value = case.begin(serve)
     assert house.recall(value, studio=studio) is None
     predicted = house.ask(value, studio=studio)
     asked = len(server.requests)

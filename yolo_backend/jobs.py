@@ -438,20 +438,16 @@ class Job:
             self._absence.ended()
             if ticket.state is not State.RUNNING:  # answered by a lone request, or its data changed
                 return
+            self._finished_at.append(time.monotonic())
             if isinstance(outcome, Failure):
-                self._failed(ticket, outcome)
+                self._common_cause.failed(outcome)
+                self._counts["failed"] += 1
+                self._set(ticket, State.GONE)
             else:
                 self._succeeded(ticket, outcome)
 
-    def _failed(self, ticket: Ticket, failure: Failure) -> None:
-        self._common_cause.failed(failure)
-        self._finished_at.append(time.monotonic())
-        self._counts["failed"] += 1
-        self._set(ticket, State.GONE)
-
     def _succeeded(self, ticket: Ticket, packed: bytes) -> None:
         self._common_cause.succeeded()
-        self._finished_at.append(time.monotonic())
         self._counts["predicted"] += 1
         ticket.packed = packed
         self._set(ticket, State.READY)

@@ -136,15 +136,19 @@ class TaskPredictor:
         try:
             images = list(_task_images(task, plan))
             for value, item_index, controls in images:
-                known, found = self._look_up(identity_key(value, studio), _lowest_thresholds(controls))
-                if known is None or found is None or not known.is_lasting:
+                known = self._identities.find(identity_key(value, studio))
+                if known is None or not known.is_lasting:
+                    return None
+                found = self._remembered.find(known.digest, _lowest_thresholds(controls))
+                if found is None:
                     return None
                 regions += _regions_on(found, item_index, controls)
+            prediction = _prediction_of(regions, plan)
         except Exception:  # whatever is wrong with the task: `predict` tells it
             return None
         metrics.REMEMBERED_IMAGES.inc(len(images))
         _count(regions)
-        return _prediction_of(regions, plan)
+        return prediction
 
     def images(self, task: Task, plan: ProjectPlan, studio: Studio | None) -> list[TaskImage]:
         """The images that the plan looks at, in their order. Raises ImageError, StudioError, requests.Timeout."""
@@ -224,7 +228,8 @@ class TaskPredictor:
         """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
         thresholds = _lowest_thresholds(controls)
         key = identity_key(value, studio)
-        known, found = self._look_up(key, thresholds)
+        known = self._identities.find(key)
+        found = self._remembered.find(known.digest, thresholds) if known else None
         if known and found and known.is_lasting:
             return found
         root = self._settings.local_files_document_root
@@ -241,11 +246,6 @@ class TaskPredictor:
             return _NewImage(key, identity, fetched.content)
         self._identities.keep(key, identity)
         return found
-
-    def _look_up(self, key: bytes, thresholds: Mapping[str, float]) -> tuple[Identity | None, FoundInImage | None]:
-        """Who the image of this key was when it was met last, and all that the weights found in it."""
-        known = self._identities.find(key)
-        return known, self._remembered.find(known.digest, thresholds) if known else None
 
     def _load(self, controls: Sequence[ServedControl]) -> None:
         for name in dict.fromkeys(served.weights_name for served in controls):
