@@ -1,47 +1,55 @@
 # Every target sets up what it needs. `make help` lists them.
 PYTHON ?= python3
-# For a machine without a GPU: TORCH_INDEX_URL=<the address of PyTorch's CPU wheel index> makes the install small.
-TORCH_INDEX_URL ?=
+# `make demo CPU=1`, for a machine without a GPU: PyTorch without CUDA, several GB less.
+CPU ?=
+TORCH_INDEX_URL ?= $(if $(CPU),https://download.pytorch.org/whl/cpu)
 export YOLO_AUTOINSTALL := false
 export YOLO_OFFLINE := true
 
-PIP := .venv/bin/python -m pip install --disable-pip-version-check --quiet
+PIP := .venv/bin/python -m pip --disable-pip-version-check
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
+PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help install run demo demo-check train-demo check test e2e faults probes memory bench decode sampling clean
+.PHONY: help install run demo demo-check train-demo check quick test proofs test-all browser faults probes memory bench decode sampling clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
 
-install: .venv/.installed ## set up .venv with the backend
+install: .venv/.installed ## set up .venv with the backend; CPU=1 leaves out CUDA
 
-.venv/.installed: requirements.txt requirements-base.txt constraints.txt
+# The package is installed as a link to this folder: what is changed here is what runs.
+.venv/.installed: requirements.txt requirements-base.txt constraints.txt pyproject.toml
 	@$(CHECK_PYTHON)
-	$(PYTHON) -m venv .venv
-	@echo "Installing the backend into .venv: a few minutes, and about 6 GB where PyTorch comes with CUDA"
-	$(if $(TORCH_INDEX_URL),$(PIP) --no-deps --index-url $(TORCH_INDEX_URL) -c constraints.txt torch torchvision)
-	$(PIP) -r requirements.txt -c constraints.txt
-	$(PIP) --no-deps -r requirements-base.txt
+	@echo "Setting up .venv, once: $(if $(TORCH_INDEX_URL),about 2 GB of disk and a minute or two,about 7 GB of disk and 2 to 6 minutes, most of it PyTorch with CUDA (make $(or $(MAKECMDGOALS),install) CPU=1 leaves that out))"
+	@$(PYTHON) -m venv .venv
+	@echo "1 of 3: PyTorch"
+	@$(PIP) install --no-deps $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -c constraints.txt torch torchvision
+	@echo "2 of 3: what the backend stands on"
+	@$(PIP) install --quiet --progress-bar off -r requirements.txt -c constraints.txt
+	@echo "3 of 3: label-studio-ml, and the backend itself"
+	@$(PIP) install --quiet --no-deps -r requirements-base.txt
+	@$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed requirements-dev.txt
-	$(PIP) -r requirements-dev.txt -c constraints.txt
+.venv/.installed-dev: .venv/.installed
+	@echo "Adding what the tests need to .venv: about 1 GB, half a minute"
+	@$(PIP) install --quiet -c constraints.txt --editable '.[dev,ray,openvino]'
 	@touch $@
 
 .venv-label-studio/.installed: requirements-label-studio.txt
 	@$(CHECK_PYTHON)
-	$(PYTHON) -m venv .venv-label-studio
-	@echo "Installing Label Studio into .venv-label-studio"
-	.venv-label-studio/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-label-studio.txt
+	@echo "Installing Label Studio into .venv-label-studio, once: about 1.5 GB of disk, a minute or two"
+	@$(PYTHON) -m venv .venv-label-studio
+	@.venv-label-studio/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-label-studio.txt
 	@touch $@
 
-run: .venv/.installed ## the backend alone; settings from the environment or .env
-	.venv/bin/python _wsgi.py
+run: .venv/.installed ## the backend alone, with the class in model.py; settings from the environment or .env
+	.venv/bin/yolo-backend serve --model model:YoloBackend
 
-demo: .venv/.installed .venv-label-studio/.installed ## a real Label Studio with predictions, until Ctrl-C
+demo: .venv/.installed .venv-label-studio/.installed ## a real Label Studio with predictions, until Ctrl-C; it keeps what you do there
 	@.venv/bin/python -m yolo_backend.demo
 
-demo-check: .venv/.installed .venv-label-studio/.installed ## the same, checked; ends by itself
+demo-check: .venv/.installed .venv-label-studio/.installed ## the same in a Label Studio of its own, checked; ends by itself
 	@.venv/bin/python -m yolo_backend.demo --check
 
 train-demo: .venv/.installed ## train the demo weights anew (about an hour on two cores)
@@ -52,11 +60,23 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test: .venv/.installed-dev .venv-label-studio/.installed ## all tests, those with the real Label Studio and a browser too
-	.venv/bin/python -m pytest --cov=yolo_backend --cov=model --cov-report=term:skip-covered
+quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a minute)
+	$(PYTEST) tests/unit -n 2 -q
+
+test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
+	$(PYTEST) tests/unit tests/integration tests/e2e -n 2 -m "not alone" --cov --cov-report=
+	$(PYTEST) tests/unit tests/integration tests/e2e -m alone --cov --cov-append --cov-report=term:skip-covered
+
+proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
+	$(PYTEST) tests/proofs
+
+test-all: test proofs ## both
+
+browser: .venv/.installed-dev ## a Chromium for the tests, where there is none
+	PLAYWRIGHT_BROWSERS_PATH=0 .venv/bin/playwright install chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 faults: .venv/.installed-dev ## inject every fault for real, and write what came out into docs/reliability.md (10 minutes)
-	.venv/bin/python -m benchmarks.faults
+	$(PYTEST) tests/proofs/test_faults.py --write-docs
 
 probes: .venv/.installed-dev ## time the short calls while bulk work keeps the model busy, for docs/reliability.md (4 minutes)
 	.venv/bin/python -m benchmarks.probes
@@ -73,5 +93,5 @@ decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled ph
 sampling: .venv/.installed-dev ## does choosing by uncertainty beat random? for docs/sampling.md (40 minutes; goes on where it was)
 	.venv/bin/python -m benchmarks.sampling
 
-clean: ## remove what the targets made, but not .venv, models or data
-	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage .hypothesis
+clean: ## remove what the targets made, the demo's Label Studio too, but not .venv, models or data
+	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage* .hypothesis build *.egg-info

@@ -1,47 +1,7 @@
-"""The ML backend's class: Label Studio's tasks in, a YOLO's predictions out."""
+"""The model class that `_wsgi.py`, `make run` and the Docker image serve: change it here (docs/extending.md)."""
 
-from __future__ import annotations
-
-import logging
-from typing import Any
-
-from label_studio_ml.model import LabelStudioMLBase
-
-from yolo_backend.detection.batching import WeightsLoadingError
-from yolo_backend.detection.weights import WeightsError
-from yolo_backend.labeling import LabelingConfigError
-from yolo_backend.prediction import default_predictor
-
-log = logging.getLogger(__name__)
+from yolo_backend.model import YoloBackend as _YoloBackend
 
 
-class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml has no types
-    """Predicts rectangles. Made anew for each request, by our server or by that of label-studio-ml 2.x."""
-
-    def __init__(self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any) -> None:
-        self.project_id = project_id
-        super().__init__(project_id=project_id, label_config=label_config, **kwargs)
-
-    def setup(self) -> None:
-        """Tell label-studio-ml 2.x our model_version, for it answers `/setup` from its own store."""
-        if self.label_config and hasattr(self, "set"):
-            try:
-                plan = default_predictor().plan(self.label_config, wait_s=2)
-            except (WeightsLoadingError, WeightsError, LabelingConfigError) as error:
-                log.warning("model_version stays as it is: %s", error)
-            else:
-                self.set("model_version", plan.model_version)
-
-    def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
-        """One prediction for each task, in order; `[]` for one that failed, so that the next click asks again."""
-        return default_predictor().predict(
-            tasks,
-            self.label_config,
-            project=self.project_id,
-            context=context,
-            is_abandoned=kwargs.get("is_abandoned"),
-        )
-
-    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
-        """Train on what people do in the project. Override it: `event` and `data` are a webhook's action and body."""
-        log.info("%s: nothing is trained, for YoloBackend.fit isn't overridden", event)
+class YoloBackend(_YoloBackend):
+    """Predicts rectangles. `predict` and `fit` can be overridden here."""

@@ -20,9 +20,9 @@ from PIL import Image
 from ultralytics.engine.validator import BaseValidator
 from ultralytics.utils.metrics import ap_per_class, box_iou
 
-from benchmarks.report import made_by, table, write_section
 from benchmarks.speed_photos import TEST_DATA, WEIGHTS
-from yolo_backend.demo.stack import ROOT
+from tests.harness.report import made_by, table, write_section
+from tests.harness.stack import ROOT
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
 from yolo_backend.images.decode import decode_image

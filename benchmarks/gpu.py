@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.report import table
 from benchmarks.speed_client import IMAGE_SIZES, Asked, Client
 from benchmarks.speed_limits import ask_child
 from benchmarks.speed_photos import LARGE, MEDIUM, PHOTOS, WEIGHTS, PhotosMissingError, make_photos, photo_files
 from benchmarks.speed_results import Ratio
 from benchmarks.speed_server import photo_server
+from tests.harness.report import table
+from tests.harness.stack import BackendServer, bypass_proxies
 from yolo_backend.cores import usable_cores
-from yolo_backend.demo.stack import BackendServer, bypass_proxies
 from yolo_backend.images.decode import decode_image
 
 _WEIGHTS = "640"

@@ -1,13 +1,13 @@
 """The backend that people write first, as the baseline of the speed benchmark: a task at a time, by Ultralytics' own
 `predict` in torch, behind the same HTTP server.
 
-Run as a script, it serves as `_wsgi.py` does, with the same flags.
+Run as a script, it serves as `yolo-backend serve` does, with the same flags.
 """
 
 from __future__ import annotations
 
 import io
-import runpy
+import sys
 from functools import cache
 from typing import Any
 
@@ -16,10 +16,9 @@ from label_studio_ml.model import LabelStudioMLBase
 from PIL import Image
 from ultralytics import YOLO
 
-import model
-from yolo_backend.demo.stack import ROOT
 from yolo_backend.detection.weights import find_weights
 from yolo_backend.settings import load_settings
+from yolo_backend.startup import serve
 
 _TIMEOUT_S = 30
 
@@ -75,9 +74,8 @@ def _model() -> tuple[Any, dict[str, Any]]:
 
 
 def main() -> None:
-    """Serve by `_wsgi.py` itself, with this class in the place of ours."""
-    model.YoloBackend = HandwrittenBackend  # type: ignore[misc]
-    runpy.run_path(str(ROOT / "_wsgi.py"), run_name="__main__")
+    """Serve this class."""
+    serve(sys.argv[1:], "benchmarks.handwritten_backend:HandwrittenBackend")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
-from benchmarks.bulk import Task, held_megabytes, image_server, predict, work
-from benchmarks.report import made_by, table, write_section
+from tests.harness.bulk import Task, held_megabytes, image_server, predict, work
+from tests.harness.report import made_by, table, write_section
+from tests.harness.stack import ROOT, BackendServer, backend_server, bypass_proxies, pick_port, wait_until_ready
 from yolo_backend.demo.scenes import draw_scene
-from yolo_backend.demo.stack import ROOT, BackendServer, backend_server, bypass_proxies, pick_port, wait_until_ready
 
 _PLOT = ROOT / "docs" / "images" / "memory.png"
 _TASKS = (50, 500, 5000)

@@ -23,11 +23,11 @@ import numpy as np
 import requests
 from PIL import Image
 
-from benchmarks.bulk import LABEL_CONFIG, Task, image_server, predict
-from benchmarks.recording_backend import Batch, LoneImage, read_order, recording_backend_server
-from benchmarks.report import made_by, table, write_section
+from tests.harness.bulk import LABEL_CONFIG, Task, image_server, predict
+from tests.harness.recording_backend import Batch, LoneImage, read_order, recording_backend_server
+from tests.harness.report import made_by, table, write_section
+from tests.harness.stack import bypass_proxies, pick_port, wait_until_ready
 from yolo_backend.demo.scenes import draw_scene
-from yolo_backend.demo.stack import bypass_proxies, pick_port, wait_until_ready
 
 HEALTH, SETUP, PREDICT = "/health", "/setup", "/predict"
 # Label Studio gives up after these.

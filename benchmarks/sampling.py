@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 from ultralytics import YOLO
 
-from benchmarks.report import made_by, table, write_section
 from benchmarks.speed_photos import TEST_DATA
-from yolo_backend.demo.stack import ROOT
+from tests.harness.report import made_by, table, write_section
+from tests.harness.stack import ROOT
 from yolo_backend.detection.features import FeatureExtractor
 from yolo_backend.detection.weights import DEMO, find_weights
 from yolo_backend.prediction import Predictor

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import speed_cases as cases
-from benchmarks.report import write_section
 from benchmarks.speed_cases import Bench, Extent
 from benchmarks.speed_client import IMAGE_SIZES, Client
 from benchmarks.speed_limits import ModelAlone
@@ -35,7 +34,8 @@ from benchmarks.speed_photos import (
 from benchmarks.speed_report import REPORT, draw, section, write_json
 from benchmarks.speed_results import INLINE, LARGE_FAST, UPLOADS, Results, ratios
 from benchmarks.speed_server import PLAIN, TOKEN, UPLOAD, WITH_ETAG, photo_server
-from yolo_backend.demo.stack import BackendServer, bypass_proxies
+from tests.harness.report import write_section
+from tests.harness.stack import BackendServer, bypass_proxies
 
 LIMITS, LATENCY, GROWTH, DELAY, REPEAT = "limits", "latency", "growth", "delay", "repeat"
 # By what the command line calls them; the first three are measured with both sets of weights.

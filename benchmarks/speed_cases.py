@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from benchmarks.bulk import Task, held_megabytes, work
 from benchmarks.speed_client import CLIENTS, Asked, Client
 from benchmarks.speed_limits import ModelAlone
 from benchmarks.speed_results import ALONE, TOGETHER, UNDER_BULK, Delay, Growth, Latency, Repeat, Throughput
 from benchmarks.speed_server import LATE, LATE_BY_S
-from yolo_backend.demo.stack import BackendServer
+from tests.harness.bulk import Task, held_megabytes, work
+from tests.harness.stack import BackendServer
 
 _THRESHOLDS = (0.3, 0.35, 0.4)
 _LOOK_EVERY_S = 0.2

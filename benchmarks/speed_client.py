@@ -13,11 +13,11 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.bulk import Task, backend_of
 from benchmarks.speed_limits import OFFLINE
 from benchmarks.speed_photos import LABELS, PHOTOS, WEIGHTS, distinct, photo_file
 from benchmarks.speed_server import PLAIN, PhotoServer
-from yolo_backend.demo.stack import BackendServer, backend_server, pick_port, wait_until_ready
+from tests.harness.bulk import Task, backend_of
+from tests.harness.stack import BackendServer, backend_server, pick_port, wait_until_ready
 
 # The same weights at 640 pixels, at their own 320, and at 960, where they take twice as long as at 640.
 IMAGE_SIZES = {"640": 640, "320": 320, "960": 960}

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.harness.stack import ROOT
 from yolo_backend.cores import usable_cores
-from yolo_backend.demo.stack import ROOT
 
 BATCHES = (1, 2, 4, 8, 16)
 # Ultralytics is told so before it is imported.

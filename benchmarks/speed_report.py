@@ -15,11 +15,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.report import made_by, table
 from benchmarks.speed_photos import PHOTOS, SIZES_WH
 from benchmarks.speed_results import Ratio, Results
+from tests.harness.report import made_by, table
+from tests.harness.stack import ROOT
 from yolo_backend.cores import usable_cores
-from yolo_backend.demo.stack import ROOT
 
 REPORT = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "images" / "speed.png"

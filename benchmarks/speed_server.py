@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import psutil
 
 from benchmarks.speed_photos import PHOTOS, photo_file
-from yolo_backend.demo.stack import ROOT, StackError
+from tests.harness.stack import ROOT, StackError
 
 PLAIN, WITH_ETAG, LATE, UPLOAD = "plain", "etag", "late", "data/upload"
 LATE_BY_S = 0.05

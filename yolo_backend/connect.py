@@ -13,6 +13,7 @@ import requests
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
+from yolo_backend.errors import UserError
 from yolo_backend.messages import api_message
 from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
 from yolo_backend.settings import Settings
@@ -24,7 +25,7 @@ _REQUEST_TIMEOUT_S = 5.0
 _PASSING_FAILURES = ("503", "timed out", "health check failed")
 
 
-class ConnectError(Exception):
+class ConnectError(UserError):
     """The project can't be made or connected; the message says what to do."""
 
 

@@ -22,8 +22,8 @@ class Fitting(Protocol):
 class FitRunner:
     """Runs `fit` behind the webhook: the events of a project one at a time, in order."""
 
-    def __init__(self, backend_class: Callable[..., Fitting]) -> None:
-        self._backend_class = backend_class
+    def __init__(self, load_class: Callable[[], Callable[..., Fitting]]) -> None:
+        self._load_class = load_class
         self._waiting: dict[str, deque[tuple[str, dict[str, Any]]]] = {}
         self._lock = threading.Lock()
 
@@ -52,6 +52,6 @@ class FitRunner:
             project = data.get("project")
             label_config = project.get("label_config") if isinstance(project, dict) else None
             try:
-                self._backend_class(project_id=key, label_config=label_config).fit(event, data)
+                self._load_class()(project_id=key, label_config=label_config).fit(event, data)
             except Exception:
                 log.exception("Project %s: fit failed on %s", key, event)

@@ -6,16 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from label_studio_sdk.label_interface import LabelInterface
-from label_studio_sdk.label_interface.control_tags import ControlTag
-
+from yolo_backend.errors import UserError
 from yolo_backend.messages import first_line
+
+if TYPE_CHECKING:
+    from label_studio_sdk.label_interface import LabelInterface
+    from label_studio_sdk.label_interface.control_tags import ControlTag
 
 _MAX_CONFIG = 1_000_000  # those read last are kept
 
 
-class LabelingConfigError(ValueError):
+class LabelingConfigError(UserError, ValueError):
     """A labeling config that we can't serve; the message says what to change."""
 
 
@@ -70,7 +73,7 @@ def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
     if len(label_config) > _MAX_CONFIG:
         raise LabelingConfigError(f"The labeling config is longer than {_MAX_CONFIG} characters")
     try:
-        interface = LabelInterface(label_config)
+        interface = _label_interface(label_config)
         tags = list(interface.controls or [])
     except Exception as error:  # the SDK raises whatever its parsers raise
         raise LabelingConfigError(f"The labeling config can't be read: {first_line(error)}") from error
@@ -87,7 +90,7 @@ def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
 def first_data_key(label_config: str) -> str | None:
     """The first field of a task's data that the config names: what Label Studio takes for one without a name."""
     try:
-        objects = list(LabelInterface(label_config).objects or [])
+        objects = list(_label_interface(label_config).objects or [])
     except Exception:  # the SDK raises whatever its parsers raise; whoever predicts is told of it
         return None
     values = [str(item.value or "") for item in objects]
@@ -124,6 +127,12 @@ def map_labels(control: Control, class_names: Mapping[int, str], default_thresho
         labels_without_class=tuple(label.value for label in control.labels if label.value not in served),
         classes_without_label=tuple(name for number, name in class_names.items() if number not in label_of_class),
     )
+
+
+def _label_interface(label_config: str) -> LabelInterface:
+    from label_studio_sdk.label_interface import LabelInterface  # brings faker and jsonschema: a quarter of a second
+
+    return LabelInterface(label_config)
 
 
 def _read_control(tag: ControlTag) -> Control | None:

@@ -267,8 +267,9 @@ def default_predictor() -> Predictor:
 
 def _model_pool(settings: Settings) -> ModelPool:
     def load(name: str) -> Any:
+        weights = find_weights(name, settings.model_root, may_download=name == settings.model_name)
         return _engine_class()(
-            find_weights(name, settings.model_root, may_download=name == settings.model_name),
+            weights,
             device=settings.device,
             engine=settings.engine,
             export_folder=settings.model_dir / "exports",

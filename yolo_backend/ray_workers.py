@@ -14,6 +14,7 @@ from typing import Any
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
 from yolo_backend.messages import first_line
 from yolo_backend.plans import ProjectPlan
@@ -26,7 +27,7 @@ _DATASET_TASKS, _DATASET_BYTES = 5000, 500_000_000  # they lie in the cluster's 
 _BLOCK_TASKS = 32  # what is lost with a node, and done again by another
 
 
-class ClusterError(Exception):
+class ClusterError(UserError):
     """The cluster can't do the work; the message says what to do."""
 
 
@@ -98,7 +99,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError:
-        raise ClusterError("Ray isn't installed: pip install -r requirements-ray.txt -c constraints.txt") from None
+        raise ClusterError("Ray isn't installed: pip install 'yolo-backend[ray]'") from None
     if address:
         _check_there(address)
     alone: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -23,8 +23,10 @@ from werkzeug.exceptions import Forbidden, HTTPException
 from yolo_backend import __version__, metrics
 from yolo_backend.detection.batching import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.fitting import FitRunner, Fitting
+from yolo_backend.errors import UserError
+from yolo_backend.fitting import FitRunner
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
+from yolo_backend.model_class import ModelClass, ModelClassError
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor, not_ready
 from yolo_backend.protocol import from_json, project_id_of, to_json
@@ -52,30 +54,25 @@ class StoppingError(Exception):
     """The process was told to end."""
 
 
-class Backend(Fitting, Protocol):
-    """What the server asks of a model class: `model.YoloBackend` or a subclass of it."""
-
-    def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> Any: ...
-
-
 # What a person reads in Settings > Model is the reason phrase alone, so every status brings its message there.
 _STATUS_OF_ERROR: dict[type[Exception], int] = {
     BadRequestError: 400,
     LabelingConfigError: 422,
     WeightsError: 422,
+    ModelClassError: 500,
     StudioError: 424,
     WeightsLoadingError: 503,
     StoppingError: 503,
 }
 
 
-def create_app(backend_class: Callable[..., Backend], predictor: Predictor) -> Flask:
-    """The WSGI application; starts to read the weights in the background."""
+def create_app(model_class: ModelClass, predictor: Predictor) -> Flask:
+    """The WSGI application; starts to import the class and to read the weights in the background."""
     settings = predictor.settings
     app = Flask(__name__)
     app.extensions["predictor"] = predictor
     app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_megabytes * 1e6)
-    routes = _Routes(backend_class, predictor)
+    routes = _Routes(model_class, predictor)
     app.before_request(lambda: _check_login(settings))
     app.before_request(_check_origin)
     app.before_request(lambda: _check_running(predictor))
@@ -88,31 +85,30 @@ def create_app(backend_class: Callable[..., Backend], predictor: Predictor) -> F
     app.post("/webhook")(routes.webhook)
     app.get("/versions")(routes.versions)
     app.get("/metrics")(routes.metrics)
-    _start_reading_weights(predictor)
+    _start_loading(model_class, predictor)
     return app
 
 
 class _Routes:
     """One method for each call that Label Studio, or its operator, makes."""
 
-    def __init__(self, backend_class: Callable[..., Backend], predictor: Predictor) -> None:
-        self._backend_class = backend_class
-        self._class_name = backend_class.__name__
+    def __init__(self, model_class: ModelClass, predictor: Predictor) -> None:
+        self._model_class = model_class
         self._predictor = predictor
         self._places = _Places(predictor.settings.threads)
-        self._fits = FitRunner(backend_class)
+        self._fits = FitRunner(model_class.load)
         self._projects: dict[str, ProjectStatus] = {}
         self._projects_lock = threading.Lock()
         self._started_at = time.time()
 
     def health(self) -> Response:
         model = self._model()
-        return _error(503, model.reason) if model.reason else jsonify(status="UP", model_class=self._class_name)
+        return _error(503, model.reason) if model.reason else jsonify(status="UP", model_class=self._model_class.name)
 
     def index(self) -> Response:
         predictor = self._predictor
         status = Status(
-            model_class=self._class_name,
+            model_class=self._model_class.name,
             version=__version__,
             model=self._model(),
             started_at=self._started_at,
@@ -133,13 +129,13 @@ class _Routes:
     def _model(self) -> ModelStatus:
         """The default weights, and why they can't be had or used; no reason while they are read."""
         name, pool = self._predictor.settings.model_name, self._predictor.pool
-        weights, reason = None, pool.down_reason(name)
+        weights, reason = None, self._model_class.error or pool.down_reason(name)
         try:
             weights = pool.info(name)
         except WeightsLoadingError:
             pass
         except WeightsError as error:
-            reason = str(error)
+            reason = reason or str(error)
         if self._predictor.is_draining:
             return ModelStatus(name, "STOPPING", weights, _STOPPING)
         if reason:
@@ -171,7 +167,7 @@ class _Routes:
         parse_labeling_config(label_config)  # before the model class meets what may not be XML
         with self._places.take(len(tasks)) as admitted:
             if admitted:
-                backend = self._backend_class(project_id=project, label_config=label_config)
+                backend = self._model_class.load()(project_id=project, label_config=label_config)
                 results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
@@ -190,14 +186,15 @@ class _Routes:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _start_reading_weights(predictor: Predictor) -> None:
-    """Read the default weights in the background, so that `/setup` soon knows their classes."""
+def _start_loading(model_class: ModelClass, predictor: Predictor) -> None:
+    """Import the class and read the default weights in the background, so that `/setup` soon knows their classes."""
 
-    def read() -> None:
-        with contextlib.suppress(WeightsError):  # logged where it was met, and /health tells it
+    def load() -> None:
+        with contextlib.suppress(UserError):  # logged where it was met, and /health tells it
+            model_class.load()
             predictor.pool.wait_for_info(predictor.settings.model_name, timeout_s=None)
 
-    threading.Thread(target=read, name="read weights", daemon=True).start()
+    threading.Thread(target=load, name="load", daemon=True).start()
 
 
 class _Places:

@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from yolo_backend.errors import UserError
 
-class SettingsError(Exception):
+
+class SettingsError(UserError):
     """A setting that can't be used; the message names the variable and says what it should be."""
 
 

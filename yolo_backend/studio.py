@@ -15,6 +15,7 @@ import jwt
 import requests
 import urllib3
 
+from yolo_backend.errors import UserError
 from yolo_backend.filters import holds
 from yolo_backend.messages import api_message
 from yolo_backend.settings import Settings, is_sendable
@@ -41,7 +42,7 @@ _SUCCESSES = frozenset({200, 201, 204})
 _REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of its own
 
 
-class StudioError(Exception):
+class StudioError(UserError):
     """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics.
 
     `reason` is what Label Studio itself says of it, where it says anything.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,17 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.browser import find_chromium
-from tests.e2e.studio_client import StudioClient
-from yolo_backend.demo.stack import (
+from tests.harness.browser import find_chromium
+from tests.harness.http_server import ServedFolder
+from tests.harness.stack import (
     BackendServer,
     LabelStudioServer,
     backend_server,
-    bypass_proxies,
     label_studio_server,
     pick_port,
     wait_until_ready,
 )
-
-
-@dataclass(frozen=True)
-class ServedFolder:
-    """A folder that a plain web server serves."""
-
-    path: Path
-    url: str
-
-
-bypass_proxies()
+from tests.harness.studio_client import StudioClient
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browser import StudioBrowser, studio_browser
-from tests.e2e.studio_client import StudioClient
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer
+from tests.harness.browser import StudioBrowser, studio_browser
+from tests.harness.stack import BackendServer, LabelStudioServer
+from tests.harness.studio_client import StudioClient
 
 BLOOD_CONFIG = """
 <View>
@@ -44,10 +44,10 @@ def browser(request: pytest.FixtureRequest, chromium: Path, label_studio: LabelS
 
 
 def test_a_person_connects_the_model_and_sees_its_boxes(
-    browser: StudioBrowser, client: StudioClient, backend: BackendServer, data_dir: Path
+    browser: StudioBrowser, client: StudioClient, backend: BackendServer, bccd_files: list[Path]
 ) -> None:
     project = client.create_project("Blood cells", BLOOD_CONFIG)
-    photographs = sorted((data_dir / "data/bccd/images/val").glob("*.jpg"))[:TASK_COUNT]
+    photographs = bccd_files[:TASK_COUNT]
     client.upload(project, photographs)
 
     browser.connect_model(project, "YOLO", backend.url)
@@ -85,7 +85,7 @@ def test_the_page_says_why_a_model_does_not_fit_the_labels(
 
     assert not answer.ok
     expect(browser.error_dialog).to_contain_text(
-        "422 Client Error: None of the labels Car, Bus is a class of bccd-yolo11n.pt", timeout=30_000
+        "422 Client Error: None of the labels Car, Bus is a class of bccd.pt", timeout=30_000
     )
     browser.keep_picture("reason")
     assert client.call("GET", f"/api/ml?project={project}") == []

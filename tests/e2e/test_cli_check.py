@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.e2e.command import run_command
-from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import StudioClient
-from yolo_backend.cli.app import app
-from yolo_backend.connect import class_names_of
-from yolo_backend.demo.stack import (
+from tests.harness.command import run_command
+from tests.harness.http_server import ServedFolder
+from tests.harness.stack import (
     BackendServer,
     LabelStudioServer,
     backend_server,
@@ -24,6 +21,9 @@ from yolo_backend.demo.stack import (
     pick_port,
     wait_until_ready,
 )
+from tests.harness.studio_client import StudioClient
+from yolo_backend.cli.app import app
+from yolo_backend.connect import class_names_of
 from yolo_backend.remote_backend import RemoteBackend
 
 LOGIN = {"BASIC_AUTH_USER": "yolo", "BASIC_AUTH_PASS": "open sesame"}

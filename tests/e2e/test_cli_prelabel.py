@@ -23,15 +23,14 @@ from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.conftest import StartServer, reply
-from tests.e2e.command import run_command, run_json, start_command
-from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, metric
+from tests.harness.command import Done, run_command, run_json, start_command
+from tests.harness.http_server import ServedFolder, StartServer, reply
+from tests.harness.stack import BackendServer, LabelStudioServer, pick_port
+from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, metric
 from yolo_backend.cli.app import app
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer, pick_port
 
 TASKS = 3000
-OLD, OTHER = "bccd-yolo11n-0123abcd", "sam-20261122"  # of this backend's weights once, and of another system
+OLD, OTHER = "bccd-0123abcd", "sam-20261122"  # of this backend's weights once, and of another system
 # So that thousands are soon done.
 QUICK = {"MODEL_IMAGE_SIZE": "160", "ENGINE": "torch"}
 
@@ -53,7 +52,7 @@ class Commands:
     environment: Environment
     cwd: Path
 
-    def run(self, command: str, project: int, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, project: int, *options: str | Path) -> Done:
         return run_command(command, "-p", str(project), *options, environment=self.environment, cwd=self.cwd)
 
     def json(self, command: str, project: int, *options: str | Path) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.command import TIMEOUT_S, run_command, run_json, start_command
-from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import StudioClient, boxes
+from tests.harness.command import TIMEOUT_S, run_command, run_json, start_command
+from tests.harness.http_server import ServedFolder
+from tests.harness.studio_client import StudioClient, boxes
 
 TASKS = 600
 

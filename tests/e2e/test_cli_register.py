@@ -14,10 +14,10 @@ import requests
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
-from tests.e2e.command import run_command, run_json
-from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, uploaded_name
-from yolo_backend.demo.stack import LabelStudioServer
+from tests.harness.command import run_command, run_json
+from tests.harness.http_server import ServedFolder
+from tests.harness.stack import LabelStudioServer
+from tests.harness.studio_client import BCCD_CONFIG, StudioClient, uploaded_name
 from yolo_backend.filters import task_filter
 from yolo_backend.labeling import parse_labeling_config
 from yolo_backend.projects import open_project, projects_of
@@ -43,16 +43,15 @@ def photos(tmp_path: Path, bccd_files: list[Path]) -> Path:
 
 
 @pytest.fixture
-def bccd_labels(data_dir: Path, photos: Path, bccd_files: list[Path]) -> Path:
+def yolo_labels(bccd_labels: Path, photos: Path, bccd_files: list[Path]) -> Path:
     """Their labels in YOLO's layout, as people made them; the turned one has one of its own."""
     labels = photos.parent / "yolo" / "labels"
     (labels / "day 2").mkdir(parents=True)
     names = ["0", "1", "2", "day 2/my phötö (1)"]
     for name, file in zip(names, bccd_files, strict=False):
-        source = data_dir / "data" / "bccd" / "labels" / file.parent.name / f"{file.stem}.txt"
-        (labels / f"{name}.txt").write_text(source.read_text())
+        (labels / f"{name}.txt").write_text((bccd_labels / f"{file.stem}.txt").read_text())
     (labels / "turned.txt").write_text("0 0.5 0.9 0.2 0.1\n")
-    (labels.parent / "data.yaml").write_text((data_dir / "data" / "bccd" / "data.yaml").read_text())
+    (labels.parent / "data.yaml").write_text((bccd_labels.parent / "data.yaml").read_text())
     return labels
 
 
@@ -159,18 +158,18 @@ def test_local_files_go_by_path(
 
 
 def test_yolo_labels_become_predictions(
-    client: StudioClient, either_environment: dict[str, str], photos: Path, bccd_labels: Path, tmp_path: Path
+    client: StudioClient, either_environment: dict[str, str], photos: Path, yolo_labels: Path, tmp_path: Path
 ) -> None:
     project = client.create_project("pre-annotated")
-    (bccd_labels / "unused.txt").write_text("")
+    (yolo_labels / "unused.txt").write_text("")
 
     told = run_json(
-        "register", photos, "-p", str(project), "--labels", bccd_labels, "--model-version", "old-model",
+        "register", photos, "-p", str(project), "--labels", yolo_labels, "--model-version", "old-model",
         environment=either_environment, cwd=tmp_path,
     )  # fmt: skip
 
     tasks = client.tasks(project)
-    lines = [line for file in bccd_labels.rglob("*.txt") for line in file.read_text().splitlines() if line.strip()]
+    lines = [line for file in yolo_labels.rglob("*.txt") for line in file.read_text().splitlines() if line.strip()]
     assert (told["labelled"], told["boxes"], told["labels_without_image"]) == (5, len(lines), 1)
     assert sum(len(boxes_of(task, "predictions")) for task in tasks) == len(lines)
     judge = LabelInterface(BCCD_CONFIG)
@@ -227,14 +226,14 @@ def test_what_label_studio_exports_comes_back(
     client: StudioClient,
     command_environment: dict[str, str],
     photos: Path,
-    bccd_labels: Path,
+    yolo_labels: Path,
     tmp_path: Path,
     export: str,
     labels: str,
 ) -> None:
     first, second = (client.create_project(f"{name} {export} {labels}") for name in ("from", "to"))
     options: Any = {"environment": command_environment, "cwd": tmp_path}
-    run_json("register", photos, "-p", str(first), "--labels", bccd_labels, "--as", "annotations", **options)
+    run_json("register", photos, "-p", str(first), "--labels", yolo_labels, "--as", "annotations", **options)
     authorization = {"Authorization": client._studio.authorization() or ""}
     url = f"{client._studio.url}/api/projects/{first}/export?exportType={export}"
     answer = requests.get(url, headers=authorization, timeout=60)

@@ -11,10 +11,10 @@ import pytest
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image, ImageEnhance
 
-from tests.conftest import encode
-from tests.e2e.command import run_command, run_json
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
-from yolo_backend.demo.stack import BackendServer
+from tests.harness.command import run_command, run_json
+from tests.harness.pictures import encode
+from tests.harness.stack import BackendServer
+from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
 
 MORE_KEYS = {"camera": "Zeiss", "nested": {"slide": [1, 2]}}
 

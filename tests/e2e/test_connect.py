@@ -9,9 +9,9 @@ import httpx
 import pytest
 from label_studio_sdk import LabelStudio
 
-from tests.e2e.command import run_command
+from tests.harness.command import run_command
+from tests.harness.stack import BackendServer, LabelStudioServer
 from yolo_backend.connect import class_names_of, ensure_connected, ensure_project, labeling_config_for
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer
 from yolo_backend.remote_backend import RemoteBackend
 
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
-from yolo_backend.demo.stack import ROOT
+from tests.harness.stack import ROOT
 
 DEMO = [sys.executable, "-u", "-m", "yolo_backend.demo"]
 

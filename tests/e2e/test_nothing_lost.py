@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import Answer, RecordingServer, StartServer, reply
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
-from yolo_backend.demo.stack import (
+from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
+from tests.harness.stack import (
     BackendServer,
     LabelStudioServer,
     backend_server,
@@ -26,6 +25,7 @@ from yolo_backend.demo.stack import (
     pick_port,
     wait_until_ready,
 )
+from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
 
 TASKS = 2000
 DEADLINE_S = 10

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, metric, uploaded_name
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
+from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
+from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, metric, uploaded_name
 
 COUNT = 4
 
@@ -31,10 +31,10 @@ def test_uploads_are_detected_once(
     client: StudioClient,
     personal_access_token: str,
     model_environment: dict[str, str],
-    data_dir: Path,
+    bccd_files: list[Path],
     tmp_path: Path,
 ) -> None:
-    photographs = sorted((data_dir / "data/bccd/images/val").glob("*.jpg"))[:COUNT]
+    photographs = bccd_files[:COUNT]
     environment = model_environment | {
         "LABEL_STUDIO_URL": label_studio.url,
         "LABEL_STUDIO_API_KEY": personal_access_token,

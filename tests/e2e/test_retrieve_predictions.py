@@ -14,17 +14,17 @@ from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 from ultralytics import YOLO
 
-from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import BCCD_CONFIG, StudioClient, boxes, metric, uploaded_name
+from tests.harness.http_server import ServedFolder
+from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
+from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, metric, uploaded_name
 from yolo_backend.demo.evaluate import region_box_xyxy
-from yolo_backend.demo.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
 
 ASKED = ('yolo_tasks_total{outcome="predicted"}', 'yolo_tasks_total{outcome="failed"}')
 
 
 @pytest.fixture(scope="session")
-def photographs(data_dir: Path) -> list[Path]:
-    return sorted((data_dir / "data/bccd/images/val").glob("*.jpg"))[:20]
+def photographs(bccd_files: list[Path]) -> list[Path]:
+    return bccd_files[:20]
 
 
 def asked(backend: BackendServer) -> float:
@@ -34,7 +34,7 @@ def asked(backend: BackendServer) -> float:
 
 @pytest.mark.parametrize("fixture", ["backend", "legacy_backend"])
 def test_uploads_carry_ultralytics_boxes_with_either_kind_of_token(
-    fixture: str, request: pytest.FixtureRequest, client: StudioClient, photographs: list[Path], data_dir: Path
+    fixture: str, request: pytest.FixtureRequest, client: StudioClient, photographs: list[Path], bccd_weights: Path
 ) -> None:
     server: BackendServer = request.getfixturevalue(fixture)
     project = client.create_project(f"uploads with {fixture}")
@@ -43,7 +43,7 @@ def test_uploads_carry_ultralytics_boxes_with_either_kind_of_token(
 
     client.retrieve_predictions(project)
 
-    model = YOLO(data_dir / "weights/bccd-yolo11n.pt")
+    model = YOLO(bccd_weights)
     judge = LabelInterface(BCCD_CONFIG)
     paths = {path.name: path for path in photographs[:6]}
     for task in client.tasks(project):
@@ -255,7 +255,7 @@ def test_the_person_reads_what_is_wrong_with_the_labels(backend: BackendServer, 
         "no partner", BCCD_CONFIG.replace("RBC", "A").replace("WBC", "B").replace("Platelets", "C")
     )
 
-    with pytest.raises(requests.HTTPError, match=r"None of the labels A, B, C is a class of bccd-yolo11n\.pt"):
+    with pytest.raises(requests.HTTPError, match=r"None of the labels A, B, C is a class of bccd\.pt"):
         client.connect(project, backend.url)
 
 

@@ -11,10 +11,10 @@ import pytest
 import requests
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
-from tests.e2e.browser import chromium_page
-from tests.e2e.conftest import ServedFolder
-from tests.e2e.studio_client import StudioClient
-from yolo_backend.demo.stack import BackendServer
+from tests.harness.browser import chromium_page
+from tests.harness.http_server import ServedFolder
+from tests.harness.stack import BackendServer
+from tests.harness.studio_client import StudioClient
 from yolo_backend.status import ADVICE
 
 CONFIG = """
@@ -44,10 +44,10 @@ def test_a_person_sees_what_is_served_and_what_failed(
     client: StudioClient,
     image_server: ServedFolder,
     personal_access_token: str,
-    data_dir: Path,
+    bccd_files: list[Path],
 ) -> None:
     page, pictures = browser_page
-    photographs = sorted((data_dir / "data/bccd/images/val").glob("*.jpg"))[:TASK_COUNT]
+    photographs = bccd_files[:TASK_COUNT]
     for number, path in enumerate(photographs):
         content = path.read_bytes()
         (image_server.path / f"slide-{number}.jpg").write_bytes(content[:3000] if number == 5 else content)
@@ -67,14 +67,14 @@ def test_a_person_sees_what_is_served_and_what_failed(
 
     expect(page.get_by_text("Ready", exact=True)).to_be_visible()
     facts = requests.get(backend.url, timeout=10).json()
-    for name, value in (("Weights", "bccd-yolo11n.pt"), ("Device", facts["device"]), ("Engine", facts["engine"])):
+    for name, value in (("Weights", "bccd.pt"), ("Device", facts["device"]), ("Engine", facts["engine"])):
         expect(page.locator("dl > div", has=page.get_by_text(name, exact=True))).to_contain_text(value)
     work = section(page, "Work", project)
     expect(work).to_contain_text(f"{TASK_COUNT} of {TASK_COUNT} tasks · finished")
     expect(work).to_contain_text(f"{TASK_COUNT - 1} predicted, 1 failed")
     connected = section(page, "Projects", project)
     assert connected.locator("tbody tr").all_inner_texts() == ["Red cell\tRBC\t0.3", "White cell\tWBC\t0.15"]
-    expect(connected.locator(".notice")).to_contain_text("no class of bccd-yolo11n.pt has the name: Parasite")
+    expect(connected.locator(".notice")).to_contain_text("no class of bccd.pt has the name: Parasite")
     expect(connected).to_contain_text("Classes without a label, left out: Platelets")
     failure = page.locator("article.error", has_text=re.compile(rf"\b{broken}\b"))
     expect(failure).to_contain_text("The image is broken")

@@ -1,1 +1,1 @@
-"""`python -m yolo_backend`: the commands around the server. Each is thin: it reads options, and tells what came out."""
+"""`yolo-backend`: the commands around the server. Each is thin: it reads options, and tells what came out."""

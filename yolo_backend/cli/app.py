@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import requests
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from yolo_backend.cli.check import check
-from yolo_backend.cli.common import UNUSABLE, CommandError, err
-from yolo_backend.cli.connect import connect
-from yolo_backend.cli.prelabel import prelabel
-from yolo_backend.cli.register import register
-from yolo_backend.cli.sample import sample
-from yolo_backend.cli.tasks import tasks
-from yolo_backend.detection.weights import WeightsError
-from yolo_backend.images.errors import ImageError
-from yolo_backend.labeling import LabelingConfigError
-from yolo_backend.prelabeling.pictures import PictureError
-from yolo_backend.ray_workers import ClusterError
-from yolo_backend.registering.finding import FindError
-from yolo_backend.registering.label_files import LabelFileError
-from yolo_backend.registering.registration import RegisterError
-from yolo_backend.settings import SettingsError
-from yolo_backend.storing import explain
-from yolo_backend.studio import StudioError
+from yolo_backend import __version__
+from yolo_backend.errors import UserError
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
+# Each is a function of this name in a module of this name, which is imported when it is asked for: with what they
+# stand on they take a second, for which nobody who mistypes a name should wait.
+COMMANDS = {
+    "serve": "Start the server; `serve --help` lists its flags.",
+    "check": "Try each link from here to a prediction in Label Studio, and print a tick or the fix.",
+    "connect": "Make a first project for the model's classes, and connect it to the backend.",
+    "prelabel": "Predict a whole project: every task that holds no prediction of the weights and settings of now.",
+    "register": "Register images as tasks; those that are there already are left out.",
+    "sample": "Choose what to label next: the images that the detector is least sure of.",
+    "tasks": "List a project's tasks: image, predictions, score, annotations.",
+}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Its flags are the server's own, and so is its help.
+    "serve": {
+        "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+        "add_help_option": False,
+    },
+}
+
+
+class _LazyCommand(TyperCommand):
+    """A name and a line of help; the command itself takes over when it is run."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return _load(str(self.name)).make_context(info_name, args, parent=parent, **extra)
+
+
+class _Commands(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {
+            name: _LazyCommand(name, help=text, rich_markup_mode="markdown") for name, text in COMMANDS.items()
+        }
+
 
 app = typer.Typer(
-    name="python -m yolo_backend",
+    cls=_Commands,
+    name="yolo-backend",
     help="The YOLO backend for Label Studio, and what is done around it.",
     epilog="Settings come from the environment or `.env`, as the server's do: `LABEL_STUDIO_URL`, "
     "`LABEL_STUDIO_API_KEY`, `MODEL_NAME`. Exit codes: 0 all is well, 1 some of it failed, 2 it couldn't be done.",
@@ -44,23 +61,26 @@ app = typer.Typer(
 )
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
-def serve(context: typer.Context) -> None:
-    """Start the server: `python _wsgi.py`, with its flags."""
-    os.execv(sys.executable, [sys.executable, str(_ROOT / "_wsgi.py"), *context.args])  # noqa: S606
+def _load(name: str) -> Any:
+    """The command of this name."""
+    function = getattr(importlib.import_module(f"yolo_backend.cli.{name}"), name)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    alone.command(name, **_OPTIONS.get(name, {}))(function)
+    return typer.main.get_command(alone)
 
 
-app.command()(check)
-app.command()(connect)
-app.command()(prelabel)
-app.command()(register)
-app.command()(sample)
-app.command()(tasks)
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"yolo-backend {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _read_common_options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more, on standard error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     # What goes wrong, a command tells by itself.
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL, format="%(levelname)s %(message)s")
@@ -70,23 +90,20 @@ def main() -> None:
     """Run a command."""
     try:
         app()
-    except (
-        ClusterError,
-        CommandError,
-        SettingsError,
-        LabelingConfigError,
-        WeightsError,
-        ImageError,
-        FindError,
-        LabelFileError,
-        PictureError,
-        RegisterError,
-    ) as error:
+    except UserError as error:
         _fail(str(error))
-    except (StudioError, requests.Timeout) as error:
+    except OSError as error:  # those of requests are among them
+        from requests import Timeout
+
+        from yolo_backend.storing import explain
+
+        if not isinstance(error, Timeout):
+            raise
         _fail(explain(error))
 
 
 def _fail(message: str) -> None:
+    from yolo_backend.cli.common import UNUSABLE, err
+
     err.print(message, style="red", markup=False, soft_wrap=True)
     sys.exit(UNUSABLE)

@@ -68,9 +68,9 @@ def check(
 
     **Examples**
 
-        python -m yolo_backend check --project "Nuts and bolts"
+        yolo-backend check --project "Nuts and bolts"
 
-        python -m yolo_backend check -p 7 --backend-url http://localhost:9090 --json
+        yolo-backend check -p 7 --backend-url http://localhost:9090 --json
 
         docker compose run --rm ml-backend check
     """

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from yolo_backend.errors import UserError
 from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.projects import Project, open_project, projects_of
 from yolo_backend.protocol import Task
@@ -67,7 +68,7 @@ ClusterAddress = Annotated[
 ]
 
 
-class CommandError(Exception):
+class CommandError(UserError):
     """The command can't be run as asked; the message says what to do."""
 
 

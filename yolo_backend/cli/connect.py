@@ -35,7 +35,7 @@ def connect(
 
     **Example**
 
-        python -m yolo_backend connect --backend-url http://localhost:9090 --project "Nuts and bolts"
+        yolo-backend connect --backend-url http://localhost:9090 --project "Nuts and bolts"
     """
     from yolo_backend.connect import ConnectError, connect_first_project
 

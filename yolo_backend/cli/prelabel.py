@@ -94,15 +94,15 @@ def prelabel(
 
     All that the model hasn't seen yet:
 
-        python -m yolo_backend prelabel --project 7
+        yolo-backend prelabel --project 7
 
     After a training, with new weights; the boxes of the old ones go:
 
-        MODEL_NAME=best.pt python -m yolo_backend prelabel --project 7 --replace
+        MODEL_NAME=best.pt yolo-backend prelabel --project 7 --replace
 
     A look at ten of them first:
 
-        python -m yolo_backend prelabel --project 7 --limit 10 --out pictures
+        yolo-backend prelabel --project 7 --limit 10 --out pictures
     """
     settings = read_settings(url, token)
     studio = open_studio(settings)

@@ -168,19 +168,19 @@ def sample(
 
     Of the project's tasks; then order the Data Manager by `uncertainty`:
 
-        python -m yolo_backend sample --project 7 --register
+        yolo-backend sample --project 7 --register
 
     Of a folder, of which only the chosen become tasks; with a look at them:
 
-        python -m yolo_backend sample photos --project "Blood cells" --count 50 --register --report report
+        yolo-backend sample photos --project "Blood cells" --count 50 --register --report report
 
     Of a video, and not a hundred frames of one scene:
 
-        python -m yolo_backend sample "frames/*.jpg" --project 7 --diverse --register
+        yolo-backend sample "frames/*.jpg" --project 7 --diverse --register
 
     As many at random, to compare with:
 
-        python -m yolo_backend sample --project 7 --strategy random --seed 1 --json
+        yolo-backend sample --project 7 --strategy random --seed 1 --json
     """
     if diverse and strategy == "random":
         raise CommandError("--diverse is about the most uncertain: it doesn't go with --strategy random")

@@ -58,11 +58,11 @@ def tasks(
 
     What is not predicted yet:
 
-        python -m yolo_backend tasks --project 7 --without-predictions
+        yolo-backend tasks --project 7 --without-predictions
 
     The fifty newest tasks that the model was unsure of, for a spreadsheet:
 
-        python -m yolo_backend tasks --project "Blood cells" --max-score 0.5 --newest --limit 50 --csv > unsure.csv
+        yolo-backend tasks --project "Blood cells" --max-score 0.5 --newest --limit 50 --csv > unsure.csv
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import requests
 
+from yolo_backend.errors import UserError
 from yolo_backend.settings import setting_variables
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL_STUDIO = ROOT / ".venv-label-studio" / "bin" / "label-studio"
 _START_TIMEOUT_S = 300.0
-_READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 15.0
 _LOOPBACK = "127.0.0.1,localhost"
 
 
-class StackError(Exception):
+class StackError(UserError):
     """A process that didn't come up; the message says where its log is."""
 
 
@@ -116,7 +116,7 @@ def label_studio_server(
 
 @contextlib.contextmanager
 def backend_server(
-    port: int, environment: Mapping[str, str], log: Path, entry: Sequence[str] = (str(ROOT / "_wsgi.py"),)
+    port: int, environment: Mapping[str, str], log: Path, entry: Sequence[str] = ("-m", "yolo_backend", "serve")
 ) -> Iterator[BackendServer]:
     """Start the backend under gunicorn, and stop it at the end; `entry` is what Python runs. Raises StackError."""
     command = [sys.executable, *entry, "--host", "127.0.0.1", "--port", str(port)]
@@ -124,15 +124,6 @@ def backend_server(
         server = BackendServer(f"http://127.0.0.1:{port}", log, process)
         _wait_until_up(f"{server.url}/health", process, "The backend", log)
         yield server
-
-
-def wait_until_ready(backend_url: str) -> None:
-    """Wait until a backend that is up has read its weights. Raises StackError."""
-    ends_at = time.monotonic() + _READY_TIMEOUT_S
-    while requests.get(f"{backend_url}/", timeout=10).json()["status"] != "UP":
-        if time.monotonic() > ends_at:
-            raise StackError(f"the backend at {backend_url} has not read its weights yet")
-        time.sleep(0.2)
 
 
 def bypass_proxies() -> None:

@@ -20,7 +20,7 @@ IMAGE_SIZE = 512
 # The demo project shows seeds below 1000: training and validation stay clear of them.
 _FIRST_SEED = {"train": 10_000, "val": 90_000}
 # An eighth of YOLO11's channels (its n has a quarter): plenty for three shiny classes, and a file of about a megabyte.
-_NARROW_DEPTH_WIDTH_MAXCHANNELS = (0.34, 0.125, 1024)
+NARROW_DEPTH_WIDTH_MAXCHANNELS = (0.34, 0.125, 1024)
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
     data = write_dataset(folder, {"train": options.scenes, "val": 100})
-    model = YOLO(_narrow_architecture(folder))
+    model = YOLO(narrow_architecture(folder, len(CLASS_NAMES)))
     model.train(
         data=str(data), epochs=options.epochs, imgsz=IMAGE_SIZE, batch=16, device=options.device, project=str(folder),
         name="run", exist_ok=True, seed=0, optimizer="AdamW", lr0=0.003, cos_lr=True, flipud=0.5, close_mosaic=12,
@@ -72,6 +72,18 @@ def publish(trained: Path, published: Path) -> None:
     torch.save(checkpoint, published)
 
 
+def narrow_architecture(folder: Path, class_count: int) -> str:
+    """Write the architecture of a YOLO11n with half of its channels; returns its file."""
+    architecture = yaml_model_load("yolo11n.yaml")
+    architecture["scales"] = {"n": list(NARROW_DEPTH_WIDTH_MAXCHANNELS)}
+    architecture["nc"] = class_count
+    for key in ("scale", "yaml_file"):
+        architecture.pop(key, None)
+    path = folder / "yolo11n-narrow.yaml"
+    path.write_text(yaml.safe_dump(architecture))
+    return str(path)
+
+
 def _write_example(folder: Path, split: str, seed: int) -> None:
     scene = draw_scene(seed)
     ending = ".png" if seed % 8 == 0 else ".jpg"
@@ -82,17 +94,6 @@ def _write_example(folder: Path, split: str, seed: int) -> None:
         center_xywh = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
         lines.append(" ".join([str(class_id), *(f"{number:.6f}" for number in center_xywh)]))
     (folder / "labels" / split / f"{seed}.txt").write_text("\n".join(lines) + "\n")
-
-
-def _narrow_architecture(folder: Path) -> str:
-    architecture = yaml_model_load("yolo11n.yaml")
-    architecture["scales"] = {"n": list(_NARROW_DEPTH_WIDTH_MAXCHANNELS)}
-    architecture["nc"] = len(CLASS_NAMES)
-    for key in ("scale", "yaml_file"):
-        architecture.pop(key, None)
-    path = folder / "yolo11n-narrow.yaml"
-    path.write_text(yaml.safe_dump(architecture))
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import logging
 import zipfile
 from pathlib import Path
 
+from yolo_backend.errors import UserError
 from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ _SUFFIXES = (".pt", ".onnx")
 _MIN_ONNX_BYTES = 128
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """Weights that can't be had or used; the message says what was tried and what to do."""
 
 

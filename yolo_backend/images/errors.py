@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from yolo_backend.errors import UserError
 
-class ImageError(Exception):
+
+class ImageError(UserError):
     """An image that can't be had. `kind` is a short name for metrics; the message is for the person who must act."""
 
     def __init__(self, kind: str, message: str) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.drawing import LabelColors, draw_contact_sheet, draw_regions
+from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.parallel import in_parallel
@@ -25,7 +26,7 @@ _MAX_NAME = 80
 _QUALITY = 90
 
 
-class PictureError(Exception):
+class PictureError(UserError):
     """Pictures can't be written; the message says why."""
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from yolo_backend.errors import UserError
 from yolo_backend.images.sources import redact
 
 # What Label Studio takes of images, and what it doesn't though many a program writes it.
@@ -22,7 +23,7 @@ _SHOWN_CHARACTERS = 200
 Image = Path | str  # a file on this machine, or an address
 
 
-class FindError(Exception):
+class FindError(UserError):
     """What is named is no image, or can't be read; the message says where and what to do."""
 
 

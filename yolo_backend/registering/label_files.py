@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from yolo_backend.errors import UserError
 from yolo_backend.projects import stored_name
 from yolo_backend.registering.finding import Image, files_below, shown
 
@@ -27,7 +28,7 @@ _ADDRESS = re.compile(r"[a-z0-9-]+://|/data/")
 _FAR_OUTSIDE = 2.0  # in images; a box beyond the edge is clipped, but such a number is no fraction
 
 
-class LabelFileError(Exception):
+class LabelFileError(UserError):
     """A file of labels that can't be used; the message names file and line, and says what is wrong."""
 
 

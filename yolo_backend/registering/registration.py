@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 import requests
 
+from yolo_backend.errors import UserError
 from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
 from yolo_backend.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
 from yolo_backend.protocol import Prediction
@@ -31,7 +32,7 @@ _CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice, and of data: 
 _LOCAL_FILES = "/data/local-files/?d="
 
 
-class RegisterError(Exception):
+class RegisterError(UserError):
     """Not all could be registered; the message says why, how many were, and what to do."""
 
 

@@ -1,0 +1,201 @@
+"""Label Studio's pages as a person uses them, in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
+
+from tests.harness.stack import LabelStudioServer
+
+_CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_ARGUMENTS = (
+    "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+_ARTIFACTS = Path(__file__).resolve().parent.parent.parent / "test-artifacts"
+_VIEWPORT = (1280, 800)
+_TALL_VIEWPORT = (1280, 3000)
+_TIMEOUT_MS = 60_000
+_PREDICTION_TIMEOUT_MS = 150_000
+
+# Each region is a rectangle named "<region's id>#<annotation's id> ..." on the one canvas of the page.
+_DRAWN_BOXES = """() => {
+  const image = document.querySelector(".lsf-image").getBoundingClientRect();
+  const boxes = Konva.stages.flatMap(stage => stage.find("Rect")).filter(rect => rect.name().includes("#"));
+  return Object.fromEntries(boxes.map(rect => [rect.name().split("#")[0], [
+    rect.x() / image.width * 100, rect.y() / image.height * 100,
+    rect.width() / image.width * 100, rect.height() / image.height * 100,
+  ]]));
+}"""
+_IMAGE_IS_SHOWN = """() => {
+  const image = document.querySelector(".lsf-image img");
+  return image !== null && image.complete && image.naturalWidth > 0 && window.Konva.stages.length > 0;
+}"""
+
+
+@dataclass(frozen=True)
+class LabelingPage:
+    """What the labeling page shows of one annotation or prediction."""
+
+    listed: list[tuple[str, str]]
+    """Label and score of each entry in the Regions panel, as written there."""
+    drawn: dict[str, list[float]]
+    """x, y, width, height of each box on the image, in percent of the image, by the region's id."""
+
+
+class StudioBrowser:
+    """A person at Label Studio's pages; a picture of each step is kept as `<number>-<step>.png`."""
+
+    def __init__(self, page: Page, url: str, artifacts: Path) -> None:
+        self.page = page
+        self._url = url
+        self._artifacts = artifacts
+        self._step = 0
+
+    def log_in(self, username: str, password: str) -> None:
+        self.page.goto(f"{self._url}/user/login/")
+        self.page.locator("input[name=email]").fill(username)
+        self.page.locator("input[name=password]").fill(password)
+        self.keep_picture("login")
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_url(lambda url: not urlsplit(url).path.startswith("/user/login"))
+
+    def connect_model(self, project: int, title: str, backend_url: str) -> Response:
+        """Fill in Settings > Model > Connect Model and press Validate and Save; Label Studio's answer."""
+        self.page.goto(f"{self._url}/projects/{project}/settings")
+        self.page.get_by_role("link", name="Model", exact=True).click()
+        self.page.get_by_text("Connect Model", exact=True).click()
+        self.page.locator("input[name=title]").fill(title)
+        self.page.locator("input[name=url]").fill(backend_url)
+        self.keep_picture("connect-model")
+        with self.page.expect_response(_is_post_to("/api/ml"), timeout=_TIMEOUT_MS) as answer:
+            self.page.get_by_text("Validate and Save", exact=True).click()
+        return answer.value
+
+    @property
+    def model_card(self) -> Locator:
+        """The connected model in Settings > Model."""
+        return self.page.locator(".lsf-backend-card")
+
+    @property
+    def error_dialog(self) -> Locator:
+        """What Label Studio shows when it refuses something."""
+        return self.page.locator(".lsf-modal-ls", has=self.page.locator(".lsf-error-message")).last
+
+    @property
+    def status_bar(self) -> Locator:
+        """The counts at the foot of the Data Manager."""
+        return self.page.locator("div", has=self.page.get_by_text("Submitted annotations:")).last
+
+    def retrieve_predictions(self, project: int) -> Response:
+        """Select all tasks in the Data Manager, then Actions > Retrieve Predictions > OK; Label Studio's answer."""
+        self.page.goto(f"{self._url}/projects/{project}/data")
+        self.page.get_by_test_id("table-row").first.wait_for()
+        self.page.get_by_label("Select all rows").click()
+        self.page.get_by_label("Tasks Actions").click()
+        action = self.page.get_by_text("Retrieve Predictions", exact=True)
+        action.wait_for()
+        self.keep_picture("actions")
+        action.click()
+        confirm = self.page.get_by_text("OK", exact=True)
+        confirm.wait_for()
+        self.keep_picture("retrieve-predictions")
+        with self.page.expect_response(_is_post_to("/api/dm/actions"), timeout=_PREDICTION_TIMEOUT_MS) as answer:
+            confirm.click()
+        return answer.value
+
+    def open_task(self, task: int) -> None:
+        """Click a task's row in the Data Manager and wait for its image and its regions."""
+        checkbox = self.page.get_by_label(re.compile(rf"^(Select|Unselect) Task {task}$"))
+        self.page.get_by_test_id("table-row").filter(has=checkbox).click()
+        self._wait_for_regions()
+
+    def open_prediction(self) -> Locator:
+        """Go to the prediction's own tab above the image; the tab."""
+        tab = self.page.locator(".lsf-annotation-button", has=self.page.locator("[class*=userpic_prediction]"))
+        tab.click()
+        expect(tab).to_have_class(re.compile("_selected"), timeout=_TIMEOUT_MS)
+        self.page.mouse.move(0, _VIEWPORT[1] - 1)  # off the tab, whose tooltip hides the image
+        self._wait_for_regions()
+        return tab
+
+    def read_labeling_page(self, region_count: int) -> LabelingPage:
+        """What is shown, once as many regions as expected are drawn and listed.
+
+        Raises TimeoutError or AssertionError if they never are.
+        """
+        self.page.wait_for_function(f"Object.keys(({_DRAWN_BOXES})()).length === {region_count}")
+        drawn = self.page.evaluate(_DRAWN_BOXES)
+        entries = self.page.locator(".lsf-outliner-item")
+        # The panel renders only the entries that fit.
+        self._resize(_TALL_VIEWPORT)
+        expect(entries).to_have_count(region_count, timeout=_TIMEOUT_MS)
+        labels = entries.locator(".lsf-outliner-item__title").all_inner_texts()
+        scores = entries.locator(".lsf-outliner-item__control_type_score").all_inner_texts()
+        self._resize(_VIEWPORT)
+        return LabelingPage(list(zip(labels, scores, strict=True)), drawn)
+
+    def keep_picture(self, step: str) -> None:
+        """Keep a picture of the page among the artifacts."""
+        self._step += 1
+        self.page.screenshot(path=self._artifacts / f"{self._step:02}-{step}.png", animations="disabled")
+
+    def _wait_for_regions(self) -> None:
+        self.page.locator(".lsf-outliner-item").first.wait_for()
+        self.page.wait_for_function(_IMAGE_IS_SHOWN)
+        self.page.wait_for_function(f"Object.keys(({_DRAWN_BOXES})()).length > 0")
+
+    def _resize(self, size_wh: tuple[int, int]) -> None:
+        self.page.set_viewport_size({"width": size_wh[0], "height": size_wh[1]})
+
+
+@contextmanager
+def chromium_page(chromium: Path, url: str, name: str) -> Iterator[tuple[Page, Path]]:
+    """A page of a new browser, and the folder `name` among the artifacts for its pictures."""
+    artifacts = Path(os.environ.get("TEST_ARTIFACTS_DIR") or _ARTIFACTS) / name
+    shutil.rmtree(artifacts, ignore_errors=True)
+    artifacts.mkdir(parents=True)
+    # No other host than the one of `url` is found, so that the pages wait for nobody.
+    offline = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=[*_ARGUMENTS, offline])
+        try:
+            page = launched.new_page(viewport={"width": _VIEWPORT[0], "height": _VIEWPORT[1]}, reduced_motion="reduce")
+            page.set_default_timeout(_TIMEOUT_MS)
+            yield page, artifacts
+        finally:
+            launched.close()
+
+
+@contextmanager
+def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iterator[StudioBrowser]:
+    """A browser with someone logged in to Label Studio; pictures go to the folder `name` among the artifacts."""
+    with chromium_page(chromium, studio.url, name) as (page, artifacts):
+        browser = StudioBrowser(page, studio.url, artifacts)
+        browser.log_in(studio.username, studio.password)
+        try:
+            yield browser
+        finally:
+            browser.keep_picture("end")
+
+
+def find_chromium() -> Path | None:
+    """The browser to drive: the program that `CHROMIUM` names, else the first one on the path."""
+    named = os.environ.get("CHROMIUM")
+    for name in [named] if named else _CHROMIUM_NAMES:
+        if found := shutil.which(name):
+            return Path(found)
+    return None
+
+
+def _is_post_to(path: str) -> Any:
+    return lambda response: response.request.method == "POST" and urlsplit(response.url).path == path

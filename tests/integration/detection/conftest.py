@@ -1,0 +1,52 @@
+"""What the tests of detection share: weights of every architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.utils import ROOT as ULTRALYTICS_ROOT
+from ultralytics.utils import YAML
+
+from tests.harness.detections import MakeWeights
+from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
+
+
+@pytest.fixture(scope="session")
+def make_weights(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -> MakeWeights:
+    """Weights of another architecture: what it shares with a YOLO11n is trained, what is its own is random."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(architecture: str) -> Path:
+        path = folder / f"{architecture}.pt"
+        if not path.exists():
+            configs = ULTRALYTICS_ROOT / "cfg" / "models"
+            (config,) = configs.glob(f"*/{architecture.replace('n-', '-').removesuffix('n')}.yaml")
+            YAML.save(
+                folder / f"{architecture}.yaml",
+                {**YAML.load(config), "nc": 3, "scale": "n", "scales": {"n": list(NARROW_DEPTH_WIDTH_MAXCHANNELS)}},
+            )
+            torch.manual_seed(3)
+            yolo = YOLO(folder / f"{architecture}.yaml").load(bccd_weights)
+            _spread(yolo.model.model[-1], trained=architecture.startswith("yolo11"))
+            yolo.save(path)
+        return path
+
+    return make
+
+
+def _spread(head: Any, trained: bool) -> None:
+    """Make random branches of a head say something about the image: at first they say the same everywhere."""
+    random_branches = {"cv4"} if trained else {"cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4"}
+    with torch.no_grad():
+        for name, branches in head.named_children():
+            for branch in branches if name in random_branches else ():
+                branch[-1].weight.normal_(std=0.3)
+                if name.endswith("cv3"):
+                    branch[-1].bias.fill_(-5)
+        if trained and hasattr(head, "proto"):  # many masks become empty, and which ones depends on the image
+            head.proto.cv3.bn.bias.fill_(0.5)
+            head.proto.cv3.bn.weight.fill_(5)

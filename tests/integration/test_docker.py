@@ -1,0 +1,330 @@
+"""Docker: what `docker compose up` promises, as far as it can be told without an engine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import AliasChoices
+
+from tests.harness.stack import pick_port
+from yolo_backend.connect import wait_until_up
+from yolo_backend.settings import Settings
+
+_REPOSITORY = Path(__file__).parent.parent
+_LABEL_STUDIO_PYTHON = _REPOSITORY / ".venv-label-studio" / "bin" / "python"
+
+# Set by the image, or of no use in a container.
+_SETTINGS_OF_THE_IMAGE = {"MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT"}
+
+# Runs in Label Studio's own Python: which addresses does its guard refuse, and what is its own list?
+_ASK_THE_GUARD = """
+import json, os, sys
+from pathlib import Path
+import label_studio
+sys.path.insert(0, str(Path(label_studio.__file__).parent))
+os.environ["DJANGO_SETTINGS_MODULE"] = "core.settings.label_studio"
+from core.utils.exceptions import SsrfBlockedUrlError
+from core.utils.io import validate_ip
+
+def refuses(address):
+    try:
+        validate_ip(address)
+    except SsrfBlockedUrlError:
+        return True
+    return False
+
+constants = validate_ip.__code__.co_consts
+own_list = next(value for value in constants if isinstance(value, tuple) and "127.0.0.0/8" in value)
+refused = {address: refuses(address) for address in json.load(sys.stdin)}
+print("ANSWER", json.dumps({"own_list": own_list, "refused": refused}))
+"""
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    loaded = yaml.safe_load((_REPOSITORY / name).read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return read_yaml("docker-compose.yml")
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> str:
+    return (_REPOSITORY / "Dockerfile").read_text()
+
+
+def with_defaults(text: str) -> str:
+    """Compose's `${NAME:-default}` where no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def environment_of(compose: dict[str, Any], service: str) -> dict[str, str]:
+    return {name: with_defaults(str(value)) for name, value in compose["services"][service]["environment"].items()}
+
+
+def variables_of_settings() -> set[str]:
+    """The first name of each setting."""
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    return {str(alias.choices[0] if isinstance(alias, AliasChoices) else alias) for alias in aliases}
+
+
+def test_ports_are_published_on_loopback_only(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+
+    assert len(ports) == 2
+    assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_image_is_pinned(compose: dict[str, Any], dockerfile: str) -> None:
+    images = [service["image"] for service in compose["services"].values()]
+    images += re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+
+    assert len(images) == 5
+    assert all(re.search(r":(?!latest$)[\w.-]+$", image) for image in images), images
+
+
+def test_label_studio_is_the_version_of_the_tests(compose: dict[str, Any]) -> None:
+    tested = re.search(
+        r"^label-studio==(\S+)$", (_REPOSITORY / "requirements-label-studio.txt").read_text(), re.MULTILINE
+    )
+
+    assert tested is not None
+    assert compose["services"]["label-studio"]["image"] == f"heartexlabs/label-studio:{tested[1]}"
+
+
+def test_services_come_back_and_wait_for_each_other(compose: dict[str, Any], dockerfile: str) -> None:
+    services = compose["services"]
+
+    assert services["label-studio"]["restart"] == "unless-stopped"
+    assert services["ml-backend"]["restart"] == "unless-stopped"
+    assert services["connect"]["restart"].startswith("on-failure"), "it would start again for ever"
+    assert services["connect"]["depends_on"] == {
+        "label-studio": {"condition": "service_healthy"},
+        "ml-backend": {"condition": "service_healthy"},
+    }
+    assert "HEALTHCHECK" in dockerfile
+    assert "healthcheck" in services["label-studio"]
+    assert services["connect"]["healthcheck"] == {"disable": True}, "it would ask for a server that it doesn't run"
+
+
+def test_everyone_knows_the_same_token(compose: dict[str, Any]) -> None:
+    token = environment_of(compose, "label-studio")["LABEL_STUDIO_USER_TOKEN"]
+
+    assert re.fullmatch("[0-9a-f]{40}", token)
+    assert environment_of(compose, "ml-backend")["LABEL_STUDIO_API_KEY"] == token
+    assert environment_of(compose, "connect")["LABEL_STUDIO_API_KEY"] == token
+
+
+def test_a_known_token_is_of_no_use_to_other_web_pages(compose: dict[str, Any]) -> None:
+    environment = environment_of(compose, "label-studio")
+
+    assert environment["CORS_ALLOW_ALL_ORIGINS"] == "false"
+    assert "*" not in environment["ALLOWED_HOSTS"]
+    assert "label-studio" in environment["ALLOWED_HOSTS"].split(","), "the backend calls it so"
+
+
+def test_data_and_weights_outlive_the_containers(compose: dict[str, Any], dockerfile: str) -> None:
+    mounts = [
+        with_defaults(mount).split(":")
+        for service in compose["services"].values()
+        for mount in service.get("volumes", [])
+    ]
+    folders = dict(re.findall(r"(MODEL_ROOT|MODEL_DIR)=(\S+)", dockerfile))
+
+    assert {source for source, _ in mounts} == set(compose["volumes"])
+    assert {target for _, target in mounts} == {"/label-studio/data", folders["MODEL_ROOT"], folders["MODEL_DIR"]}
+
+
+def test_every_setting_of_the_backend_can_be_set(compose: dict[str, Any]) -> None:
+    of_commands = {"BACKEND_URL"}
+
+    assert set(environment_of(compose, "ml-backend")) == variables_of_settings() - _SETTINGS_OF_THE_IMAGE | of_commands
+
+
+def test_the_backend_and_what_connects_it_mean_the_same_backend(compose: dict[str, Any]) -> None:
+    addresses = {environment_of(compose, service)["BACKEND_URL"] for service in ("ml-backend", "connect")}
+
+    assert addresses == {f"http://ml-backend:{Settings.model_fields['port'].default}"}
+
+
+def test_the_backend_starts_with_what_compose_sets(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in environment_of(compose, "ml-backend").items():
+        monkeypatch.setenv(variable, value)
+
+    assert Settings(_env_file=None).label_studio_url == "http://label-studio:8080"  # type: ignore[call-arg]
+
+
+def test_the_port_is_the_same_everywhere(compose: dict[str, Any], dockerfile: str) -> None:
+    port = str(Settings.model_fields["port"].default)
+
+    assert f"EXPOSE {port}" in dockerfile
+    assert f"PORT={port}" in dockerfile
+    assert compose["services"]["ml-backend"]["ports"][0].endswith(f":{port}")
+
+
+def test_the_image_runs_as_a_plain_user_and_calls_nobody(dockerfile: str) -> None:
+    last_stage = dockerfile.rpartition("\nFROM ")[2]
+
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", last_stage, re.MULTILINE)
+    assert "YOLO_OFFLINE=true" in last_stage
+    assert "YOLO_AUTOINSTALL=false" in last_stage
+    assert not re.search(r"apt-get|pip install", last_stage), "what builds belongs to the first stage"
+
+
+def test_the_image_gets_all_that_it_copies_and_no_secrets(dockerfile: str) -> None:
+    ignore = (_REPOSITORY / ".dockerignore").read_text().splitlines()
+    let_through = {line.removeprefix("!") for line in ignore if line.startswith("!")}
+    copied = {
+        name for names in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE) for name in names.split()
+    }
+
+    assert "*" in ignore
+    assert let_through == copied
+    assert all((_REPOSITORY / name).exists() for name in copied)
+
+
+def test_a_command_finds_an_address_while_the_server_is_up(compose: dict[str, Any]) -> None:
+    """`docker compose run` starts a second container of the service: two can't have one fixed address."""
+    assert "ipv4_address" not in str(compose["services"]["ml-backend"])
+
+
+def entry_of(dockerfile: str) -> tuple[list[str], list[str]]:
+    """The image's entry, and the arguments where none are given."""
+    found = [re.search(rf"^{word} (\[.*\])$", dockerfile, re.MULTILINE) for word in ("ENTRYPOINT", "CMD")]
+    entry, arguments = (json.loads(line[1]) for line in found if line)
+    return entry, arguments
+
+
+@pytest.fixture
+def app_folder(dockerfile: str, tmp_path: Path) -> Path:
+    """What the image has of the repository."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    last_stage = dockerfile.rpartition("\nFROM ")[2]
+    for names in re.findall(r"^COPY (?!--from)(.+) \S+$", last_stage, re.MULTILINE):
+        for name in names.split():
+            source = _REPOSITORY / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder)
+    return folder
+
+
+def test_the_image_serves_until_it_is_told_to_stop(
+    dockerfile: str, app_folder: Path, bccd_environment: dict[str, str]
+) -> None:
+    entry, arguments = entry_of(dockerfile)
+    before = sorted(app_folder.rglob("*"))
+    port = pick_port(0)
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(app_folder.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PORT": str(port),
+    }
+
+    with subprocess.Popen([*entry, *arguments], cwd=app_folder, env=environment | bccd_environment) as server:
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", timeout_s=60)
+        finally:
+            server.send_signal(signal.SIGTERM)  # to the process that was started, as Docker does
+            stopped = server.wait(60)
+
+    assert stopped == 0
+    assert sorted(app_folder.rglob("*")) == before, "the container's file system is read-only"
+
+
+@pytest.mark.parametrize("service", ["ml-backend", "connect"])
+def test_each_service_runs_a_command_that_exists(compose: dict[str, Any], dockerfile: str, service: str) -> None:
+    entry, arguments = entry_of(dockerfile)
+    command, *_ = compose["services"][service].get("command", arguments)
+
+    done = subprocess.run(
+        [sys.executable, *entry[1:], command, "--help"],
+        cwd=_REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gpu_file_adds_to_a_service_that_exists(compose: dict[str, Any]) -> None:
+    override = read_yaml("docker-compose.gpu.yml")
+
+    assert set(override["services"]) <= set(compose["services"])
+    [device] = override["services"]["ml-backend"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert device["capabilities"] == ["gpu"]
+
+
+@pytest.mark.skipif(not _LABEL_STUDIO_PYTHON.exists(), reason="needs .venv-label-studio (make test makes it)")
+def test_the_guard_lets_the_backend_through_and_nothing_else(compose: dict[str, Any], tmp_path: Path) -> None:
+    [network] = compose["networks"]["default"]["ipam"]["config"]
+    open_half = ipaddress.ip_network(network["ip_range"])
+    closed_half = next(half for half in ipaddress.ip_network(network["subnet"]).subnets() if half != open_half)
+    backends = [str(open_half[0]), str(open_half[-1])]
+    others = [
+        "169.254.169.254",
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.17.0.1",
+        "192.168.1.1",
+        "100.100.100.200",
+        "::1",
+        "fd00::1",
+    ]
+    others += [network["gateway"], address_of(compose, "label-studio"), str(closed_half[0]), str(closed_half[-1])]
+
+    answer = ask_the_guard([*backends, *others], environment_of(compose, "label-studio"), tmp_path)
+
+    assert answer["refused"] == dict.fromkeys(backends, False) | dict.fromkeys(others, True)
+    banned = set(environment_of(compose, "label-studio")["USER_ADDITIONAL_BANNED_SUBNETS"].split(","))
+    # Label Studio's own list, with the half that is closed in the place of the whole network.
+    assert banned == set(answer["own_list"]) - {network["subnet"]} | {str(closed_half)}
+
+
+@pytest.mark.skipif(not _LABEL_STUDIO_PYTHON.exists(), reason="needs .venv-label-studio (make test makes it)")
+def test_without_the_switch_the_guard_refuses_the_backend(compose: dict[str, Any], tmp_path: Path) -> None:
+    """Should Label Studio ever stop that, the switch can go."""
+    [network] = compose["networks"]["default"]["ipam"]["config"]
+    backend = str(ipaddress.ip_network(network["ip_range"])[0])
+
+    assert ask_the_guard([backend], {}, tmp_path)["refused"] == {backend: True}
+
+
+def address_of(compose: dict[str, Any], service: str) -> str:
+    return str(compose["services"][service]["networks"]["default"]["ipv4_address"])
+
+
+def ask_the_guard(addresses: list[str], environment: dict[str, str], data_dir: Path) -> dict[str, Any]:
+    completed = subprocess.run(
+        [_LABEL_STUDIO_PYTHON, "-c", _ASK_THE_GUARD],
+        input=json.dumps(addresses),
+        env={"PATH": os.environ["PATH"], "HOME": str(data_dir), "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir)}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    answer = json.loads(completed.stdout.rpartition("ANSWER ")[2])
+    assert isinstance(answer, dict)
+    return answer

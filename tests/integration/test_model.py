@@ -1,0 +1,106 @@
+"""YoloBackend under both contracts of label-studio-ml: 1.0.9, which is installed, and 2.x."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from label_studio_ml.model import LabelStudioMLBase
+
+from tests.harness.stack import ROOT, backend_server, pick_port
+from tests.harness.studio_client import BCCD_CONFIG, boxes
+from yolo_backend.model import YoloBackend
+
+SERVE_WITH_2X = """
+from label_studio_ml.api import init_app
+from model import YoloBackend
+init_app(YoloBackend).run(port={port}, threaded=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(bccd_environment: dict[str, str]) -> dict[str, str]:
+    return dict(bccd_environment)
+
+
+@pytest.fixture(scope="module")
+def server_2x(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of label-studio-ml 2.x's own server with our class."""
+    port = pick_port(0)
+    folder = tmp_path_factory.mktemp("2x")
+    path = os.pathsep.join([str(ROOT / "tests" / "label_studio_ml_2x"), str(ROOT)])
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE_WITH_2X.format(port=port)],
+            env={**os.environ, **environment, "PYTHONPATH": path},
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            with contextlib.suppress(requests.ConnectionError):
+                requests.get(f"{url}/health", timeout=5).raise_for_status()
+                break
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_both_servers_predict_the_same(
+    server_2x: str, environment: dict[str, str], bccd_files: list[Path], tmp_path: Path
+) -> None:
+    inline = "data:image/jpeg;base64," + base64.b64encode(bccd_files[0].read_bytes()).decode()
+    tasks = [{"id": 1, "data": {"image": inline}}, {"id": 2, "data": {"image": "nowhere"}}]
+    setup = {"project": "3.1700000000", "schema": BCCD_CONFIG, "hostname": "", "access_token": ""}
+    predict = {"project": setup["project"], "label_config": BCCD_CONFIG, "tasks": tasks, "params": {"context": None}}
+    answers = []
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as ours:
+        for url in (server_2x, ours.url):
+            (prediction, nothing) = requests.post(f"{url}/predict", json=predict, timeout=120).json()["results"]
+            version = requests.post(f"{url}/setup", json=setup, timeout=10).json()["model_version"]
+            assert nothing == []
+            assert prediction["model_version"] == version
+            assert version.startswith("bccd-")
+            answers.append((version, boxes(prediction), prediction["score"]))
+
+    assert answers[0] == answers[1]
+    assert len(answers[0][1]) > 5
+
+
+def test_2x_runs_fit_from_its_webhook(server_2x: str) -> None:
+    body = {"action": "ANNOTATION_CREATED", "project": {"id": 4, "label_config": BCCD_CONFIG}}
+    answer = requests.post(f"{server_2x}/webhook", json=body, timeout=60)
+    assert (answer.status_code, answer.json()) == (201, {"result": None, "status": "ok"})
+
+
+def test_2x_runs_fit_for_a_project_whose_labels_fit_no_class(server_2x: str) -> None:
+    config = BCCD_CONFIG.replace("RBC", "A").replace("WBC", "B").replace("Platelets", "C")
+    body = {"action": "START_TRAINING", "project": {"id": 5, "label_config": config}}
+    assert requests.post(f"{server_2x}/webhook", json=body, timeout=60).status_code == 201
+
+
+def test_it_is_label_studio_mls_class_and_cheap_to_make(clean_environment: pytest.MonkeyPatch) -> None:
+    # A key without an address would stop the start: the settings are not even read here.
+    clean_environment.setenv("LABEL_STUDIO_API_KEY", "x")
+    backend = YoloBackend(project_id="7", label_config=BCCD_CONFIG)
+    assert isinstance(backend, LabelStudioMLBase)
+    assert (backend.project_id, backend.label_config) == ("7", BCCD_CONFIG)
+
+
+def test_fit_says_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="yolo_backend.model"):
+        YoloBackend(project_id="7", label_config=BCCD_CONFIG).fit("ANNOTATION_CREATED", {})
+    assert "ANNOTATION_CREATED: nothing is trained" in caplog.text

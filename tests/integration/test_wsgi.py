@@ -1,0 +1,135 @@
+"""How the backend starts, and how it says that it can't."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.harness.stack import ROOT, backend_server, pick_port
+from tests.harness.studio_client import BCCD_CONFIG
+
+PYTHON_WSGI = [sys.executable, str(ROOT / "_wsgi.py")]
+GUNICORN = [sys.executable, "-m", "gunicorn", "--chdir", str(ROOT), "--bind", "127.0.0.1:0", "_wsgi:app"]
+
+
+def start(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not re.match(r"MODEL_|LABEL_STUDIO_", name)}
+    return subprocess.run(
+        command, env={**kept, **environment}, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("command", [PYTHON_WSGI, GUNICORN], ids=["python _wsgi.py", "gunicorn"])
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"MODEL_NAME": "mine.pt"}, "Weights mine.pt are not in .*put the file there"),
+        ({"MODEL_NAME": "yolo26n.pt"}, "Weights yolo26n.pt are not in .*downloading the Ultralytics release failed"),
+        ({"MODEL_NAME": "../x.pt"}, '"../x.pt" is not the name of weights'),
+        ({"MODEL_NAME": "demo", "MODEL_SCORE_THRESHOLD": "high"}, "MODEL_SCORE_THRESHOLD: .*'high'"),
+        (
+            {"MODEL_NAME": "demo", "LABEL_STUDIO_API_KEY": "s3cret"},
+            "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL",
+        ),
+    ],
+)
+def test_what_stops_the_start_is_told_in_one_line(
+    command: list[str], environment: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    finished = start(command, {"MODEL_ROOT": str(tmp_path), **environment}, tmp_path)
+
+    assert finished.returncode != 0
+    (line,) = [line for line in finished.stderr.splitlines() if line.startswith("The backend can't start:")]
+    assert re.search(expected, line)
+    assert "Traceback" not in finished.stderr
+    assert "s3cret" not in finished.stderr + finished.stdout
+
+
+def test_check_loads_the_weights_first(tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"PK\x05\x06" + bytes(18))  # a zip file with nothing in it
+    environment = {"MODEL_NAME": "broken.pt", "MODEL_ROOT": str(tmp_path)}
+
+    finished = start([*PYTHON_WSGI, "--check"], environment, tmp_path)
+
+    assert finished.returncode == 4
+    assert re.search(r"The backend can't start: Weights broken\.pt can't be loaded: \S", finished.stderr)
+
+
+def test_the_templates_flags_become_settings(bccd_weights: Path, bccd_files: list[Path], tmp_path: Path) -> None:
+    port = pick_port(0)
+    flags = ["-p", str(port), "--host", "127.0.0.1", "--log-level", "WARNING", "--check", "--with"]
+    flags += [
+        f"model_name={bccd_weights.name}",
+        f"model_root={bccd_weights.parent}",
+        "basic_auth_user=ann",
+        "basic_auth_pass=pw",
+    ]
+    process = subprocess.Popen([*PYTHON_WSGI, *flags], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "bccd.pt: detect weights of 3 classes, ready\n"
+        retrying = requests.Session()
+        retrying.mount(
+            "http://", requests.adapters.HTTPAdapter(max_retries=requests.adapters.Retry(20, backoff_factor=0.1))
+        )
+        assert retrying.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 401
+        answer = retrying.get(f"http://127.0.0.1:{port}/", auth=("ann", "pw"), timeout=10)
+        assert answer.json()["model"] == "bccd.pt"
+        image = "data:image/jpeg;base64," + base64.b64encode(bccd_files[0].read_bytes()).decode()
+        body = {"tasks": [{"id": 1, "data": {"image": image}}], "label_config": BCCD_CONFIG, "project": "1.1"}
+        url = f"http://127.0.0.1:{port}/predict"
+        (prediction,) = retrying.post(url, json=body, auth=("ann", "pw"), timeout=60).json()["results"]
+        assert len(prediction["result"]) > 3
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        if process.stdout:
+            process.stdout.close()
+
+
+def test_the_servers_log_holds_no_token(bccd_environment: dict[str, str], tmp_path: Path) -> None:
+    environment = {
+        **bccd_environment,
+        "LOG_LEVEL": "DEBUG",
+        "LABEL_STUDIO_URL": "http://127.0.0.1:9",  # nobody answers there
+        "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
+        "LABEL_STUDIO_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+        "BASIC_AUTH_USER": "ann",
+        "BASIC_AUTH_PASS": "open-sesame",
+    }
+    task = {"id": 1, "data": {"image": "http://127.0.0.1:9/x.jpg?signature=presigned"}}
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
+        login = ("ann", "open-sesame")
+        setup = {
+            "project": "1.1",
+            "schema": BCCD_CONFIG,
+            "hostname": "http://x",
+            "access_token": "fedcba98765432100123",
+        }
+        requests.post(f"{server.url}/setup", json=setup, auth=login, timeout=10)
+        other = {"id": 2, "data": {"image": "http://127.0.0.1:8/x.jpg?signature=presigned"}}
+        body = {"tasks": [task, other], "label_config": BCCD_CONFIG, "project": "1.1"}
+        answer = requests.post(f"{server.url}/predict", json=body, auth=login, timeout=60)
+        pages = requests.get(f"{server.url}/metrics", auth=login, timeout=10).text
+    assert answer.json() == {"results": [[], []]}
+    log = (tmp_path / "backend.log").read_text()
+    assert "Project 1: Label Studio doesn't answer at LABEL_STUDIO_URL" in log
+    assert "Task 2 is not predicted: http://127.0.0.1:8/x.jpg?...: the server refuses the connection" in log
+    for secret in ("0123456789abcdef", "fedcba9876543210", "open-sesame", "presigned"):
+        assert secret not in log + pages
+
+
+def test_what_a_stranger_wrote_stays_in_its_line(bccd_environment: dict[str, str], tmp_path: Path) -> None:
+    with backend_server(pick_port(0), bccd_environment, tmp_path / "backend.log") as server:
+        body = {"action": "X\n[2026-11-22] [ERROR] [forged] a line", "project": {"id": 1}}
+        assert requests.post(f"{server.url}/webhook", json=body, timeout=10).ok
+    (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]
+    assert "[INFO] [yolo_backend.model] X [2026-11-22]" in line

@@ -1,0 +1,61 @@
+"""Which project a person means."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from tests.harness.http_server import StartServer, reply
+from yolo_backend.cli.common import CommandError, find_project
+from yolo_backend.studio import Studio
+
+TITLES = {3: "Cells", 12: "12/2025 batch", 20: "Twins", 21: "Twins"}
+
+
+@pytest.fixture
+def studio(serve: StartServer) -> Studio:
+    """A Label Studio with these projects."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        if path == "/api/projects/":
+            body: dict[str, Any] = {"results": [{"id": number, "title": title} for number, title in TITLES.items()]}
+        else:
+            number = int(path.split("/")[3])
+            body = {"id": number, "title": TITLES.get(number, "another"), "label_config": "<View/>"}
+        reply(json.dumps(body).encode())(handler)
+
+    return Studio(serve(answer).url, "0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("3", 3),
+        (" 3 ", 3),
+        ("Cells", 3),
+        ("12/2025 batch", 12),  # and not project 12 of that number by chance
+        ("http://localhost:8080/projects/3", 3),
+        ("http://localhost:8080/projects/3/data?tab=7", 3),
+        ("https://tools/label-studio/projects/3?tab=7", 3),
+    ],
+)
+def test_a_project_by_its_number_page_or_title(studio: Studio, name: str, number: int) -> None:
+    assert find_project(studio, name).id == number
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("3/4 view", 'No project is called "3/4 view"'),
+        ("cells", 'No project is called "cells"'),
+        ("", 'No project is called ""'),
+        ("Twins", r'Several projects are called "Twins" \(20, 21\): give the number'),
+    ],
+)
+def test_no_such_project_or_several(studio: Studio, name: str, reason: str) -> None:
+    with pytest.raises(CommandError, match=reason):
+        find_project(studio, name)

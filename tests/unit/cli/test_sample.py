@@ -1,0 +1,92 @@
+"""`sample`: its options, and what is told of those that don't go together."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.http_server import StartServer, reply
+from yolo_backend.cli.app import main
+from yolo_backend.cli.common import UNUSABLE
+from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `sample` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["yolo_backend", "sample", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(str(ended.value.code))
+
+
+@pytest.fixture
+def environment(clean_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An empty current folder, and a Label Studio that isn't there."""
+    clean_environment.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:1")
+    clean_environment.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
+    return clean_environment
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--diverse", "--strategy", "random"], "--diverse is about the most uncertain"),
+        (["--how", "local-files"], "Set LOCAL_FILES_DOCUMENT_ROOT to the folder that Label Studio serves"),
+        (["nowhere"], "nowhere is no folder, no file, no glob"),
+        (["empty"], "No image is in the folder empty"),
+        (["--report", "file/report"], "file/report can't be made: Not a directory: name another --report"),
+        ([], "Label Studio doesn't answer at http://127.0.0.1:1 (connection refused): check LABEL_STUDIO_URL"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    Path("file").touch()
+
+    assert run(environment, *arguments, "-p", "1") == UNUSABLE
+
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert (printed.err.count("\n"), printed.out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--count", "0"), ("--floor", "1.5"), ("--empty", "-1"), ("--measure", "guess"), ("--aggregate", "median")],
+)
+def test_an_option_out_of_its_range_is_refused(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert run(environment, "-p", "1", option, value) == UNUSABLE
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err.replace("--count' / '-n", "--count")
+
+
+@pytest.mark.parametrize(
+    ("option", "names"), [("--measure", MEASURES), ("--aggregate", AGGREGATES)], ids=["measure", "aggregate"]
+)
+def test_all_measures_and_aggregates_can_be_asked_for(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, names: dict[str, object]
+) -> None:
+    for name in names:
+        run(environment, "-p", "1", option, name)
+        assert "Label Studio doesn't answer" in capsys.readouterr().err
+
+
+def test_a_project_of_several_images_wants_a_control(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    config = """<View><Image name="a" value="$a"/><Image name="b" value="$b"/>
+    <RectangleLabels name="on_a" toName="a"><Label value="x"/></RectangleLabels>
+    <RectangleLabels name="on_b" toName="b"><Label value="x"/></RectangleLabels></View>"""
+    body = json.dumps({"title": "two", "label_config": config})
+    studio = serve(reply(body.encode(), Content_Type="application/json"))
+    environment.setenv("LABEL_STUDIO_URL", studio.url)
+    Path("a.jpg").write_bytes(b"x")
+
+    assert run(environment, "a.jpg", "-p", "1") == UNUSABLE
+
+    assert "give --control, one of on_a, on_b" in capsys.readouterr().err

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from label_studio_sdk.label_interface import LabelInterface
+from PIL import Image as PillowImage
+
+from tests.harness.pictures import encode
+from tests.harness.studio_client import BCCD_CONFIG
+from yolo_backend.labeling import Control, parse_labeling_config
+from yolo_backend.registering.finding import Image
+from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.label_files import LabelFileError, read_labels
+from yolo_backend.registering.registration import Item
+
+(CONTROL,) = parse_labeling_config(BCCD_CONFIG)
+
+
+def box(label: str = "RBC", x: float = 20, y: float = 10, width: float = 100, height: float = 50, **more: Any) -> Any:
+    return {"label": label, "x": x, "y": y, "width": width, "height": height, **more}
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """An image of 200x100."""
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(PillowImage.new("RGB", (200, 100))))
+    return path
+
+
+def add(
+    folder: Path, images: list[Image], *lines: dict[str, Any], control: Control = CONTROL, version: str | None = "old"
+) -> Labelled:
+    (folder / "old.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return add_labels(images, read_labels(folder / "old.jsonl"), control, version)
+
+
+def test_boxes_become_predictions(tmp_path: Path, photo: Path) -> None:
+    boxes = [box(score=0.9), box("platelets", -20, 50, 40, 100, score=0.8)]
+
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": boxes}).items
+
+    (prediction,) = item.predictions
+    first, second = prediction["result"]
+    assert (prediction["model_version"], prediction["score"]) == ("old", pytest.approx(0.85))
+    assert first | {"id": ""} == {
+        "id": "",
+        "from_name": "label",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "original_width": 200,
+        "original_height": 100,
+        "image_rotation": 0,
+        "value": {"x": 10, "y": 10, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["RBC"]},
+        "score": 0.9,
+    }
+    assert second["value"] == {
+        "x": 0, "y": 50, "width": 10, "height": 50, "rotation": 0, "rectanglelabels": ["Platelets"]
+    }  # fmt: skip
+    assert LabelInterface(BCCD_CONFIG).validate_prediction(prediction, return_errors=True) == []
+    assert item.annotations == ()
+
+
+def test_boxes_without_scores_become_predictions_without(tmp_path: Path, photo: Path) -> None:
+    boxes = [box(), box(score=0.5)]
+
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": boxes}).items
+
+    (prediction,) = item.predictions
+    assert "score" not in prediction
+    assert [region.get("score") for region in prediction["result"]] == [None, 0.5]
+    assert LabelInterface(BCCD_CONFIG).validate_prediction(prediction, return_errors=True) == []
+
+
+def test_boxes_become_annotations(tmp_path: Path, photo: Path) -> None:
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box()]}, version=None).items
+
+    assert item.predictions == ()
+    assert [len(annotation["result"]) for annotation in item.annotations] == [1]
+
+
+def test_an_image_without_boxes_and_one_without_labels(tmp_path: Path, photo: Path) -> None:
+    labelled = add(
+        tmp_path, [photo, "s3://bucket/b.jpg"], {"image": "a.png", "boxes": []}, {"image": "c.png", "boxes": []}
+    )
+
+    assert labelled.items == [
+        Item(photo, predictions=[{"result": [], "model_version": "old"}]),
+        Item("s3://bucket/b.jpg"),
+    ]
+    assert labelled.unused == 1
+
+
+def test_thresholds_of_the_labeling_config_do_not_matter(tmp_path: Path, photo: Path) -> None:
+    config = BCCD_CONFIG.replace("<RectangleLabels ", '<RectangleLabels model_score_threshold="0.9" ')
+    (control,) = parse_labeling_config(config)
+
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box(score=0.0), box()]}, control=control).items
+
+    assert len(item.predictions[0]["result"]) == 2
+
+
+def test_predicted_values_are_read(tmp_path: Path, photo: Path) -> None:
+    (control,) = parse_labeling_config(BCCD_CONFIG.replace('value="RBC"', 'value="RBC" predicted_values="red"'))
+
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box("red"), box("RBC")]}, control=control).items
+
+    assert [region["value"]["rectanglelabels"] for region in item.predictions[0]["result"]] == [["RBC"], ["RBC"]]
+
+
+def test_boxes_of_a_list_of_images_are_on_its_first_page(tmp_path: Path, photo: Path) -> None:
+    (control,) = parse_labeling_config(BCCD_CONFIG.replace('value="$image"', 'valueList="$image"'))
+
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box()]}, control=control).items
+
+    assert item.predictions[0]["result"][0]["item_index"] == 0
+
+
+@pytest.mark.parametrize("place", [(20, 10, 0, 5), (20, 10, 5, -5), (200, 10, 50, 50), (-60, -60, 50, 50)])
+def test_boxes_without_area_on_their_image_are_told(tmp_path: Path, photo: Path, place: tuple[float, ...]) -> None:
+    labelled = add(tmp_path, [photo], {"image": "a.png", "boxes": [box(), box("RBC", *place)]})
+
+    assert [box.where for box in labelled.without_area] == [f"{tmp_path}/old.jsonl:1"]
+    assert len(labelled.items[0].predictions[0]["result"]) == 1
+
+
+def test_an_address_takes_its_size_from_the_labels(tmp_path: Path) -> None:
+    line = {"image": "b.jpg", "width": 400, "height": 200, "boxes": [box()]}
+
+    (item,) = add(tmp_path, ["s3://bucket/b.jpg"], line).items
+
+    region = item.predictions[0]["result"][0]
+    assert (region["original_width"], region["value"]["width"]) == (400, 25)
+
+
+def test_an_image_gets_no_other_images_labels(tmp_path: Path, photo: Path) -> None:
+    other = tmp_path / "val" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes())
+
+    items = add(tmp_path, [other, photo], {"image": f"{tmp_path.name}/a.png", "boxes": [box()]}).items
+
+    assert [len(item.predictions) for item in items] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "image", "message"),
+    [
+        ("a.png", "Dog", None, 'old.jsonl:1: "Dog" is no label of "label", which has RBC, WBC, Platelets'),
+        ("b.jpg", "RBC", "https://b/b.jpg?sig=secret", "the size of https://b/b.jpg?... isn't known"),
+        ("c.jpg", "RBC", "https://b/b.jpg?sig=secret", "labels is of https://b/b.jpg?..., or another"),
+        ("b.jpg", "RBC", "s3://bucket/b.jpg", "old.jsonl:1: the size of s3://bucket/b.jpg isn't known"),
+        ("c.png", "RBC", None, "none of its 1 labels is of "),
+        ("broken.png", "RBC", Path("broken.png"), "The size of broken.png can't be told: not a JPEG"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_told(
+    tmp_path: Path,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    label: str,
+    image: Image | None,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.png").write_bytes(b"<html>")
+
+    with pytest.raises(LabelFileError) as caught:
+        add(tmp_path, [image or photo], {"image": name, "boxes": [box(), box(label)]})
+    assert message in str(caught.value)

@@ -1,0 +1,111 @@
+"""Scoring a pool and choosing from it, with the real detector and its real boxes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.harness.studio_client import BCCD_CONFIG
+from yolo_backend.images.errors import ImageError
+from yolo_backend.labeling import parse_labeling_config
+from yolo_backend.protocol import Task
+from yolo_backend.sampling.sampling import (
+    PoolImage,
+    Sample,
+    Scored,
+    Scoring,
+    Unscored,
+    at_random,
+    candidates_for,
+    diversify,
+    k_center_greedy,
+    most_uncertain,
+    sample_of,
+)
+from yolo_backend.tasks import TaskImage
+
+SCORING = Scoring("entropy", "sum", floor=0.1, empty=0.5)
+
+
+def scored(name: str, uncertainty: float, task_id: int | None = None) -> Scored:
+    source: Any = name if task_id is None else {"id": task_id, "data": {}}
+    return Scored(PoolImage(name, source), uncertainty, {"result": []}, 0)
+
+
+def names(chosen: Iterable[Scored]) -> list[str]:
+    return [item.image.name for item in chosen]
+
+
+def test_the_same_are_chosen_in_whatever_order_they_come() -> None:
+    pool = [scored(f"{number}.jpg", number // 4 / 10) for number in range(40)]
+    pool += [scored("task", 0.7, task_id) for task_id in range(1, 11)]
+    shuffled = random.Random(1).sample(pool, len(pool))
+    assert most_uncertain(pool, 20) == most_uncertain(shuffled, 20)
+    assert at_random(pool, 20, seed=3) == at_random(shuffled, 20, seed=3)
+    assert at_random(pool, 20, seed=3) != at_random(pool, 20, seed=4)
+
+
+def test_the_most_uncertain_come_first_and_equal_ones_by_name() -> None:
+    pool = [scored("c", 0.5), scored("b", 0.9), scored("a", 0.5), scored("d", 0.1)]
+    assert names(most_uncertain(pool, 3)) == ["b", "a", "c"]
+    assert names(most_uncertain(pool, 9)) == ["b", "a", "c", "d"]
+    assert most_uncertain([], 3) == []
+
+
+def test_at_random_every_image_has_the_same_chance() -> None:
+    pool = [scored(f"{number}", number / 10) for number in range(10)]
+    drawn = [name for seed in range(400) for name in names(at_random(pool, 2, seed))]
+    # 80 of 800 are expected of each; four standard deviations are 32.
+    assert all(48 <= drawn.count(item.image.name) <= 112 for item in pool)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "count", "expected"),
+    [
+        ([], 3, []),
+        ([[0, 0]], 3, [0]),
+        ([[0, 0], [1, 0], [5, 0], [2, 0]], 3, [0, 2, 3]),
+        ([[0, 0], [3, 0], [-3, 0]], 2, [0, 1]),  # as far: the earlier, which is more uncertain
+        ([[1, 1], [1, 1], [1, 1]], 3, [0, 1, 2]),  # none is chosen twice
+    ],
+)
+def test_k_center_greedy_takes_the_farthest(vectors: list[list[float]], count: int, expected: list[int]) -> None:
+    assert k_center_greedy(np.array(vectors, np.float32).reshape(-1, 2), count) == expected
+
+
+def test_a_diverse_sample_takes_few_of_a_video() -> None:
+    frames = [scored(f"frame {number:03}", 0.9) for number in range(50)]
+    others = [scored(f"other {number}", 0.5) for number in range(5)]
+    gone = scored("gone", 0.7)
+    directions = np.random.default_rng(0).normal(size=(6, 8))
+    place_of = {item.image.name: directions[0] + number / 1000 for number, item in enumerate(frames)}
+    place_of |= {item.image.name: place for item, place in zip(others, directions[1:], strict=True)}
+
+    def images_of(task: Task) -> list[TaskImage]:
+        name = task["data"]["image"]
+        if name == "gone":
+            raise ImageError("gone", "it is gone")
+        return [TaskImage(name, np.array(place_of[name]), frozenset(), None)]
+
+    candidates = Sample(most_uncertain([*others, *frames, gone], 56), [0.5], [])
+    control = parse_labeling_config(BCCD_CONFIG)[0]
+    sample = diversify(candidates, 6, control, images_of, lambda pixels: pixels.astype(np.float32))
+    assert names(sample.chosen) == ["frame 000", *names(others)]
+    assert [str(lost) for lost in sample.unscored] == ["gone: it is gone"]
+
+
+def test_a_sample_knows_the_whole_pool() -> None:
+    less, lost, more = scored("a", 0.1), Unscored(PoolImage("lost", "lost"), "gone", "it is gone"), scored("b", 0.3)
+    sample = sample_of([less, lost, more], lambda items: most_uncertain(items, 1))
+    assert sample == Sample([more], [0.1, 0.3], [lost])
+
+
+@pytest.mark.parametrize(
+    ("count", "pool", "candidates"), [(100, 10_000, 500), (100, 300, 150), (100, 120, 100), (1, 1, 1), (5, 2, 5)]
+)
+def test_how_many_a_spread_is_chosen_from(count: int, pool: int, candidates: int) -> None:
+    assert candidates_for(count, pool) == candidates

@@ -1,0 +1,164 @@
+"""The doctor's parts that need no Label Studio, and answers that the real one gives to few; tests/e2e has the rest."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from tests.harness.http_server import Answer, StartServer, redirect, reply
+from yolo_backend.doctor.examination import examine
+from yolo_backend.doctor.findings import Finding, State
+from yolo_backend.doctor.project_links import storage_kind
+from yolo_backend.settings import Settings, load_settings
+from yolo_backend.studio import Studio
+
+LEGACY_TOKEN = "0123456789abcdef" * 2 + "01234567"
+VERSION = {"release": "1.23.2"}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("/data/upload/3/0a1b-x.jpg", "upload"),
+        ("/studio/data/upload/3/0a1b-x.jpg", "upload"),
+        ("/storage-data/uploaded/?filepath=upload/3/x.jpg", "upload"),
+        ("/data/local-files/?d=folder/x.jpg", "Local Files"),
+        ("s3://bucket/x.jpg", "s3"),
+        ("gs://bucket/x.jpg", "gs"),
+        ("azure-blob://container/x.jpg", "azure-blob"),
+        (" https://host/data/upload/x.jpg", "http"),
+        ("HTTP://host/x.jpg", "http"),
+        ("data:image/png;base64,AAAA", "data"),
+        ("x.jpg", "other"),
+        ("", "other"),
+        (None, "no image"),
+        ({"url": "http://host/x.jpg"}, "no image"),
+    ],
+)
+def test_a_tasks_value_tells_how_its_image_is_stored(value: Any, kind: str) -> None:
+    assert storage_kind(value) == kind
+
+
+@pytest.fixture(autouse=True)
+def _without_weights(clean_environment: pytest.MonkeyPatch) -> None:
+    """Loading real ones takes seconds, and isn't what these tests are about."""
+    clean_environment.setenv("MODEL_NAME", "absent.pt")
+
+
+def examined(url: str, token: str = LEGACY_TOKEN, **options: Any) -> dict[str, Finding]:
+    settings: Settings = load_settings(label_studio_url=url, label_studio_api_key=token)
+    return {finding.check: finding for finding in examine(settings, Studio(url, token), **options)}
+
+
+def label_studio(**answers: Answer) -> Answer:
+    """Label Studio by the last part of a path, as far as a test needs it."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        name = request.path.partition("?")[0].rstrip("/").rpartition("/")[2]
+        known = {"version": reply(json.dumps(VERSION).encode()), **answers}
+        known.get(name, reply(b'{"detail": "Not found."}', 404))(request)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(b"<html>Welcome</html>"),
+        reply(b"", 404),
+        reply(b'{"detail": "log in"}', 401),
+        reply(b"Bad Gateway", 502),
+        redirect("https://sso.example/login"),
+        reply(b"", Content_Length="100"),
+    ],
+)
+def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer: Answer) -> None:
+    server = serve(answer)
+
+    findings = examined(server.url)
+
+    assert findings["Label Studio"].state is State.WRONG
+    assert "LABEL_STUDIO_URL" in str(findings["Label Studio"].fix)
+    assert {check for check, finding in findings.items() if finding.state is not State.NOT_TRIED} == {
+        "Label Studio",
+        "weights",
+    }
+    assert all("authorization" not in request.headers for request in server.requests), "it is nobody's to know"
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [(LEGACY_TOKEN, "it is a legacy token"), (LEGACY_TOKEN[:30], "neither a Personal Access Token nor a legacy one")],
+)
+def test_a_refused_token_is_told_by_its_kind_and_not_shown(serve: StartServer, token: str, kind: str) -> None:
+    server = serve(label_studio(whoami=reply(b'{"detail": "Invalid token."}', 401)))
+
+    found = examined(server.url, token)["token"]
+
+    assert found.state is State.WRONG
+    assert kind in found.detail
+    assert token not in found.detail + str(found.fix)
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "told"),
+    [
+        (403, "You do not have permission to perform this action.", "the token's user may do that"),
+        (500, "Unknown error", "the token's user may do that"),
+        (500, "Can't resolve hostname yolo.internal", "as Label Studio reaches it"),
+        (403, "URL resolves to a reserved network address", "USE_DEFAULT_BANNED_SUBNETS"),
+    ],
+)
+def test_what_keeps_the_guard_from_being_asked_is_no_guard(
+    serve: StartServer, status: int, detail: str, told: str
+) -> None:
+    answer = reply(json.dumps({"detail": detail}).encode(), status)
+    server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=answer))
+
+    found = examined(server.url, backend_url="http://127.0.0.1:1")["network guard"]
+
+    assert found.state is State.WRONG
+    assert told in str(found.fix)
+
+
+def test_nothing_that_label_studio_could_make_is_sent(serve: StartServer) -> None:
+    refusal = reply(b'{"validation_errors": {"timeout": ["A valid number is required."]}}', 400)
+    server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=refusal, webhooks=refusal))
+
+    assert examined(server.url, backend_url="http://127.0.0.1:1")["network guard"].state is State.OK
+
+    posted = {request.path: json.loads(request.body) for request in server.requests if request.method == "POST"}
+    assert set(posted) == {"/api/ml/", "/api/webhooks/"}
+    assert all("project" not in body for body in posted.values())
+    assert (posted["/api/ml/"]["timeout"], posted["/api/webhooks/"]["actions"]) == ("none", ["none"])
+
+
+@pytest.mark.parametrize(
+    ("projects", "told"),
+    [
+        ([], "there is none yet"),
+        ([{"id": 3, "title": "Nuts"}, {"id": 7, "title": "Bolts"}], 'name one with --project: 3 "Nuts", 7 "Bolts"'),
+    ],
+)
+def test_without_a_name_only_the_only_project_is_taken(
+    serve: StartServer, projects: list[dict[str, Any]], told: str
+) -> None:
+    listed = reply(json.dumps({"results": projects}).encode())
+    server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), projects=listed))
+
+    found = examined(server.url)["project"]
+
+    assert (found.state, found.detail) == (State.NOT_TRIED, told)
+
+
+def test_without_a_token_one_is_asked_for(serve: StartServer) -> None:
+    server = serve(label_studio())
+    settings = load_settings(label_studio_url=server.url)
+
+    findings = {finding.check: finding for finding in examine(settings, Studio(server.url, None))}
+
+    assert findings["Label Studio"].state is State.OK
+    assert "LABEL_STUDIO_API_KEY" in str(findings["token"].fix)

@@ -1,0 +1,463 @@
+"""One task to its prediction: what repeats costs nothing, and what changed is detected anew."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from tests.fakes.engine import BROKEN, FakeEngine, info_of
+from tests.harness.http_server import (
+    ETAG,
+    LONG_AGO,
+    Answer,
+    RecordingServer,
+    StartServer,
+    conditional,
+    conditions_seen,
+    redirect,
+    reply,
+)
+from tests.harness.pictures import encode
+from yolo_backend.detection.batching import BULK, ModelPool
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.failures import Failure
+from yolo_backend.plans import make_plan
+from yolo_backend.settings import load_settings
+from yolo_backend.studio import Studio
+from yolo_backend.tasks import TaskPredictor
+
+WAIT_S = 10
+UPLOAD = "/data/upload/1/0123abcd-a.png"
+IMAGE_TAG = '<Image name="image" value="$image"/>'
+CONFIG = f"""<View>{IMAGE_TAG}
+<RectangleLabels name="label" toName="image"><Label value="car"/></RectangleLabels></View>"""
+OTHER_LABELS = CONFIG.replace('"car"', '"Vehicle" predicted_values="car"')
+OTHER_WEIGHTS = CONFIG.replace("<RectangleLabels", '<RectangleLabels model_path="other.pt"')
+BOTH_WEIGHTS = CONFIG.replace(
+    "</View>",
+    '<RectangleLabels name="b" toName="image" model_path="other.pt"><Label value="car"/></RectangleLabels></View>',
+)
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+def photo(number: int) -> bytes:
+    """An image that the fake engine finds one box in, with this score."""
+    return encode(np.full((4, 6, 3), number, np.uint8))
+
+
+def inline(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def regions(prediction: Any) -> list[dict[str, Any]]:
+    """A prediction's regions without their random ids."""
+    assert isinstance(prediction, dict), prediction
+    return [{key: value for key, value in region.items() if key != "id"} for region in prediction["result"]]
+
+
+def score(prediction: Any) -> float:
+    assert isinstance(prediction, dict), prediction
+    return float(prediction["score"])
+
+
+def remembered() -> float:
+    return REGISTRY.get_sample_value("yolo_remembered_images_total") or 0.0
+
+
+def number_of_tasks() -> float:
+    return REGISTRY.get_sample_value("yolo_tasks_total", {"outcome": "predicted"}) or 0.0
+
+
+class House:
+    """A task predictor whose fake engines count the images that they see."""
+
+    def __init__(self, pool: ModelPool | None = None, **settings: Any) -> None:
+        self.engines: list[FakeEngine] = []
+        self.missing: set[str] = set()
+        self.settings = load_settings(
+            model_name="fake.pt", allowed_image_hosts="127.0.0.1", image_timeout_s=WAIT_S, **settings
+        )
+        self.pool = pool or ModelPool(self.load, max_models=1, batch_size=4, detect_timeout_s=WAIT_S)
+        self.pool.wait_for_info("fake.pt", WAIT_S)
+        self.tasks = TaskPredictor(self.settings, self.pool, 4)
+
+    def load(self, name: str) -> FakeEngine:
+        if name in self.missing:
+            raise WeightsError(f"no {name}")
+        engine = FakeEngine(info_of(name))
+        engine.gate.set()
+        self.engines.append(engine)
+        return engine
+
+    def ask(self, value: Any, config: str = CONFIG, studio: Studio | None = None, task_id: int = 7) -> Any:
+        plan = make_plan(config, self.settings, self.pool, WAIT_S)
+        return self.tasks.predict({"id": task_id, "data": {"image": value}}, plan, studio, BULK, project="1")
+
+    def recall(self, value: Any, config: str = CONFIG, studio: Studio | None = None) -> Any:
+        return self.recall_task({"id": 7, "data": {"image": value}}, config, studio)
+
+    def recall_task(self, task: Any, config: str = CONFIG, studio: Studio | None = None) -> Any:
+        return self.tasks.recall(task, make_plan(config, self.settings, self.pool, WAIT_S), studio)
+
+    @property
+    def detected(self) -> int:
+        return sum(len(batch) for engine in self.engines for batch in engine.batches)
+
+    @property
+    def loaded(self) -> Counter[str]:
+        return Counter(engine.info.name for engine in self.engines)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    made = House()
+    yield made
+    made.pool.close()
+
+
+def studio_at(server: RecordingServer, prefix: str = "", token: str = "t0ken") -> Studio:
+    return Studio(server.url + prefix, token)
+
+
+# The same image
+
+
+@dataclass
+class Case:
+    """An image's kind of source: its value, the server's answer, and what a second asking costs."""
+
+    value: str
+    answer: Answer | None = None
+    prefix: str = ""
+    conditions: tuple[str | None, ...] = (None,)
+
+    def begin(self, serve: StartServer) -> tuple[RecordingServer, Studio, str]:
+        """Its server, the Label Studio that is there, and a task's value."""
+        server = serve(self.answer or reply(photo(9)))
+        return server, studio_at(server, self.prefix), self.value.format(url=server.url + self.prefix)
+
+
+def presigned(handler: BaseHTTPRequestHandler) -> None:
+    if handler.path.startswith("/tasks/7/presign/"):
+        redirect(f"/bucket/a.png?signature={time.monotonic_ns()}")(handler)
+    else:
+        conditional(photo(9), ETag=ETAG)(handler)
+
+
+def written_just_now(handler: BaseHTTPRequestHandler) -> None:
+    conditional(photo(9), Last_Modified=formatdate(usegmt=True))(handler)
+
+
+CASES = {
+    "inline": Case(inline(photo(9)), conditions=()),
+    "upload": Case(UPLOAD),
+    "upload below a path": Case(UPLOAD, prefix="/label-studio"),
+    "upload below a path, by its whole path": Case("/label-studio" + UPLOAD, prefix="/label-studio"),
+    "upload by its address": Case("{url}" + UPLOAD),
+    "not quite an upload": Case(UPLOAD + "?x", conditions=(None, None)),
+    "etag": Case("{url}/a.png", conditional(photo(9), ETag=ETAG), conditions=(None, ETAG)),
+    "date": Case("{url}/a.png", conditional(photo(9), Last_Modified=LONG_AGO), conditions=(None, LONG_AGO)),
+    "young date": Case("{url}/a.png", written_just_now, conditions=(None, None)),
+    "no validators": Case("{url}/a.png", conditions=(None, None)),
+    "no-store": Case(
+        "{url}/a.png", conditional(photo(9), ETag=ETAG, Cache_Control="no-store"), conditions=(None, None)
+    ),
+    "local files": Case("/data/local-files/?d=a.png", conditional(photo(9), ETag=ETAG), conditions=(None, ETAG)),
+    "bucket": Case("s3://bucket/a.png", presigned, conditions=(None, None, None, ETAG)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_image_is_detected_once(house: House, serve: StartServer, name: str) -> None:
+    case = CASES[name]
+    server, studio, value = case.begin(serve)
+    before = remembered()
+    first, second = (house.ask(value, studio=studio) for _ in range(2))
+    assert score(first) == 9
+    assert regions(first) == regions(second)
+    assert (regions(second)[0]["original_width"], regions(second)[0]["original_height"]) == (6, 4)
+    assert house.detected == 1
+    assert remembered() - before == 1
+    assert conditions_seen(server) == list(case.conditions)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_recalled_is_what_is_predicted_and_nobody_is_asked(house: House, serve: StartServer, name: str) -> None:
+    case = CASES[name]
+    server, studio, value = case.begin(serve)
+    assert house.recall(value, studio=studio) is None
+    predicted = house.ask(value, studio=studio)
+    asked = len(server.requests)
+    counts = [number_of_tasks(), remembered()]
+    recalled = house.recall(value, studio=studio)
+    assert len(server.requests) == asked
+    if len(case.conditions) > 1:  # whether it is the same, somebody else has to say
+        assert recalled is None
+        assert [number_of_tasks(), remembered()] == counts
+        return
+    assert regions(recalled) == regions(predicted)
+    assert recalled == predicted | {"result": recalled["result"]}
+    assert [number_of_tasks(), remembered()] == [count + 1 for count in counts]
+    assert house.recall(value, studio=Studio(studio.url, "another token")) is None
+    assert house.recall(value, OTHER_WEIGHTS, studio=studio) is None
+    assert house.recall(value, BOTH_WEIGHTS, studio=studio) is None
+    assert house.recall(value, CONFIG.replace('value="car"', 'value="car" score_threshold="0.01"'), studio) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], {}, {"image": None}, {"image": ""}, {"image": []}, {"image": {"a": 1}}, {"image": "data:,x"}, {"x": 1}],
+)
+def test_of_what_cannot_be_predicted_nothing_is_recalled(house: House, data: Any) -> None:
+    assert house.recall_task({"id": 7, "data": data}) is None
+
+
+def test_a_task_is_recalled_with_all_of_its_images(house: House) -> None:
+    pages = f"<View>{IMAGE_TAG.replace('value=', 'valueList=')}{CONFIG.partition(IMAGE_TAG)[2]}"
+    first, second = inline(photo(8)), inline(photo(9))
+    house.ask([first], pages)
+    assert house.recall([first, second], pages) is None
+    predicted = house.ask([first, second], pages)
+    recalled = house.recall([first, second], pages)
+    assert [region["item_index"] for region in regions(recalled)] == [0, 1]
+    assert regions(recalled) == regions(predicted)
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    house = House(local_files_document_root=tmp_path)
+    studio = Studio("http://studio.invalid", None)
+    file = tmp_path / "a.png"
+    file.write_bytes(photo(9))
+    os.utime(file, (1, 1))
+    first, second = (house.ask("/data/local-files/?d=a.png", studio=studio) for _ in range(2))
+    assert regions(first) == regions(second)
+    assert house.detected == 1
+    file.write_bytes(photo(8))
+    os.utime(file, (1, 1))
+    assert score(house.ask("/data/local-files/?d=a.png", studio=studio)) == 8
+    file.write_bytes(photo(7))  # of this moment, so it may be written once more without a trace
+    assert score(house.ask("/data/local-files/?d=a.png", studio=studio)) == 7
+    assert house.detected == 3
+    house.pool.close()
+
+
+def test_one_image_by_two_addresses_is_detected_once(house: House, serve: StartServer) -> None:
+    server = serve(reply(photo(9)))
+    studio = studio_at(server)
+    values = [UPLOAD, UPLOAD.replace("/1/", "/2/"), server.url + "/a.png", inline(photo(9))]
+    assert [score(house.ask(value, studio=studio)) for value in values] == [9] * 4
+    assert house.detected == 1
+    assert len(server.requests) == 3
+
+
+def test_what_is_remembered_needs_no_model(house: House, serve: StartServer) -> None:
+    server = serve(conditional(photo(9), ETag=ETAG))
+    values = [inline(photo(8)), server.url + "/a.png"]
+    first = [house.ask(value) for value in values]
+    house.ask(inline(photo(7)), OTHER_WEIGHTS)  # there is room for one model
+    assert [regions(house.ask(value)) for value in values] == [regions(prediction) for prediction in first]
+    assert house.loaded == {"fake.pt": 1, "other.pt": 1}
+
+
+def test_a_new_image_is_not_fetched_before_its_model_is_there(house: House, serve: StartServer) -> None:
+    server = serve(reply(photo(9)))
+    house.ask(inline(photo(7)), OTHER_WEIGHTS)
+    house.missing.add("fake.pt")
+    failure = house.ask(server.url + "/a.png")
+    assert isinstance(failure, Failure)
+    assert failure.kind == "weights"
+    assert server.requests == []
+
+
+# What changed
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"ETag": ETAG}, {"Last_Modified": LONG_AGO}, {"Last_Modified": "now"}],
+    ids=["no validators", "etag", "date", "young date"],
+)
+def test_a_changed_image_is_detected_anew(house: House, serve: StartServer, headers: dict[str, str]) -> None:
+    newer = {name: value.replace("v1", "v2").replace("2024", "2025") for name, value in headers.items()}
+    if headers == {"Last_Modified": "now"}:  # the next version has the date of the same second
+        headers = newer = {"Last_Modified": formatdate(usegmt=True)}
+    server = serve(conditional(photo(9), **headers))
+    assert score(house.ask(server.url + "/a.png")) == 9
+    server.answer = conditional(photo(8), **newer)
+    assert [score(house.ask(server.url + "/a.png")) for _ in range(2)] == [8, 8]
+    server.answer = conditional(photo(9), **headers)
+    assert score(house.ask(server.url + "/a.png")) == 9
+    assert house.detected == 2
+
+
+def test_a_changed_image_waits_for_its_model(house: House, serve: StartServer) -> None:
+    server = serve(conditional(photo(9), ETag=ETAG))
+    house.ask(server.url + "/a.png")
+    house.ask(inline(photo(7)), OTHER_WEIGHTS)
+    server.answer = conditional(photo(8), ETag='"v2"')
+    assert score(house.ask(server.url + "/a.png")) == 8
+    assert house.loaded == {"fake.pt": 2, "other.pt": 1}
+
+
+def test_other_labels_for_the_same_classes(house: House) -> None:
+    first, second = house.ask(inline(photo(9))), house.ask(inline(photo(9)), OTHER_LABELS)
+    assert [region["value"]["rectanglelabels"] for region in regions(first) + regions(second)] == [["car"], ["Vehicle"]]
+    assert first["model_version"] != second["model_version"]
+    assert house.detected == 1
+
+
+def test_other_weights_look_for_themselves(house: House) -> None:
+    for config, detected in ((CONFIG, 1), (OTHER_WEIGHTS, 2), (CONFIG, 2), (OTHER_WEIGHTS, 2), (BOTH_WEIGHTS, 2)):
+        prediction = house.ask(inline(photo(9)), config)
+        assert house.detected == detected
+    assert [region["from_name"] for region in regions(prediction)] == ["label", "b"]
+
+
+def test_one_of_two_weights_is_missing(house: House) -> None:
+    house.ask(inline(photo(9)))
+    prediction = house.ask(inline(photo(9)), BOTH_WEIGHTS)
+    assert [region["from_name"] for region in regions(prediction)] == ["label", "b"]
+    assert {engine.info.name for engine in house.engines if engine.batches} == {"fake.pt", "other.pt"}
+
+
+def test_weights_that_were_replaced_meanwhile_are_not_taken_for_the_old_ones(house: House) -> None:
+    plan = make_plan(CONFIG, house.settings, house.pool, WAIT_S)
+    served = plan.controls[0]
+    old = replace(plan, controls=(replace(served, weights=replace(served.weights, fingerprint="of the old file")),))
+    task = {"id": 7, "data": {"image": inline(photo(9))}}
+    for _ in range(2):
+        assert isinstance(house.tasks.predict(task, old, None, BULK, project="1"), dict)
+    assert house.detected == 2
+
+
+@pytest.mark.parametrize(("task", "threshold"), [("detect", 0.1), ("obb", 0.1), ("segment", 0.25)])
+def test_the_model_is_asked_for_more_where_that_is_cheap(task: str, threshold: float) -> None:
+    engine = FakeEngine(replace(info_of("fake.pt"), task=task))
+    engine.gate.set()
+    house = House(ModelPool(lambda _: engine, max_models=1, batch_size=4))
+    house.ask(inline(photo(9)))
+    assert engine.thresholds == [threshold]
+    house.pool.close()
+
+
+# Whose image it is
+
+
+def test_an_upload_is_shown_to_the_token_that_may_see_it(house: House, serve: StartServer) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        may = handler.headers["Authorization"] == "Token mine"
+        (reply(photo(9)) if may else reply(b"", 403))(handler)
+
+    server = serve(answer)
+    mine, theirs = studio_at(server, token="mine"), studio_at(server, token="theirs")
+    for _ in range(2):
+        assert score(house.ask(UPLOAD, studio=mine)) == 9
+        refused = house.ask(UPLOAD, studio=theirs)
+        assert isinstance(refused, Failure)
+        assert refused.kind == "unauthorized"
+    tokens = [request.headers["authorization"] for request in server.requests if request.path == UPLOAD]
+    assert tokens == ["Token mine", "Token theirs", "Token theirs"]
+
+
+def test_the_same_path_on_another_label_studio_is_another_image(house: House, serve: StartServer) -> None:
+    one, other = serve(reply(photo(9))), serve(reply(photo(8)))
+    assert score(house.ask(UPLOAD, studio=studio_at(one))) == 9
+    assert score(house.ask(UPLOAD, studio=studio_at(other))) == 8
+
+
+def test_one_bucket_address_in_two_buckets(house: House, serve: StartServer) -> None:
+    buckets = [serve(conditional(photo(number), ETag=ETAG)) for number in (9, 8)]
+
+    def presign(handler: BaseHTTPRequestHandler) -> None:
+        redirect(buckets[handler.path.startswith("/tasks/2/")].url + "/a.png?signature=x")(handler)
+
+    studio = studio_at(serve(presign))
+    for _ in range(2):
+        assert [score(house.ask("s3://bucket/a.png", studio=studio, task_id=number)) for number in (1, 2)] == [9, 8]
+    assert [set(conditions_seen(bucket)) for bucket in buckets] == [{None}, {None}]
+
+
+# What is not remembered
+
+
+def test_failures_are_not_remembered(house: House, serve: StartServer) -> None:
+    server = serve(reply(b"not found", 404))
+    before = remembered()
+    values = [inline(b"no image"), inline(photo(BROKEN)), server.url + "/a.png"]
+    for value in values * 2:
+        assert isinstance(house.ask(value), Failure)
+    server.answer = reply(photo(9))
+    assert score(house.ask(values[2])) == 9
+    assert remembered() == before
+    assert [batch for engine in house.engines for batch in engine.batches].count([BROKEN]) == 2
+
+
+def test_an_image_with_too_many_pixels_fails_each_time() -> None:
+    house = House(max_image_megapixels=0.00001)
+    before = remembered()
+    assert [house.ask(inline(photo(9))).kind for _ in range(2)] == ["too_many_pixels"] * 2
+    assert remembered() == before
+    house.pool.close()
+
+
+def test_without_memory_each_image_is_detected_at_its_own_threshold(serve: StartServer) -> None:
+    house = House(cache_megabytes=0)
+    server = serve(conditional(photo(8), ETag=ETAG))
+    before = remembered()
+    for value in [inline(photo(9)), server.url + "/a.png"] * 2:
+        house.ask(value)
+    assert house.detected == 4
+    assert house.engines[0].thresholds == [0.25] * 4
+    assert conditions_seen(server) == [None, None]
+    assert remembered() == before
+    house.pool.close()
+
+
+def test_with_little_memory_the_oldest_go() -> None:
+    house = House(cache_megabytes=0.005)
+    for number in (*range(1, 30), 29, 1):
+        assert score(house.ask(inline(photo(number)))) == number
+    assert house.detected == 30
+    house.pool.close()
+
+
+def test_detections_that_went_are_fetched_without_condition(house: House, serve: StartServer) -> None:
+    server = serve(conditional(photo(9), ETag=ETAG))
+    for config in (CONFIG, OTHER_WEIGHTS, CONFIG):
+        assert score(house.ask(server.url + "/a.png", config)) == 9
+    assert conditions_seen(server) == [None, None, ETAG]
+
+
+# Side by side
+
+
+def test_eight_threads_get_their_own_images(house: House, serve: StartServer) -> None:
+    server = serve(lambda handler: conditional(photo(int(handler.path[1:])), ETag=ETAG)(handler))
+    numbers = [number for number in range(1, 13) for _ in range(8)]
+    together = threading.Barrier(8)
+
+    def ask(number: int) -> float:
+        if number == 1:
+            together.wait(WAIT_S)
+        return score(house.ask(inline(photo(number)) if number % 2 else f"{server.url}/{number}"))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, numbers)) == numbers
+    assert house.detected < len(numbers)
+    detected = house.detected
+    assert [ask(number) for number in range(2, 13)] == list(range(2, 13))
+    assert house.detected == detected
