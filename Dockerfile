@@ -1,18 +1,26 @@
-# With CUDA by default, which runs on a CPU too. TORCH_INDEX_URL makes an image without it (docs/docker.md).
+# With CUDA by default, which runs on a CPU too. CPU=1 makes an image without it (docs/docker.md).
 FROM python:3.11.15-slim-bookworm AS build
 
 RUN python -m venv /venv
 WORKDIR /build
 COPY requirements.txt requirements-base.txt constraints.txt ./
 
-# Set to the address of PyTorch's CPU wheel index for a CPU-only torch, without 4 GB of CUDA libraries.
+# CPU=1 leaves out 4 GB of CUDA libraries; TORCH_INDEX_URL names another place to have PyTorch from.
+ARG CPU=
 ARG TORCH_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
-    if [ -n "$TORCH_INDEX_URL" ]; then \
-        /venv/bin/pip install --no-deps --index-url "$TORCH_INDEX_URL" -c constraints.txt torch torchvision; \
+    index="${TORCH_INDEX_URL:-${CPU:+https://download.pytorch.org/whl/cpu}}"; \
+    if [ -n "$index" ]; then \
+        /venv/bin/pip install --no-deps --index-url "$index" -c constraints.txt torch torchvision; \
     fi \
     && /venv/bin/pip install -r requirements.txt -c constraints.txt \
-    && /venv/bin/pip install --no-deps -r requirements-base.txt \
+    && /venv/bin/pip install --no-deps -r requirements-base.txt
+
+# The package comes last, so that a change of it leaves the layer above as it is.
+COPY pyproject.toml README.md LICENSE ./
+COPY yolo_backend yolo_backend
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /venv/bin/pip install --no-deps . \
     && /venv/bin/pip uninstall --yes pip
 
 
@@ -28,8 +36,7 @@ RUN groupadd --gid 1000 app \
 
 COPY --from=build /venv /venv
 WORKDIR /app
-COPY LICENSE _wsgi.py model.py ./
-COPY yolo_backend yolo_backend
+COPY LICENSE model.py ./
 
 # /tmp is all that a read-only container can write to beside its volumes, so caches and settings go there.
 ENV PATH=/venv/bin:$PATH \
@@ -50,5 +57,5 @@ EXPOSE 9090
 # The start may download weights. http.client, for urllib would ask a proxy for 127.0.0.1 where one is configured.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 9090), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
-ENTRYPOINT ["python", "-m", "yolo_backend"]
-CMD ["serve"]
+ENTRYPOINT ["yolo-backend"]
+CMD ["serve", "--model", "model:YoloBackend"]

@@ -61,14 +61,14 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 	.venv/bin/mypy
 
 quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a minute)
-	$(PYTEST) tests/unit -n 2 -q
+	$(PYTEST) tests/unit -n 2 --dist loadgroup -q -m "not alone and not proof"
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
-	$(PYTEST) tests/unit tests/integration tests/e2e -n 2 -m "not alone" --cov --cov-report=
-	$(PYTEST) tests/unit tests/integration tests/e2e -m alone --cov --cov-append --cov-report=term:skip-covered
+	$(PYTEST) -n 2 --dist loadgroup -m "not proof and not alone" --cov --cov-report=
+	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
-	$(PYTEST) tests/proofs
+	$(PYTEST) -m proof
 
 test-all: test proofs ## both
 

@@ -65,7 +65,7 @@ def section(results: Results, ratios: Sequence[Ratio], took_s: float) -> str:
     """All tables, in Markdown; those of cases that weren't measured are left out."""
     parts = [f"![Images per second, end to end and of the model alone](images/{PLOT.name})"]
     parts += [
-        made_by("bench", took_s, "speed"),
+        made_by("bench", took_s, "python -m benchmarks.speed"),
         _setting(results),
         _photos(results),
         _ratios(ratios),

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tests.harness.chromium import find_chromium
 from tests.harness.http_server import StartServer, http_servers
 from tests.harness.stack import bypass_proxies
 from yolo_backend.images.decode import decode_image
@@ -23,6 +24,42 @@ hypothesis.settings.load_profile("backend")
 bypass_proxies()
 
 _DATA = Path(__file__).parent / "data"
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What a run leaves in the repository."""
+    parser.addoption("--write-docs", action="store_true", help="write what the fault table's proof saw into docs/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the browser's tests where there is none; keep together what shares servers."""
+    in_browser = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
+    if in_browser and not find_chromium():
+        items[:] = [item for item in items if item not in in_browser]
+        config.hook.pytest_deselected(items=in_browser)
+        config.stash[_LEFT_OUT] = len(in_browser)
+        if output := getattr(config, "workeroutput", None):
+            output["left_out"] = len(in_browser)
+    for item in items:
+        if "proofs" in item.path.parts:
+            item.add_marker("proof")
+    for item in items:  # for workers side by side: one Label Studio, and each file's servers once
+        item.add_marker(pytest.mark.xdist_group("label studio" if "e2e" in item.path.parts else str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker left out, its controller tells."""
+    if count := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[_LEFT_OUT] = count
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the last line what was left out."""
+    if (count := config.stash.get(_LEFT_OUT, 0)) and not hasattr(config, "workerinput"):
+        print(f"\n{count} tests in a browser were left out, for there is none: `make browser` gets one")
 
 
 @pytest.fixture(scope="session")

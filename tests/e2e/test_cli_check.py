@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.harness.command import run_command
+from tests.harness.command import run_command, run_process
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import (
     BackendServer,
@@ -136,7 +136,7 @@ def test_all_is_well_and_nothing_is_changed(
 
 
 def test_people_read_ticks(command_environment: dict[str, str], project: int, tmp_path: Path) -> None:
-    done = run_command("check", "-p", "Checked [bold]", environment=command_environment, cwd=tmp_path)
+    done = run_process("check", "-p", "Checked [bold]", environment=command_environment, cwd=tmp_path)
 
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -295,7 +295,7 @@ def test_the_network_guard_is_seen_without_a_trace(
     backend: BackendServer,
     checked: Check,
 ) -> None:
-    token = guarded_label_studio.new_personal_access_token()
+    token = guarded_label_studio.personal_access_token()
     client = StudioClient(guarded_label_studio.url, token)
     project = client.create_project("Behind the guard")
     environment = {**NO_WEIGHTS, "LABEL_STUDIO_URL": guarded_label_studio.url, "LABEL_STUDIO_API_KEY": token}

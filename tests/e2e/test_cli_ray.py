@@ -29,6 +29,7 @@ def photographs(image_server: ServedFolder, bccd_files: list[Path]) -> list[str]
     return addresses
 
 
+@pytest.mark.proof
 def test_a_node_killed_half_way_loses_nothing(
     client: StudioClient,
     command_environment: dict[str, str],

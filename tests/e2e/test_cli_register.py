@@ -14,7 +14,7 @@ import requests
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
-from tests.harness.command import run_command, run_json
+from tests.harness.command import run_command, run_json, run_process
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import LabelStudioServer
 from tests.harness.studio_client import BCCD_CONFIG, StudioClient, uploaded_name
@@ -99,7 +99,7 @@ def test_what_a_person_uploaded_is_left_out_by_its_name(
     project = client.create_project("by hand")
     client.upload(project, [photos / "0.jpg", photos / "day 2" / "my phötö (1).jpg"])
 
-    done = run_command("register", photos, "-p", "by hand", environment=command_environment, cwd=tmp_path)
+    done = run_process("register", photos, "-p", "by hand", environment=command_environment, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert f"Registered 3 of 5 images in by hand ({client._studio.url}/projects/{project}/data)" in done.stdout

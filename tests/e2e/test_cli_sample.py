@@ -11,7 +11,7 @@ import pytest
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image, ImageEnhance
 
-from tests.harness.command import run_command, run_json
+from tests.harness.command import run_command, run_json, run_process
 from tests.harness.pictures import encode
 from tests.harness.stack import BackendServer
 from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
@@ -136,7 +136,7 @@ def test_without_register_nothing_is_changed_and_the_report_is_drawn(
     project = make_tasks(client, "left alone", photos)
     before = client.tasks(project)
 
-    done = run_command(
+    done = run_process(
         "sample", "-p", "left alone", "-n", "3", "--aggregate", "mean", "--report", "report",
         environment=command_environment, cwd=tmp_path,
     )  # fmt: skip

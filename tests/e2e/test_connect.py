@@ -9,7 +9,7 @@ import httpx
 import pytest
 from label_studio_sdk import LabelStudio
 
-from tests.harness.command import run_command
+from tests.harness.command import run_process
 from tests.harness.stack import BackendServer, LabelStudioServer
 from yolo_backend.connect import class_names_of, ensure_connected, ensure_project, labeling_config_for
 from yolo_backend.remote_backend import RemoteBackend
@@ -48,7 +48,7 @@ def test_the_command_ends_well_and_says_where_to_go(
         "LABEL_STUDIO_PUBLIC_URL": "http://studio.example",
     }
 
-    done = run_command("connect", environment=environment, cwd=tmp_path)
+    done = run_process("connect", environment=environment, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('Ready: project "Made by the command" at http://studio.example/projects/')
@@ -60,7 +60,7 @@ def test_a_token_that_is_not_accepted_is_told_in_one_line(
 ) -> None:
     environment = command_environment | {"LABEL_STUDIO_API_KEY": "0" * 40}
 
-    done = run_command("connect", "--backend-url", backend.url, environment=environment, cwd=tmp_path)
+    done = run_process("connect", "--backend-url", backend.url, environment=environment, cwd=tmp_path)
 
     assert done.returncode == 2
     assert done.stderr == "Label Studio refuses the token (401): check LABEL_STUDIO_API_KEY\n"

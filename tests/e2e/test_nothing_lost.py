@@ -1,4 +1,7 @@
-"""Two thousand tasks behind a slow image server: one click, and every prediction is stored exactly once."""
+"""Hundreds of tasks behind a slow image server: one click, and every prediction is stored exactly once.
+
+`make proofs` has two thousand.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -27,13 +31,34 @@ from tests.harness.stack import (
 )
 from tests.harness.studio_client import BCCD_CONFIG, StudioClient, boxes, uploaded_name
 
-TASKS = 2000
-DEADLINE_S = 10
-# Sixteen images at a time: forty seconds for all of them, or two minutes.
+# Sixteen images at a time: for two thousand forty seconds, or two minutes.
 SLOW_S, VERY_SLOW_S = 0.3, 1.0
 pytestmark = pytest.mark.timeout(900)
 
 StartBackend = Callable[..., BackendServer]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many tasks, and by when only a part of them can be ready."""
+
+    tasks: int
+    deadline_s: int
+
+
+SIZES = [Size(300, 2), pytest.param(Size(2000, 10), marks=pytest.mark.proof)]
+
+
+@pytest.fixture(params=SIZES, ids=["300 tasks", "2000 tasks"])
+def size(request: pytest.FixtureRequest) -> Size:
+    made: Size = request.param
+    return made
+
+
+@pytest.fixture
+def count(size: Size) -> int:
+    """How many tasks."""
+    return size.tasks
 
 
 @pytest.fixture
@@ -62,14 +87,14 @@ def answer_late(photographs: list[bytes], after_s: float) -> Answer:
 
 
 @pytest.fixture
-def start_backend(model_environment: dict[str, str], tmp_path: Path) -> Iterator[StartBackend]:
+def start_backend(model_environment: dict[str, str], tmp_path: Path, size: Size) -> Iterator[StartBackend]:
     """Starts backends that end with the test; `port` may be that of one before."""
     with ExitStack() as stack:
 
         def start(environment: dict[str, str], port: int | None = None) -> BackendServer:
             settings = {
                 **model_environment,
-                "PREDICT_DEADLINE_SECONDS": str(DEADLINE_S),
+                "PREDICT_DEADLINE_SECONDS": str(size.deadline_s),
                 "MODEL_IMAGE_SIZE": "160",
                 "CACHE_MEGABYTES": "0",  # the same three photographs again and again
                 "ENGINE": "torch",  # sixteen tasks at a time, whatever the cores
@@ -92,7 +117,7 @@ def number_of(address: str) -> int:
     return int(address.rsplit("?", 1)[-1])
 
 
-def addresses(images: RecordingServer, count: int = TASKS) -> list[str]:
+def addresses(images: RecordingServer, count: int) -> list[str]:
     return [f"{images.url}/photo.jpg?{number}" for number in range(count)]
 
 
@@ -129,7 +154,7 @@ def status(backend: BackendServer) -> dict[str, Any]:
     return dict(requests.get(f"{backend.url}/", timeout=10).json())
 
 
-def assert_each_stored_once(client: StudioClient, backend: BackendServer, project: int, count: int = TASKS) -> None:
+def assert_each_stored_once(client: StudioClient, backend: BackendServer, project: int, count: int) -> None:
     """Every task holds one prediction, all of one version, with the boxes that its photograph has when asked alone."""
     tasks = client.tasks(project)
     assert len(tasks) == count
@@ -157,50 +182,50 @@ def ask_alone(backend: BackendServer, task: dict[str, Any]) -> list[Any]:
 
 
 def test_one_click_is_enough_where_the_token_may_push(
-    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str], count: int
 ) -> None:
     backend = start_backend(key)
-    project = project_with_tasks(client, "one click", addresses(images))
+    project = project_with_tasks(client, "one click", addresses(images, count))
     client.connect(project, backend.url)
 
     client.retrieve_predictions(project)
 
-    wait_for_predictions(client, project, TASKS)
+    wait_for_predictions(client, project, count)
     wait_until_idle(backend)
     (work,) = status(backend)["work"]
     assert work["answered"] > 0
     assert work["pushed"] > 0
-    assert_each_stored_once(client, backend, project)
-    assert len(images.requests) < 1.1 * TASKS  # and nothing was started twice
+    assert_each_stored_once(client, backend, project, count)
+    assert len(images.requests) < 1.1 * count  # and nothing was started twice
 
 
 def test_further_clicks_bring_the_rest_where_the_token_may_not_push(
-    client: StudioClient, images: RecordingServer, start_backend: StartBackend
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend, count: int
 ) -> None:
     settings = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": False}
     client.call("POST", "/api/jwt/settings", json=settings)
     try:
         backend = start_backend({})  # it has only the legacy token that Label Studio brings, which is refused
-        project = project_with_tasks(client, "further clicks", addresses(images))
+        project = project_with_tasks(client, "further clicks", addresses(images, count))
         client.connect(project, backend.url)
         for _ in range(12):
             client.retrieve_predictions(project)
-            if client.total_predictions(project) >= TASKS:
+            if client.total_predictions(project) >= count:
                 break
         (work,) = status(backend)["work"]
     finally:
         client.call("POST", "/api/jwt/settings", json={**settings, "legacy_api_tokens_enabled": True})
-    assert_each_stored_once(client, backend, project)
+    assert_each_stored_once(client, backend, project, count)
     assert work["pushed"] == 0
     assert work["trouble"]
-    assert len(images.requests) < 1.1 * TASKS
+    assert len(images.requests) < 1.1 * count
 
 
 def test_a_backend_killed_half_way(
-    client: StudioClient, slower_images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+    client: StudioClient, slower_images: RecordingServer, start_backend: StartBackend, key: dict[str, str], count: int
 ) -> None:
     first = start_backend(key)
-    project = project_with_tasks(client, "a backend killed", addresses(slower_images))
+    project = project_with_tasks(client, "a backend killed", addresses(slower_images, count))
     client.connect(project, first.url)
     client.retrieve_predictions(project)
     stored = client.total_predictions(project)
@@ -208,38 +233,42 @@ def test_a_backend_killed_half_way(
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
     survived = client.total_predictions(project)
-    assert stored < survived < TASKS
+    assert stored < survived < count
 
     second = start_backend(key, port=int(first.url.rsplit(":", 1)[1]))
     assert client.total_predictions(project) == survived
     client.retrieve_predictions(project)
 
-    wait_for_predictions(client, project, TASKS)
+    wait_for_predictions(client, project, count)
     wait_until_idle(second)
-    assert_each_stored_once(client, second, project)
+    assert_each_stored_once(client, second, project, count)
 
 
 def test_a_client_that_hangs_up(
-    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+    client: StudioClient,
+    images: RecordingServer,
+    start_backend: StartBackend,
+    key: dict[str, str],
+    size: Size,
+    count: int,
 ) -> None:
     backend = start_backend(key)
-    project = project_with_tasks(client, "a client that hangs up", addresses(images))
+    project = project_with_tasks(client, "a client that hangs up", addresses(images, count))
     tasks = [{"id": task["id"], "data": task["data"]} for task in client.tasks(project)]
     body = {"tasks": tasks, "label_config": BCCD_CONFIG, "project": f"{project}.1700000000"}
 
     with pytest.raises(requests.ReadTimeout):
-        requests.post(f"{backend.url}/predict", json=body, timeout=5)
+        requests.post(f"{backend.url}/predict", json=body, timeout=size.deadline_s / 2)
 
-    wait_for_predictions(client, project, TASKS)
+    wait_for_predictions(client, project, count)
     wait_until_idle(backend)
-    assert_each_stored_once(client, backend, project)
-    assert len(images.requests) < 1.1 * TASKS
+    assert_each_stored_once(client, backend, project, count)
+    assert len(images.requests) < 1.1 * count
 
 
 def test_clicks_at_once_and_one_after_the_other_join(
-    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str]
+    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str], count: int
 ) -> None:
-    count = 800
     backend = start_backend(key)
     project = project_with_tasks(client, "clicks", addresses(images, count))
     client.connect(project, backend.url)
@@ -255,25 +284,26 @@ def test_clicks_at_once_and_one_after_the_other_join(
     assert len(images.requests) < 1.1 * count
 
 
+@pytest.mark.proof  # it starts a Label Studio of its own, twice
 def test_a_label_studio_restarted_half_way(
-    slower_images: RecordingServer, start_backend: StartBackend, tmp_path: Path, bccd_files: list[Path]
+    slower_images: RecordingServer, start_backend: StartBackend, tmp_path: Path, bccd_files: list[Path], count: int
 ) -> None:
     """Also where it serves every second image itself: the work pauses while they can't be had."""
     folder, port = tmp_path / "label-studio", pick_port(0)
     with label_studio_server(folder, port) as first:
-        token = first.new_personal_access_token()
+        token = first.personal_access_token()
         backend = start_backend({"LABEL_STUDIO_URL": first.url, "LABEL_STUDIO_API_KEY": token})
         client = StudioClient(first.url, token)
-        images = addresses(slower_images)
+        images = addresses(slower_images, count)
         own = uploads(client, bccd_files[:3])
-        images[1::2] = [f"{own[number % 3]}?{number}" for number in range(1, TASKS, 2)]
+        images[1::2] = [f"{own[number % 3]}?{number}" for number in range(1, count, 2)]
         project = project_with_tasks(client, "a restart", images)
         client.connect(project, backend.url)
         client.retrieve_predictions(project)
-        assert 0 < client.total_predictions(project) < TASKS
+        assert 0 < client.total_predictions(project) < count
     time.sleep(20)  # it is away, and results wait
     with label_studio_server(folder, port, is_new=False):
-        wait_for_predictions(client, project, TASKS)
+        wait_for_predictions(client, project, count)
         wait_until_idle(backend)
-        assert_each_stored_once(client, backend, project)
-    assert len(slower_images.requests) < 1.1 * TASKS
+        assert_each_stored_once(client, backend, project, count)
+    assert len(slower_images.requests) < 1.1 * count

@@ -1,14 +1,11 @@
-"""The fault table: `python -m benchmarks.faults` injects every fault for real and writes what came out.
+"""The fault table of docs/reliability.md: every fault, injected for real, and what came out.
 
-The real backend runs under gunicorn with the demo's weights, beside servers that misbehave. The table stands in
-docs/reliability.md. Exits with 1 where anything came out otherwise than it should.
+The real backend runs under gunicorn with the demo's weights, beside servers that misbehave.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,8 +28,8 @@ from tests.faults.callers import CALLERS, inject_caller
 from tests.faults.engine import DETECT_TIMEOUT_S, ENGINE_FAULTS, HANGING, KILLING
 from tests.faults.kinds import FAULTS, GROUPS, NO_ANSWER, PREDICTED, answers
 from tests.faults.servers import World, world
-from tests.harness.report import REPORT, made_by, table, write_section
-from tests.harness.stack import BackendServer, backend_server, bypass_proxies, pick_port
+from tests.harness.report import made_by, table
+from tests.harness.stack import BackendServer, backend_server, pick_port
 from yolo_backend.detection.health import MAX_HANGS
 
 _BODIES_EACH = 1000
@@ -48,6 +45,7 @@ class Run:
         self.notes: list[str] = []
         self.problems: list[str] = []
         self.generated = Generated()
+        self.took_s = 0.0
 
     def add(self, group: str, outcome: Outcome) -> None:
         """Take a row into the table, and say how it went."""
@@ -62,19 +60,15 @@ class Run:
             print(f"  WRONG: {self.problems[-1]}", flush=True)
 
 
-def main() -> None:
-    """Make the table. Exits with 1 where something isn't as it should be."""
-    bypass_proxies()
-    started_at = time.monotonic()
+def inject_all(folder: Path) -> Run:
+    """Inject every fault as often as the table says; logs go to `folder`."""
     run = Run()
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder, world(answers(), Path(folder)) as servers:
-        _run_faults(run, servers, Path(folder))
-        _run_engine_faults(run, servers, Path(folder))
-    write_section("faults", _section(run, time.monotonic() - started_at))
-    print(f"{len(run.problems)} problems in {time.monotonic() - started_at:.0f} s; the table is in {REPORT}")
-    for problem in run.problems:
-        print(f"  {problem}")
-    sys.exit(1 if run.problems else 0)
+    started_at = time.monotonic()
+    with world(answers(), folder) as servers:
+        _run_faults(run, servers, folder)
+        _run_engine_faults(run, servers, folder)
+    run.took_s = time.monotonic() - started_at
+    return run
 
 
 def _run_faults(run: Run, servers: World, folder: Path) -> None:
@@ -174,12 +168,14 @@ def _pairs(before: Footprint, after: Footprint) -> str:
 # The report
 
 
-def _section(run: Run, took_s: float) -> str:
+def section(run: Run) -> str:
+    """The table and its sentences, in Markdown."""
     kinds = sum(len(rows) for rows in run.rows.values())
     injected = sum(row.times for rows in run.rows.values() for row in rows)
     lines = [
-        f"{made_by('faults', took_s)} The backend is the real one under gunicorn {version('gunicorn')}, with the "
-        f"demo's weights on the CPU, urllib3 {version('urllib3')} and Pillow {version('pillow')}; each fault is "
+        f"{made_by('faults', run.took_s, 'pytest tests/proofs/test_faults.py')} The backend is the real one under "
+        f"gunicorn {version('gunicorn')}, with the demo's weights on the CPU, urllib3 {version('urllib3')} and Pillow "
+        f"{version('pillow')}; each fault is "
         "injected for real, by a server, a file, a caller or an engine that misbehaves.",
         "",
         f"{kinds} kinds of fault, {injected} injections, {len(run.problems)} unexpected outcomes. A fault of an image "
@@ -233,7 +229,3 @@ def _counts(counts: Counter[str]) -> str:
 
 def _code(name: str) -> str:
     return name if name in {PREDICTED, NO_ANSWER} or " " in name else f"`{name}`"
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,6 @@ from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
 
 from tests.harness.stack import LabelStudioServer
 
-_CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
     "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -186,15 +185,6 @@ def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iter
             yield browser
         finally:
             browser.keep_picture("end")
-
-
-def find_chromium() -> Path | None:
-    """The browser to drive: the program that `CHROMIUM` names, else the first one on the path."""
-    named = os.environ.get("CHROMIUM")
-    for name in [named] if named else _CHROMIUM_NAMES:
-        if found := shutil.which(name):
-            return Path(found)
-    return None
 
 
 def _is_post_to(path: str) -> Any:

@@ -32,12 +32,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def made_by(target: str, took_s: float, module: str | None = None) -> str:
-    """How, when and where a measurement was made; `module` is the target's own where it has another name."""
+def made_by(target: str, took_s: float, command: str | None = None) -> str:
+    """How, when and where a measurement was made; `command` is the target's own, by default a benchmark of its name."""
     took = f"{took_s / 60:.0f} minutes," if took_s > 120 else f"{took_s:.0f} seconds,"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "without a GPU"
     return (
-        f"Made by `make {target}` (`python -m benchmarks.{module or target}`) on {datetime.now(UTC):%Y-%m-%d} in "
+        f"Made by `make {target}` (`{command or f'python -m benchmarks.{target}'}`) on {datetime.now(UTC):%Y-%m-%d} in "
         f"{took} with Python {platform.python_version()} and torch {torch.__version__}, "
         f"on {os.cpu_count()} CPU cores, {device}."
     )

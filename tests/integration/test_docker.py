@@ -17,12 +17,11 @@ import pytest
 import yaml
 from pydantic import AliasChoices
 
-from tests.harness.stack import pick_port
+from tests.harness.stack import ROOT, pick_port
 from yolo_backend.connect import wait_until_up
 from yolo_backend.settings import Settings
 
-_REPOSITORY = Path(__file__).parent.parent
-_LABEL_STUDIO_PYTHON = _REPOSITORY / ".venv-label-studio" / "bin" / "python"
+_LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
 
 # Set by the image, or of no use in a container.
 _SETTINGS_OF_THE_IMAGE = {"MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT"}
@@ -52,7 +51,7 @@ print("ANSWER", json.dumps({"own_list": own_list, "refused": refused}))
 
 
 def read_yaml(name: str) -> dict[str, Any]:
-    loaded = yaml.safe_load((_REPOSITORY / name).read_text())
+    loaded = yaml.safe_load((ROOT / name).read_text())
     assert isinstance(loaded, dict)
     return loaded
 
@@ -64,7 +63,7 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def dockerfile() -> str:
-    return (_REPOSITORY / "Dockerfile").read_text()
+    return (ROOT / "Dockerfile").read_text()
 
 
 def with_defaults(text: str) -> str:
@@ -98,9 +97,7 @@ def test_every_image_is_pinned(compose: dict[str, Any], dockerfile: str) -> None
 
 
 def test_label_studio_is_the_version_of_the_tests(compose: dict[str, Any]) -> None:
-    tested = re.search(
-        r"^label-studio==(\S+)$", (_REPOSITORY / "requirements-label-studio.txt").read_text(), re.MULTILINE
-    )
+    tested = re.search(r"^label-studio==(\S+)$", (ROOT / "requirements-label-studio.txt").read_text(), re.MULTILINE)
 
     assert tested is not None
     assert compose["services"]["label-studio"]["image"] == f"heartexlabs/label-studio:{tested[1]}"
@@ -186,7 +183,7 @@ def test_the_image_runs_as_a_plain_user_and_calls_nobody(dockerfile: str) -> Non
 
 
 def test_the_image_gets_all_that_it_copies_and_no_secrets(dockerfile: str) -> None:
-    ignore = (_REPOSITORY / ".dockerignore").read_text().splitlines()
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = {line.removeprefix("!") for line in ignore if line.startswith("!")}
     copied = {
         name for names in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE) for name in names.split()
@@ -194,7 +191,7 @@ def test_the_image_gets_all_that_it_copies_and_no_secrets(dockerfile: str) -> No
 
     assert "*" in ignore
     assert let_through == copied
-    assert all((_REPOSITORY / name).exists() for name in copied)
+    assert all((ROOT / name).exists() for name in copied)
 
 
 def test_a_command_finds_an_address_while_the_server_is_up(compose: dict[str, Any]) -> None:
@@ -217,7 +214,7 @@ def app_folder(dockerfile: str, tmp_path: Path) -> Path:
     last_stage = dockerfile.rpartition("\nFROM ")[2]
     for names in re.findall(r"^COPY (?!--from)(.+) \S+$", last_stage, re.MULTILINE):
         for name in names.split():
-            source = _REPOSITORY / name
+            source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
@@ -255,8 +252,8 @@ def test_each_service_runs_a_command_that_exists(compose: dict[str, Any], docker
     command, *_ = compose["services"][service].get("command", arguments)
 
     done = subprocess.run(
-        [sys.executable, *entry[1:], command, "--help"],
-        cwd=_REPOSITORY,
+        [Path(sys.executable).with_name(entry[0]), *entry[1:], command, "--help"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,

@@ -36,7 +36,7 @@ def server_2x(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
     """The address of label-studio-ml 2.x's own server with our class."""
     port = pick_port(0)
     folder = tmp_path_factory.mktemp("2x")
-    path = os.pathsep.join([str(ROOT / "tests" / "label_studio_ml_2x"), str(ROOT)])
+    path = os.pathsep.join([str(ROOT / "tests" / "fakes" / "label_studio_ml_2x"), str(ROOT)])
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVE_WITH_2X.format(port=port)],

@@ -59,6 +59,7 @@ def tasks_at(url: str, count: int) -> list[Task]:
     return [{"id": number, "data": {"image": f"{url}/{number}"}} for number in range(1, count + 1)]
 
 
+@pytest.mark.proof
 def test_a_node_killed_half_way_loses_nothing(
     settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any
 ) -> None:

@@ -20,6 +20,7 @@ from tests.harness.stack import BackendServer, backend_server, pick_port, wait_u
 from tests.harness.studio_client import BCCD_CONFIG, metric
 
 THREADS = 6
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,12 @@ def test_a_lone_person_who_has_gone_costs_no_batch_and_bulk_work_goes_on(
         reply(content)(handler)
 
     images = serve(answer)
-    batches = metric(server.url, "yolo_batch_size_count")
+
+    def told_of_the_gone() -> int:
+        log = server.log.read_text()
+        return log.count("has gone") + log.count("nobody waits")
+
+    batches, told = metric(server.url, "yolo_batch_size_count"), told_of_the_gone()
     predicted = metric(server.url, 'yolo_tasks_total{outcome="predicted"}')
     for addresses in ([f"{images.url}/lone.jpg"], [f"{images.url}/{number}.jpg" for number in range(3)]):
         tasks = [{"id": number, "data": {"image": address}} for number, address in enumerate(addresses)]
@@ -166,7 +172,7 @@ def test_a_lone_person_who_has_gone_costs_no_batch_and_bulk_work_goes_on(
         with pytest.raises(requests.ReadTimeout):
             requests.post(f"{server.url}/predict", json=body, timeout=1)
     wait_for(lambda: len(images.requests) == 4)
-    wait_for(lambda: server.log.read_text().count("has gone") + server.log.read_text().count("nobody waits") == 2)
+    wait_for(lambda: told_of_the_gone() == told + 2)
     gate.set()
 
     wait_for(lambda: metric(server.url, 'yolo_tasks_total{outcome="predicted"}') == predicted + 3)

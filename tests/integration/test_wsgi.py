@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,8 @@ def test_the_servers_log_holds_no_token(bccd_environment: dict[str, str], tmp_pa
     task = {"id": 1, "data": {"image": "http://127.0.0.1:9/x.jpg?signature=presigned"}}
     with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
         login = ("ann", "open-sesame")
+        while requests.get(server.url, auth=login, timeout=10).json()["status"] != "UP":
+            time.sleep(0.1)
         setup = {
             "project": "1.1",
             "schema": BCCD_CONFIG,
@@ -131,5 +134,7 @@ def test_what_a_stranger_wrote_stays_in_its_line(bccd_environment: dict[str, str
     with backend_server(pick_port(0), bccd_environment, tmp_path / "backend.log") as server:
         body = {"action": "X\n[2026-11-22] [ERROR] [forged] a line", "project": {"id": 1}}
         assert requests.post(f"{server.url}/webhook", json=body, timeout=10).ok
+        while "forged" not in server.log.read_text():  # fit waits for the class, which is imported behind the port
+            time.sleep(0.1)
     (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]
     assert "[INFO] [yolo_backend.model] X [2026-11-22]" in line

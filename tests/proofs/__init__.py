@@ -1,0 +1,1 @@
+"""What takes minutes: thousands of tasks, every fault at length, a whole install, clusters. `make proofs`."""

@@ -89,7 +89,7 @@ def _read_common_options(
 def main() -> None:
     """Run a command."""
     try:
-        app()
+        app(prog_name="yolo-backend")
     except UserError as error:
         _fail(str(error))
     except OSError as error:  # those of requests are among them

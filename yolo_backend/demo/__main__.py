@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
-from yolo_backend.connect import ConnectError, ensure_connected, ensure_project, labeling_config_for
+from yolo_backend.connect import ensure_connected, ensure_project, labeling_config_for
 from yolo_backend.demo.evaluate import Match, match_boxes, region_box_xyxy
 from yolo_backend.demo.scenes import CLASS_NAMES, Scene, draw_scene, save_scene
 from yolo_backend.demo.stack import (
@@ -31,11 +34,13 @@ from yolo_backend.demo.stack import (
     StackError,
     backend_server,
     bypass_proxies,
+    has_data,
     label_studio_server,
     pick_port,
 )
 from yolo_backend.detection.weights import DEMO, find_weights
 from yolo_backend.drawing import draw_contact_sheet
+from yolo_backend.errors import UserError
 from yolo_backend.labeling import parse_labeling_config
 from yolo_backend.projects import open_project
 from yolo_backend.registering.registration import Item, register
@@ -44,6 +49,8 @@ from yolo_backend.studio import Studio
 _FOLDER = ROOT / ".demo"
 _OUTPUT = ROOT / "demo-output"
 _SCENES = 24
+_TITLE = "YOLO demo: nuts, bolts and washers"
+_FIRST_START, _LATER_START = "its first start makes a database: 1 to 3 minutes", "20 to 60 s"
 _MIN_PRECISION = _MIN_RECALL = 0.97
 # The scenes have clumps of bolts, which Ultralytics' defaults answer with a second box here and there.
 _SCORE_THRESHOLD, _IOU_THRESHOLD = 0.3, 0.5
@@ -88,7 +95,7 @@ def main() -> None:
     bypass_proxies()
     try:
         problems = _run(check=options.check)
-    except (StackError, ConnectError) as error:
+    except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("\nStopped.")
@@ -105,12 +112,13 @@ def _run(*, check: bool) -> list[str]:
         raise StackError(f"There is no Label Studio at {LABEL_STUDIO}: `make demo` installs it")
     with ExitStack() as stack:
         studio_port, backend_port = _ports()
-        print("Starting Label Studio (20 to 60 s) ...", flush=True)
-        # Named by what nobody else has, so that a demo beside this one keeps its own.
-        folder = stack.enter_context(_scratch_folder(_FOLDER / str(studio_port)))
-        studio = stack.enter_context(label_studio_server(folder / "label-studio", studio_port))
-        token = studio.new_personal_access_token()
-        print("Starting the backend ...", flush=True)
+        folder = stack.enter_context(_own_folder("check" if check else "demo"))
+        drawing = stack.enter_context(ThreadPoolExecutor(1)).submit(_draw_scenes, folder / "scenes")
+        is_new = not has_data(folder / "label-studio")
+        print(f"Starting Label Studio ({_FIRST_START if is_new else _LATER_START}) ...", flush=True)
+        studio = stack.enter_context(label_studio_server(folder / "label-studio", studio_port, is_new=is_new))
+        token = studio.personal_access_token()
+        print("Starting the backend (5 to 20 s) ...", flush=True)
         environment = {
             "LABEL_STUDIO_URL": studio.url,
             "LABEL_STUDIO_API_KEY": token,
@@ -120,25 +128,39 @@ def _run(*, check: bool) -> list[str]:
             "MODEL_DIR": str(folder / "backend"),
         }
         backend = stack.enter_context(backend_server(backend_port, environment, folder / "backend" / "backend.log"))
-        shown, config = _predict_scenes(studio, token, backend.url, folder)
+        client = LabelStudio(base_url=studio.url, api_key=token)
+        if check:
+            _delete_projects(client)
+        project = ensure_project(client, _TITLE, labeling_config_for(_LABELS))
+        shown = _predict_scenes(studio, client, project, backend.url, drawing.result())
         _print_table(shown)
         picture = _OUTPUT / "predictions.png"
         draw_contact_sheet((item.as_drawn() for item in shown), picture)
         print(f"\nThe boxes that Label Studio stored are drawn in {picture.relative_to(ROOT)}")
         if check:
-            return _problems(shown, config)
-        print(f"\nLabel Studio: {studio.url}\n  login:    {studio.username}\n  password: {studio.password}")
-        print(f"Backend:      {backend.url}\n\nCtrl-C stops both.", flush=True)
+            return _problems(shown, labeling_config_for(_LABELS))
+        print(f"\nThe project:  {studio.url}/projects/{project}/data")
+        print(f"  login:      {studio.username}\n  password:   {studio.password}")
+        print(f"The backend:  {backend.url}\n")
+        print("Ctrl-C stops both; `make demo` goes on with what you did here, `make clean` forgets it.", flush=True)
         threading.Event().wait()
     return []
 
 
 @contextmanager
-def _scratch_folder(folder: Path) -> Iterator[Path]:
-    """A folder that goes when the demo ends, unless a server failed: then its log tells why."""
+def _own_folder(name: str) -> Iterator[Path]:
+    """The folder of this name, which is kept; a scratch one where another demo has it."""
+    _FOLDER.mkdir(exist_ok=True)
+    try:
+        with FileLock(_FOLDER / f"{name}.lock", timeout=0):  # it dies with its holder
+            yield _FOLDER / name
+        return
+    except Timeout:
+        print("Another demo runs: this one has a Label Studio of its own, which goes when it ends")
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER))
     try:
         yield folder
-    except StackError:
+    except StackError:  # a server's log tells why
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -156,14 +178,25 @@ def _ports() -> tuple[int, int]:
     return ports[0], ports[1]
 
 
-def _predict_scenes(studio: LabelStudioServer, token: str, backend_url: str, folder: Path) -> tuple[list[Shown], str]:
-    client = LabelStudio(base_url=studio.url, api_key=token)
-    config = labeling_config_for(_LABELS)
-    project = ensure_project(client, "YOLO demo: nuts, bolts and washers", config)
-    print(f"Drawing and uploading {_SCENES} scenes ...", flush=True)
-    scenes = _draw_scenes(folder / "scenes")
-    _upload(studio, token, project, list(scenes))
+def _delete_projects(client: LabelStudio) -> None:
+    """What earlier checks left."""
+    for project in client.projects.list(title=_TITLE):
+        client.projects.delete(id=int(project.id))
+
+
+def _predict_scenes(
+    studio: LabelStudioServer,
+    client: LabelStudio,
+    project: int,
+    backend_url: str,
+    scenes: dict[Path, Scene],
+) -> list[Shown]:
+    print(f"Uploading {_SCENES} scenes, as far as they aren't there ...", flush=True)
+    _upload(studio, project, list(scenes))
     print("Connecting the model and retrieving predictions ...", flush=True)
+    for connection in client.ml.list(project=project):
+        if connection.url != backend_url:  # of another start, at another port
+            client.ml.delete(id=int(connection.id))
     ensure_connected(client, project, backend_url, "YOLO")
     started_at = time.monotonic()
     client.actions.create(
@@ -172,14 +205,14 @@ def _predict_scenes(studio: LabelStudioServer, token: str, backend_url: str, fol
         selected_items={"all": True, "excluded": []},
     )
     took_s = time.monotonic() - started_at
-    print(f"{_SCENES} images in {took_s:.1f} s\n")
+    print(f"Every image has its prediction, {took_s:.1f} s after the click\n")
     stored = {}
     for task in client.tasks.list(project=project, fields="all"):
         # Label Studio puts a random prefix before an uploaded file's name.
         name = task.data["image"].rsplit("/", 1)[-1].split("-", 1)[-1]
         predictions = [dict(prediction) for prediction in task.predictions or []]
         stored[name] = predictions[-1] if predictions else None
-    return [Shown(scene, path, stored.get(path.name)) for path, scene in scenes.items()], config
+    return [Shown(scene, path, stored.get(path.name)) for path, scene in scenes.items()]
 
 
 def _draw_scenes(folder: Path) -> dict[Path, Scene]:
@@ -192,9 +225,9 @@ def _draw_scenes(folder: Path) -> dict[Path, Scene]:
     return scenes
 
 
-def _upload(studio: LabelStudioServer, token: str, project_id: int, paths: list[Path]) -> None:
-    project = open_project(Studio(studio.url, token), project_id)
-    (control,) = parse_labeling_config(project.label_config)
+def _upload(studio: LabelStudioServer, project_id: int, paths: list[Path]) -> None:
+    project = open_project(Studio(studio.url, studio.personal_access_token()), project_id)
+    control, *_ = parse_labeling_config(project.label_config)
     list(register(project, [Item(path) for path in paths], control))
 
 

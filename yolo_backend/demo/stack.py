@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL_STUDIO = ROOT / ".venv-label-studio" / "bin" / "label-studio"
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 15.0
+_LOGIN_FILE, _TOKEN_FILE = "login.json", "personal-access-token"
 _LOOPBACK = "127.0.0.1,localhost"
 
 
@@ -42,8 +44,15 @@ class LabelStudioServer:
     legacy_token: str
     log: Path
 
-    def new_personal_access_token(self) -> str:
-        """Log in as the page does and make a Personal Access Token; Label Studio allows one for each user."""
+    def personal_access_token(self) -> str:
+        """The user's Personal Access Token, made when it is first asked for: Label Studio shows it only once."""
+        file = self.log.with_name(_TOKEN_FILE)
+        if not file.exists():
+            _write_secret(file, self._new_personal_access_token())
+        return file.read_text()
+
+    def _new_personal_access_token(self) -> str:
+        """Log in as the page does and make one; Label Studio allows one for each user."""
         with requests.Session() as session:
             page = session.get(f"{self.url}/user/login/", timeout=30)
             form = {
@@ -79,18 +88,19 @@ def label_studio_server(
 ) -> Iterator[LabelStudioServer]:
     """Start Label Studio on SQLite in an emptied `folder`, and stop it at the end. Raises StackError.
 
-    Not `is_new`: with the data that are there, and so with the tokens and the password of its first start.
+    Not `is_new`: with the data that are there, and so with the user, tokens and password of its first start.
     """
     if is_new:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    server = LabelStudioServer(
-        url=f"http://127.0.0.1:{port}",
-        username="demo@example.com",
-        password=secrets.token_urlsafe(9),
-        legacy_token=secrets.token_hex(20),
-        log=folder / "label-studio.log",
-    )
+        login = {
+            "username": "demo@example.com",
+            "password": secrets.token_urlsafe(9),
+            "legacy_token": secrets.token_hex(20),
+        }
+    else:
+        login = json.loads((folder / _LOGIN_FILE).read_text())
+    server = LabelStudioServer(url=f"http://127.0.0.1:{port}", log=folder / "label-studio.log", **login)
     settings = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder / "data"),
         "LABEL_STUDIO_HOST": server.url,
@@ -111,7 +121,13 @@ def label_studio_server(
     ]  # fmt: skip
     with _process(command, settings, server.log) as process:
         _wait_until_up(f"{server.url}/health", process, "Label Studio", server.log)
+        _write_secret(folder / _LOGIN_FILE, json.dumps(login))  # last: a first start that was cut off is made anew
         yield server
+
+
+def has_data(folder: Path) -> bool:
+    """Returns True if a Label Studio was started in this folder before."""
+    return (folder / _LOGIN_FILE).exists()
 
 
 @contextlib.contextmanager
@@ -142,6 +158,11 @@ def pick_port(preferred: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise StackError("no free port was found")
+
+
+def _write_secret(file: Path, text: str) -> None:
+    file.touch(mode=0o600)
+    file.write_text(text)
 
 
 @contextlib.contextmanager

@@ -48,5 +48,5 @@ def _spread(head: Any, trained: bool) -> None:
                 if name.endswith("cv3"):
                     branch[-1].bias.fill_(-5)
         if trained and hasattr(head, "proto"):  # many masks become empty, and which ones depends on the image
-            head.proto.cv3.bn.bias.fill_(0.5)
+            head.proto.cv3.bn.bias.fill_(-0.2)
             head.proto.cv3.bn.weight.fill_(5)

@@ -1,0 +1,30 @@
+"""Which browser the tests drive."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from unittest.mock import patch
+
+_CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def find_chromium() -> Path | None:
+    """The browser to drive: what `CHROMIUM` names, else the first one on the path, else playwright's own."""
+    named = os.environ.get("CHROMIUM")
+    for name in [named] if named else _CHROMIUM_NAMES:
+        if found := shutil.which(name):
+            return Path(found)
+    return None if named else _playwrights_chromium()
+
+
+def _playwrights_chromium() -> Path | None:
+    """What `make browser` puts into playwright's own folder, or what playwright keeps in the user's cache."""
+    from playwright.sync_api import sync_playwright
+
+    for folder in ("0", None):
+        with patch.dict(os.environ, {"PLAYWRIGHT_BROWSERS_PATH": folder} if folder else {}), sync_playwright() as own:
+            if (path := Path(own.chromium.executable_path)).exists():
+                return path
+    return None

@@ -1,0 +1,115 @@
+"""`yolo-backend serve`: one's own class, what holds up the port and what doesn't, and what can't be served."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.harness.stack import pick_port
+from tests.harness.studio_client import BCCD_CONFIG
+
+YOLO_BACKEND = str(Path(sys.executable).with_name("yolo-backend"))
+OWN = """
+from yolo_backend.model import YoloBackend
+
+class Loud(YoloBackend):
+    def predict(self, tasks, context=None, **kwargs):
+        return [{"result": [], "score": 0.125, "model_version": "loud"} for _ in tasks]
+"""
+SLOW = (
+    """
+import time
+time.sleep(6)
+"""
+    + OWN
+)
+
+
+@contextmanager
+def serving(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[str]:
+    """The server, started in this folder; its address, as soon as the port is open."""
+    port = pick_port(0)
+    command = [YOLO_BACKEND, "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen([*command, *arguments], cwd=folder, env=environment, stdout=log, stderr=log) as process,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while True:
+                try:
+                    requests.get(f"{url}/health", timeout=30)
+                    break
+                except requests.ConnectionError:
+                    assert process.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.05)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture
+def environment(bccd_environment: dict[str, str]) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "YOLO_OFFLINE": "true", **bccd_environment}
+
+
+def predict(url: str) -> requests.Response:
+    body = {"tasks": [{"id": 1, "data": {"image": "x"}}], "label_config": BCCD_CONFIG, "project": "1.1"}
+    return requests.post(f"{url}/predict", json=body, timeout=60)
+
+
+def test_a_class_of_the_current_folder_serves_and_its_import_holds_up_nothing(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    (tmp_path / "loud.py").write_text(SLOW)
+    with serving(tmp_path, environment, "--model", "loud:Loud") as url:
+        started_at = time.monotonic()
+        health = requests.get(f"{url}/health", timeout=1)
+        assert (health.status_code, health.json()) == (200, {"status": "UP", "model_class": "Loud"})
+        assert time.monotonic() - started_at < 1
+        (prediction,) = predict(url).json()["results"]  # waits for the class
+        assert prediction["model_version"] == "loud"
+
+
+@pytest.mark.parametrize("source", ["import no_such_module_anywhere", "1 / 0", "class Other: pass"])
+def test_a_class_that_cannot_be_imported_is_told_where_label_studio_shows_it(
+    tmp_path: Path, environment: dict[str, str], source: str
+) -> None:
+    (tmp_path / "broken_one.py").write_text(source)
+    with serving(tmp_path, environment, "--model", "broken_one:Loud") as url:
+        for _ in range(100):
+            health = requests.get(f"{url}/health", timeout=10)
+            if not health.ok:
+                break
+            time.sleep(0.1)
+        assert health.status_code == 503
+        assert str(health.reason).startswith("The class Loud can't be imported: ")
+        answer = predict(url)
+        assert (answer.status_code, answer.reason) == (500, health.reason)
+        assert "Traceback" not in answer.text
+
+
+def test_a_module_that_is_not_there_stops_the_start(tmp_path: Path, environment: dict[str, str]) -> None:
+    command = [YOLO_BACKEND, "serve", "--model", "nowhere:Loud"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 4
+    line = f"The backend can't start: --model nowhere:Loud: no module nowhere is installed, or in {tmp_path}\n"
+    assert done.stderr == line
+
+
+def test_a_model_py_of_the_current_folder_is_not_served_unasked(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "model.py").write_text("raise AssertionError('this one was not asked for')")
+    with serving(tmp_path, environment, "--check") as url:
+        assert requests.get(f"{url}/health", timeout=10).json()["model_class"] == "YoloBackend"
+        assert predict(url).json() == {"results": [[]]}
+    assert "not asked for" not in (tmp_path / "log").read_text()
