@@ -61,10 +61,10 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 	.venv/bin/mypy
 
 quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a minute)
-	$(PYTEST) tests/unit -n 2 --dist loadgroup -q -m "not alone and not proof"
+	$(PYTEST) tests/unit -n 2 --dist loadfile -q -m "not alone and not proof"
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
-	$(PYTEST) -n 2 --dist loadgroup -m "not proof and not alone" --cov --cov-report=
+	$(PYTEST) -n 2 --dist loadfile -m "not proof and not alone" --cov --cov-report=
 	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install

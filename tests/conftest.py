@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the browser's tests where there is none; keep together what shares servers."""
+    """Leave out the browser's tests where there is none."""
     in_browser = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
     if in_browser and not find_chromium():
         items[:] = [item for item in items if item not in in_browser]
@@ -45,8 +45,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "proofs" in item.path.parts:
             item.add_marker("proof")
-    for item in items:  # for workers side by side: one Label Studio, and each file's servers once
-        item.add_marker(pytest.mark.xdist_group("label studio" if "e2e" in item.path.parts else str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what shares servers: each file's, and the one Label Studio of all end-to-end tests."""
+    scheduling: Any = importlib.import_module("xdist.scheduler").LoadFileScheduling
+
+    class BySharedServers(scheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/e2e" if nodeid.startswith("tests/e2e/") else str(super()._split_scope(nodeid))
+
+    return BySharedServers(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -57,7 +57,7 @@ def make_app(model: str = OWN) -> Flask:
     _tune_malloc()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)  # the command line has its own
     for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
         logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings of odd headers

@@ -46,10 +46,10 @@ class Size:
     deadline_s: int
 
 
-SIZES = [Size(300, 2), pytest.param(Size(2000, 10), marks=pytest.mark.proof)]
+SIZES = [Size(500, 2), pytest.param(Size(2000, 10), marks=pytest.mark.proof)]
 
 
-@pytest.fixture(params=SIZES, ids=["300 tasks", "2000 tasks"])
+@pytest.fixture(params=SIZES, ids=["500 tasks", "2000 tasks"])
 def size(request: pytest.FixtureRequest) -> Size:
     made: Size = request.param
     return made
