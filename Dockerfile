@@ -9,18 +9,19 @@ COPY requirements.txt requirements-base.txt constraints.txt ./
 ARG CPU=
 ARG TORCH_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
-    index="${TORCH_INDEX_URL:-${CPU:+https://download.pytorch.org/whl/cpu}}"; \
+    index="$TORCH_INDEX_URL"; \
+    if [ -z "$index" ] && [ "$CPU" = 1 ]; then index=https://download.pytorch.org/whl/cpu; fi; \
     if [ -n "$index" ]; then \
         /venv/bin/pip install --no-deps --index-url "$index" -c constraints.txt torch torchvision; \
     fi \
     && /venv/bin/pip install -r requirements.txt -c constraints.txt \
     && /venv/bin/pip install --no-deps -r requirements-base.txt
 
-# The package comes last, so that a change of it leaves the layer above as it is.
+# Into a folder of its own, and so a layer of its own: a change of the package leaves the large one as it is.
 COPY pyproject.toml README.md LICENSE ./
 COPY yolo_backend yolo_backend
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /venv/bin/pip install --no-deps . \
+    /venv/bin/pip install --no-deps --prefix /package . \
     && /venv/bin/pip uninstall --yes pip
 
 
@@ -35,6 +36,7 @@ RUN groupadd --gid 1000 app \
     && install --directory --owner=app --group=app /app/models /app/data
 
 COPY --from=build /venv /venv
+COPY --from=build /package /venv
 WORKDIR /app
 COPY LICENSE model.py ./
 
@@ -48,6 +50,7 @@ ENV PATH=/venv/bin:$PATH \
     YOLO_AUTOINSTALL=false \
     MODEL_ROOT=/app/models \
     MODEL_DIR=/app/data \
+    MODEL_CLASS=model:YoloBackend \
     PORT=9090
 
 RUN python -m compileall -q /app
@@ -58,4 +61,4 @@ EXPOSE 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 9090), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["yolo-backend"]
-CMD ["serve", "--model", "model:YoloBackend"]
+CMD ["serve"]

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # `make demo CPU=1`, for a machine without a GPU: PyTorch without CUDA, several GB less.
 CPU ?=
-TORCH_INDEX_URL ?= $(if $(CPU),https://download.pytorch.org/whl/cpu)
+TORCH_INDEX_URL ?= $(if $(filter 1,$(CPU)),https://download.pytorch.org/whl/cpu)
 export YOLO_AUTOINSTALL := false
 export YOLO_OFFLINE := true
 
@@ -23,7 +23,7 @@ install: .venv/.installed ## set up .venv with the backend; CPU=1 leaves out CUD
 	@echo "Setting up .venv, once: $(if $(TORCH_INDEX_URL),about 2 GB of disk and a minute or two,about 7 GB of disk and 2 to 6 minutes, most of it PyTorch with CUDA (make $(or $(MAKECMDGOALS),install) CPU=1 leaves that out))"
 	@$(PYTHON) -m venv .venv
 	@echo "1 of 3: PyTorch"
-	@$(PIP) install --no-deps $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -c constraints.txt torch torchvision
+	@$(PIP) install $(if $(TORCH_INDEX_URL),--no-deps --index-url $(TORCH_INDEX_URL)) -c constraints.txt torch torchvision
 	@echo "2 of 3: what the backend stands on"
 	@$(PIP) install --quiet --progress-bar off -r requirements.txt -c constraints.txt
 	@echo "3 of 3: label-studio-ml, and the backend itself"
@@ -44,7 +44,7 @@ install: .venv/.installed ## set up .venv with the backend; CPU=1 leaves out CUD
 	@touch $@
 
 run: .venv/.installed ## the backend alone, with the class in model.py; settings from the environment or .env
-	.venv/bin/yolo-backend serve --model model:YoloBackend
+	MODEL_CLASS=$${MODEL_CLASS:-model:YoloBackend} .venv/bin/yolo-backend serve
 
 demo: .venv/.installed .venv-label-studio/.installed ## a real Label Studio with predictions, until Ctrl-C; it keeps what you do there
 	@.venv/bin/python -m yolo_backend.demo
@@ -61,10 +61,10 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 	.venv/bin/mypy
 
 quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a minute)
-	$(PYTEST) tests/unit -n 2 --dist loadfile -q -m "not alone and not proof"
+	$(PYTEST) tests/unit -n 2 -q -m "not alone and not proof"
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
-	$(PYTEST) -n 2 --dist loadfile -m "not proof and not alone" --cov --cov-report=
+	$(PYTEST) -n 2 -m "not proof and not alone" --cov --cov-report=
 	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
@@ -73,7 +73,7 @@ proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks
 test-all: test proofs ## both
 
 browser: .venv/.installed-dev ## a Chromium for the tests, where there is none
-	PLAYWRIGHT_BROWSERS_PATH=0 .venv/bin/playwright install chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
+	PLAYWRIGHT_BROWSERS_PATH=0 .venv/bin/playwright install --with-deps chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 faults: .venv/.installed-dev ## inject every fault for real, and write what came out into docs/reliability.md (10 minutes)
 	$(PYTEST) tests/proofs/test_faults.py --write-docs

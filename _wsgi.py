@@ -1,12 +1,13 @@
 """The entry that people of Label Studio's template know: `python _wsgi.py`; `gunicorn _wsgi:app`, without draining."""
 
+import os
 import sys
 
 from yolo_backend.startup import make_app, serve
 
-MODEL = "model:YoloBackend"
+os.environ.setdefault("MODEL_CLASS", "model:YoloBackend")  # of model.py beside this file
 
 if __name__ == "__main__":
-    serve(sys.argv[1:], MODEL)
+    serve(sys.argv[1:])
 else:
-    app = make_app(MODEL)
+    app = make_app()

@@ -75,7 +75,7 @@ def _model() -> tuple[Any, dict[str, Any]]:
 
 def main() -> None:
     """Serve this class."""
-    serve(sys.argv[1:], "benchmarks.handwritten_backend:HandwrittenBackend")
+    serve([*sys.argv[1:], "--model", "benchmarks.handwritten_backend:HandwrittenBackend"])
 
 
 if __name__ == "__main__":

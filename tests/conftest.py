@@ -33,18 +33,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """All of tests/proofs takes minutes."""
+    if "proofs" in item.path.parts:
+        item.add_marker("proof")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the browser's tests where there is none."""
+    """Of the tests that were asked for, leave out those in a browser where there is none."""
     in_browser = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
     if in_browser and not find_chromium():
         items[:] = [item for item in items if item not in in_browser]
         config.hook.pytest_deselected(items=in_browser)
         config.stash[_LEFT_OUT] = len(in_browser)
-        if output := getattr(config, "workeroutput", None):
+        if (output := getattr(config, "workeroutput", None)) is not None:
             output["left_out"] = len(in_browser)
-    for item in items:
-        if "proofs" in item.path.parts:
-            item.add_marker("proof")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-"""The class that serves, by its name: it is imported behind the open port, for label-studio-ml brings torch along."""
+"""The class that serves, by its name; it is imported in the background, because label-studio-ml brings torch along."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any, Protocol
 
 from yolo_backend.errors import UserError
 from yolo_backend.fitting import Fitting
-from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
-
-OWN = "yolo_backend.model:YoloBackend"
 
 
 class ModelClassError(UserError):
     """A class that can't be served."""
+
+
+class ModelClassLoadingError(Exception):
+    """The class is being imported still."""
 
 
 class Backend(Fitting, Protocol):
@@ -39,7 +40,8 @@ class ModelClass:
         self._load = load
         self._lock = threading.Lock()
         self._class: Callable[..., Backend] | None = None
-        self._error: ModelClassError | None = None
+        self.error: str | None = None
+        """Why it can't be imported, once that is known."""
 
     @classmethod
     def of(cls, model_class: Callable[..., Backend]) -> ModelClass:
@@ -47,40 +49,47 @@ class ModelClass:
         return cls(model_class.__name__, lambda: model_class)
 
     @classmethod
-    def named(cls, name: str = OWN) -> ModelClass:
+    def named(cls, name: str) -> ModelClass:
         """The class `module:Class`; where no such module is installed, the module may be in the current folder.
 
         Raises ModelClassError for a name of another form, or of a module that isn't there.
         """
         if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-            raise ModelClassError(f'--model should look like module:Class, not "{name}"')
+            raise ModelClassError(f'MODEL_CLASS (--model) should look like module:Class, not "{name}"')
         module, _, class_name = name.partition(":")
         package = module.partition(".")[0]
         if importlib.util.find_spec(package) is None:
             sys.path.append(str(Path.cwd()))  # asked for by this name, and at the end: it hides no other module
             if importlib.util.find_spec(package) is None:
-                raise ModelClassError(f"--model {name}: no module {module} is installed, or in {Path.cwd()}")
+                where = f"installed, or in {Path.cwd()}"
+                raise ModelClassError(f"MODEL_CLASS (--model) {name}: no module {module} is {where}")
         return cls(class_name, lambda: _import(module, class_name))
 
-    def load(self) -> Callable[..., Backend]:
-        """The class. Raises ModelClassError where it can't be imported, which isn't tried again."""
-        with self._lock:
-            if self._error:
-                raise self._error
-            if self._class is None:
-                try:
-                    self._class = self._load()
-                except Exception as error:
-                    why = f"{type(error).__name__}: {first_line(error)}"
-                    self._error = ModelClassError(f"The class {self.name} can't be imported: {why}")
-                    log.exception("%s", self._error)
-                    raise self._error from error
-            return self._class
+    def load(self, timeout_s: float | None = None) -> Callable[..., Backend]:
+        """The class; waits for whoever imports it already.
 
-    @property
-    def error(self) -> str | None:
-        """Why it can't be imported, once that is known."""
-        return str(self._error) if self._error else None
+        Raises ModelClassError where it can't be imported, which isn't tried again, and ModelClassLoadingError where
+        that takes longer than `timeout_s`.
+        """
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise ModelClassLoadingError(f"The class {self.name} is being imported")
+        try:
+            if self._class is None and self.error is None:
+                self._class = self._try()
+            if self._class is None:
+                raise ModelClassError(self.error)  # anew: the traceback of one that many raise grows and grows
+            return self._class
+        finally:
+            self._lock.release()
+
+    def _try(self) -> Callable[..., Backend] | None:
+        try:
+            return self._load()
+        except (Exception, SystemExit) as error:
+            # What its code says may hold secrets, and /health is open to everyone.
+            self.error = f"The class {self.name} can't be imported ({type(error).__name__}): see the backend's log"
+            log.exception("The class %s can't be imported", self.name)
+            return None
 
 
 def _import(module: str, class_name: str) -> Callable[..., Backend]:

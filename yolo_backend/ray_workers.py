@@ -99,7 +99,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError:
-        raise ClusterError("Ray isn't installed: pip install 'yolo-backend[ray]'") from None
+        command = "pip install '.[ray]' -c constraints.txt"
+        raise ClusterError(f"Ray isn't installed: {command}, in the backend's folder") from None
     if address:
         _check_there(address)
     alone: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}

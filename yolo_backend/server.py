@@ -26,7 +26,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
 from yolo_backend.fitting import FitRunner
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
-from yolo_backend.model_class import ModelClass, ModelClassError
+from yolo_backend.model_class import ModelClass, ModelClassError, ModelClassLoadingError
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor, not_ready
 from yolo_backend.protocol import from_json, project_id_of, to_json
@@ -167,11 +167,18 @@ class _Routes:
         parse_labeling_config(label_config)  # before the model class meets what may not be XML
         with self._places.take(len(tasks)) as admitted:
             if admitted:
-                backend = self._model_class.load()(project_id=project, label_config=label_config)
-                results = backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
+                results = self._predict(tasks, project, label_config, context)
             else:
                 results = not_ready(tasks, context, "too many requests wait already (THREADS)")
         return Response(to_json({"results": results}), mimetype="application/json")
+
+    def _predict(self, tasks: list[Any], project: str, label_config: str, context: dict[str, Any] | None) -> Any:
+        try:
+            backend_class = self._model_class.load(self._predictor.settings.predict_deadline_s or None)
+        except ModelClassLoadingError as error:
+            return not_ready(tasks, context, str(error))
+        backend = backend_class(project_id=project, label_config=label_config)
+        return backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
 
     def webhook(self) -> Response:
         body = _json_body()

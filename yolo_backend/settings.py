@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         None, validation_alias=_names("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_TOKEN", "LABEL_STUDIO_ACCESS_TOKEN")
     )
 
+    model_class: str = Field("yolo_backend.model:YoloBackend", validation_alias="MODEL_CLASS")
     model_name: str = Field("yolo26n.pt", validation_alias=_names("MODEL_NAME", "YOLO_MODEL"))
     model_root: Path = Field(Path("models"), validation_alias="MODEL_ROOT")
     model_dir: Path = Field(Path("data"), validation_alias="MODEL_DIR")

@@ -19,7 +19,7 @@ from flask import Flask
 
 from yolo_backend.detection.weights import find_weights
 from yolo_backend.errors import UserError
-from yolo_backend.model_class import OWN, ModelClass
+from yolo_backend.model_class import ModelClass
 from yolo_backend.settings import Settings, load_settings
 
 _LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] %(message)s"
@@ -30,15 +30,15 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8 
 _IDLE_CLIENT_S = 60
 
 
-def serve(arguments: Sequence[str], model: str = OWN) -> None:
+def serve(arguments: Sequence[str]) -> None:
     """Check settings, class and weights, then serve; exits with one line that says what is wrong.
 
-    `arguments` are the flags of Label Studio's template and `--model`, which comes before `model`.
+    `arguments` are the flags of Label Studio's template, and `--model`.
     """
-    options = _parse_options(arguments, model)
+    options = _parse_options(arguments)
     for variable, value in _environment_of(options).items():
         os.environ[variable] = value
-    settings, model_class = _check_start(options.model)
+    settings, model_class = _check_start()
     if options.check:
         _check_model(model_class)
         # Started anew, for a model and its threads don't survive the fork of gunicorn's workers.
@@ -46,21 +46,23 @@ def serve(arguments: Sequence[str], model: str = OWN) -> None:
         os.execv(sys.executable, [arg for arg in sys.orig_argv if arg != "--check"])  # noqa: S606  our own command line
     host = options.host or "0.0.0.0"
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
-        make_app(options.model).run(host=host, port=settings.port, threaded=True)
+        make_app().run(host=host, port=settings.port, threaded=True)
     else:
-        _serve(settings, host, options.model)
+        _serve(settings, host)
 
 
-def make_app(model: str = OWN) -> Flask:
-    """The application that serves the class `module:Class`, with logging set up and the weights checked."""
-    settings, model_class = _check_start(model)
+def make_app() -> Flask:
+    """The application, with logging set up and the weights checked."""
+    settings, model_class = _check_start()
     _tune_malloc()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)  # the command line has its own
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
         logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings of odd headers
+    import label_studio_sdk.label_interface  # noqa: F401  a third of a second, which the first `/setup` is spared
+
     from yolo_backend.prediction import default_predictor
     from yolo_backend.server import create_app
 
@@ -88,10 +90,10 @@ class _OneLineFormatter(logging.Formatter):
         return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", super().formatMessage(record))
 
 
-def _parse_options(arguments: Sequence[str], model: str) -> argparse.Namespace:
+def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     program = "yolo-backend serve" if sys.argv[1:2] == ["serve"] else None
     parser = argparse.ArgumentParser(program, description="Serve YOLO predictions to Label Studio.")
-    parser.add_argument("--model", metavar="MODULE:CLASS", default=model, help="the class that serves (%(default)s)")
+    parser.add_argument("--model", metavar="MODULE:CLASS", help="the class that serves (MODEL_CLASS)")
     parser.add_argument("-p", "--port", type=int, help="port to listen on (PORT, 9090)")
     parser.add_argument("--host", help="address to listen on (0.0.0.0)")
     parser.add_argument("-d", "--debug", action="store_true", help="Flask's own server, and debug messages")
@@ -108,6 +110,7 @@ def _parse_options(arguments: Sequence[str], model: str) -> argparse.Namespace:
 
 def _environment_of(options: argparse.Namespace) -> dict[str, str]:
     given = {
+        "MODEL_CLASS": options.model,
         "PORT": options.port,
         "LOG_LEVEL": options.log_level or ("DEBUG" if options.debug else None),
         "MODEL_DIR": options.model_dir,
@@ -120,10 +123,10 @@ def _environment_of(options: argparse.Namespace) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def _check_start(model: str) -> tuple[Settings, ModelClass]:
+def _check_start() -> tuple[Settings, ModelClass]:
     try:
         settings = load_settings()
-        model_class = ModelClass.named(model)
+        model_class = ModelClass.named(settings.model_class)
         find_weights(settings.model_name, settings.model_root, may_download=True)
     except UserError as error:
         _refuse(error)
@@ -148,7 +151,7 @@ def _refuse(error: Exception) -> NoReturn:
     raise SystemExit(4) from None
 
 
-def _serve(settings: Settings, host: str, model: str) -> None:
+def _serve(settings: Settings, host: str) -> None:
     from gunicorn.app.base import BaseApplication
     from gunicorn.workers.gthread import ThreadWorker
 
@@ -186,6 +189,6 @@ def _serve(settings: Settings, host: str, model: str) -> None:
                 self.cfg.set(name, value)
 
         def load(self) -> Flask:
-            return make_app(model)
+            return make_app()
 
     Server().run()

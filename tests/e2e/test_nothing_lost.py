@@ -285,6 +285,7 @@ def test_clicks_at_once_and_one_after_the_other_join(
 
 
 @pytest.mark.proof  # it starts a Label Studio of its own, twice
+@pytest.mark.parametrize("size", [Size(2000, 10)], ids=["2000 tasks"], indirect=True)
 def test_a_label_studio_restarted_half_way(
     slower_images: RecordingServer, start_backend: StartBackend, tmp_path: Path, bccd_files: list[Path], count: int
 ) -> None:

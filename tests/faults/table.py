@@ -172,10 +172,10 @@ def section(run: Run) -> str:
     """The table and its sentences, in Markdown."""
     kinds = sum(len(rows) for rows in run.rows.values())
     injected = sum(row.times for rows in run.rows.values() for row in rows)
+    made = made_by("faults", run.took_s, "pytest tests/proofs/test_faults.py --write-docs")
     lines = [
-        f"{made_by('faults', run.took_s, 'pytest tests/proofs/test_faults.py')} The backend is the real one under "
-        f"gunicorn {version('gunicorn')}, with the demo's weights on the CPU, urllib3 {version('urllib3')} and Pillow "
-        f"{version('pillow')}; each fault is "
+        f"{made} The backend is the real one under gunicorn {version('gunicorn')}, with the demo's weights on the CPU, "
+        f"urllib3 {version('urllib3')} and Pillow {version('pillow')}; each fault is "
         "injected for real, by a server, a file, a caller or an engine that misbehaves.",
         "",
         f"{kinds} kinds of fault, {injected} injections, {len(run.problems)} unexpected outcomes. A fault of an image "

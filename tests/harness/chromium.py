@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+@cache
 def find_chromium() -> Path | None:
-    """The browser to drive: what `CHROMIUM` names, else the first one on the path, else playwright's own."""
+    """The browser to drive: what `CHROMIUM` names, else the first one on the path, else playwright's own.
+
+    Raises FileNotFoundError where `CHROMIUM` names no program.
+    """
     named = os.environ.get("CHROMIUM")
     for name in [named] if named else _CHROMIUM_NAMES:
         if found := shutil.which(name):
             return Path(found)
-    return None if named else _playwrights_chromium()
+    if named:
+        raise FileNotFoundError(f"CHROMIUM={named} is no program")
+    return _playwrights_chromium()
 
 
 def _playwrights_chromium() -> Path | None:
@@ -25,6 +33,7 @@ def _playwrights_chromium() -> Path | None:
 
     for folder in ("0", None):
         with patch.dict(os.environ, {"PLAYWRIGHT_BROWSERS_PATH": folder} if folder else {}), sync_playwright() as own:
-            if (path := Path(own.chromium.executable_path)).exists():
-                return path
+            path = Path(own.chromium.executable_path)
+        if path.exists() and not subprocess.run([path, "--version"], capture_output=True, check=False).returncode:
+            return path  # and what it needs of the system is there, too
     return None

@@ -49,6 +49,16 @@ def run_command(*arguments: str | Path, environment: Mapping[str, str], cwd: Pat
     return Done(code or 0, out.getvalue(), err.getvalue())
 
 
+def exit_code(command: str, *arguments: str) -> int:
+    """Run a command in this process, with the test's own environment and streams; its exit code."""
+    with patch.object(sys, "argv", ["yolo-backend", command, *arguments]):
+        try:
+            main()
+        except SystemExit as ended:
+            return int(str(ended.code or 0))
+    return 0
+
+
 def run_json(*arguments: str | Path, environment: Mapping[str, str], cwd: Path) -> Any:
     """What a command that must succeed prints with `--json`."""
     done = run_command(*arguments, "--json", environment=environment, cwd=cwd)

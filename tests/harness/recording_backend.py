@@ -23,7 +23,7 @@ from yolo_backend.detection import batching, engine
 from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.startup import serve
 
-log = logging.getLogger("benchmarks.order")
+log = logging.getLogger("tests.order")
 
 
 @dataclass

@@ -24,7 +24,7 @@ from yolo_backend.settings import Settings
 _LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
 
 # Set by the image, or of no use in a container.
-_SETTINGS_OF_THE_IMAGE = {"MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT"}
+_SETTINGS_OF_THE_IMAGE = {"MODEL_CLASS", "MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT"}
 
 # Runs in Label Studio's own Python: which addresses does its guard refuse, and what is its own list?
 _ASK_THE_GUARD = """
@@ -222,16 +222,21 @@ def app_folder(dockerfile: str, tmp_path: Path) -> Path:
     return folder
 
 
+def all_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
 def test_the_image_serves_until_it_is_told_to_stop(
     dockerfile: str, app_folder: Path, bccd_environment: dict[str, str]
 ) -> None:
     entry, arguments = entry_of(dockerfile)
-    before = sorted(app_folder.rglob("*"))
+    before = all_files(app_folder), all_files(ROOT / "yolo_backend")
     port = pick_port(0)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(app_folder.parent),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "MODEL_CLASS": re.findall(r"MODEL_CLASS=(\S+)", dockerfile)[-1],
         "PORT": str(port),
     }
 
@@ -243,7 +248,8 @@ def test_the_image_serves_until_it_is_told_to_stop(
             stopped = server.wait(60)
 
     assert stopped == 0
-    assert sorted(app_folder.rglob("*")) == before, "the container's file system is read-only"
+    after = all_files(app_folder), all_files(ROOT / "yolo_backend")
+    assert after == before, "the container's file system is read-only"
 
 
 @pytest.mark.parametrize("service", ["ml-backend", "connect"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.sources import copy_sources
 from tests.harness.stack import ROOT
 from yolo_backend import __version__
 
@@ -28,13 +29,7 @@ BASE_OF = "from yolo_backend.model import YoloBackend; print(YoloBackend.__mro__
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of a copy of what git knows: a build leaves folders beside its sources."""
-    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
-    for name in listed.stdout.decode().splitlines():
-        if (ROOT / name).is_file():
-            (sources / name).parent.mkdir(parents=True, exist_ok=True)
-            (sources / name).write_bytes((ROOT / name).read_bytes())
+    sources, folder = copy_sources(tmp_path_factory.mktemp("sources")), tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", str(sources)]
     subprocess.run([*command, "--wheel-dir", str(folder)], check=True)
     (built,) = folder.iterdir()

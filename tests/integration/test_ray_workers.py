@@ -138,4 +138,4 @@ def test_ray_is_not_installed() -> None:
         "except ClusterError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "Ray isn't installed: pip install 'yolo-backend[ray]'\n"
+    assert done.stdout == "Ray isn't installed: pip install '.[ray]' -c constraints.txt, in the backend's folder\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -23,13 +24,7 @@ class Loud(YoloBackend):
     def predict(self, tasks, context=None, **kwargs):
         return [{"result": [], "score": 0.125, "model_version": "loud"} for _ in tasks]
 """
-SLOW = (
-    """
-import time
-time.sleep(6)
-"""
-    + OWN
-)
+SLOW = "import pathlib, time\ntime.sleep(6)\npathlib.Path('imported').touch()\n" + OWN
 
 
 @contextmanager
@@ -71,12 +66,23 @@ def test_a_class_of_the_current_folder_serves_and_its_import_holds_up_nothing(
 ) -> None:
     (tmp_path / "loud.py").write_text(SLOW)
     with serving(tmp_path, environment, "--model", "loud:Loud") as url:
+        assert not (tmp_path / "imported").exists()  # the port is open, and somebody answers there
         started_at = time.monotonic()
         health = requests.get(f"{url}/health", timeout=1)
         assert (health.status_code, health.json()) == (200, {"status": "UP", "model_class": "Loud"})
         assert time.monotonic() - started_at < 1
+        assert not (tmp_path / "imported").exists()
         (prediction,) = predict(url).json()["results"]  # waits for the class
         assert prediction["model_version"] == "loud"
+
+
+def test_who_asks_for_predictions_before_the_class_is_there_is_answered_by_the_deadline(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    (tmp_path / "loud.py").write_text(SLOW)
+    with serving(tmp_path, environment | {"MODEL_CLASS": "loud:Loud", "PREDICT_DEADLINE_SECONDS": "1"}) as url:
+        assert predict(url).json() == {"results": [[]]}
+        assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize("source", ["import no_such_module_anywhere", "1 / 0", "class Other: pass"])
@@ -91,7 +97,7 @@ def test_a_class_that_cannot_be_imported_is_told_where_label_studio_shows_it(
                 break
             time.sleep(0.1)
         assert health.status_code == 503
-        assert str(health.reason).startswith("The class Loud can't be imported: ")
+        assert re.fullmatch(r"The class Loud can't be imported \(\w+Error\): see the backend's log", str(health.reason))
         answer = predict(url)
         assert (answer.status_code, answer.reason) == (500, health.reason)
         assert "Traceback" not in answer.text
@@ -103,8 +109,8 @@ def test_a_module_that_is_not_there_stops_the_start(tmp_path: Path, environment:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 4
-    line = f"The backend can't start: --model nowhere:Loud: no module nowhere is installed, or in {tmp_path}\n"
-    assert done.stderr == line
+    why = f"MODEL_CLASS (--model) nowhere:Loud: no module nowhere is installed, or in {tmp_path}"
+    assert done.stderr == f"The backend can't start: {why}\n"
 
 
 def test_a_model_py_of_the_current_folder_is_not_served_unasked(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.sources import copy_sources
 from tests.harness.stack import ROOT
 
 BASE_OF = "from yolo_backend.model import YoloBackend; print(YoloBackend.__mro__[1].__module__)"
@@ -30,7 +31,7 @@ def test_pip_install_gives_a_backend_that_predicts_with_label_studio_ml_and_with
     home.mkdir()
     pip: list[str | Path] = [env / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
-    run(*pip, "-c", ROOT / "constraints.txt", str(ROOT), cwd=home)
+    run(*pip, "-c", ROOT / "constraints.txt", copy_sources(tmp_path / "sources"), cwd=home)
     assert run(env / "bin" / "python", "-c", BASE_OF, cwd=home).strip() == "yolo_backend.base"
     assert "--model MODULE:CLASS" in run(env / "bin" / "yolo-backend", "serve", "--help", cwd=home)
     assert run(env / "bin" / "python", "-c", PREDICT, cwd=home, MODEL_NAME="demo").strip() == "True"

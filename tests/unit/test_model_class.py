@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from yolo_backend.model_class import ModelClass, ModelClassError
+from yolo_backend.model_class import ModelClass, ModelClassError, ModelClassLoadingError
+from yolo_backend.settings import Settings
 
 SOURCE = """
 import builtins
@@ -35,12 +38,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     "name", ["model", "model.YoloBackend", "model:", ":YoloBackend", "model:a b", "../x:Y", "a:b:c"]
 )
 def test_a_name_of_another_form_is_told(name: str) -> None:
-    with pytest.raises(ModelClassError, match="--model should look like module:Class, not"):
+    with pytest.raises(ModelClassError, match=r"MODEL_CLASS \(--model\) should look like module:Class, not"):
         ModelClass.named(name)
 
 
 def test_a_module_that_is_not_there_is_told_before_the_start(folder: Path) -> None:
-    with pytest.raises(ModelClassError, match=f"--model nowhere:X: no module nowhere is installed, or in {folder}"):
+    with pytest.raises(
+        ModelClassError, match=rf"MODEL_CLASS \(--model\) nowhere:X: no module nowhere is installed, or in {folder}"
+    ):
         ModelClass.named("nowhere:X")
 
 
@@ -72,23 +77,59 @@ def test_the_current_folder_hides_no_installed_module(folder: Path) -> None:
 
 def test_nothing_of_the_current_folder_is_imported_unasked(folder: Path) -> None:
     (folder / "yolo_backend.py").write_text("raise AssertionError('this one was not asked for')")
-    ModelClass.named()
+    ModelClass.named(Settings(_env_file=None).model_class)  # type: ignore[call-arg]
     assert str(folder) not in sys.path
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("source", "kind", "line"),
     [
-        ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
-        ("class Mine(", "SyntaxError: '[(]' was never closed"),
-        ("Yours = 1", "AttributeError: module 'mine_3' has no attribute 'Mine'"),
+        ("import no_such_module_anywhere", "ModuleNotFoundError", "No module named 'no_such_module_anywhere'"),
+        ("class Mine(", "SyntaxError", "'(' was never closed"),
+        ("Yours = 1", "AttributeError", "module 'mine_3' has no attribute 'Mine'"),
+        ("raise SystemExit('a database at user:secret@host')", "SystemExit", "a database at user:secret@host"),
     ],
 )
-def test_what_cannot_be_imported_is_told_in_one_line_each_time(folder: Path, source: str, reason: str) -> None:
+def test_what_cannot_be_imported_is_told_in_one_line_each_time(
+    folder: Path, caplog: pytest.LogCaptureFixture, source: str, kind: str, line: str
+) -> None:
     (folder / "mine_3.py").write_text(source)
     model_class = ModelClass.named("mine_3:Mine")
-    for _ in range(2):
-        with pytest.raises(ModelClassError, match=f"The class Mine can't be imported: {reason}"):
+    told = f"The class Mine can't be imported ({kind}): see the backend's log"
+    for _ in range(3):
+        with pytest.raises(ModelClassError) as raised:
             model_class.load()
-    assert model_class.error is not None
-    assert "\n" not in model_class.error
+        assert str(raised.value) == told
+        assert len(raised.traceback) == 2  # here and there: what it holds doesn't grow with each who asks
+    assert model_class.error == told
+    assert caplog.text.count("The class Mine can't be imported") == 1
+    assert line in caplog.text
+
+
+def test_who_cannot_wait_for_the_import_is_told() -> None:
+    gate = threading.Event()
+
+    def load() -> type:
+        assert gate.wait(10)
+        return SomeClass
+
+    model_class = ModelClass("Mine", load)
+    with ThreadPoolExecutor(1) as pool:
+        importing = pool.submit(model_class.load)
+        while not model_class._lock.locked():
+            time.sleep(0.01)
+        with pytest.raises(ModelClassLoadingError, match="The class Mine is being imported"):
+            model_class.load(timeout_s=0.05)
+        gate.set()
+        assert importing.result() is SomeClass
+    assert model_class.load(timeout_s=0.05) is SomeClass
+
+
+class SomeClass:
+    """Not asked for anything."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> Any: ...
+
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> Any: ...

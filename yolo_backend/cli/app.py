@@ -77,11 +77,14 @@ def _print_version(is_wanted: bool) -> None:
 
 @app.callback()
 def _read_common_options(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more, on standard error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
+    if context.invoked_subcommand == "serve":  # its log is its own
+        return
     # What goes wrong, a command tells by itself.
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL, format="%(levelname)s %(message)s")
 

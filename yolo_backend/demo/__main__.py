@@ -46,9 +46,9 @@ from yolo_backend.projects import open_project
 from yolo_backend.registering.registration import Item, register
 from yolo_backend.studio import Studio
 
-_FOLDER = ROOT / ".demo"
 _OUTPUT = ROOT / "demo-output"
 _SCENES = 24
+_MODEL = "YOLO demo"
 _TITLE = "YOLO demo: nuts, bolts and washers"
 _FIRST_START, _LATER_START = "its first start makes a database: 1 to 3 minutes", "20 to 60 s"
 _MIN_PRECISION = _MIN_RECALL = 0.97
@@ -88,13 +88,14 @@ def main() -> None:
     """Run the demo; with `--check`, end by itself with exit code 0 only if everything is right."""
     parser = argparse.ArgumentParser(description="A real Label Studio with predictions of the embedded weights.")
     parser.add_argument("--check", action="store_true", help="check the stored predictions, then end")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where its data are kept (%(default)s)")
     options = parser.parse_args()
     # Ctrl-C too, for it is ignored in what a script starts in the background.
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
     bypass_proxies()
     try:
-        problems = _run(check=options.check)
+        problems = _run(options.folder.resolve() / ("check" if options.check else "demo"), check=options.check)
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -107,12 +108,12 @@ def main() -> None:
         sys.exit(1 if problems else 0)
 
 
-def _run(*, check: bool) -> list[str]:
+def _run(kept: Path, *, check: bool) -> list[str]:
     if not LABEL_STUDIO.exists():
         raise StackError(f"There is no Label Studio at {LABEL_STUDIO}: `make demo` installs it")
     with ExitStack() as stack:
         studio_port, backend_port = _ports()
-        folder = stack.enter_context(_own_folder("check" if check else "demo"))
+        folder = stack.enter_context(_own_folder(kept))
         drawing = stack.enter_context(ThreadPoolExecutor(1)).submit(_draw_scenes, folder / "scenes")
         is_new = not has_data(folder / "label-studio")
         print(f"Starting Label Studio ({_FIRST_START if is_new else _LATER_START}) ...", flush=True)
@@ -148,19 +149,28 @@ def _run(*, check: bool) -> list[str]:
 
 
 @contextmanager
-def _own_folder(name: str) -> Iterator[Path]:
-    """The folder of this name, which is kept; a scratch one where another demo has it."""
-    _FOLDER.mkdir(exist_ok=True)
+def _own_folder(kept: Path) -> Iterator[Path]:
+    """This folder, which is kept; a scratch one beside it where another demo has it."""
+    kept.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(kept.with_suffix(".lock"))  # it dies with its holder
     try:
-        with FileLock(_FOLDER / f"{name}.lock", timeout=0):  # it dies with its holder
-            yield _FOLDER / name
-        return
+        lock.acquire(timeout=0)
     except Timeout:
         print("Another demo runs: this one has a Label Studio of its own, which goes when it ends")
-    folder = Path(tempfile.mkdtemp(dir=_FOLDER))
+        with _scratch_folder(kept.parent) as folder:
+            yield folder
+    else:
+        with lock:
+            yield kept
+
+
+@contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder that goes when the demo ends, unless a server failed: then its log tells why."""
+    folder = Path(tempfile.mkdtemp(dir=parent))
     try:
         yield folder
-    except StackError:  # a server's log tells why
+    except StackError:
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -191,13 +201,13 @@ def _predict_scenes(
     backend_url: str,
     scenes: dict[Path, Scene],
 ) -> list[Shown]:
-    print(f"Uploading {_SCENES} scenes, as far as they aren't there ...", flush=True)
+    print("Uploading the scenes that are missing ...", flush=True)
     _upload(studio, project, list(scenes))
     print("Connecting the model and retrieving predictions ...", flush=True)
     for connection in client.ml.list(project=project):
-        if connection.url != backend_url:  # of another start, at another port
+        if connection.title == _MODEL and connection.url != backend_url:  # of another start, at another port
             client.ml.delete(id=int(connection.id))
-    ensure_connected(client, project, backend_url, "YOLO")
+    ensure_connected(client, project, backend_url, _MODEL)
     started_at = time.monotonic()
     client.actions.create(
         id="retrieve_tasks_predictions",
@@ -205,13 +215,14 @@ def _predict_scenes(
         selected_items={"all": True, "excluded": []},
     )
     took_s = time.monotonic() - started_at
-    print(f"Every image has its prediction, {took_s:.1f} s after the click\n")
     stored = {}
     for task in client.tasks.list(project=project, fields="all"):
         # Label Studio puts a random prefix before an uploaded file's name.
-        name = task.data["image"].rsplit("/", 1)[-1].split("-", 1)[-1]
+        name = str(task.data.get("image")).rsplit("/", 1)[-1].split("-", 1)[-1]
         predictions = [dict(prediction) for prediction in task.predictions or []]
         stored[name] = predictions[-1] if predictions else None
+    predicted = sum(stored.get(path.name) is not None for path in scenes)
+    print(f"{predicted} of {len(scenes)} scenes have their prediction, {took_s:.1f} s after the click\n")
     return [Shown(scene, path, stored.get(path.name)) for path, scene in scenes.items()]
 
 

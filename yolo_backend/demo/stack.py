@@ -1,4 +1,4 @@
-"""A real Label Studio and the backend as child processes, for the demo and for the tests."""
+"""A real Label Studio and the backend as child processes: for the demo, and below what the tests start."""
 
 from __future__ import annotations
 
@@ -45,11 +45,21 @@ class LabelStudioServer:
     log: Path
 
     def personal_access_token(self) -> str:
-        """The user's Personal Access Token, made when it is first asked for: Label Studio shows it only once."""
+        """The user's Personal Access Token, made when it is first asked for: Label Studio shows it only once.
+
+        Raises StackError where the kept one was taken back.
+        """
         file = self.log.with_name(_TOKEN_FILE)
         if not file.exists():
             _write_secret(file, self._new_personal_access_token())
-        return file.read_text()
+            return file.read_text()
+        token = file.read_text()
+        answer = requests.post(f"{self.url}/api/token/refresh", json={"refresh": token}, timeout=30)
+        if not answer.ok:
+            raise StackError(
+                f"Label Studio refuses the token in {file} ({answer.status_code}): `make clean` forgets it"
+            )
+        return token
 
     def _new_personal_access_token(self) -> str:
         """Log in as the page does and make one; Label Studio allows one for each user."""
@@ -64,6 +74,10 @@ class LabelStudioServer:
             session.post(f"{self.url}/user/login/", data=form, headers=headers, timeout=30).raise_for_status()
             headers["X-CSRFToken"] = session.cookies["csrftoken"]
             answer = session.post(f"{self.url}/api/token/", json={}, headers=headers, timeout=30)
+            if answer.status_code == requests.codes.conflict:
+                raise StackError(
+                    "The demo's token is lost, and Label Studio shows it only once: `make clean`, start anew"
+                )
             answer.raise_for_status()
             return str(answer.json()["token"])
 
@@ -121,7 +135,8 @@ def label_studio_server(
     ]  # fmt: skip
     with _process(command, settings, server.log) as process:
         _wait_until_up(f"{server.url}/health", process, "Label Studio", server.log)
-        _write_secret(folder / _LOGIN_FILE, json.dumps(login))  # last: a first start that was cut off is made anew
+        if is_new:  # last: a first start that was cut off is made anew
+            _write_secret(folder / _LOGIN_FILE, json.dumps(login))
         yield server
 
 
@@ -161,8 +176,11 @@ def pick_port(preferred: int) -> int:
 
 
 def _write_secret(file: Path, text: str) -> None:
-    file.touch(mode=0o600)
-    file.write_text(text)
+    """Write a file that only this user can read, whole or not at all."""
+    making = file.with_name(f"{file.name}.making")
+    making.touch(mode=0o600)
+    making.write_text(text)
+    making.replace(file)
 
 
 @contextlib.contextmanager

@@ -112,7 +112,8 @@ def _run_exporter(weights: Path, made: Path, options: ExportOptions) -> None:
     # In a process of its own: exporting takes memory that a process doesn't give back, and may crash.
     command = [sys.executable, "-m", "yolo_backend.detection.exporting", str(weights.resolve()), str(made)]
     command += [options.format, options.device, str(options.max_detections)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
+    path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # also where the package isn't installed
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     try:
         done = subprocess.run(  # noqa: S603  our own command line
             command, env=environment, cwd=made.parent, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.harness.command import exit_code
 from tests.harness.http_server import RecordingServer, StartServer, reply
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG
-from yolo_backend.cli.app import main
 from yolo_backend.cli.common import INTERRUPTED, UNUSABLE
 
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit code of `register` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["yolo_backend", "register", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(str(ended.value.code))
-
-
-@pytest.fixture
-def environment(clean_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An empty current folder, and a Label Studio that isn't there."""
-    clean_environment.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:1")
-    clean_environment.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
-    return clean_environment
+run = partial(exit_code, "register")
 
 
 def write_images(*names: str) -> None:
@@ -57,7 +44,7 @@ def test_what_cannot_be_registered_is_told_in_one_line(
     Path("empty").mkdir()
     write_images("photos/a.jpg", "scans/a.tif")
 
-    assert run(environment, *arguments, "-p", "1") == UNUSABLE
+    assert run(*arguments, "-p", "1") == UNUSABLE
 
     printed = capsys.readouterr()
     assert message in printed.err
@@ -70,7 +57,7 @@ def test_a_model_version_as_the_backends_own_is_refused(
 ) -> None:
     write_images("a.jpg")
 
-    assert run(environment, "a.jpg", "-p", "1", "--labels", "labels", "--model-version", version) == UNUSABLE
+    assert run("a.jpg", "-p", "1", "--labels", "labels", "--model-version", version) == UNUSABLE
 
     printed = capsys.readouterr().err
     assert f"--model-version {version} would be taken for this backend's own predictions" in printed
@@ -82,7 +69,7 @@ def test_standard_input_that_is_no_text_is_told(
 ) -> None:
     environment.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8"))
 
-    assert run(environment, "-", "-p", "1") == UNUSABLE
+    assert run("-", "-p", "1") == UNUSABLE
     assert capsys.readouterr().err == "Standard input is no list of images: it isn't text in UTF-8\n"
 
 
@@ -91,7 +78,7 @@ def test_a_file_name_that_is_no_text_is_refused_before_anything_is_sent(
 ) -> None:
     write_images("photos/a.jpg", "photos/\udcff.jpg")
 
-    assert run(environment, "photos", "-p", "1") == UNUSABLE
+    assert run("photos", "-p", "1") == UNUSABLE
     assert capsys.readouterr().err == "photos/?.jpg: its name isn't text in UTF-8: rename it\n"
 
 
@@ -140,7 +127,7 @@ def test_predictions_have_the_name_of_their_labels(
         Path(labels, "classes.txt").write_text("RBC")
 
     local_files = ["--how", "local-files", "--document-root", "."]
-    assert run(environment, "a.png", "-p", "1", "--labels", labels, *local_files) == 0
+    assert run("a.png", "-p", "1", "--labels", labels, *local_files) == 0
 
     ((task,),) = project.imports
     assert [prediction["model_version"] for prediction in task["predictions"]] == [version]
@@ -153,7 +140,7 @@ def test_ctrl_c_tells_how_many_are_registered(
     environment.setenv("LABEL_STUDIO_URL", project.url)
     Path("all.txt").write_text("\n".join(f"s3://bucket/{number}.jpg" for number in range(1100)))
 
-    assert run(environment, "all.txt", "-p", "1", "--json") == INTERRUPTED
+    assert run("all.txt", "-p", "1", "--json") == INTERRUPTED
 
     project.is_told.set()
     printed = capsys.readouterr()
@@ -167,10 +154,10 @@ def test_local_files_need_a_document_root(
     environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
     write_images("photos/a.jpg")
 
-    assert run(environment, "photos", "-p", "1", "--how", "local-files") == UNUSABLE
+    assert run("photos", "-p", "1", "--how", "local-files") == UNUSABLE
     assert "Give --document-root" in capsys.readouterr().err
 
 
 def test_help_has_examples(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "--help") == 0
+    assert run("--help") == 0
     assert "register photos/ -p 3" in capsys.readouterr().out

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.harness.command import exit_code
 from tests.harness.http_server import StartServer, reply
-from yolo_backend.cli.app import main
 from yolo_backend.cli.common import UNUSABLE
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES
 
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit code of `sample` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["yolo_backend", "sample", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(str(ended.value.code))
-
-
-@pytest.fixture
-def environment(clean_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An empty current folder, and a Label Studio that isn't there."""
-    clean_environment.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:1")
-    clean_environment.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
-    return clean_environment
+run = partial(exit_code, "sample")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +33,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
     Path("empty").mkdir()
     Path("file").touch()
 
-    assert run(environment, *arguments, "-p", "1") == UNUSABLE
+    assert run(*arguments, "-p", "1") == UNUSABLE
 
     printed = capsys.readouterr()
     assert message in printed.err
@@ -61,7 +47,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
 def test_an_option_out_of_its_range_is_refused(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
-    assert run(environment, "-p", "1", option, value) == UNUSABLE
+    assert run("-p", "1", option, value) == UNUSABLE
     assert f"Invalid value for '{option}'" in capsys.readouterr().err.replace("--count' / '-n", "--count")
 
 
@@ -72,7 +58,7 @@ def test_all_measures_and_aggregates_can_be_asked_for(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, names: dict[str, object]
 ) -> None:
     for name in names:
-        run(environment, "-p", "1", option, name)
+        run("-p", "1", option, name)
         assert "Label Studio doesn't answer" in capsys.readouterr().err
 
 
@@ -87,6 +73,6 @@ def test_a_project_of_several_images_wants_a_control(
     environment.setenv("LABEL_STUDIO_URL", studio.url)
     Path("a.jpg").write_bytes(b"x")
 
-    assert run(environment, "a.jpg", "-p", "1") == UNUSABLE
+    assert run("a.jpg", "-p", "1") == UNUSABLE
 
     assert "give --control, one of on_a, on_b" in capsys.readouterr().err
