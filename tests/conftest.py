@@ -137,6 +137,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest
 
 
 @pytest.fixture
+def no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be downloaded, though the machine may have a network."""
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for name in (variable, variable.lower()):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+
+@pytest.fixture
 def ray_cluster() -> Iterator[Any]:
     """A Ray cluster of two real nodes of one core each."""
     cluster_utils: Any = importlib.import_module("ray.cluster_utils")

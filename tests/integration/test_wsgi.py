@@ -28,6 +28,7 @@ def start(command: list[str], environment: dict[str, str], folder: Path) -> subp
     )
 
 
+@pytest.mark.usefixtures("no_way_out")
 @pytest.mark.parametrize("command", [PYTHON_WSGI, GUNICORN], ids=["python _wsgi.py", "gunicorn"])
 @pytest.mark.parametrize(
     ("environment", "expected"),

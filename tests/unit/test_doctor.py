@@ -45,7 +45,7 @@ def test_a_tasks_value_tells_how_its_image_is_stored(value: Any, kind: str) -> N
 @pytest.fixture(autouse=True)
 def _without_weights(clean_environment: pytest.MonkeyPatch) -> None:
     """Loading real ones takes seconds, and isn't what these tests are about."""
-    clean_environment.setenv("MODEL_NAME", "absent.pt")
+    clean_environment.setenv("MODEL_NAME", "absent")
 
 
 def examined(url: str, token: str = LEGACY_TOKEN, **options: Any) -> dict[str, Finding]:

@@ -301,6 +301,18 @@ def test_other_weights_give_the_same_boxes_in_a_batch(
         assert_same(together, expected)
 
 
+@pytest.mark.parametrize("architecture", ["yolo11n-seg", "yolo11n-obb", "yolo11n-pose"])
+def test_a_dense_batch_of_other_weights_leaves_no_image_empty(
+    make_weights: MakeWeights, bccd_images: list[Pixels], monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    engine = Engine(make_weights(architecture), device="cpu", image_size=320)
+    alone = [len(detect(engine, [image], 0.01)[0]) for image in bccd_images[:6]]
+    minutes = itertools.count(0, 60)  # the slow machine again
+    monkeypatch.setattr(nms, "time", SimpleNamespace(time=lambda: next(minutes)))
+    assert [len(found) for found in detect(engine, bccd_images[:6], 0.01)] == alone
+    assert min(alone) > 0
+
+
 def test_segments_without_a_mask_are_left_out(make_weights: MakeWeights, bccd_images: list[Pixels]) -> None:
     """As Ultralytics does, so the shared boxes are fewer than those of the detector."""
     segments = Engine(make_weights("yolo11n-seg"), device="cpu", image_size=320)

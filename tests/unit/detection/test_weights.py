@@ -52,26 +52,6 @@ def test_what_is_no_name_of_weights(tmp_path: Path, name: str) -> None:
     assert "MODEL_ROOT" in message or str(root) in message
 
 
-@pytest.mark.parametrize("name", ["mine.pt", "mine.onnx", "yolo99n.pt"])
-def test_a_missing_file_says_where_it_should_be(tmp_path: Path, name: str) -> None:
-    message = failure(name, tmp_path / "models")
-    assert name in message
-    assert str(tmp_path / "models") in message
-    assert "put the file there" in message
-    assert not (tmp_path / "models").exists()
-
-
-@pytest.mark.timeout(60)
-def test_a_release_that_cannot_be_downloaded_says_so(tmp_path: Path) -> None:
-    """There is no network here, or else this test would download the weights."""
-    message = failure("yolo11n.pt", tmp_path)
-    assert "yolo11n.pt" in message
-    assert str(tmp_path) in message
-    assert "download" in message
-    assert "put the file there" in message
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -98,11 +78,6 @@ def test_a_half_downloaded_file_is_told(tmp_path: Path, bccd_weights: Path) -> N
     content = bccd_weights.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     assert "half downloaded" in failure("half.pt", tmp_path)
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    (tmp_path / "x.pt").mkdir()
-    assert "x.pt" in failure("x.pt", tmp_path)
 
 
 def test_a_file_in_the_model_root_is_found(bccd_weights: Path) -> None:
