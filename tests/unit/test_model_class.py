@@ -68,11 +68,12 @@ def test_it_is_imported_once_when_it_is_needed_by_whoever_needs_it(folder: Path)
 
 def test_the_current_folder_hides_no_installed_module(folder: Path) -> None:
     (folder / "mine_2.py").write_text(SOURCE)
-    (folder / "colorsys.py").write_text("raise AssertionError('this one was not asked for')")
+    (folder / "wave.py").write_text("raise AssertionError('this one was not asked for')")
     ModelClass.named("mine_2:Mine").load()
-    import colorsys
+    sys.modules.pop("wave", None)
+    import wave
 
-    assert Path(str(colorsys.__file__)).parent != folder
+    assert Path(str(wave.__file__)).parent != folder
 
 
 def test_nothing_of_the_current_folder_is_imported_unasked(folder: Path) -> None:
