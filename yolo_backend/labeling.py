@@ -100,14 +100,20 @@ def first_data_key(label_config: str) -> str | None:
 def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
     """Pair the classes of the weights with the labels of a control.
 
-    `predicted_values` come first, then the labels' names; each first exact, then blind to case, spaces, `_` and `-`.
-    Where two labels claim a class, the one that stands first has it.
+    `predicted_values` come first, then the labels' names; each first exact, then blind to case, spaces, `_` and `-`,
+    but not where the very name is a class: then another class that is like it is another thing. Where two labels claim
+    a class, the one that stands first has it.
     """
+    classes = set(class_names.values())
+
+    def alike(names: Iterable[str]) -> list[str]:
+        return [folded for name in names if name not in classes and (folded := _fold(name))]
+
     claims = [
         _claims(control.labels, lambda label: label.predicted_values),
-        _claims(control.labels, lambda label: map(_fold, label.predicted_values)),
+        _claims(control.labels, lambda label: alike(label.predicted_values)),
         _claims(control.labels, lambda label: label.names),
-        _claims(control.labels, lambda label: map(_fold, label.names)),
+        _claims(control.labels, lambda label: [] if classes & set(label.names) else alike(label.names)),
     ]
     label_of_class: dict[int, Label] = {}
     for class_id, class_name in class_names.items():

@@ -21,3 +21,38 @@ def encode(pixels: NDArray[np.uint8] | Image.Image, image_format: str = "PNG", *
 
 def png_chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+BEST: dict[str, dict[str, object]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "GIF": {},
+    "BMP": {},
+}
+"""How each format that a browser shows keeps the most of a picture."""
+
+_AS_EXIF_SAYS = {orientation: orientation for orientation in range(1, 9)}
+_NOT_AT_ALL = dict.fromkeys(range(1, 9), 1)
+TURNED_BY_THE_PAGE = {
+    "JPEG": _AS_EXIF_SAYS,
+    "PNG": _AS_EXIF_SAYS,
+    "WEBP": _NOT_AT_ALL,
+    "GIF": _NOT_AT_ALL,
+    "BMP": _NOT_AT_ALL,
+}
+"""By which EXIF orientation a browser turns a file, by its format and its own: tests/e2e/test_orientation.py asks one."""
+
+
+def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The picture that is meant by pixels as they are stored, with this EXIF orientation."""
+    return {
+        1: lambda: pixels,
+        2: lambda: pixels[:, ::-1],
+        3: lambda: pixels[::-1, ::-1],
+        4: lambda: pixels[::-1],
+        5: lambda: pixels.transpose(1, 0, 2),
+        6: lambda: np.rot90(pixels, -1),
+        7: lambda: pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda: np.rot90(pixels),
+    }[orientation]()

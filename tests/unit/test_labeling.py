@@ -289,6 +289,33 @@ def test_an_exact_name_comes_before_one_that_is_alike() -> None:
     assert labels_by_class('<Label value="CAR"/><Label value="car"/>', ["car", "Car"]) == {"car": "car", "Car": "CAR"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "class_names", "expected"),
+    [
+        ('<Label value="x"/>', ["x", "x-"], {"x": "x"}),
+        ('<Label value="a"/>', ["a", "A"], {"a": "a"}),
+        ('<Label value="Car" alias="c1"/>', ["c1", "car"], {"c1": "c1"}),
+        ('<Label value="traffic light"/>', ["traffic_light", "traffic light"], {"traffic light": "traffic light"}),
+        ('<Label value="x"/><Label value="X-"/>', ["x", "x-"], {"x": "x", "x-": "X-"}),
+        ('<Label value="Any" predicted_values="x"/>', ["x", "x-"], {"x": "Any"}),
+        ('<Label value="Any" predicted_values="x, Y"/>', ["x", "x-", "y"], {"x": "Any", "y": "Any"}),
+        ('<Label value="x"/>', ["X", "x-"], {"X": "x", "x-": "x"}),  # none is it exactly, so both are as near
+    ],
+)
+def test_who_has_a_class_of_the_very_name_takes_no_other_that_is_alike(
+    labels: str, class_names: list[str], expected: dict[str, str]
+) -> None:
+    assert labels_by_class(labels, class_names) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_name"),
+    [('<Label value="-"/>', ""), ('<Label value="-"/>', "_"), ('<Label value="A" predicted_values="-"/>', "__")],
+)
+def test_nothing_but_signs_is_like_nothing(labels: str, class_name: str) -> None:
+    assert labels_by_class(labels, [class_name]) == {}
+
+
 def test_predicted_values_do_not_take_a_labels_own_name_away() -> None:
     labels = '<Label value="Car" predicted_values="truck"/>'
     assert labels_by_class(labels, ["car", "truck", "bus"]) == {"car": "Car", "truck": "Car"}

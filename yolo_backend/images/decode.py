@@ -124,8 +124,8 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     # Not ImageOps.exif_transpose, which writes all EXIF anew and fails on odd entries that turn nothing.
-    if not has_readable_exif(image):
-        return 1
+    if image.format == WebPImagePlugin.WebPImageFile.format or not has_readable_exif(image):
+        return 1  # browsers turn no WebP, and OpenCV doesn't either
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # EXIF that can't be read turns nothing, as on the page
