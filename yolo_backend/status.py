@@ -171,6 +171,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "engine": weights.engine if weights else None,
         "image_size": list(weights.image_size) if weights else None,
         "classes": list(weights.class_names.values()) if weights else [],
+        "remark": weights.remark if weights else None,
         "projects": [
             {
                 "project": item.project,

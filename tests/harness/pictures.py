@@ -41,18 +41,18 @@ TURNED_BY_THE_PAGE = {
     "GIF": _NOT_AT_ALL,
     "BMP": _NOT_AT_ALL,
 }
-"""By which EXIF orientation a browser turns a file, by its format and its own: tests/e2e/test_orientation.py asks one."""
+"""By which EXIF orientation a browser turns a file of each format: tests/e2e/test_orientation.py asks one."""
 
 
 def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """The picture that is meant by pixels as they are stored, with this EXIF orientation."""
     return {
-        1: lambda: pixels,
-        2: lambda: pixels[:, ::-1],
-        3: lambda: pixels[::-1, ::-1],
-        4: lambda: pixels[::-1],
-        5: lambda: pixels.transpose(1, 0, 2),
-        6: lambda: np.rot90(pixels, -1),
-        7: lambda: pixels[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda: np.rot90(pixels),
-    }[orientation]()
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }[orientation]

@@ -404,6 +404,7 @@ def test_programs_read_the_same() -> None:
         "engine": "torch",
         "image_size": [480, 640],
         "classes": ["person", "car", "truck", "traffic light", "zebra"],
+        "remark": None,
         "work": [
             {
                 "project": "7",
@@ -447,3 +448,11 @@ def test_programs_read_of_weights_that_are_not_there(state: State) -> None:
 
     assert (read["status"], read["model"], read["classes"], read["device"]) == (state, "mine.pt", [], None)
     assert read["reason"] == ("why" if state == "DOWN" else None)
+
+
+def test_what_a_person_should_know_of_the_weights_file_is_shown() -> None:
+    remark = "NMS is part of <x>.onnx: its own threshold holds"
+    known = status(model=ModelStatus("x.onnx", "UP", replace(WEIGHTS, remark=remark)))
+    assert "NMS is part of &lt;x&gt;.onnx: its own threshold holds." in render_page(known, refreshes=False)
+    assert as_json(known)["remark"] == remark
+    assert as_json(status())["remark"] is None

@@ -219,6 +219,8 @@ class Detector:
             self._engine.set_exception(failure)
             return
         log.info("%s is ready", engine)
+        if engine.info.remark:
+            log.warning("%s", engine.info.remark)
         self._batch_size = self._fitting_size = self._batch_size or engine.batch_size
         self._streams = [_Stream() for _ in range(engine.streams)]
         self._engine.set_result(engine)

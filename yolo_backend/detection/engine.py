@@ -15,6 +15,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils import nms, ops
 
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
+from yolo_backend.detection.layout import layout_problem
 from yolo_backend.detection.models import open_model, whole_strides
 from yolo_backend.detection.suppression import suppress
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
@@ -65,17 +66,40 @@ class Engine:
             image_size=size,
             device=str(model.device),
             engine=model.engine,
-            images_at_once=model.streams * model.batch_size(size),
+            images_at_once=model.streams * self._batch_size(size),
+            remark=model.remark,
         )
         self._is_plain = model.task == "detect" and not model.end2end and model.device.type == "cpu"
         self.streams = model.streams
-        self.batch_size = model.batch_size(size)
+        self.batch_size = self._batch_size(size)
         self._letterbox = LetterBox(size, auto=model.shape_is_free, stride=model.stride)
-        # The first batch is slow: memory is laid out, and a GPU's kernels are chosen.
-        self.detect([self.letterbox(np.zeros((*size, 3), np.uint8))], 0.5)
+        self._warm_up(size)
 
     def __str__(self) -> str:
         return f"{self.info.name} on {self.info.device} in {self._model} ({self._why})"
+
+    def _batch_size(self, size: tuple[int, int]) -> int:
+        wanted = self._model.batch_size(size)
+        return min(wanted, self._model.most_images or wanted)
+
+    def _warm_up(self, size: tuple[int, int]) -> None:
+        """Detect once: the first batch is slow, and its outputs show whether they can be read. Raises WeightsError."""
+        nothing = self.letterbox(np.zeros((*size, 3), np.uint8))
+        try:
+            with torch.inference_mode():
+                outputs, prototypes = self._split(self._model([nothing.pixels]))
+            self._check_layout(tuple(_first(outputs).shape), prototypes)
+            self.detect([nothing], 0.5)
+        except WeightsError:
+            raise
+        except Exception as error:
+            raise WeightsError(f"Weights {self.info.name} can't be run: {first_line(error)}") from error
+
+    def _check_layout(self, shape: tuple[int, ...], prototypes: Any) -> None:
+        extra_of_task = {"obb": 1, "segment": _channels(prototypes), "pose": None}
+        extra = extra_of_task.get(self.info.task, 0)
+        if problem := layout_problem(shape, len(self.info.class_names), extra, end2end=self._model.end2end):
+            raise WeightsError(f"Weights {self.info.name} answer numbers of the shape {shape}: {problem}")
 
     def letterbox(self, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None) -> Letterboxed:
         """Scale and pad an RGB image to the model's input; the shape follows from the image alone.
@@ -110,6 +134,10 @@ class Engine:
             torch.mps.empty_cache()
 
     def _detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+        most = self._model.most_images or len(batch)
+        if len(batch) > most:
+            pieces = (batch[start : start + most] for start in range(0, len(batch), most))
+            return [found for piece in pieces for found in self._detect(piece, score_threshold)]
         with torch.inference_mode():
             outputs, prototypes = self._split(self._model([image.pixels for image in batch]))
             found = self._suppress(outputs, score_threshold)
@@ -165,6 +193,15 @@ class Engine:
         if rotated:
             boxes = np.concatenate([boxes, rows[:, -1:]], axis=1)
         return Detections(boxes, scores=rows[:, 4].copy(), class_ids=rows[:, 5].astype(np.int64), rotated=rotated)
+
+
+def _first(outputs: Any) -> Any:
+    return outputs[0] if isinstance(outputs, list | tuple) else outputs
+
+
+def _channels(prototypes: Any) -> int:
+    """How many mask prototypes there are, and so how many numbers of a box say which of them are its own."""
+    return 0 if prototypes is None else int(prototypes.shape[1])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

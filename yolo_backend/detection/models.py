@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,9 @@ class Model(Protocol):
     """Weights in a runtime.
 
     `image_size` is (height, width), the weights' own; with `shape_is_free` others go, too. `streams` threads may call
-    it at once, with `batch_size` images of one shape each for the best rate. `end2end` outputs need no NMS.
+    it at once, with `batch_size` images of one shape each for the best rate, and `most_images` at most: with more than
+    a file was made for, it answers nothing for those behind. `end2end` outputs need no NMS; `remark` is what a person
+    should know of the file.
     """
 
     engine: str
@@ -53,6 +55,8 @@ class Model(Protocol):
     shape_is_free: bool
     end2end: bool
     streams: int
+    most_images: int | None
+    remark: str | None
 
     def batch_size(self, image_size: tuple[int, int]) -> int:
         """How many images of this size at once give the best rate."""
@@ -91,9 +95,14 @@ class UltralyticsModel:
         if is_torch and self._model.fp16:
             keep_head_in_float32(self._model.model)
         self.shape_is_free = is_torch or bool(getattr(self._model, "dynamic", False))
+        self.most_images, self.remark = None, None
+        if not is_torch:
+            arguments = getattr(self._model, "metadata", {}).get("args", {})
+            self.most_images = _most_images(arguments, int(getattr(self._model, "batch", 1)))
+            self.remark = _remark(path.name, arguments)
         self.stride = int(self._model.stride)
         self.class_names = {int(number): str(name) for number, name in self._model.names.items()}
-        own_size = getattr(self._model, "imgsz", None) or yolo.overrides.get("imgsz", 640)
+        own_size = getattr(self._model, "imgsz", None) or _fixed_size(self._model) or yolo.overrides.get("imgsz", 640)
         self.image_size = whole_strides(own_size, self.stride)
 
     def __str__(self) -> str:
@@ -129,6 +138,8 @@ class _OnnxModel(ABC):
         check_kind(name, self.task, str(metadata.get("head")))
         check_channels(name, int(metadata.get("channels", 3)))
         self.end2end = bool(metadata.get("end2end")) or bool(metadata["args"].get("nms"))
+        self.most_images = _most_images(metadata["args"], int(metadata.get("batch", 1)))
+        self.remark = _remark(name, metadata["args"])
         self.stride = int(metadata["stride"])
         self.class_names = {int(number): str(label) for number, label in metadata["names"].items()}
         self.image_size = whole_strides(metadata["imgsz"], self.stride)
@@ -250,6 +261,31 @@ def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
     if path.suffix == ".onnx" and device == "cpu" and metadata.get("args", {}).get("dynamic"):
         return (OpenVinoModel if wanted == "openvino" else OnnxModel)(path, metadata, name)
     return UltralyticsModel(path, device)
+
+
+def _most_images(arguments: Mapping[str, Any], batch: int) -> int | None:
+    """How many images at once an exported file was made for; None for any number.
+
+    `arguments` are those of its export, `batch` is that of the example that was traced: NMS keeps to it also where the
+    input's shape is free.
+    """
+    return None if arguments.get("dynamic") and not arguments.get("nms") else batch
+
+
+def _remark(name: str, arguments: Mapping[str, Any]) -> str | None:
+    if not arguments.get("nms"):
+        return None
+    return (
+        f"NMS is part of {name}: its own threshold (0.25, unless it was exported with another), IoU and maximum hold "
+        "before MODEL_SCORE_THRESHOLD, MODEL_IOU_THRESHOLD and MODEL_MAX_DETECTIONS; export it without nms=True"
+    )
+
+
+def _fixed_size(model: Any) -> tuple[int, int] | None:
+    """The (height, width) that an ONNX file's input has, where it says so."""
+    session = getattr(model, "session", None)
+    height, width = session.get_inputs()[0].shape[2:4] if session is not None else (None, None)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def keep_head_in_float32(network: Any) -> None:

@@ -78,6 +78,8 @@ def weights(it: Installation) -> Iterator[Found]:
         raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
     classes = _counted(len(info.class_names), "class", "classes")
     yield Found(f"{it.settings.model_name}: {info.task}, {classes}, on {info.device} in {info.engine}")
+    if info.remark:
+        yield Found(info.remark, State.REMARK)
 
 
 def labels(it: Installation) -> Iterator[Found]:

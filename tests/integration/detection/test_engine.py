@@ -6,7 +6,7 @@ import itertools
 import warnings
 import weakref
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copy
@@ -385,7 +385,116 @@ def test_static_onnx_takes_a_batch(export_onnx: Callable[[bool], Path], bccd_ima
         assert_same(found, expected)
 
 
+@pytest.fixture(scope="module")
+def export_with_nms(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -> Callable[[int], Path]:
+    """Exports of free shape that hold NMS, made for so many images at once."""
+    folder = tmp_path_factory.mktemp("nms")
+
+    def export(batch: int) -> Path:
+        weights = folder / f"nms-{batch}.pt"
+        if not weights.with_suffix(".onnx").exists():
+            copy(bccd_weights, weights)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as above
+                YOLO(weights).export(
+                    format="onnx", imgsz=320, dynamic=True, nms=True, batch=batch, simplify=False, device="cpu"
+                )
+        return weights.with_suffix(".onnx")
+
+    return export
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_export_is_run_with_no_more_images_than_it_was_made_for(
+    export_with_nms: Callable[[int], Path], bccd_images: list[Pixels], batch: int
+) -> None:
+    """With more, those behind come out without a box."""
+    engine = Engine(export_with_nms(batch), device="cpu")
+    alone = [detect(engine, [image], 0.3)[0] for image in bccd_images[:5]]
+    assert min(map(len, alone)) > 0
+    assert engine.batch_size <= batch
+    for found, expected in zip(detect(engine, bccd_images[:5], 0.3), alone, strict=True):
+        assert_close(found, expected, 0.3)
+        assert len(found) == len(expected)
+
+
+def test_thresholds_that_are_baked_in_are_told(export_with_nms: Callable[[int], Path], engine: Engine) -> None:
+    remark = Engine(export_with_nms(1), device="cpu").info.remark
+    assert remark is not None
+    assert remark.startswith("NMS is part of nms-1.onnx: ")
+    assert "MODEL_IOU_THRESHOLD" in remark
+    assert engine.info.remark is None
+
+
 # What can't be used
+
+
+def onnx_file(path: Path, output_shape: Sequence[int], **metadata: str) -> Path:
+    """A network that answers zeros of this shape, whatever the image."""
+    size = onnx.helper.make_tensor("size", onnx.TensorProto.INT64, [len(output_shape)], output_shape)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Constant", [], ["size"], value=size),
+            onnx.helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+            onnx.helper.make_node("ReduceMin", ["images"], ["least"], keepdims=0),
+            onnx.helper.make_node("Add", ["zeros", "least"], ["output0"]),
+        ],
+        "network",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, 320, 320])],
+        [onnx.helper.make_tensor_value_info("output0", onnx.TensorProto.FLOAT, output_shape)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, path)
+    return path
+
+
+V8 = {"task": "detect", "stride": "32", "batch": "1", "imgsz": "[320, 320]", "names": "{0: 'RBC', 1: 'WBC', 2: 'P'}"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "metadata", "reason"),
+    [
+        (
+            (1, 6300, 8),
+            {"stride": "32", "names": "{0: 'RBC', 1: 'WBC', 2: 'P'}"},
+            "as the YOLOv5 repository exports it",
+        ),
+        ((1, 6300, 8), V8, "as the YOLOv5 repository exports it"),
+        ((1, 84, 2100), V8, "3 classes need 7 rows"),
+        ((1, 6, 2100), V8, "3 classes need 7 rows"),
+        ((1, 2100, 7), V8, "3 classes need 7 rows"),
+        ((1, 39, 2100), V8, "3 classes need 7 rows"),
+        ((1, 8, 2100), V8 | {"task": "obb", "names": "{0: 'a', 1: 'b'}"}, "2 classes need 7 rows"),
+        ((1, 6, 2100), V8 | {"task": "pose", "names": "{0: 'a', 1: 'b'}"}, "2 classes need more than 6 rows"),
+        ((1, 300, 7), V8 | {"end2end": "True"}, "need 6 numbers a box"),
+        ((7, 2100), V8, "3 classes need 7 rows"),
+    ],
+)
+def test_outputs_of_another_layout_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], metadata: dict[str, str], reason: str
+) -> None:
+    """Read as boxes, they would be none, for every image, and Label Studio would store that."""
+    message = refusal(onnx_file(tmp_path / "other.onnx", shape, **metadata))
+    assert f"({', '.join(map(str, shape))})" in message
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "metadata"),
+    [
+        ((1, 7, 2100), V8),
+        ((1, 7, 2100), V8 | {"task": "obb", "names": "{0: 'a', 1: 'b'}"}),
+        ((1, 57, 2100), V8 | {"task": "pose", "names": "{0: 'a', 1: 'b'}", "kpt_shape": "[17, 3]"}),
+        ((1, 300, 6), V8 | {"end2end": "True"}),
+    ],
+)
+def test_outputs_of_the_layout_that_the_names_want_are_taken(
+    tmp_path: Path, shape: tuple[int, ...], metadata: dict[str, str]
+) -> None:
+    assert Engine(onnx_file(tmp_path / "right.onnx", shape, **metadata), device="cpu").info.remark is None
 
 
 def refusal(path: Path, **options: Any) -> str:

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -67,6 +67,14 @@ def answers(futures: Sequence[Future[Detections]]) -> list[int | str]:
         error = future.exception(WAIT_S)
         results.append(type(error).__name__ if error else number_of(future.result()))
     return results
+
+
+def test_what_a_person_should_know_of_the_weights_file_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    info = replace(info_of("fake.pt"), remark="NMS is part of fake.pt")
+    pool = ModelPool(lambda _: FakeEngine(info), max_models=1, batch_size=4)
+    assert pool.wait_for_info("fake.pt", WAIT_S).remark == info.remark
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [info.remark]
+    pool.close()
 
 
 @pytest.fixture
