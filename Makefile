@@ -38,7 +38,7 @@ install: .venv/.installed ## set up .venv with the backend; CPU=1 leaves out CUD
 
 .venv-label-studio/.installed: requirements-label-studio.txt
 	@$(CHECK_PYTHON)
-	@echo "Installing Label Studio into .venv-label-studio, once: about 1.5 GB of disk, a minute or two"
+	@echo "Installing Label Studio into .venv-label-studio, once: about 1 GB of disk, a minute or two"
 	@$(PYTHON) -m venv .venv-label-studio
 	@.venv-label-studio/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-label-studio.txt
 	@touch $@
