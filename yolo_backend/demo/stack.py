@@ -131,7 +131,8 @@ def label_studio_server(
     }
     command = [
         str(LABEL_STUDIO), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port),
-        "--username", server.username, "--password", server.password, "--user-token", server.legacy_token,
+        "--username", server.username, f"--password={server.password}",  # which may begin with "-"
+        "--user-token", server.legacy_token,
     ]  # fmt: skip
     with _process(command, settings, server.log) as process:
         _wait_until_up(f"{server.url}/health", process, "Label Studio", server.log)

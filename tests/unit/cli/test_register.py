@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import sys
 import threading
@@ -96,7 +95,8 @@ class EmptyProject:
         content: dict[str, Any] = {"title": "Cells", "label_config": BCCD_CONFIG, "tasks": []}
         if handler.command == "POST":
             if len(self.imports) == self._interrupted_import:
-                os.kill(os.getpid(), signal.SIGINT)
+                # To the thread that waits for us: another may get what is sent to the process, and that one goes on.
+                signal.pthread_kill(int(threading.main_thread().ident or 0), signal.SIGINT)
                 self.is_told.wait(10)
                 return
             tasks = json.loads(self._server.requests[-1].body)

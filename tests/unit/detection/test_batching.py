@@ -713,7 +713,7 @@ def test_a_closed_detector_ends_threads_that_have_nothing_to_do(engine: FakeEngi
     before = set(threading.enumerate())
     detector = make_detector(lambda: engine)
     detector.engine.result(WAIT_S)
-    wait_until(lambda: len(set(threading.enumerate()) - before) == 3)
+    wait_until(lambda: [thread.is_alive() for thread in set(threading.enumerate()) - before] == [True] * 3)
     threads = set(threading.enumerate()) - before
     assert all("fake.pt" in thread.name for thread in threads)
     detector.close()
