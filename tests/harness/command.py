@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def run_command(*arguments: str | Path, environment: Mapping[str, str], cwd: Pat
 
 def exit_code(command: str, *arguments: str) -> int:
     """Run a command in this process, with the test's own environment and streams; its exit code."""
-    with patch.object(sys, "argv", ["yolo-backend", command, *arguments]):
+    with patch.object(sys, "argv", ["yolo-backend", command, *arguments]), _heeding_ctrl_c():
         try:
             main()
         except SystemExit as ended:
@@ -100,12 +101,23 @@ def _as_in_a_process_of_its_own(
         patch.dict(os.environ, {**_without_settings(os.environ), **environment}, clear=True),
         patch.object(sys, "argv", ["yolo-backend", *map(str, arguments)]),
         contextlib.chdir(cwd),
+        _heeding_ctrl_c(),
     ):
         try:
             yield
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
+
+
+@contextlib.contextmanager
+def _heeding_ctrl_c() -> Iterator[None]:
+    """As on a terminal: tests that a script runs in the background have inherited that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
