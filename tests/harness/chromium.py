@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -16,14 +18,14 @@ _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chro
 def find_chromium() -> Path | None:
     """The browser to drive: what `CHROMIUM` names, else the first one on the path, else playwright's own.
 
-    Raises FileNotFoundError where `CHROMIUM` names no program.
+    Raises pytest.UsageError where `CHROMIUM` names no program.
     """
     named = os.environ.get("CHROMIUM")
     for name in [named] if named else _CHROMIUM_NAMES:
         if found := shutil.which(name):
             return Path(found)
     if named:
-        raise FileNotFoundError(f"CHROMIUM={named} is no program")
+        raise pytest.UsageError(f"CHROMIUM={named} is no program")
     return _playwrights_chromium()
 
 
