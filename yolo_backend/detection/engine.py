@@ -87,9 +87,10 @@ class Engine:
         nothing = self.letterbox(np.zeros((*size, 3), np.uint8))
         try:
             with torch.inference_mode():
-                outputs, prototypes = self._split(self._model([nothing.pixels]))
-            self._check_layout(tuple(_first(outputs).shape), prototypes)
-            self.detect([nothing], 0.5)
+                raw = self._model([nothing.pixels])
+                outputs, prototypes = self._split(raw)
+                self._check_layout(tuple(_first(outputs).shape), prototypes)
+                self._read(raw, [nothing], 0.5)
         except WeightsError:
             raise
         except Exception as error:
@@ -139,15 +140,19 @@ class Engine:
             pieces = (batch[start : start + most] for start in range(0, len(batch), most))
             return [found for piece in pieces for found in self._detect(piece, score_threshold)]
         with torch.inference_mode():
-            outputs, prototypes = self._split(self._model([image.pixels for image in batch]))
-            found = self._suppress(outputs, score_threshold)
-            if len(found) != len(batch):
-                raise RuntimeError(f"the model gave {len(found)} outputs for {len(batch)} images")
-            input_shape = batch[0].pixels.shape[:2]
-            return [
-                self._to_detections(rows, image, input_shape, prototypes, index)
-                for index, (rows, image) in enumerate(zip(found, batch, strict=True))
-            ]
+            return self._read(self._model([image.pixels for image in batch]), batch, score_threshold)
+
+    def _read(self, raw: Any, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+        """The detections in a model's raw outputs for these images."""
+        outputs, prototypes = self._split(raw)
+        found = self._suppress(outputs, score_threshold)
+        if len(found) != len(batch):
+            raise RuntimeError(f"the model gave {len(found)} outputs for {len(batch)} images")
+        input_shape = batch[0].pixels.shape[:2]
+        return [
+            self._to_detections(rows, image, input_shape, prototypes, index)
+            for index, (rows, image) in enumerate(zip(found, batch, strict=True))
+        ]
 
     def _suppress(self, outputs: Any, score_threshold: float) -> list[Any]:
         """The rows that stay of each image: boxes, scores, classes, and what else the task has."""

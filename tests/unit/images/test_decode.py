@@ -331,16 +331,7 @@ def test_cmyk_looks_the_same(image_format: str) -> None:
 
 def stored_for(upright: Pixels, orientation: int) -> Pixels:
     """The pixels as they stand in a file whose EXIF says `orientation`."""
-    return {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: upright[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
+    return turned(upright, {6: 8, 8: 6}.get(orientation, orientation))  # the others turn back what they turned
 
 
 def exif_of(orientation: object) -> Image.Exif:
