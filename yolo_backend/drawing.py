@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from yolo_backend.regions import Region
+from yolo_backend.regions import Region, region_label
 
 _CELL_WH = (400, 300)
 _COLUMNS = 4
@@ -86,10 +86,7 @@ def _shrunk(picture: Image.Image, size_wh: tuple[int, int]) -> Image.Image:
 def _label_of(region: Region) -> str | None:
     """The first label of a rectangle, None of a region that isn't one."""
     value = region.get("value") or {}
-    labels = value.get(region.get("type"))
-    if not labels or not all(key in value for key in ("x", "y", "width", "height")):
-        return None
-    return str(labels[0])
+    return region_label(region) if all(key in value for key in ("x", "y", "width", "height")) else None
 
 
 def _corners(region: Region, size_wh: tuple[int, int]) -> list[Corner]:

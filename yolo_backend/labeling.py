@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from yolo_backend.errors import UserError
-from yolo_backend.messages import first_line
+from yolo_backend.messages import first_line, named
+from yolo_backend.task_values import data_with, find_value
 
 if TYPE_CHECKING:
     from label_studio_sdk.label_interface import LabelInterface
     from label_studio_sdk.label_interface.control_tags import ControlTag
 
 _MAX_CONFIG = 1_000_000  # those read last are kept
+_SERVED = frozenset({"rectanglelabels", "labels"})
+_OTHER_SHAPES = frozenset(
+    f"{shape}{labels}"
+    for shape in ("polygon", "brush", "bitmask", "ellipse", "keypoint", "vector", "ocr")
+    for labels in ("", "labels")
+)
+_OF_VIDEOS = frozenset({"videorectangle", "videovector", "videovectorlabels", "timelinelabels"})
 
 
 class LabelingConfigError(UserError, ValueError):
@@ -34,16 +42,39 @@ class Label:
 
 @dataclass(frozen=True)
 class Control:
-    """A `<RectangleLabels>` on an `<Image>`. `data_key` is the task's field; with `is_list` it holds several images."""
+    """A `<RectangleLabels>` on an `<Image>`, or a `<Labels>` with a `<Rectangle>` on one, which is `rectangle_name`.
+
+    `value` is the image's, such as `$image`: where in a task its address is; with `is_list` it holds several. Labels
+    that come with each task are where `labels_value` says.
+    """
 
     from_name: str
     to_name: str
-    data_key: str
+    value: str
     is_list: bool
     labels: tuple[Label, ...]
     score_threshold: float | None = None
     model_path: str | None = None
     needs_obb: bool = False
+    rectangle_name: str | None = None
+    labels_value: str | None = None
+
+    def data_of(self, address: str) -> dict[str, Any]:
+        """The data of a new task with this image. Raises LabelingConfigError where the config leaves none."""
+        data = data_with(self.value, [address] if self.is_list else address)
+        if data is None:
+            raise LabelingConfigError(
+                f'An image can\'t be registered for value="{self.value}": it should be such as "$image"'
+            )
+        return data
+
+
+@dataclass(frozen=True)
+class LabelingConfig:
+    """The controls that we serve, one at least, and why each of the others isn't, in a sentence that names it."""
+
+    controls: tuple[Control, ...]
+    not_served: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,25 +96,35 @@ class LabelMap:
 
 
 @lru_cache(maxsize=256)
-def parse_labeling_config(label_config: str) -> tuple[Control, ...]:
+def parse_labeling_config(label_config: str) -> LabelingConfig:
     """Find the controls that we serve.
 
-    Raises LabelingConfigError where the XML is broken or no `<RectangleLabels>` on an `<Image>` is in it.
+    Raises LabelingConfigError where the XML is broken, or where nothing in it can be served.
     """
     if len(label_config) > _MAX_CONFIG:
         raise LabelingConfigError(f"The labeling config is longer than {_MAX_CONFIG} characters")
     try:
         interface = _label_interface(label_config)
         tags = list(interface.controls or [])
+        repeated = {tag.attrib.get("name") for tag in _inside_repeaters(interface)}
     except Exception as error:  # the SDK raises whatever its parsers raise
         raise LabelingConfigError(f"The labeling config can't be read: {first_line(error)}") from error
-    controls = tuple(
-        _read_control(tag) for tag in tags if tag.tag.lower() == "rectanglelabels" and not _is_true(tag, "model_skip")
-    )
-    served = tuple(control for control in controls if control is not None)
-    if not served:
-        raise LabelingConfigError("The labeling config has no RectangleLabels on an Image")
-    return served
+    controls: list[Control] = []
+    others: list[str] = []
+    faults: list[str] = []
+    for tag in tags:
+        if _is_true(tag, "model_skip"):
+            continue
+        if other := _why_not_served(tag, tags, repeated):
+            others.append(_one_line(other))
+        elif tag.tag.lower() in _SERVED and _image_of(tag) is not None:
+            try:
+                controls.append(_read_control(tag, tags))
+            except LabelingConfigError as error:
+                faults.append(str(error))
+    if not controls:
+        raise LabelingConfigError("; ".join(faults) or _nothing_to_serve(tags, others))
+    return LabelingConfig(tuple(controls), tuple(faults + others))
 
 
 @lru_cache(maxsize=256)
@@ -95,6 +136,28 @@ def first_data_key(label_config: str) -> str | None:
         return None
     values = [str(item.value or "") for item in objects]
     return next((value.removeprefix("$") for value in values if value.startswith("$")), None)
+
+
+def labels_of_task(control: Control, data: Any) -> tuple[Label, ...]:
+    """The labels that a task brings for a control which has none of its own, as the page reads them.
+
+    Raises LabelingConfigError where there are none.
+    """
+    value = control.labels_value or ""
+    items = find_value(data, value)
+    found = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    attributes = [{str(name): str(text) for name, text in item.items() if text is not None} for item in found]
+    labels = [
+        _read_label(shown, item, position)
+        for position, item in enumerate(attributes, 1)
+        if (shown := item.get("alias") or item.get("value"))
+    ]
+    if not labels:
+        raise LabelingConfigError(
+            f'the task has no labels in its "{value.removeprefix("$")}": it should be a list such as '
+            '[{"value": "car"}, {"value": "truck"}]'
+        )
+    return tuple(labels)
 
 
 def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
@@ -141,42 +204,107 @@ def _label_interface(label_config: str) -> LabelInterface:
     return LabelInterface(label_config)
 
 
-def _read_control(tag: ControlTag) -> Control | None:
-    image = next((item for item in tag.objects or [] if item.tag.lower() == "image"), None)
+def _inside_repeaters(interface: LabelInterface) -> Iterator[Any]:
+    for element in interface._tree.iter():
+        if isinstance(element.tag, str) and element.tag.lower() == "repeater":
+            yield from element.iter()
+
+
+def _why_not_served(tag: ControlTag, tags: Sequence[ControlTag], repeated: set[str | None]) -> str | None:
+    """What is to be said of a control that we don't serve; None of those that we do, and of those without regions."""
+    kind = tag.tag.lower()
+    shown = f'{tag.tag} "{tag.name}"'
+    if kind in _OF_VIDEOS:
+        return f"{shown} is for videos, which are not predicted"
+    image = _image_of(tag)
+    if kind in _SERVED and image is None:
+        return None if kind == "labels" else f"{shown} is on {_objects_of(tag)}: only an Image is looked at"
     if image is None:
         return None
-    value = image.attr.get("valueList") or image.attr.get("value") or ""
-    if "{{" in value or "{{" in str(tag.name):
-        return None  # inside a Repeater, whose regions are numbered by the page
-    if not value.startswith("$"):
+    if kind in _OTHER_SHAPES:
+        return f"{shown} draws no boxes, and only boxes are predicted: write RectangleLabels instead, or beside it"
+    if kind == "choices":
+        return f"{shown} is left to people: only boxes are predicted"
+    if kind in _SERVED and tag.name in repeated:
+        return (
+            f"{shown} is inside a Repeater, and Label Studio takes no predictions for that: use one Image with "
+            f'valueList="$images", a list of addresses, and one {tag.tag} for all'
+        )
+    if kind == "labels" and _rectangle_of(tag, tags) is None:
+        return f'{shown} has no Rectangle on "{image.name}" beside it: add one, or write RectangleLabels'
+    return None
+
+
+def _nothing_to_serve(tags: Sequence[ControlTag], others: Sequence[str]) -> str:
+    if any(tag.tag.lower() in _SERVED and _is_true(tag, "model_skip") for tag in tags):
+        return 'All of the labeling config has model_skip="true": nothing is left to predict'
+    message = "The labeling config has no RectangleLabels on an Image"
+    if others:
+        return f"{message} that can be served: {'; '.join(others)}"
+    if lonely := next((tag for tag in tags if tag.tag.lower() == "rectangle"), None):
+        return f'{message}: the Rectangle "{_one_line(str(lonely.name))}" has no labels, so write RectangleLabels'
+    return message
+
+
+def _read_control(tag: ControlTag, tags: Sequence[ControlTag]) -> Control:
+    image = _image_of(tag)
+    rectangle = _rectangle_of(tag, tags) if tag.tag.lower() == "labels" else None
+    attributes = {**(rectangle.attr if rectangle else {}), **tag.attr}
+    of_image = {name.lower(): value for name, value in image.attr.items()}  # the page doesn't look at their case
+    value = of_image.get("valuelist") or of_image.get("value") or ""
+    if "$" not in value:
         raise LabelingConfigError(f'Image "{image.name}" should have a value such as "$image", not "{value}"')
-    model_path = tag.attr.get("model_path")
+    model_path = attributes.get("model_path")
     if model_path is not None and not re.fullmatch(r"[\w][\w .+-]*", model_path):
         raise LabelingConfigError(
             f'model_path="{_one_line(model_path)}" should be the bare name of a file in MODEL_ROOT, such as "x.pt"'
         )
+    labels = tuple(_read_labels(tag))
+    labels_value = str(tag.attr.get("value") or "")
     return Control(
         from_name=str(tag.name),
         to_name=str(image.name),
-        data_key=value.removeprefix("$"),
-        is_list="valueList" in image.attr,
-        labels=tuple(_read_labels(tag)),
-        score_threshold=_threshold(tag.attr, f'RectangleLabels "{tag.name}"'),
+        value=value,
+        is_list="valuelist" in of_image,
+        labels=labels,
+        score_threshold=_threshold(attributes, f'{tag.tag} "{tag.name}"'),
         model_path=model_path,
         needs_obb=_is_true(tag, "model_obb"),
+        rectangle_name=str(rectangle.name) if rectangle else None,
+        # Beside labels of its own, Label Studio refuses a prediction with others.
+        labels_value=labels_value if labels_value.startswith("$") and not labels else None,
     )
 
 
-def _read_labels(tag: ControlTag) -> Iterable[Label]:
-    for value, label in (tag.labels_attrs or {}).items():
-        names = dict.fromkeys(name for name in (label.attr.get("value"), label.attr.get("alias")) if name)
-        predicted_values = [name.strip() for name in label.attr.get("predicted_values", "").split(",")]
-        yield Label(
-            value=value,
-            names=tuple(names),
-            predicted_values=tuple(name for name in predicted_values if name),
-            score_threshold=_threshold(label.attr, f'Label "{value}"'),
-        )
+def _image_of(tag: ControlTag) -> Any:
+    return next((item for item in tag.objects or [] if item.tag.lower() == "image"), None)
+
+
+def _objects_of(tag: ControlTag) -> str:
+    found = [f'{item.tag} "{item.name}"' for item in tag.objects or []]
+    return "the " + ", the ".join(found) if found else f'"{", ".join(tag.to_name or [])}", which is not there'
+
+
+def _rectangle_of(tag: ControlTag, tags: Sequence[ControlTag]) -> ControlTag | None:
+    """The `<Rectangle>` by which regions of a `<Labels>` get their place."""
+    image = _image_of(tag)
+    return next((item for item in tags if item.tag.lower() == "rectangle" and _image_of(item) is image), None)
+
+
+def _read_labels(tag: ControlTag) -> Iterator[Label]:
+    for position, (value, label) in enumerate((tag.labels_attrs or {}).items(), 1):
+        yield _read_label(value, label.attr, position)
+
+
+def _read_label(value: str, attributes: Mapping[str, str], position: int) -> Label:
+    names = dict.fromkeys(name for name in (attributes.get("value"), attributes.get("alias")) if name)
+    predicted_values = [name.strip() for name in attributes.get("predicted_values", "").split(",")]
+    return Label(
+        value=value,
+        names=tuple(names),
+        predicted_values=tuple(name for name in predicted_values if name),
+        score_threshold=_threshold(attributes, f'Label "{named(value, position)}"'),
+    )
 
 
 def _threshold(attributes: Mapping[str, str], where: str) -> float | None:

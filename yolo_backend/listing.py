@@ -11,6 +11,7 @@ from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
 from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
 from yolo_backend.selection import Selection, selected_tasks
+from yolo_backend.task_values import find_value
 
 _FIELDS = ("id", "data", "predictions", "total_predictions", "total_annotations", "created_at")
 
@@ -30,12 +31,12 @@ class TaskRow:
 
 def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
     """The rows of the selected tasks. Raises StudioError, requests.Timeout."""
-    keys = _image_keys(project.label_config)
+    image_values = _image_values(project.label_config)
     for task in selected_tasks(project, selection, _FIELDS):
         newest = selection.newest_prediction(task)
         yield TaskRow(
             id=int(task["id"]),
-            image=_image_of(task, keys),
+            image=_image_of(task, image_values),
             predictions=int(task["total_predictions"]),
             model_version=newest["model_version"] if newest else None,
             score=newest["score"] if newest else None,
@@ -44,17 +45,17 @@ def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
         )
 
 
-def _image_keys(label_config: str) -> list[str]:
+def _image_values(label_config: str) -> list[str]:
     """Where in a task's data the images are, as far as the labeling config is one that is served."""
     try:
-        return [control.data_key for control in parse_labeling_config(label_config)]
+        return [control.value for control in parse_labeling_config(label_config).controls]
     except LabelingConfigError:
         return []
 
 
-def _image_of(task: Task, keys: list[str]) -> str:
+def _image_of(task: Task, image_values: list[str]) -> str:
     data: Mapping[str, Any] = task.get("data") or {}
-    values = [data[key] for key in keys if data.get(key)] or [
+    values = [found for value in image_values if (found := find_value(data, value))] or [
         value for value in data.values() if isinstance(value, str)
     ]
     if not values:

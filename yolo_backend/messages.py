@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_CODE_POINTS_SHOWN = 4
 
 
 def first_line(error: BaseException) -> str:
@@ -18,3 +21,19 @@ def api_message(body: Any) -> str:
     if isinstance(body, list):
         body = " ".join(str(part) for part in body)
     return " ".join(str(body).split())
+
+
+def named(name: str, position: int, what: str = "label") -> str:
+    """A name as it is; one that Latin-1 can't say, with its position, counted from 1, by which it is found anyway."""
+    return name if to_latin1(name) == name else f"({what} {position}, {name})"
+
+
+def to_latin1(text: str) -> str:
+    """One line that survives in HTTP's reason phrase, which is read as Latin-1: other letters as `U+8ECA`."""
+
+    def code_points(match: re.Match[str]) -> str:
+        shown = [f"U+{ord(letter):04X}" for letter in match[0][:_CODE_POINTS_SHOWN]]
+        return " ".join(shown) + ("..." if len(match[0]) > _CODE_POINTS_SHOWN else "")
+
+    printable = re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text).strip()
+    return re.sub(r"[^\x20-\xff]+", code_points, printable)

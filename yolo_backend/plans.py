@@ -6,58 +6,110 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from yolo_backend.detection.batching import ModelPool
 from yolo_backend.detection.detections import WeightsInfo
-from yolo_backend.labeling import Control, LabelingConfigError, LabelMap, map_labels, parse_labeling_config
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.labeling import (
+    Control,
+    LabelingConfigError,
+    LabelMap,
+    labels_of_task,
+    map_labels,
+    parse_labeling_config,
+)
+from yolo_backend.messages import named
 from yolo_backend.settings import Settings
 
 # Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
-REVISION = 1
+REVISION = 2
+_SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 60
 
 
 @dataclass(frozen=True)
 class ServedControl:
-    """A control, the weights that serve it, and what their classes are called in it."""
+    """A control, the weights that serve it, and what their classes are called in it.
+
+    Where the labels come with each task, the map is empty until `for_task`; a threshold is then the label's own or
+    `default_threshold`, and no higher than `highest_threshold`.
+    """
 
     control: Control
     weights: WeightsInfo
     weights_name: str
     label_map: LabelMap
+    default_threshold: float
+    highest_threshold: float = 1.0
+
+    def for_task(self, data: Any) -> ServedControl:
+        """The same with the labels of a task, where they come with it. Raises LabelingConfigError."""
+        if self.control.labels_value is None:
+            return self
+        control = replace(self.control, labels=labels_of_task(self.control, data))
+        label_map = map_labels(control, self.weights.class_names, self.default_threshold)
+        served = replace(self, control=control, label_map=label_map).lowered(self.highest_threshold)
+        if not label_map.label_of_class:
+            raise LabelingConfigError(_nothing_matches(served))
+        return served
+
+    @property
+    def own_threshold(self) -> float:
+        """The threshold of labels that have none of their own."""
+        own = self.control.score_threshold
+        return min(self.default_threshold if own is None else own, self.highest_threshold)
+
+    def lowered(self, threshold: float) -> ServedControl:
+        """The same, for boxes down to this score."""
+        thresholds = {number: min(threshold, known) for number, known in self.label_map.threshold_of_class.items()}
+        label_map = replace(self.label_map, threshold_of_class=thresholds)
+        return replace(self, label_map=label_map, highest_threshold=min(threshold, self.highest_threshold))
 
 
 @dataclass(frozen=True)
 class ProjectPlan:
-    """How a labeling config is served, and the `model_version` of what comes out."""
+    """How a labeling config is served, what of it isn't, and the `model_version` of what comes out."""
 
     controls: tuple[ServedControl, ...]
     model_version: str
+    not_served: tuple[str, ...] = ()
 
 
 def make_plan(label_config: str, settings: Settings, pool: ModelPool, wait_s: float | None = 0) -> ProjectPlan:
-    """How this labeling config is served.
+    """How this labeling config is served: each of its controls that can be, one at least.
 
-    Raises LabelingConfigError for a config that can't be, WeightsError for weights that can't be had, and
-    WeightsLoadingError where they weren't read within `wait_s` (None: wait as long as it takes).
+    Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
+    WeightsLoadingError where weights weren't read within `wait_s` (None: wait as long as it takes).
     """
     ends_at = None if wait_s is None else time.monotonic() + wait_s
-    served = []
-    for control in parse_labeling_config(label_config):
-        name = control.model_path or settings.model_name
-        if wait_s == 0:
-            weights = pool.info(name)
-        else:
-            left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
-            weights = pool.wait_for_info(name, left_s)
-        if control.needs_obb and weights.task != "obb":
-            raise LabelingConfigError(f'model_obb="true" wants OBB weights: {name} are {weights.task} weights')
-        label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
-        served.append(ServedControl(control, weights, name, label_map))
-    if not any(item.label_map.label_of_class for item in served):
+    config = parse_labeling_config(label_config)
+    served: list[ServedControl] = []
+    faults: list[LabelingConfigError | WeightsError] = []
+    for control in config.controls:
+        left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
+        try:
+            served.append(_serve(control, settings, pool, 0 if wait_s == 0 else left_s))
+        except (LabelingConfigError, WeightsError) as error:
+            faults.append(error)
+    if not served:
+        kind = LabelingConfigError if any(isinstance(fault, LabelingConfigError) for fault in faults) else WeightsError
+        raise kind("; ".join(dict.fromkeys(map(str, faults))))
+    not_served = (*map(str, faults), *config.not_served)
+    return ProjectPlan(tuple(served), _model_version(served, settings), not_served)
+
+
+def _serve(control: Control, settings: Settings, pool: ModelPool, wait_s: float | None) -> ServedControl:
+    name = control.model_path or settings.model_name
+    weights = pool.info(name) if wait_s == 0 else pool.wait_for_info(name, wait_s)
+    if control.needs_obb and weights.task != "obb":
+        raise LabelingConfigError(f'model_obb="true" wants OBB weights: {name} are {weights.task} weights')
+    label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
+    served = ServedControl(control, weights, name, label_map, settings.model_score_threshold)
+    if control.labels_value is None and not label_map.label_of_class:
         raise LabelingConfigError(_nothing_matches(served))
-    return ProjectPlan(tuple(served), _model_version(served, settings))
+    return served
 
 
 def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
@@ -70,7 +122,10 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
             "max_detections": settings.model_max_detections,
             # Only where it isn't the default, whose versions stay as they are.
             **({"decode": settings.decode} if settings.decode != "full" else {}),
-            "control": [item.control.from_name, item.control.to_name, item.control.data_key, item.control.is_list],
+            "control": [item.control.from_name, item.control.to_name, item.control.value, item.control.is_list],
+            "rectangle": item.control.rectangle_name,
+            "labels_value": item.control.labels_value,
+            "default_threshold": item.default_threshold if item.control.labels_value else None,
             "labels": sorted(item.label_map.label_of_class.items()),
             "thresholds": sorted(item.label_map.threshold_of_class.items()),
         }
@@ -82,10 +137,22 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
     return f"{name}-{digest[:8]}"
 
 
-def _nothing_matches(served: Sequence[ServedControl]) -> str:
-    labels = list(dict.fromkeys(label for item in served for label in item.label_map.labels_without_class))
-    weights = ", ".join(dict.fromkeys(item.weights_name for item in served))
-    shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+def _nothing_matches(served: ServedControl) -> str:
+    labels, classes = served.control.labels, served.weights.class_names
     if not labels:
-        return "The RectangleLabels have no Label"
-    return f"None of the labels {shown} is a class of {weights}"
+        return f'"{served.control.from_name}" has no Label'
+    shown = _shown([named(label.value, position) for position, label in enumerate(labels, 1)])
+    known = _shown([named(name, number, "class") for number, name in classes.items()])
+    return (
+        f"None of the labels {shown} is a class of {served.weights_name}, which has {known}: rename a label, "
+        'or give it predicted_values="<a class>"'
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    """So many that a sentence of 240 characters has room for what to do."""
+    shown = [name if len(name) <= _SHOWN_CHARACTERS else name[: _SHOWN_CHARACTERS - 3] + "..." for name in names]
+    kept = shown[:_SHOWN_NAMES]
+    while len(kept) > 1 and len(", ".join(kept)) > _SHOWN_TOGETHER:
+        kept.pop()
+    return ", ".join(kept) + (f" and {len(names) - len(kept)} more" if len(names) > len(kept) else "")

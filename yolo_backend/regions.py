@@ -20,7 +20,10 @@ Place = dict[str, float]
 def make_regions(
     detections: Detections, control: Control, label_map: LabelMap, size_wh: tuple[int, int], item_index: int | None
 ) -> list[Region]:
-    """The regions of one control on one image, best score first; `item_index` is the page of a `valueList`."""
+    """The regions of one control on one image, best score first; `item_index` is the page of a `valueList`.
+
+    Of a `<Labels>` with a `<Rectangle>` each box is two, of one id: its place, and the same with its label.
+    """
     scores, class_ids = detections.scores.tolist(), detections.class_ids.tolist()
     # Strictly above, as Ultralytics filters.
     wanted = [
@@ -29,30 +32,48 @@ def make_regions(
         if class_id in label_map.label_of_class and score > label_map.threshold_of_class[class_id]
     ]
     places = (_rotated_places if detections.rotated else _upright_places)(detections.boxes[wanted], size_wh)
-    regions = []
+    regions: list[Region] = []
     for place, index, id_ in zip(places, wanted, _new_ids(len(wanted)), strict=True):
-        if place is None:
-            continue
-        region: Region = {
-            "id": id_,
-            "from_name": control.from_name,
-            "to_name": control.to_name,
-            "type": "rectanglelabels",
-            "original_width": size_wh[0],
-            "original_height": size_wh[1],
-            "image_rotation": 0,
-            "value": {**place, "rectanglelabels": [label_map.label_of_class[class_ids[index]]]},
-            "score": scores[index],
-        }
-        if item_index is not None:
-            region["item_index"] = item_index
-        regions.append(region)
+        if place is not None:
+            common = {
+                "id": id_,
+                "to_name": control.to_name,
+                "original_width": size_wh[0],
+                "original_height": size_wh[1],
+                "image_rotation": 0,
+                "score": scores[index],
+                **({} if item_index is None else {"item_index": item_index}),
+            }
+            label = label_map.label_of_class[class_ids[index]]
+            regions += [{**common, **part} for part in _parts(control, place, label)]
     return regions
+
+
+def region_label(region: Region) -> str | None:
+    """The first label of a region, None of one that is a place only."""
+    labels = (region.get("value") or {}).get(region.get("type"))
+    return str(labels[0]) if isinstance(labels, list) and labels else None
+
+
+def _parts(control: Control, place: Place, label: str) -> list[dict[str, Any]]:
+    """A labelled rectangle; beside a `<Rectangle>`, it is two of one id, as the page itself stores it."""
+    if control.rectangle_name is None:
+        value = {**place, "rectanglelabels": [label]}
+        return [{"from_name": control.from_name, "type": "rectanglelabels", "value": value}]
+    return [
+        {"from_name": control.rectangle_name, "type": "rectangle", "value": dict(place)},
+        {"from_name": control.from_name, "type": "labels", "value": {**place, "labels": [label]}},
+    ]
 
 
 def _new_ids(count: int) -> list[str]:
     digits = os.urandom(5 * count).hex()
     return [digits[start : start + 10] for start in range(0, len(digits), 10)]
+
+
+def count_boxes(regions: Sequence[Region]) -> int:
+    """How many boxes these regions are."""
+    return len({region.get("id", number) for number, region in enumerate(regions)})
 
 
 def task_score(regions: Sequence[Region]) -> float:

@@ -6,7 +6,6 @@ import contextlib
 import hmac
 import io
 import logging
-import re
 import socket
 import ssl
 import sys
@@ -26,6 +25,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
 from yolo_backend.fitting import FitRunner
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
+from yolo_backend.messages import to_latin1
 from yolo_backend.model_class import ModelClass, ModelClassError, ModelClassLoadingError
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor, not_ready
@@ -148,15 +148,23 @@ class _Routes:
         project = _short(body, "project")
         studios = self._predictor.studios
         studios.introduce(project, _short(body, "hostname"), _short(body, "access_token"))
-        plan = self._predictor.plan(label_config)
-        studios.check(project)
-        _log_names_without_partner(project, plan)
+        try:
+            plan = self._predictor.plan(label_config)
+            studios.check(project)
+        except UserError as error:
+            # In Settings > Model it stands cut short, and not with all letters.
+            self._keep(project, ProjectStatus(project_id_of(project), None, time.time(), str(error)))
+            raise
+        _log_what_is_left_out(project, plan)
+        self._keep(project, ProjectStatus(project_id_of(project), plan, time.time()))
+        return jsonify(model_version=plan.model_version)
+
+    def _keep(self, project: str, status: ProjectStatus) -> None:
         with self._projects_lock:
             self._projects.pop(project, None)
-            self._projects[project] = ProjectStatus(project_id_of(project), plan, time.time())
+            self._projects[project] = status
             if len(self._projects) > _MAX_PROJECTS:
                 del self._projects[next(iter(self._projects))]
-        return jsonify(model_version=plan.model_version)
 
     def predict(self) -> Response:
         body = _json_body()
@@ -186,7 +194,7 @@ class _Routes:
         return jsonify(status="accepted")
 
     def versions(self) -> Response:
-        versions = [project.plan.model_version for project in self._latest_projects()]
+        versions = [project.plan.model_version for project in self._latest_projects() if project.plan]
         return jsonify(versions=list(dict.fromkeys(versions)))
 
     def metrics(self) -> Response:
@@ -329,7 +337,9 @@ def _context(body: dict[str, Any]) -> dict[str, Any] | None:
     return context
 
 
-def _log_names_without_partner(project: str, plan: ProjectPlan) -> None:
+def _log_what_is_left_out(project: str, plan: ProjectPlan) -> None:
+    for sentence in plan.not_served:
+        log.info("Project %s: %s", project, sentence)
     for served in plan.controls:
         if served.label_map.labels_without_class:
             log.info(
@@ -362,7 +372,7 @@ def _answer_error(error: Exception) -> Response:
 
 def _error(status: int, message: str) -> Response:
     response = jsonify(error=message)
-    ascii_line = re.sub(r"[^\x20-\x7e]+", " ", message).strip()
-    shown = ascii_line if len(ascii_line) <= _MAX_REASON else ascii_line[: _MAX_REASON - 3] + "..."
+    line = to_latin1(message)
+    shown = line if len(line) <= _MAX_REASON else line[: _MAX_REASON - 3] + "..."
     response.status = f"{status} {shown}"
     return response

@@ -33,6 +33,7 @@ ADVICE: Mapping[str, str] = {
     "empty": "Replace the file: it was stored without content.",
     "forbidden_address": "If you trust that host, name it in ALLOWED_IMAGE_HOSTS and restart the backend.",
     "http_error": "Look into that server's log, or wait until it has recovered.",
+    "labels": "Give the task labels that are classes of the weights, in the field that the control's value names.",
     "internal": "A fault of the backend: its log has the details. Please report it.",
     "label_studio": "Check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: the address as the backend reaches it, "
     "and a token that Label Studio accepts.",
@@ -88,11 +89,12 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class ProjectStatus:
-    """A connected project. `seen_at` is the time of day of its last `/setup`."""
+    """A project that connected, or the `reason` why it couldn't. `seen_at` is the time of day of its last `/setup`."""
 
     project: str
-    plan: ProjectPlan
+    plan: ProjectPlan | None
     seen_at: float
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,11 @@ def as_json(status: Status) -> dict[str, Any]:
         "projects": [
             {
                 "project": item.project,
-                "model_version": item.plan.model_version,
+                "model_version": item.plan.model_version if item.plan else None,
+                "reason": item.reason,
                 "seen_at": _iso(item.seen_at),
-                "controls": [_control_json(served) for served in item.plan.controls],
+                "controls": [_control_json(served) for served in item.plan.controls] if item.plan else [],
+                "not_served": list(item.plan.not_served) if item.plan else [],
             }
             for item in status.projects
         ],

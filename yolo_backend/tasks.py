@@ -25,16 +25,19 @@ from yolo_backend.images.fetch import Fetched, ImageFetcher
 from yolo_backend.images.identity import Identities, Identity, identity_key, is_lasting
 from yolo_backend.images.sources import Remote, Source, is_same_origin, redact, resolve_source
 from yolo_backend.images.versions import Version
+from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.messages import first_line
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.protocol import Prediction, Task, task_id_of
-from yolo_backend.regions import Region, make_regions, task_score
+from yolo_backend.regions import Region, count_boxes, make_regions, task_score
 from yolo_backend.remembered import FoundInImage, RememberedDetections
 from yolo_backend.settings import Settings
 from yolo_backend.studio import Studio, StudioError
+from yolo_backend.task_values import find_value, value_of
 
 log = logging.getLogger(__name__)
 
+_SHOWN_KEYS = 5
 _IDENTITIES_SHARE = 0.2  # of the memory; the rest is for detections, which are longer
 
 IsAbandoned = Callable[[], bool]
@@ -318,7 +321,7 @@ def _prediction_of(regions: list[Region], plan: ProjectPlan) -> Prediction:
 
 def _count(regions: Sequence[Region]) -> None:
     metrics.TASKS.labels("predicted").inc()
-    metrics.REGIONS.inc(len(regions))
+    metrics.REGIONS.inc(count_boxes(regions))
 
 
 def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
@@ -336,26 +339,54 @@ def _check_wanted(is_abandoned: IsAbandoned | None) -> None:
 
 def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | None, list[ServedControl]]]:
     """Each image's value, its page of a `valueList`, and the controls on it. Raises ImageError."""
-    by_key: dict[tuple[str, bool], list[ServedControl]] = {}
-    for served in plan.controls:
-        by_key.setdefault((served.control.data_key, served.control.is_list), []).append(served)
-    data = task.get("data")
-    given = {key: controls for key, controls in by_key.items() if isinstance(data, Mapping) and data.get(key[0])}
-    # A task may lack one of several images, but not all.
-    for (data_key, is_list), controls in (given or by_key).items():
-        for item_index, value in enumerate(_image_values(task, data_key, is_list)):
-            yield value, item_index if is_list else None, controls
-
-
-def _image_values(task: Task, data_key: str, is_list: bool) -> Sequence[Any]:
     data = task.get("data")
     if not isinstance(data, Mapping):
         raise ImageError("wrong_type", "the task has no data")
-    if data_key not in data:
-        raise ImageError("missing_key", f'the task\'s data has no "{data_key}"')
-    value = data[data_key]
-    if is_list and isinstance(value, list):
-        if not value:
-            raise ImageError("missing_key", f'"{data_key}" is an empty list')
-        return value
-    return [value]
+    by_value: dict[tuple[str, bool], list[ServedControl]] = {}
+    for served in _controls_of(data, plan):
+        by_value.setdefault((served.control.value, served.control.is_list), []).append(served)
+    given = {key: controls for key, controls in by_value.items() if find_value(data, key[0])}
+    # A task may lack one of several images, but not all.
+    for (value, is_list), controls in (given or by_value).items():
+        for item_index, image in enumerate(_images_of(data, value, is_list)):
+            yield image, item_index if is_list else None, controls
+
+
+def _controls_of(data: Mapping[str, Any], plan: ProjectPlan) -> list[ServedControl]:
+    """The controls, with the labels that the task brings, and without those for which it brings none."""
+    controls, faults = [], []
+    for served in plan.controls:
+        try:
+            controls.append(served.for_task(data))
+        except LabelingConfigError as error:
+            faults.append(str(error))
+    if not controls:
+        raise ImageError("labels", "; ".join(faults))
+    return controls
+
+
+def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[Any]:
+    name = value.removeprefix("$")
+    try:
+        images = value_of(data, value)
+    except KeyError as error:
+        raise ImageError("missing_key", f'the task\'s data has no "{error.args[0]}"') from None
+    if isinstance(images, list):
+        if not images:
+            raise ImageError("missing_key", f'"{name}" is an empty list')
+        if len(images) > 1 and not is_list:  # the page shows them, but not which of them a box is on
+            raise ImageError(
+                "wrong_type",
+                f'"{name}" is a list of {len(images)} images: write valueList="{value}" in the labeling config, not '
+                f'value="{value}", so that each has boxes of its own',
+            )
+        return images
+    if isinstance(images, Mapping):
+        keys = ", ".join(f'"{key}"' for key in list(images)[:_SHOWN_KEYS])
+        example = next((key for key, item in images.items() if isinstance(item, str)), "url")
+        raise ImageError(
+            "wrong_type",
+            f'"{name}" is not an address, but an object with {keys or "nothing in it"}: '
+            f'write value="{value}.{example}" in the labeling config',
+        )
+    return [images]

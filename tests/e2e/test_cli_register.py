@@ -323,7 +323,7 @@ def test_files_of_rejected_tasks_do_not_stay(
     """The other files of the project do."""
     for token in (personal_access_token, label_studio.legacy_token):
         project = open_project(Studio(label_studio.url, token), client.create_project("rejected"))
-        (control,) = parse_labeling_config(BCCD_CONFIG)
+        (control,) = parse_labeling_config(BCCD_CONFIG).controls
         (kept,) = project.upload([("kept.jpg", (photos / "0.jpg").read_bytes())])
         unknown: Any = {"result": [{"from_name": "no such control"}], "model_version": "old"}
 

@@ -76,11 +76,11 @@ def test_the_labeling_config_serves_every_class(class_names: list[str]) -> None:
     config = labeling_config_for(class_names)
 
     LabelInterface(config).validate()
-    [control] = parse_labeling_config(config)
+    [control] = parse_labeling_config(config).controls
     label_map = map_labels(control, dict(enumerate(class_names)), 0.25)
     assert dict(label_map.label_of_class) == dict(enumerate(class_names))
     assert label_map.labels_without_class == ()
-    assert control.data_key == "image"
+    assert control.value == "$image"
 
 
 def test_every_label_has_a_colour_of_its_own() -> None:
@@ -90,7 +90,7 @@ def test_every_label_has_a_colour_of_its_own() -> None:
 
 
 def test_classes_of_one_name_share_a_label() -> None:
-    [control] = parse_labeling_config(labeling_config_for(["car", "truck", "car"]))
+    [control] = parse_labeling_config(labeling_config_for(["car", "truck", "car"])).controls
 
     assert [label.value for label in control.labels] == ["car", "truck"]
 

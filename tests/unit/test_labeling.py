@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from yolo_backend.labeling import (
     Control,
     Label,
+    LabelingConfig,
     LabelingConfigError,
     LabelMap,
+    labels_of_task,
     map_labels,
     parse_labeling_config,
 )
@@ -26,7 +29,7 @@ def config(labels: str = '<Label value="Car"/>', control: str = "", image: str =
 
 
 def parse_one(label_config: str) -> Control:
-    (control,) = parse_labeling_config(label_config)
+    (control,) = parse_labeling_config(label_config).controls
     return control
 
 
@@ -127,8 +130,8 @@ def test_a_bad_threshold_is_told_with_its_name_and_place(attribute: str, text: s
 
 
 def test_a_plain_config() -> None:
-    assert parse_labeling_config(config()) == (
-        Control("label", "image", "image", is_list=False, labels=(Label("Car", ("Car",)),)),
+    assert parse_labeling_config(config()) == LabelingConfig(
+        (Control("label", "image", "$image", is_list=False, labels=(Label("Car", ("Car",)),)),)
     )
 
 
@@ -144,7 +147,7 @@ def test_a_plain_config() -> None:
     ],
 )
 def test_what_does_not_matter_changes_nothing(label_config: str) -> None:
-    assert parse_labeling_config(label_config) == parse_labeling_config(config())
+    assert parse_labeling_config(label_config).controls == parse_labeling_config(config()).controls
 
 
 def test_an_xml_declaration_is_no_obstacle() -> None:
@@ -163,7 +166,7 @@ def test_with_an_alias_the_alias_goes_into_regions_and_both_are_names() -> None:
 
 
 def test_several_controls_on_several_images() -> None:
-    controls = parse_labeling_config(
+    config = parse_labeling_config(
         """<View>
           <Image name="left" value="$left_url"/><Image name="right" value="$right_url"/>
           <RectangleLabels name="cars" toName="left" model_path="cars.pt"><Label value="Car"/></RectangleLabels>
@@ -172,17 +175,17 @@ def test_several_controls_on_several_images() -> None:
           <RectangleLabels name="dogs" toName="left"><Label value="Dog"/></RectangleLabels>
         </View>"""
     )
-    assert {(c.from_name, c.to_name, c.data_key, c.model_path, c.score_threshold) for c in controls} == {
-        ("cars", "left", "left_url", "cars.pt", None),
-        ("cats", "right", "right_url", None, 0.5),
-        ("dogs", "left", "left_url", None, None),
+    assert {(c.from_name, c.to_name, c.value, c.model_path, c.score_threshold) for c in config.controls} == {
+        ("cars", "left", "$left_url", "cars.pt", None),
+        ("cats", "right", "$right_url", None, 0.5),
+        ("dogs", "left", "$left_url", None, None),
     }
 
 
 @pytest.mark.parametrize(("image", "is_list"), [('valueList="$pages"', True), ('value="$pages"', False)])
 def test_a_value_list_is_a_list_of_images(image: str, is_list: bool) -> None:
     control = parse_one(config(image=image))
-    assert (control.data_key, control.is_list) == ("pages", is_list)
+    assert (control.value, control.is_list) == ("$pages", is_list)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_a_value_list_is_a_list_of_images(image: str, is_list: bool) -> None:
 )
 def test_model_skip(text: str, skipped: bool) -> None:
     second = '<RectangleLabels name="second" toName="image"><Label value="Car"/></RectangleLabels></View>'
-    controls = parse_labeling_config(config(control=f'model_skip="{text}"').replace("</View>", second))
+    controls = parse_labeling_config(config(control=f'model_skip="{text}"').replace("</View>", second)).controls
     assert ("label" not in {control.from_name for control in controls}) is skipped
 
 
@@ -220,7 +223,7 @@ def test_the_attributes_of_human_signals_example() -> None:
     assert control == Control(
         "label",
         "image",
-        "image",
+        "$image",
         is_list=False,
         labels=(
             Label("Person", ("Person",), ("person",)),
@@ -407,7 +410,7 @@ def xml_trees(draw: st.DrawFn, depth: int = 3) -> str:
 
 def outcome_of(label_config: str) -> str:
     try:
-        controls = parse_labeling_config(label_config)
+        controls = parse_labeling_config(label_config).controls
     except LabelingConfigError as error:
         return f"told in {len(str(error).splitlines())} line"
     return "served" if controls else "nothing is served"
@@ -418,12 +421,162 @@ def test_any_text_is_parsed_or_told_in_one_line(label_config: str) -> None:
     assert outcome_of(label_config) in {"served", "told in 1 line"}
 
 
-def test_what_a_repeater_numbers_is_left_out() -> None:
-    repeated = """<Repeater on="$pages" indexFlag="{{idx}}"><Image name="page_{{idx}}" value="$pages[{{idx}}].url"/>
-    <RectangleLabels name="on_{{idx}}" toName="page_{{idx}}"><Label value="RBC"/></RectangleLabels></Repeater>"""
-    plain = """<Image name="image" value="$image"/>
-    <RectangleLabels name="label" toName="image"><Label value="RBC"/></RectangleLabels>"""
-    (control,) = parse_labeling_config(f"<View>{repeated}{plain}</View>")
-    assert control.from_name == "label"
-    with pytest.raises(LabelingConfigError, match="no RectangleLabels on an Image"):
-        parse_labeling_config(f"<View>{repeated}</View>")
+# What of a config isn't served is said, and the rest is served
+
+
+PLAIN = """<Image name="image" value="$image"/>
+<RectangleLabels name="label" toName="image"><Label value="RBC"/></RectangleLabels>"""
+REPEATED = """<Repeater on="$pages" indexFlag="{{idx}}"><Image name="page_{{idx}}" value="$pages[{{idx}}].url"/>
+<RectangleLabels name="on_{{idx}}" toName="page_{{idx}}"><Label value="RBC"/></RectangleLabels></Repeater>"""
+LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (REPEATED, "inside a Repeater, and Label Studio takes no predictions for that: use one Image with valueList="),
+        (REPEATED.replace("{{idx}}", "%i%"), 'RectangleLabels "on_%i%" is inside a Repeater'),
+        (LABELS, 'Labels "kind" has no Rectangle on "image" beside it: add one, or write RectangleLabels'),
+        (
+            '<PolygonLabels name="cells" toName="image"><Label value="a"/></PolygonLabels>',
+            'PolygonLabels "cells" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+        ),
+        ('<Brush name="brush" toName="image"/>', 'Brush "brush" draws no boxes'),
+        ('<KeyPointLabels name="k" toName="image"><Label value="a"/></KeyPointLabels>', 'KeyPointLabels "k" draws no'),
+        ('<Choices name="c" toName="image"><Choice value="a"/></Choices>', 'Choices "c" is left to people'),
+        (
+            '<Video name="v" value="$video"/><VideoRectangle name="track" toName="v"/>',
+            'VideoRectangle "track" is for videos, which are not predicted',
+        ),
+        (
+            '<Text name="t" value="$text"/><RectangleLabels name="l" toName="t"><Label value="a"/></RectangleLabels>',
+            'RectangleLabels "l" is on the Text "t": only an Image is looked at',
+        ),
+        (
+            '<RectangleLabels name="l" toName="image" model_score_threshold="2"><Label value="a"/></RectangleLabels>',
+            'model_score_threshold="2" of RectangleLabels "l" should be a number from 0 to 1',
+        ),
+        (
+            '<RectangleLabels name="l" toName="image" model_path="a/b.pt"><Label value="a"/></RectangleLabels>',
+            'model_path="a/b.pt" should be the bare name of a file in MODEL_ROOT',
+        ),
+        (
+            '<Image name="i" value="photo.jpg"/><RectangleLabels name="l" toName="i"><Label value="a"/>'
+            "</RectangleLabels>",
+            'Image "i" should have a value such as "$image", not "photo.jpg"',
+        ),
+    ],
+)
+def test_one_that_is_served_is_served_beside_one_that_is_not(more: str, sentence: str) -> None:
+    config = parse_labeling_config(f"<View>{PLAIN}{more}</View>")
+    assert config.controls == parse_labeling_config(f"<View>{PLAIN}</View>").controls
+    (said,) = config.not_served
+    assert sentence in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '<TextArea name="t" toName="image"/>',
+        '<Rating name="r" toName="image"/>',
+        "<Relations><Relation value='is'/></Relations>",
+        '<Text name="t" value="$text"/><Labels name="words" toName="t"><Label value="a"/></Labels>',
+        '<PolygonLabels name="cells" toName="image" model_skip="true"><Label value="a"/></PolygonLabels>',
+        '<Rectangle name="box" toName="image"/>',
+    ],
+)
+def test_of_what_holds_no_regions_of_images_nothing_is_said(more: str) -> None:
+    assert parse_labeling_config(f"<View>{PLAIN}{more}</View>").not_served == ()
+
+
+@pytest.mark.parametrize(
+    ("inside", "sentence"),
+    [
+        (REPEATED, "no RectangleLabels on an Image that can be served: RectangleLabels"),
+        ('<Image name="image" value="$image"/>' + LABELS, 'Labels "kind" has no Rectangle on "image" beside it'),
+        (
+            '<Image name="image" value="$image"/><Rectangle name="box" toName="image"/>',
+            'the Rectangle "box" has no labels, so write RectangleLabels',
+        ),
+        (PLAIN.replace('name="label"', 'name="label" model_skip="true"'), 'model_skip="true": nothing is left'),
+        ('<Text name="t" value="$text"/>', "The labeling config has no RectangleLabels on an Image"),
+    ],
+)
+def test_where_nothing_can_be_served_it_says_what_was_found_and_what_to_write(inside: str, sentence: str) -> None:
+    with pytest.raises(LabelingConfigError) as raised:
+        parse_labeling_config(f"<View>{inside}</View>")
+    assert sentence in str(raised.value)
+
+
+# Labels with a Rectangle, labels from the task
+
+
+@pytest.mark.parametrize(
+    "rectangle", ['<Rectangle name="box" toName="image"/>', '<RECTANGLE name="box" toName="image"/>']
+)
+def test_labels_with_a_rectangle(rectangle: str) -> None:
+    label_config = (
+        f'<View><Image name="image" value="$image"/>{LABELS}{rectangle}<Brush name="b" toName="image"/></View>'
+    )
+    (control,) = parse_labeling_config(label_config).controls
+    assert (control.from_name, control.rectangle_name, control.to_name) == ("kind", "box", "image")
+    assert [label.value for label in control.labels] == ["RBC"]
+
+
+def test_a_rectangle_of_another_image_is_none_of_its_own() -> None:
+    other = '<Image name="other" value="$other"/><Rectangle name="box" toName="other"/>'
+    with pytest.raises(LabelingConfigError, match='has no Rectangle on "image"'):
+        parse_labeling_config(f'<View><Image name="image" value="$image"/>{LABELS}{other}</View>')
+
+
+def test_the_attributes_of_a_rectangle_are_those_of_its_labels() -> None:
+    rectangle = '<Rectangle name="box" toName="image" model_path="x.pt" model_score_threshold="0.4"/>'
+    control = parse_one(f'<View><Image name="image" value="$image"/>{LABELS}{rectangle}</View>')
+    assert (control.model_path, control.score_threshold) == ("x.pt", 0.4)
+
+
+def dynamic(value: str = "$labels", labels: str = "") -> Control:
+    return parse_one(config(labels, f'value="{value}"'))
+
+
+def test_labels_of_the_task() -> None:
+    control = dynamic()
+    assert (control.labels, control.labels_value) == ((), "$labels")
+    labels = [
+        {"value": "RBC", "background": "red"},
+        {"value": "White", "alias": "WBC", "predicted_values": "cell, wbc"},
+        {"value": "Platelets", "model_score_threshold": 0.5},
+        "Text",
+        {"background": "blue"},
+        {"value": None},
+    ]
+    assert labels_of_task(control, {"labels": labels}) == (
+        Label("RBC", ("RBC",)),
+        Label("WBC", ("White", "WBC"), ("cell", "wbc")),
+        Label("Platelets", ("Platelets",), (), 0.5),
+    )
+    assert labels_of_task(dynamic("$a.b[0]"), {"a": {"b": [[{"value": "x"}]]}}) == (Label("x", ("x",)),)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"labels": None}, {"labels": []}, {"labels": "RBC"}, {"labels": ["RBC"]}, {"labels": {"value": "a"}}, None],
+)
+def test_a_task_without_labels_is_told_what_they_should_be(data: Any) -> None:
+    with pytest.raises(
+        LabelingConfigError, match=r'no labels in its "labels": it should be a list such as \[\{"value"'
+    ):
+        labels_of_task(dynamic(), data)
+
+
+def test_beside_labels_of_its_own_a_control_takes_none_of_the_task() -> None:
+    control = dynamic(labels='<Label value="RBC"/>')
+    assert control.labels_value is None
+    assert [label.value for label in control.labels] == ["RBC"]
+
+
+@pytest.mark.parametrize("name", ["valueList", "valuelist", "VALUELIST"])
+def test_a_list_of_images_goes_before_one_and_is_blind_to_case_as_on_the_page(name: str) -> None:
+    control = parse_one(config(image=f'{name}="$pages" value="$page"'))
+    assert (control.value, control.is_list) == ("$pages", True)

@@ -22,7 +22,7 @@ CONFIG = """<View><Image name="photo" value="$image"/>
 <RectangleLabels name="boxes" toName="photo" model_score_threshold="0.25">
   <Label value="Car"/><Label value="Cat" model_score_threshold="0.5"/><Label value="Unicorn"/>
 </RectangleLabels></View>"""
-(CONTROL,) = parse_labeling_config(CONFIG)
+(CONTROL,) = parse_labeling_config(CONFIG).controls
 LABEL_MAP = map_labels(CONTROL, {0: "car", 1: "cat", 2: "dog"}, 0.25)
 JUDGE = LabelInterface(CONFIG)
 

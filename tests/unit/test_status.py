@@ -61,8 +61,8 @@ HOSTILE = [
 
 def plan(label_config: str = STREET, weights: WeightsInfo = WEIGHTS) -> ProjectPlan:
     controls = tuple(
-        ServedControl(control, weights, weights.name, map_labels(control, weights.class_names, 0.25))
-        for control in parse_labeling_config(label_config)
+        ServedControl(control, weights, weights.name, map_labels(control, weights.class_names, 0.25), 0.25)
+        for control in parse_labeling_config(label_config).controls
     )
     return ProjectPlan(controls, "yolo26n-3f9a1c2e")
 
@@ -309,11 +309,14 @@ def test_what_strangers_write_stays_text(text: str) -> None:
 def full_of(text: str) -> Status:
     """A status with this text wherever a stranger may write."""
     weights = WeightsInfo(text, text, {0: text}, text, (640, 640), text, text)
-    control = Control(text, text, text, False, (Label(text, (text,)), Label(f"other {text}", ())))
-    served = ServedControl(control, weights, "other.pt", LabelMap({0: text}, {0: 0.5}, (text,), (text,)))
+    control = Control(text, text, text, False, (Label(text, (text,)), Label(f"other {text}", ())), labels_value=text)
+    served = ServedControl(control, weights, "other.pt", LabelMap({0: text}, {0: 0.5}, (text,), (text,)), 0.25)
     return status(
         model=ModelStatus(text, "DOWN", weights, text),
-        projects=[ProjectStatus(text, ProjectPlan((served,), text), NOON)],
+        projects=[
+            ProjectStatus(text, ProjectPlan((served,), text, (text,)), NOON),
+            ProjectStatus(text, None, NOON, text),
+        ],
         work=[replace(WORK, project=text, model_version=text, trouble=text)],
         failures=[Failure(text, 1, text, text, text)],
     )
@@ -436,7 +439,13 @@ def test_programs_read_the_same() -> None:
             }
         ],
     }
-    assert project == {"project": "7", "model_version": "yolo26n-3f9a1c2e", "seen_at": "2026-11-22T12:00:00+00:00"}
+    assert project == {
+        "project": "7",
+        "model_version": "yolo26n-3f9a1c2e",
+        "reason": None,
+        "seen_at": "2026-11-22T12:00:00+00:00",
+        "not_served": [],
+    }
     assert control["labels"][0] == {"label": "Vehicle", "classes": ["car", "truck"], "threshold": 0.3}
     assert control["labels_without_class"] == ["Scooter"]
     assert control["classes_without_label"] == ["zebra"]

@@ -27,6 +27,7 @@ from yolo_backend.cli.common import (
     read_settings,
 )
 from yolo_backend.prelabeling.model_versions import is_own
+from yolo_backend.regions import count_boxes
 from yolo_backend.registering import registration
 from yolo_backend.registering.finding import find_images
 from yolo_backend.registering.imported_labels import Labelled, add_labels
@@ -168,7 +169,7 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
         "left_out": because.total(),
         "left_out_because": dict(because),
         "labelled": sum(map(bool, labels)),
-        "boxes": sum(len(one["result"]) for several in labels for one in several),
+        "boxes": sum(count_boxes(one["result"]) for several in labels for one in several),
         "boxes_without_area": [box.where for box in labelled.without_area],
         "labels_without_image": labelled.unused,
         "task_ids": [task_id for part in parts for task_id in part.task_ids],

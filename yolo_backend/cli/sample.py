@@ -41,6 +41,7 @@ from yolo_backend.patience import PatientStudio
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor
 from yolo_backend.projects import Project
+from yolo_backend.regions import count_boxes
 from yolo_backend.registering import registration
 from yolo_backend.registering.finding import Image, find_images
 from yolo_backend.sampling.chosen import register_chosen, write_report, write_to_tasks
@@ -194,7 +195,7 @@ def sample(
     if images:
         control = registration.choose_control(project.label_config, control_name, for_labels=False)
     else:  # tasks have their images where they belong
-        control = parse_labeling_config(project.label_config)[0]
+        control = parse_labeling_config(project.label_config).controls[0]
     pool, size = _find_pool(project, images, control, document_root)
     studio = project.studio
     project = replace(project, studio=PatientStudio(studio.url, studio.token, remark, threading.Event()))
@@ -263,7 +264,7 @@ def _told_of(found: Sample, delivered: _Delivered) -> dict[str, Any]:
                 "image": item.image.name,
                 "task": delivered.task_id_of(item),
                 "uncertainty": item.uncertainty,
-                "boxes": len(item.prediction["result"]),
+                "boxes": count_boxes(item.prediction["result"]),
                 "above_threshold": item.above_threshold,
             }
             for item in found.chosen

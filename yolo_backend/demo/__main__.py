@@ -238,7 +238,7 @@ def _draw_scenes(folder: Path) -> dict[Path, Scene]:
 
 def _upload(studio: LabelStudioServer, project_id: int, paths: list[Path]) -> None:
     project = open_project(Studio(studio.url, studio.personal_access_token()), project_id)
-    control, *_ = parse_labeling_config(project.label_config)
+    control, *_ = parse_labeling_config(project.label_config).controls
     list(register(project, [Item(path) for path in paths], control))
 
 

@@ -20,9 +20,11 @@ from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
+from yolo_backend.regions import count_boxes
 from yolo_backend.status import ADVICE, served_labels
 from yolo_backend.storing import explain
 from yolo_backend.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
+from yolo_backend.task_values import find_value
 
 _LOOKED_AT_TASKS = 2000  # for one of each storage kind
 _SHOWN_NAMES = 8
@@ -94,6 +96,8 @@ def labels(it: Installation) -> Iterator[Found]:
         ) from None
     for served in plan.controls:
         yield _pairs(served)
+    for sentence in plan.not_served:
+        yield Found(f"not served: {sentence}", State.REMARK, "Nothing, where that is left to people.")
     yield Found(f"the model_version is {plan.model_version}")
 
 
@@ -113,7 +117,7 @@ def images(it: Installation) -> Iterator[Found]:
             where = f"{name}, {outcome.address}" if outcome.address else name
             yield Found(f"{where}: {outcome.reason}", State.WRONG, _advice(kind, outcome))
         else:
-            yield Found(f"{name} is fetched and decoded, {_counted(len(outcome['result']), 'box', 'boxes')}")
+            yield Found(f"{name} is fetched and decoded, {_counted(count_boxes(outcome['result']), 'box', 'boxes')}")
     it.predictions = [outcome for outcome in outcomes.values() if not isinstance(outcome, Failure)]
 
 
@@ -128,16 +132,16 @@ def prediction(it: Installation) -> Iterator[Found]:
                 f"Label Studio would refuse it: {errors[0]}",
                 "Unless the model class is your own, it is a fault of the backend: please report it.",
             )
-    boxes = sum(len(made["result"]) for made in it.predictions)
+    boxes = sum(count_boxes(made["result"]) for made in it.predictions)
     yield Found(f"{_counted(len(it.predictions), 'prediction')} with {_counted(boxes, 'box', 'boxes')}, valid")
 
 
 def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:
     """A task for each kind of storage among the project's first tasks, by the kind's name."""
-    keys = {served.control.data_key for served in plan.controls}
+    image_values = {served.control.value for served in plan.controls}
     found: dict[str, Task] = {}
     for task in islice(project.tasks(fields=["data"]), _LOOKED_AT_TASKS):
-        values = [task["data"][key] for key in keys if task["data"].get(key)]
+        values = [found for value in image_values if (found := find_value(task["data"], value))]
         for value in values or [None]:
             for item in value if isinstance(value, list) else [value]:
                 found.setdefault(storage_kind(item), task)

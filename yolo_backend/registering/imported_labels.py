@@ -56,9 +56,9 @@ def add_labels(images: Sequence[Image], labels: Labels, control: Control, model_
     items: list[Item] = []
     without_area: list[Box] = []
     for item in found:
-        regions = [(box, _region(box, class_ids[box.label], item.size_wh, control, label_map)) for box in item.boxes]
-        without_area += [box for box, region in regions if region is None]
-        there = [region for _, region in regions if region is not None]
+        regions = [(box, _regions(box, class_ids[box.label], item.size_wh, control, label_map)) for box in item.boxes]
+        without_area += [box for box, parts in regions if not parts]
+        there = [part for _, parts in regions for part in parts]
         items.append(_item(item.image, there, model_version) if item.labels else Item(item.image))
     return Labelled(items, without_area, len(labels) - len(set(labels_of.values())))
 
@@ -95,16 +95,17 @@ def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[Box]) 
     return replace(label_map, threshold_of_class=dict.fromkeys(label_map.label_of_class, _BELOW_ANY_SCORE))
 
 
-def _region(box: Box, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> Region | None:
-    """The region of a box, None where it has no area on its image."""
+def _regions(box: Box, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> list[Region]:
+    """The regions of a box, none where it has no area on its image."""
     detections = Detections(
         np.array([box.box_xyxy], np.float32), np.array([box.score or 0], np.float32), np.array([class_id], np.int64)
     )
     regions = make_regions(detections, control, label_map, size_wh, 0 if control.is_list else None)
-    if not regions:
-        return None
-    region = regions[0] | {"score": box.score}
-    return region if box.score is not None else {key: value for key, value in region.items() if key != "score"}
+    for region in regions:
+        del region["score"]
+        if box.score is not None:
+            region["score"] = box.score
+    return regions
 
 
 def _item(image: Image, regions: list[Region], model_version: str | None) -> Item:

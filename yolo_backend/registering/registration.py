@@ -19,6 +19,7 @@ from yolo_backend.protocol import Prediction
 from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.task_values import find_value
 
 # Beside the image in the data of a task whose file was uploaded here.
 DIGEST_KEY = "sha256"
@@ -70,7 +71,7 @@ def register(
     where Label Studio doesn't tell what is there.
     """
     check_files(item.image for item in items)
-    ledger = _Ledger(project, control.data_key)
+    ledger = _Ledger(project, control)
     done = 0
     try:
         for part in _register(project, items, control, ledger, dry_run=dry_run):
@@ -130,14 +131,14 @@ def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> 
 
     Raises LabelingConfigError.
     """
-    controls = parse_labeling_config(label_config)
+    controls = parse_labeling_config(label_config).controls
     names = ", ".join(control.from_name for control in controls)
     if name is not None:
         found = [control for control in controls if control.from_name == name]
         if not found:
             raise LabelingConfigError(f'The labeling config has no RectangleLabels "{name}", but {names}')
         return found[0]
-    if len(controls) > 1 and (for_labels or len({control.data_key for control in controls}) > 1):
+    if len(controls) > 1 and (for_labels or len({control.value for control in controls}) > 1):
         raise LabelingConfigError(f"The labeling config has several RectangleLabels: give --control, one of {names}")
     return controls[0]
 
@@ -162,13 +163,13 @@ class _Candidate:
 class _Ledger:
     """What the project's tasks hold already, and what was given before."""
 
-    def __init__(self, project: Project, data_key: str) -> None:
+    def __init__(self, project: Project, control: Control) -> None:
         self._held: set[str] = set()
         self._names: set[str] = set()
         self._given: set[str] = set()
         for task in project.tasks(fields=["data"]):
             data = task["data"]
-            values = data.get(data_key)
+            values = find_value(data, control.value)
             addresses = [
                 value for value in (values if isinstance(values, list) else [values]) if isinstance(value, str)
             ]
@@ -246,7 +247,7 @@ def _send(project: Project, chunk: Sequence[_Candidate], control: Control, *, dr
 
 def _task(candidate: _Candidate, address: str, control: Control) -> dict[str, Any]:
     item = candidate.item
-    data = {control.data_key: [address] if control.is_list else address, **item.data}
+    data = {**control.data_of(address), **item.data}
     if candidate.file_name:
         data[DIGEST_KEY] = candidate.known_by
     # Annotations that are an empty list would be none, too, but a task says only what it has.

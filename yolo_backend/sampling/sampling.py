@@ -24,12 +24,13 @@ from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.prediction import Outcome
 from yolo_backend.projects import Project
 from yolo_backend.protocol import Prediction, Task
-from yolo_backend.regions import Region, task_score
+from yolo_backend.regions import Region, count_boxes, region_label, task_score
 from yolo_backend.registering.finding import Image
 from yolo_backend.registering.registration import Item, by_local_files, register
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncertainty
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError
+from yolo_backend.task_values import find_value
 from yolo_backend.tasks import TaskImage
 
 # Label Studio counts those that people skipped apart.
@@ -62,7 +63,7 @@ class PoolImage:
         if isinstance(self.source, Mapping):
             return self.source
         value = _inline(self.source) if isinstance(self.source, Path) else self.source
-        return {"data": {control.data_key: [value] if control.is_list else value}}
+        return {"data": control.data_of(value)}
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,11 @@ class Scoring:
 
     def uncertainty(self, regions: Sequence[Region], plan: ProjectPlan) -> float:
         """The uncertainty of an image with these regions."""
-        thresholds = _thresholds(plan)
+        labelled = [region for region in regions if region_label(region) is not None]
+        threshold_of = _thresholds(plan)
         return image_uncertainty(
-            [region["score"] for region in regions],
-            [thresholds[_label_of(region)] for region in regions],
+            [region["score"] for region in labelled],
+            [threshold_of(region) for region in labelled],
             measure=MEASURES[self.measure],
             aggregate=AGGREGATES[self.aggregate],
             empty=self.empty,
@@ -137,16 +139,16 @@ def unregistered(
 
 def unlabelled_tasks(project: Project) -> Iterator[PoolImage]:
     """The project's tasks that nobody has labelled or skipped. Raises StudioError, requests.Timeout."""
-    keys = {control.data_key: None for control in parse_labeling_config(project.label_config)}
+    values_of = dict.fromkeys(control.value for control in parse_labeling_config(project.label_config).controls)
     for task in project.tasks(UNLABELLED, fields=["data"]):
-        values = [task["data"].get(key) for key in keys]
+        values = [find_value(task["data"], value) for value in values_of]
         first = next((value for value in values if value), None)
         yield PoolImage(redact(first[0] if isinstance(first, list) else first), task)
 
 
 def empty_by_default(measure: str, floor: float, plan: ProjectPlan) -> float:
     """What an image without boxes counts: as much as one whose only box is just too low to be looked at."""
-    threshold = min(_thresholds(plan).values())
+    threshold = min(_lowest_threshold(served) for served in plan.controls)
     return MEASURES[measure](min(floor, threshold), threshold)
 
 
@@ -173,24 +175,25 @@ def score_pool(
             yield Unscored(image, outcome.kind, outcome.reason)
             continue
         uncertainty = round(scoring.uncertainty(outcome["result"], plan), _DIGITS)
-        yield Scored(image, uncertainty, outcome, len(as_served(outcome, plan)["result"]))
+        yield Scored(image, uncertainty, outcome, count_boxes(as_served(outcome, plan)["result"]))
     yield from unreadable
 
 
 def lower_thresholds(plan: ProjectPlan, floor: float) -> ProjectPlan:
     """The same plan, for boxes down to the floor. Lower boxes change nothing about those above them."""
-
-    def lowered(served: ServedControl) -> ServedControl:
-        thresholds = {number: min(floor, known) for number, known in served.label_map.threshold_of_class.items()}
-        return replace(served, label_map=replace(served.label_map, threshold_of_class=thresholds))
-
-    return replace(plan, controls=tuple(map(lowered, plan.controls)))
+    return replace(plan, controls=tuple(served.lowered(floor) for served in plan.controls))
 
 
 def as_served(prediction: Prediction, plan: ProjectPlan) -> Prediction:
     """Of a prediction with boxes down to a floor, what the server says: those above the plan's own thresholds."""
-    thresholds = _thresholds(plan)
-    regions = [region for region in prediction["result"] if region["score"] > thresholds[_label_of(region)]]
+    threshold_of = _thresholds(plan)
+    # By the id, for a box may be two regions: its place, and its label.
+    served = {
+        region["id"]
+        for region in prediction["result"]
+        if region_label(region) is not None and region["score"] > threshold_of(region)
+    }
+    regions = [region for region in prediction["result"] if region["id"] in served]
     return {**prediction, "result": regions, "score": task_score(regions)}
 
 
@@ -302,17 +305,25 @@ def _identity(item: Scored) -> tuple[int, str]:
     return (item.image.task_id, "") if item.image.task_id is not None else (0, str(item.image.source))
 
 
-def _thresholds(plan: ProjectPlan) -> dict[tuple[str, str], float]:
-    """The threshold of each label, by its control's name and its own."""
-    return {
+def _thresholds(plan: ProjectPlan) -> Callable[[Region], float]:
+    """The threshold of a region's label: by the plan, and the control's where labels come with the tasks."""
+    of_control = {served.control.from_name: _lowest_threshold(served) for served in plan.controls}
+    of_label = {
         (served.control.from_name, label): served.label_map.threshold_of_class[number]
         for served in plan.controls
         for number, label in served.label_map.label_of_class.items()
     }
 
+    def threshold_of(region: Region) -> float:
+        name = region["from_name"]
+        return of_label.get((name, region_label(region) or ""), of_control[name])
 
-def _label_of(region: Region) -> tuple[str, str]:
-    return region["from_name"], region["value"]["rectanglelabels"][0]
+    return threshold_of
+
+
+def _lowest_threshold(served: ServedControl) -> float:
+    thresholds = served.label_map.threshold_of_class.values()
+    return min(thresholds) if thresholds else served.own_threshold
 
 
 def _unreadable(image: PoolImage, error: OSError) -> Unscored:

@@ -16,7 +16,7 @@ from yolo_backend.registering.imported_labels import Labelled, add_labels
 from yolo_backend.registering.label_files import LabelFileError, read_labels
 from yolo_backend.registering.registration import Item
 
-(CONTROL,) = parse_labeling_config(BCCD_CONFIG)
+(CONTROL,) = parse_labeling_config(BCCD_CONFIG).controls
 
 
 def box(label: str = "RBC", x: float = 20, y: float = 10, width: float = 100, height: float = 50, **more: Any) -> Any:
@@ -96,7 +96,7 @@ def test_an_image_without_boxes_and_one_without_labels(tmp_path: Path, photo: Pa
 
 def test_thresholds_of_the_labeling_config_do_not_matter(tmp_path: Path, photo: Path) -> None:
     config = BCCD_CONFIG.replace("<RectangleLabels ", '<RectangleLabels model_score_threshold="0.9" ')
-    (control,) = parse_labeling_config(config)
+    (control,) = parse_labeling_config(config).controls
 
     (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box(score=0.0), box()]}, control=control).items
 
@@ -104,7 +104,9 @@ def test_thresholds_of_the_labeling_config_do_not_matter(tmp_path: Path, photo: 
 
 
 def test_predicted_values_are_read(tmp_path: Path, photo: Path) -> None:
-    (control,) = parse_labeling_config(BCCD_CONFIG.replace('value="RBC"', 'value="RBC" predicted_values="red"'))
+    (control,) = parse_labeling_config(
+        BCCD_CONFIG.replace('value="RBC"', 'value="RBC" predicted_values="red"')
+    ).controls
 
     (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box("red"), box("RBC")]}, control=control).items
 
@@ -112,7 +114,7 @@ def test_predicted_values_are_read(tmp_path: Path, photo: Path) -> None:
 
 
 def test_boxes_of_a_list_of_images_are_on_its_first_page(tmp_path: Path, photo: Path) -> None:
-    (control,) = parse_labeling_config(BCCD_CONFIG.replace('value="$image"', 'valueList="$image"'))
+    (control,) = parse_labeling_config(BCCD_CONFIG.replace('value="$image"', 'valueList="$image"')).controls
 
     (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box()]}, control=control).items
 

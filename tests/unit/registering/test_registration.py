@@ -26,8 +26,8 @@ from yolo_backend.registering.registration import (
 )
 from yolo_backend.studio import Studio, StudioError
 
-(CONTROL,) = parse_labeling_config(BCCD_CONFIG)
-(LIST_CONTROL,) = parse_labeling_config(BCCD_CONFIG.replace('value="$image"', 'valueList="$image"'))
+(CONTROL,) = parse_labeling_config(BCCD_CONFIG).controls
+(LIST_CONTROL,) = parse_labeling_config(BCCD_CONFIG.replace('value="$image"', 'valueList="$image"')).controls
 TWO_CONTROLS = """
 <View>
   <Image name="image" value="$image"/>

@@ -92,7 +92,7 @@ def test_a_diverse_sample_takes_few_of_a_video() -> None:
         return [TaskImage(name, np.array(place_of[name]), frozenset(), None)]
 
     candidates = Sample(most_uncertain([*others, *frames, gone], 56), [0.5], [])
-    control = parse_labeling_config(BCCD_CONFIG)[0]
+    control = parse_labeling_config(BCCD_CONFIG).controls[0]
     sample = diversify(candidates, 6, control, images_of, lambda pixels: pixels.astype(np.float32))
     assert names(sample.chosen) == ["frame 000", *names(others)]
     assert [str(lost) for lost in sample.unscored] == ["gone: it is gone"]
