@@ -25,7 +25,7 @@ from yolo_backend.messages import named
 from yolo_backend.settings import Settings
 
 # Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
-REVISION = 2
+REVISION = 1
 _SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 60
 
 
@@ -122,10 +122,18 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
             "max_detections": settings.model_max_detections,
             # Only where it isn't the default, whose versions stay as they are.
             **({"decode": settings.decode} if settings.decode != "full" else {}),
-            "control": [item.control.from_name, item.control.to_name, item.control.value, item.control.is_list],
-            "rectangle": item.control.rectangle_name,
-            "labels_value": item.control.labels_value,
-            "default_threshold": item.default_threshold if item.control.labels_value else None,
+            # Images in one batch could lose their boxes to such a file, in versions before this.
+            **({"batches": "within the file's own limit"} if item.weights.remark else {}),
+            "control": [
+                item.control.from_name,
+                item.control.to_name,
+                item.control.value.removeprefix("$"),
+                item.control.is_list,
+            ],
+            **({"rectangle": item.control.rectangle_name} if item.control.rectangle_name else {}),
+            **(
+                {"labels_of_task": [item.control.labels_value, item.own_threshold]} if item.control.labels_value else {}
+            ),
             "labels": sorted(item.label_map.label_of_class.items()),
             "thresholds": sorted(item.label_map.threshold_of_class.items()),
         }
