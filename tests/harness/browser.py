@@ -143,6 +143,14 @@ class StudioBrowser:
         self._resize(_VIEWPORT)
         return LabelingPage(list(zip(labels, scores, strict=True)), drawn)
 
+    def submit(self) -> None:
+        """Press Submit, and wait until Label Studio has stored the annotation."""
+        submit = self.page.get_by_role("button", name="Submit", exact=False).first
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "POST" and "/annotations" in answer.url, timeout=_TIMEOUT_MS
+        ):
+            submit.click()
+
     def keep_picture(self, step: str) -> None:
         """Keep a picture of the page among the artifacts."""
         self._step += 1
