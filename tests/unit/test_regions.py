@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.labeling import map_labels, parse_labeling_config
-from yolo_backend.regions import Region, make_regions, task_score
+from yolo_backend.regions import Region, count_boxes, make_regions, region_label, task_score
 
 Points = NDArray[np.float64]
 
@@ -308,3 +309,27 @@ def test_any_upright_box_on_the_image_keeps_its_corners(x: float, y: float, widt
     left, top, right, bottom = (float(number) for number in box)
     expected = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     assert np.abs(corners_in_pixels(region) - expected).max() <= 1e-3
+
+
+def test_labels_with_a_rectangle_make_a_place_and_a_label_of_each_box() -> None:
+    config = CONFIG.replace("RectangleLabels", "Labels").replace(
+        "</View>", '<Rectangle name="place" toName="photo"/></View>'
+    )
+    (control,) = parse_labeling_config(config).controls
+    found = detections([(10, 10, 30, 50), (20, 20, 90, 90)])
+    regions = make_regions(found, control, LABEL_MAP, (100, 200), 3)
+    assert LabelInterface(config).validate_prediction({"result": regions}, return_errors=True) == []
+    assert [region_label(region) for region in regions] == [None, "Car", None, "Car"]
+    assert [region["item_index"] for region in regions] == [3, 3, 3, 3]
+    assert [first["id"] == second["id"] for first, second in itertools.pairwise(regions)] == [True, False, True]
+    assert count_boxes(regions) == 2
+    assert task_score(regions) == task_score(make_regions(found, CONTROL, LABEL_MAP, (100, 200), 3))
+
+
+@pytest.mark.parametrize(
+    "region",
+    [{}, {"type": "rectangle", "value": {"x": 1}}, {"type": "choices", "value": {"choices": []}}, {"value": None}],
+)
+def test_a_region_without_a_label_has_none(region: Region) -> None:
+    assert region_label(region) is None
+    assert count_boxes([region, region]) == 2

@@ -137,7 +137,12 @@ def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> 
         found = [control for control in controls if control.from_name == name]
         if not found:
             raise LabelingConfigError(f'The labeling config has no RectangleLabels "{name}", but {names}')
-        return found[0]
+        controls = tuple(found)
+    if for_labels and controls[0].labels_value:
+        raise LabelingConfigError(
+            f'"{controls[0].from_name}" has the labels that come with each task ({controls[0].labels_value}): --labels '
+            "needs a control with labels of its own"
+        )
     if len(controls) > 1 and (for_labels or len({control.value for control in controls}) > 1):
         raise LabelingConfigError(f"The labeling config has several RectangleLabels: give --control, one of {names}")
     return controls[0]

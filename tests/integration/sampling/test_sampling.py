@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
 from benchmarks.sampling import comparison
@@ -17,6 +18,7 @@ from yolo_backend.failures import Failure
 from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.protocol import Task
+from yolo_backend.regions import count_boxes
 from yolo_backend.sampling.sampling import (
     PoolImage,
     Scored,
@@ -35,6 +37,13 @@ SCORING = Scoring("entropy", "sum", floor=0.1, empty=0.5)
 OTHER_THRESHOLDS = BCCD_CONFIG.replace('value="WBC"', 'value="WBC" model_score_threshold="0.05"').replace(
     'value="RBC"', 'value="RBC" model_score_threshold="0.6"'
 )
+
+
+WITH_RECTANGLE = BCCD_CONFIG.replace("RectangleLabels", "Labels").replace(
+    "</View>", '<Rectangle name="place" toName="image"/></View>'
+)
+LABELS_OF_TASK = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="label" toName="image" value="$labels"/></View>"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,27 @@ def test_only_thresholds_above_the_floor_are_lowered(predictor: Predictor) -> No
     assert dict(lowered.controls[0].label_map.threshold_of_class) == {0: 0.1, 1: 0.05, 2: 0.1}
     assert lowered.model_version == plan.model_version
     assert dict(plan.controls[0].label_map.threshold_of_class) == {0: 0.6, 1: 0.05, 2: 0.25}
+
+
+@pytest.mark.parametrize("config", [WITH_RECTANGLE, LABELS_OF_TASK])
+def test_other_controls_of_the_same_labels_are_as_uncertain(
+    predictor: Predictor, plan: ProjectPlan, bccd_files: list[Path], config: str
+) -> None:
+    labels = [{"value": name} for name in ("RBC", "WBC", "Platelets")]
+    image = PoolImage("a", bccd_files[0]).to_task(plan.controls[0].control)["data"]
+    task = {"id": 1, "data": {**image, "labels": labels}}
+    scoring = Scoring("entropy", "sum", 0.1, 0.5)
+    [expected] = score(predictor, plan, [PoolImage("a", task)], scoring)
+    other = predictor.plan(config, wait_s=None)
+    [item] = score(predictor, other, [PoolImage("a", task)], scoring)
+    assert isinstance(item, Scored)
+    assert isinstance(expected, Scored)
+    assert (item.uncertainty, item.above_threshold) == (expected.uncertainty, expected.above_threshold)
+    assert count_boxes(item.prediction["result"]) == len(expected.prediction["result"])
+    registered = as_served(item.prediction, other)
+    assert count_boxes(registered["result"]) == item.above_threshold > 5
+    assert LabelInterface(config).validate_prediction(registered, return_errors=True) == []
+    assert empty_by_default("entropy", 0.1, other) == empty_by_default("entropy", 0.1, plan)
 
 
 def test_an_image_is_as_uncertain_as_its_boxes(predictor: Predictor, plan: ProjectPlan, bccd_files: list[Path]) -> None:

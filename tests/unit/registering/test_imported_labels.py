@@ -174,3 +174,22 @@ def test_labels_that_cannot_be_used_are_told(
     with pytest.raises(LabelFileError) as caught:
         add(tmp_path, [image or photo], {"image": name, "boxes": [box(), box(label)]})
     assert message in str(caught.value)
+
+
+def test_boxes_for_labels_with_a_rectangle_are_two_regions_of_one_id(tmp_path: Path, photo: Path) -> None:
+    config = BCCD_CONFIG.replace("RectangleLabels", "Labels").replace(
+        "</View>", '<Rectangle name="place" toName="image"/></View>'
+    )
+    (control,) = parse_labeling_config(config).controls
+
+    (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": [box(score=0.9), box()]}, control=control).items
+
+    (prediction,) = item.predictions
+    assert LabelInterface(config).validate_prediction(prediction, return_errors=True) == []
+    assert [(region["from_name"], region.get("score")) for region in prediction["result"]] == [
+        ("place", 0.9),
+        ("label", 0.9),
+        ("place", None),
+        ("label", None),
+    ]
+    assert len({region["id"] for region in prediction["result"]}) == 2

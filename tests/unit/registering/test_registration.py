@@ -26,6 +26,8 @@ from yolo_backend.registering.registration import (
 )
 from yolo_backend.studio import Studio, StudioError
 
+DYNAMIC = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="label" toName="image" value="$labels"/></View>"""
 (CONTROL,) = parse_labeling_config(BCCD_CONFIG).controls
 (LIST_CONTROL,) = parse_labeling_config(BCCD_CONFIG.replace('value="$image"', 'valueList="$image"')).controls
 TWO_CONTROLS = """
@@ -376,6 +378,12 @@ def test_which_control_it_is(label_config: str, name: str | None, for_labels: bo
         (TWO_IMAGES, None, False, "several RectangleLabels: give --control, one of on_left, on_right"),
         (BCCD_CONFIG, "boxes", True, 'no RectangleLabels "boxes", but label'),
         ("<View/>", None, False, "has no RectangleLabels on an Image"),
+        (
+            DYNAMIC,
+            None,
+            True,
+            r'"label" has the labels that come with each task \(\$labels\): --labels needs a control',
+        ),
     ],
 )
 def test_a_control_that_has_to_be_chosen(label_config: str, name: str | None, for_labels: bool, message: str) -> None:
