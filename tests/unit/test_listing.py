@@ -36,6 +36,12 @@ def rows(serve: StartServer, task: dict[str, Any], selection: Selection, config:
         ({"photo": "data:image/png;base64,AAAA"}, CONFIG, "data: address of 26 characters"),
         ({"number": 3, "text": "/a.txt"}, "<View><Text name='text' value='$text'/></View>", "/a.txt"),
         ({"number": 3}, "<View/>", ""),
+        (
+            {"a": "/x.jpg", "photo": {"url": ["s3://b/1.jpg"]}},
+            CONFIG.replace("$photo", "$photo.url[0]"),
+            "s3://b/1.jpg",
+        ),
+        ({"photo": "1.jpg"}, CONFIG.replace("$photo", "https://a.test/$photo"), "https://a.test/1.jpg"),
         ({}, CONFIG, ""),
         (None, CONFIG, ""),
     ],

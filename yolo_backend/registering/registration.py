@@ -67,10 +67,11 @@ def register(
     """Register what isn't there yet, and tell of each part what became of it.
 
     A file is known by the digest in a task's data, or by its name where it was uploaded on the page; an address by
-    itself. With `dry_run` nothing is sent, and there are no ids. Raises RegisterError; StudioError and requests.Timeout
-    where Label Studio doesn't tell what is there.
+    itself. With `dry_run` nothing is sent, and there are no ids. Raises RegisterError; LabelingConfigError where the
+    config has no place for an image; StudioError and requests.Timeout where Label Studio doesn't tell what is there.
     """
     check_files(item.image for item in items)
+    control.data_of("")  # raises where no task can be made, before anything is sent
     ledger = _Ledger(project, control)
     done = 0
     try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -251,6 +252,34 @@ def test_a_list_of_images_gets_one(serve: StartServer) -> None:
     run(studio, addresses(1), LIST_CONTROL)
 
     assert studio.imports == [[{"data": {"image": ["s3://bucket/0.jpg"]}}]]
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        ("$image.url", {"image": {"url": "s3://bucket/0.jpg"}}),
+        ("$images[0]", {"images": ["s3://bucket/0.jpg"]}),
+        ("$pages[0].image", {"pages": [{"image": "s3://bucket/0.jpg"}]}),
+    ],
+)
+def test_a_task_has_its_image_where_the_config_says(serve: StartServer, value: str, data: dict[str, Any]) -> None:
+    (control,) = parse_labeling_config(BCCD_CONFIG.replace("$image", value)).controls
+    studio = FailingStudio(serve)
+    run(studio, addresses(1), control)
+    assert studio.imports == [[{"data": data}]]
+
+    there = FailingStudio(serve, [data])
+    assert run(there, addresses(1), control)["left_out"]
+    assert there.imports == []
+
+
+@pytest.mark.parametrize("value", ["$images[1]", "https://host/$file"])
+def test_where_the_config_leaves_no_place_nothing_is_sent(serve: StartServer, value: str, tmp_path: Path) -> None:
+    (control,) = parse_labeling_config(BCCD_CONFIG.replace("$image", value)).controls
+    studio = FailingStudio(serve)
+    with pytest.raises(LabelingConfigError, match=re.escape(f'registered for value="{value}"')):
+        run(studio, [Item(image(tmp_path, "a.jpg"))], control)
+    assert (studio.imports, studio.uploads) == ([], [])
 
 
 def test_a_dry_run_sends_nothing(serve: StartServer, tmp_path: Path) -> None:
