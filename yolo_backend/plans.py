@@ -148,7 +148,7 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
 def _nothing_matches(served: ServedControl) -> str:
     labels, classes = served.control.labels, served.weights.class_names
     if not labels:
-        return f'"{served.control.from_name}" has no Label'
+        return f'"{served.control.from_name}" has no Label: write one for each class that is wanted'
     shown = _shown([named(label.value, position) for position, label in enumerate(labels, 1)])
     known = _shown([named(name, number, "class") for number, name in classes.items()])
     return (

@@ -37,7 +37,7 @@ from yolo_backend.task_values import find_value, value_of
 
 log = logging.getLogger(__name__)
 
-_SHOWN_KEYS = 5
+_SHOWN_KEYS, _MAX_SHOWN_KEY = 5, 40
 _IDENTITIES_SHARE = 0.2  # of the memory; the rest is for detections, which are longer
 
 IsAbandoned = Callable[[], bool]
@@ -370,7 +370,8 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
     try:
         images = value_of(data, value)
     except KeyError as error:
-        raise ImageError("missing_key", f'the task\'s data has no "{error.args[0]}"') from None
+        there = _keys_of(data) or "nothing"
+        raise ImageError("missing_key", f'the task\'s data has no "{error.args[0]}", but {there}') from None
     if isinstance(images, list):
         if not images:
             raise ImageError("missing_key", f'"{name}" is an empty list')
@@ -382,11 +383,15 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
             )
         return images
     if isinstance(images, Mapping):
-        keys = ", ".join(f'"{key}"' for key in list(images)[:_SHOWN_KEYS])
         example = next((key for key, item in images.items() if isinstance(item, str)), "url")
         raise ImageError(
             "wrong_type",
-            f'"{name}" is not an address, but an object with {keys or "nothing in it"}: '
+            f'"{name}" is not an address, but an object with {_keys_of(images) or "nothing in it"}: '
             f'write value="{value}.{example}" in the labeling config',
         )
     return [images]
+
+
+def _keys_of(data: Mapping[str, Any]) -> str:
+    shown = ", ".join(f'"{str(key)[:_MAX_SHOWN_KEY]}"' for key in list(data)[:_SHOWN_KEYS])
+    return f"{shown} and {len(data) - _SHOWN_KEYS} more" if len(data) > _SHOWN_KEYS else shown
