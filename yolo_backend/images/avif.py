@@ -1,15 +1,14 @@
-"""What an AVIF's coded pictures may ask of the decoder: its header names one size, and the AV1 within it may have another.
+"""What an AVIF may ask of its decoder: its header names one size, and the AV1 within it may have another.
 
 Pillow's decoder takes the size within up to 268 megapixels, whatever the header says, and has no option for less.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from yolo_backend.images.errors import ImageError
+from yolo_backend.images.errors import ImageError, NotAnImageError
 
 _BRANDS = {b"avif", b"avis"}
 _MAX_BOXES = 20_000
@@ -37,21 +36,22 @@ def check_avif(content: bytes, max_megapixels: float) -> bytes:
     try:
         file = _File(content)
         sizes_wh = [_coded_size(data) for data in file.pictures()]
-        if not sizes_wh:
-            raise _BrokenError
-    except (_BrokenError, struct.error, IndexError):
-        raise ImageError("broken", "the image is broken: an AVIF whose pictures can't be measured") from None
+    except (_BrokenError, IndexError, KeyError):
+        sizes_wh = []
+    if not sizes_wh:
+        raise ImageError("broken", "the image is broken, or an AVIF of an unusual kind: save it anew")
     if file.is_cropped:
-        raise ImageError(
-            "broken", "an AVIF that is cropped by its header (clap), which programs show differently: save it anew"
+        raise NotAnImageError(
+            "an AVIF that is cropped by its header (clap), which programs show differently", "save it anew"
         )
-    pixels = [width * height for width, height in sizes_wh]
-    if max(pixels) > max_megapixels * 1e6 or sum(pixels) > _MAX_SHARE * max_megapixels * 1e6:
-        width, height = max(sizes_wh, key=lambda size: size[0] * size[1])
+    width, height = max(sizes_wh, key=lambda size_wh: size_wh[0] * size_wh[1])
+    megapixels = sum(width * height for width, height in sizes_wh) / 1e6
+    limit = f"more than {max_megapixels:g} megapixels (MAX_IMAGE_MEGAPIXELS)"
+    if width * height > max_megapixels * 1e6:
+        raise ImageError("too_many_pixels", f"the image has {width}x{height} pixels, {limit}")
+    if megapixels > _MAX_SHARE * max_megapixels:
         raise ImageError(
-            "too_many_pixels",
-            f"the image has {len(pixels)} coded pictures of up to {width}x{height} pixels, more than {max_megapixels:g} "
-            "megapixels (MAX_IMAGE_MEGAPIXELS)",
+            "too_many_pixels", f"the image's {len(sizes_wh)} parts have {megapixels:g} megapixels, far {limit}"
         )
     return file.without_exif()
 
@@ -86,9 +86,7 @@ class _File:
         self._items = dict(self._read_items())
         properties = [box for box in meta if box.kind == b"iprp"]
         containers = [inner for box in properties for inner in self._boxes(box.start, box.end) if inner.kind == b"ipco"]
-        self.is_cropped = any(
-            one.kind == b"clap" for box in containers for one in self._boxes(box.start, box.end)
-        )
+        self.is_cropped = any(one.kind == b"clap" for box in containers for one in self._boxes(box.start, box.end))
 
     def pictures(self) -> Iterator[bytes]:
         """The AV1 data of each picture, and of the first one of each track."""

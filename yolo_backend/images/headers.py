@@ -26,6 +26,7 @@ _SUBFILE_TYPE, _IS_REDUCED, _SUB_DIRECTORIES, _DNG_VERSION = 254, 1, 330, 50706
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 259, 262, 277, 339
 _PLANES, _IN_PLANES = 284, 2
 _MAX_SAMPLES = 1000  # of a satellite's pixel
+_FORMS = {2: " signed", 3: " floating point", 5: " complex", 6: " complex"}
 _RAW_PHOTOMETRICS = {32_803, 34_892}  # of a sensor's own colours
 _BYTES_AND_TEXT = {1, 2, 6, 7}
 
@@ -71,8 +72,8 @@ def check_jpeg(content: bytes) -> None:
 class TiffFile(TiffImagePlugin.TiffImageFile):
     """A TIFF whose tags are measured before they become numbers, and strips and tiles become objects.
 
-    What Pillow would show otherwise than it is meant is refused: the preview in a camera's raw file, and colours of more
-    than 8 bits that lie in planes.
+    What Pillow would show otherwise than it is meant is refused: the preview in a camera's raw file, and colours of
+    more than 8 bits that lie in planes.
     """
 
     def _setup(self) -> None:
@@ -104,13 +105,15 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
             _DNG_VERSION in self.tag_v2
             or self.number(_PHOTOMETRIC, 0) in _RAW_PHOTOMETRICS
             or bool(self.number(_SUBFILE_TYPE, 0) & _IS_REDUCED and has_more)
-            or bool(isinstance(self.fp, io.BytesIO) and self.fp.getbuffer()[8:10] == b"CR")  # Canon's CR2
+            or bool(isinstance(self.fp, io.BytesIO) and bytes(self.fp.getbuffer()[8:10]) == b"CR")  # Canon's CR2
         )
 
     def _unusual(self) -> NotAnImageError:
-        form = {2: " signed", 3: " floating point", 5: " complex", 6: " complex"}.get(self.number(_SAMPLE_FORMAT, 1), "")
+        form = _FORMS.get(self.number(_SAMPLE_FORMAT, 1), "")
         planes = ", in planes" if self.number(_PLANES, 1) == _IN_PLANES else ""
         kind = f"{self.number(_SAMPLES, 1)} x {self.number(_BITS, 1)} bits{form}{planes}"
         compression = self.number(_COMPRESSION, 1)
         packed = "" if compression in TiffImagePlugin.COMPRESSION_INFO else f", compression {compression}"
-        return NotAnImageError(f"a TIFF of a kind that isn't read ({kind}{packed})", "save it as PNG, or as TIFF with 8 bits")
+        return NotAnImageError(
+            f"a TIFF of a kind that isn't read ({kind}{packed})", "save it as PNG, or as TIFF with 8 bits"
+        )

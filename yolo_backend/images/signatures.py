@@ -27,7 +27,10 @@ _OPENEXR = ("an OpenEXR", "convert it to PNG with 8 bits")
 _NETPBM = ("a Netpbm (PPM, PGM, PBM)", _CONVERT)
 _LFS = ("a Git LFS pointer, not the file itself", "run `git lfs pull` where it lies, and upload or serve it anew")
 _ANNEX = ("a git-annex pointer, not the file itself", "run `git annex get` where it lies, and upload or serve it anew")
-_SIDECAR = ("what macOS stores beside a file (AppleDouble), not the file itself", "give the file without `._` before its name")
+_SIDECAR = (
+    "what macOS stores beside a file (AppleDouble), not the file itself",
+    "give the file without `._` in its name",
+)
 _ZEROS = ("nothing but zeros, as a copy leaves that broke off", "copy the file anew")
 _SVG = ("an SVG", "draw it as PNG, for a model needs pixels")
 _HTML = ("a web page (HTML)", _OPEN_ADDRESS)

@@ -85,7 +85,9 @@ def failure(content: bytes, max_megapixels: float = 1) -> ImageError:
 UNKNOWN = "not a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF image"
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"\xff\xfe\xff", b"\x89PNX" + bytes(100), b"RIFF\0\0\0\0WEBPVP9 ", b"ab\0\1\2"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"\xff\xfe\xff", b"\x89PNX" + bytes(100), b"RIFF\0\0\0\0WEBPVP9 ", b"ab\0\1\2"]
+)
 def test_what_is_nothing_known_is_told(content: bytes) -> None:
     error = failure(content)
     assert (error.kind, str(error)) == ("not_an_image", UNKNOWN)

@@ -115,7 +115,7 @@ TOLD: dict[str, tuple[bytes, str]] = {
     ),
     "macOS": (
         b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(50),
-        "is what macOS stores beside a file (AppleDouble), not the file itself: give the file without `._` before its name",
+        "is what macOS stores beside a file (AppleDouble), not the file itself: give the file without `._` in its name",
     ),
     "zeros": (bytes(1000), "is nothing but zeros, as a copy leaves that broke off: copy the file anew"),
     "HTML": (b"<!doctype html><html><body>Log in</body></html>", PAGE),
