@@ -24,7 +24,7 @@ from PIL import (
 
 from yolo_backend.images.avif import check_avif, is_avif
 from yolo_backend.images.depth import grey_16_to_8, numbers_to_8
-from yolo_backend.images.errors import ImageError
+from yolo_backend.images.errors import ImageError, NotAnImageError
 from yolo_backend.images.headers import TiffFile, check_jpeg, check_pixels
 from yolo_backend.images.orientation import orientation_of
 from yolo_backend.images.signatures import tell_apart
@@ -144,6 +144,8 @@ def _open(content: bytes, max_megapixels: float) -> Image.Image:
     factory = TiffFile if name == TiffFile.format else Image.OPEN[name][0]
     if name == JpegImagePlugin.JpegImageFile.format:
         check_jpeg(content)
+    elif name == _AVIF and not AvifImagePlugin.SUPPORTED:
+        raise NotAnImageError("an AVIF, which the installed Pillow doesn't read", "install Pillow's own wheel")
     elif name == _AVIF:
         content = check_avif(content, max_megapixels)
     return factory(io.BytesIO(content), "")

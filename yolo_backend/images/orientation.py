@@ -16,12 +16,13 @@ _SHORT, _LONG = 3, 4
 _ENTRY_BYTES = 12
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
-# A JPEG's segments as libjpeg finds them: the next byte that is none of filling, and no stuffed one, behind 0xFF.
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+# A JPEG's segments as libjpeg finds them.
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _EXIF_START = re.compile(rb"Exif\x00.", re.DOTALL)
 _PNG_START_BYTES = 8
+_MAX_PNG_CHUNKS = 10_000
 
 
 def orientation_of(image: Image.Image, content: bytes) -> int:
@@ -53,8 +54,10 @@ def _exif_of_jpeg(content: bytes) -> bytes:
 
 def _exif_of_png(content: bytes) -> bytes:
     place = _PNG_START_BYTES
-    while len(head := content[place : place + 8]) == 8:
-        length, name = struct.unpack(">I4s", head)
+    for _ in range(_MAX_PNG_CHUNKS):
+        if place + 8 > len(content):
+            break
+        length, name = struct.unpack_from(">I4s", content, place)
         if name == b"eXIf":
             return content[place + 8 : place + 8 + length]
         if name == b"IDAT":
