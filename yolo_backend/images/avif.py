@@ -5,8 +5,9 @@ Pillow's decoder takes the size within up to 268 megapixels, whatever the header
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from yolo_backend.images.errors import ImageError, NotAnImageError
 
@@ -60,6 +61,20 @@ class _BrokenError(Exception):
     """Not what an AVIF must be."""
 
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def _by_key(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
+    """These by their keys. Raises _BrokenError where one comes twice, for another reader may take the other."""
+    found: dict[_Key, _Value] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _BrokenError
+        found[key] = value
+    return found
+
+
 @dataclass(frozen=True)
 class _Box:
     kind: bytes
@@ -75,15 +90,13 @@ class _File:
         self._boxes_left = _MAX_BOXES
         self._tracks: list[_Box] = []
         meta: list[_Box] = []
-        for box in self._boxes(0, len(content)):
+        for box in self._boxes_of_file():
             if box.kind == b"meta":
                 meta += self._boxes(box.start + 4, box.end)
             elif box.kind == b"moov":
                 self._tracks += [track for track in self._boxes(box.start, box.end) if track.kind == b"trak"]
-        self._meta = {box.kind: box for box in meta}
-        if len(self._meta) < len(meta):  # of two, another reader may take the other one
-            raise _BrokenError
-        self._items = dict(self._read_items())
+        self._meta = _by_key((box.kind, box) for box in meta)
+        self._items = _by_key(self._read_items())
         properties = [box for box in meta if box.kind == b"iprp"]
         containers = [inner for box in properties for inner in self._boxes(box.start, box.end) if inner.kind == b"ipco"]
         self.is_cropped = any(one.kind == b"clap" for box in containers for one in self._boxes(box.start, box.end))
@@ -98,7 +111,7 @@ class _File:
                 if left_bytes < 0:
                     raise _BrokenError
         for track in self._tracks:
-            tables = {box.kind: box for box in self._below(track, b"mdia", b"minf", b"stbl")}
+            tables = _by_key((box.kind, box) for box in self._below(track, b"mdia", b"minf", b"stbl"))
             sizes, offsets = tables[b"stsz"], tables.get(b"stco") or tables.get(b"co64")
             if offsets is None:
                 raise _BrokenError
@@ -115,6 +128,14 @@ class _File:
         for place in places:
             changed[place : place + 4] = b"skip"
         return bytes(changed)
+
+    def _boxes_of_file(self) -> Iterator[_Box]:
+        """The outermost boxes, up to bytes that are none: some programs leave such at the end."""
+        try:
+            yield from self._boxes(0, len(self._content))
+        except _BrokenError:
+            if self._boxes_left < 0:
+                raise
 
     def _boxes(self, start: int, end: int) -> Iterator[_Box]:
         while start + 8 <= end:

@@ -14,6 +14,7 @@ _MAX_16_BITS = 65_535
 # What is white, and between what the highest number lies then: a resampled image goes beyond white, and a dark one
 # doesn't reach it.
 _WHITES = ((1, 0, 2), (255, 32, 510), (_MAX_16_BITS, 16_384, _MAX_16_BITS))
+_FAR = 1e30  # beyond any scale
 _MAX_BELOW_BLACK = 0.25  # of white
 _MIN_SHARE = 0.5  # of numbers that an image can have; others fill the places where it has none
 
@@ -31,7 +32,7 @@ def numbers_to_8(values: Numbers) -> NDArray[np.uint8]:
     scale = _scale_of(values)
     grey = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):
-        rows = np.nan_to_num(values[start : start + _ROWS].astype(np.float64))
+        rows = np.nan_to_num(values[start : start + _ROWS].astype(np.float64), posinf=_FAR, neginf=-_FAR)
         grey[start : start + _ROWS] = np.clip(rows * scale, 0, 255).astype(np.uint8)
     return grey
 

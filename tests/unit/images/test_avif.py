@@ -112,6 +112,12 @@ def test_other_encoders_write_other_headers() -> None:
     assert decode_image(avif("svt"), 1).size_wh == (320, 240)
 
 
+@pytest.mark.parametrize("more", [b"junk" * 10, b"\0" * 30, b"\xff" * 7])
+def test_bytes_behind_the_end_do_no_harm(more: bytes) -> None:
+    content = encode(four_colours(), "AVIF", quality=95)
+    assert np.array_equal(decode_image(content + more, 1).pixels, decode_image(content, 1).pixels)
+
+
 def with_box(content: bytes, name: bytes, change: bytes, at: int) -> bytes:
     place = content.index(name) + at
     return content[:place] + change + content[place + len(change) :]
