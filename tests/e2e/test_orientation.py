@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 from tests.harness.browser import chromium_page
 from tests.harness.pictures import BEST, TURNED_BY_THE_PAGE, encode, turned
-from tests.harness.turned_files import TURNED_FILES, four_colours
+from tests.harness.turned_files import FIRST_FRAMES, TURNED_FILES, four_colours
 from yolo_backend.images.decode import decode_image
 
 _DRAW = """async address => {
@@ -58,6 +58,14 @@ def test_odd_files_are_turned_as_the_browser_turns_them(chromium: Path) -> None:
     with chromium_page(chromium, "http://127.0.0.1", "odd-orientation") as (page, _):
         shown = {name: turns_of(four_colours(), shown_as(page, content)) for name, (content, _) in TURNED_FILES.items()}
     assert shown == {name: [orientation] for name, (_, orientation) in TURNED_FILES.items()}
+
+
+def test_first_frames_lie_where_the_browser_shows_them(chromium: Path) -> None:
+    with chromium_page(chromium, "http://127.0.0.1", "first-frames") as (page, _):
+        for name, (content, (width, height), (x, y)) in FIRST_FRAMES.items():
+            seen = shown_as(page, content)
+            assert seen.shape == (height, width, 3), name
+            assert turns_of(four_colours(), seen[y : y + 32, x : x + 48]) == [1], name
 
 
 def test_avifs_look_as_the_browser_shows_them(chromium: Path) -> None:

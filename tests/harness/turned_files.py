@@ -221,3 +221,35 @@ TURNED_FILES: dict[str, tuple[bytes, int]] = {
     "animated AVIF": (encode(four_colours(), "AVIF", quality=95, **_ANIMATED), 1),
 }  # fmt: skip
 """Files of `four_colours`, and the orientation by which a browser turns what is stored."""
+
+
+def _gif_on_screen(screen_wh: tuple[int, int], at_xy: tuple[int, int] = (0, 0), **options: object) -> bytes:
+    """A GIF whose first frame of 48 by 32 pixels stands at a place of a screen of another size."""
+    content = bytearray(encode(four_colours(), "GIF", **options))
+    content[6:10] = struct.pack("<HH", *screen_wh)
+    place = content.index(b",\0\0\0\0" + struct.pack("<HH", 48, 32))
+    content[place + 1 : place + 5] = struct.pack("<HH", *at_xy)
+    return bytes(content)
+
+
+def _webp_on_canvas(canvas_wh: tuple[int, int], at_xy: tuple[int, int]) -> bytes:
+    """An animated WebP whose first frame of 48 by 32 pixels stands at a place, of even numbers, of a larger canvas."""
+
+    def three_bytes(*numbers: int) -> bytes:
+        return b"".join(number.to_bytes(3, "little") for number in numbers)
+
+    picture = encode(four_colours(), "WEBP", lossless=True)[12:]
+    frame = three_bytes(at_xy[0] // 2, at_xy[1] // 2, 47, 31, 100) + b"\0" + picture
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + three_bytes(canvas_wh[0] - 1, canvas_wh[1] - 1)
+    body += b"ANIM" + struct.pack("<I", 6) + bytes(6) + (b"ANMF" + struct.pack("<I", len(frame)) + frame) * 2
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+FIRST_FRAMES: dict[str, tuple[bytes, tuple[int, int], tuple[int, int]]] = {
+    "GIF on a larger screen": (_gif_on_screen((64, 48), (8, 10)), (64, 48), (8, 10)),
+    "GIF on a smaller screen": (_gif_on_screen((40, 20)), (48, 32), (0, 0)),
+    "animated GIF on a larger screen": (_gif_on_screen((64, 48), (8, 10), disposal=2, **_ANIMATED), (64, 48), (8, 10)),
+    "animated GIF that goes back": (encode(four_colours(), "GIF", disposal=3, **_ANIMATED), (48, 32), (0, 0)),
+    "animated WebP on a larger canvas": (_webp_on_canvas((64, 48), (8, 10)), (64, 48), (8, 10)),
+}
+"""Files whose first frame shows `four_colours` at a place of another size: the size on the page, and the place."""

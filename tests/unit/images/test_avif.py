@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import AvifImagePlugin
 
 from tests.harness.pictures import encode, turned
 from tests.harness.turned_files import four_colours
@@ -169,3 +170,8 @@ def test_any_damage_is_an_image_or_told_soon(name: str, data: st.DataObject) -> 
     assert kind in {"an image of 3 channels", "broken", "not_an_image", "too_many_pixels"}
     assert told == "" or told.isprintable()
     assert time.monotonic() - started_at < SOON_S
+
+
+def test_a_pillow_that_reads_no_avif_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    assert str(failure(STILL)) == "is an AVIF, which the installed Pillow doesn't read: install Pillow's own wheel"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from tests.harness.pictures import BEST, TURNED_BY_THE_PAGE, encode, png_chunk, turned
-from tests.harness.turned_files import TURNED_FILES, four_colours
+from tests.harness.turned_files import FIRST_FRAMES, TURNED_FILES, four_colours
 from yolo_backend.images.decode import DecodedImage, decode_image, upright_size
 from yolo_backend.images.errors import ImageError
 
@@ -342,6 +342,16 @@ def test_odd_files_are_turned_as_the_page_turns_them(content: bytes, orientation
     assert decoded.shape == expected.shape
     assert np.abs(decoded.astype(int) - expected).mean() < 12
     assert upright_size(content) == expected.shape[1::-1]
+
+
+@pytest.mark.parametrize(("content", "size_wh", "at_xy"), FIRST_FRAMES.values(), ids=FIRST_FRAMES.keys())
+def test_a_first_frame_lies_where_the_page_shows_it(
+    content: bytes, size_wh: tuple[int, int], at_xy: tuple[int, int]
+) -> None:
+    decoded = decode_image(content, 1)
+    x, y = at_xy
+    assert decoded.size_wh == decoded.pixels.shape[1::-1] == size_wh
+    assert np.abs(decoded.pixels[y : y + 32, x : x + 48].astype(int) - four_colours()).mean() < 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
