@@ -39,8 +39,8 @@ ADVICE: Mapping[str, str] = {
     "and a token that Label Studio accepts.",
     "missing_key": "Give the task's data the field that the labeling config's Image names, or correct that name.",
     "no_label_studio": "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY and restart the backend.",
-    "not_an_image": "Open the address: it leads to something else, such as a web page or a PDF. "
-    "Or convert the file to JPEG, PNG, WebP, BMP, GIF or TIFF.",
+    "not_an_image": "Do what the message says. Where it doesn't say what the file is, open the address: "
+    "it should lead to a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF.",
     "not_found": "Put the image back where the address says, or correct the address in the task's data.",
     "proxy": "Correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY in the backend's environment, and restart it.",
     "redirects": "Open the address in a browser: it leads in circles, often to a login. Take the final one.",

@@ -180,7 +180,7 @@ class TaskPredictor:
                     value, task_id_of(task), controls, studio, priority=priority, is_abandoned=is_abandoned
                 )
             except ImageError as error:
-                raise _TaskError(error.kind, str(error), redact(value)) from None
+                raise _TaskError(error.kind, error.told_of(redact(value)), redact(value)) from None
             except WeightsError as error:
                 raise _TaskError("weights", str(error)) from None
             except DetectorError as error:
@@ -205,7 +205,9 @@ class TaskPredictor:
             return image
         self._load(controls)  # an image that changed came without; whoever decodes shouldn't wait for weights
         names = {served.weights.fingerprint: served.weights_name for served in controls}
-        letterboxed, size_wh = self._letterbox(image.content, names, priority, is_abandoned)
+        letterboxed, size_wh, remark = self._letterbox(image.content, names, priority, is_abandoned)
+        if remark:
+            log.warning("Task %s: %s: %s", task_id, redact(value), remark)
         key, identity = image.key, image.identity
         del image  # which others' images need the memory of
         detections = {}
@@ -256,8 +258,8 @@ class TaskPredictor:
 
     def _letterbox(
         self, content: bytes, names: Mapping[str, str], priority: int, is_abandoned: IsAbandoned | None
-    ) -> tuple[dict[str, Letterboxed], tuple[int, int]]:
-        """The image as each of the weights sees it, by their fingerprint, and its size (width, height)."""
+    ) -> tuple[dict[str, Letterboxed], tuple[int, int], str]:
+        """The image as each of the weights sees it, by their fingerprint, its size (width, height), and a remark."""
         with self._decoding[priority]:
             _check_wanted(is_abandoned)
             image = decode_image(content, self._settings.max_image_megapixels, self._enough_px(names.values()))
@@ -265,7 +267,7 @@ class TaskPredictor:
                 fingerprint: self._pool.letterbox(name, image.pixels, image.size_wh)
                 for fingerprint, name in names.items()
             }
-            return letterboxed, image.size_wh
+            return letterboxed, image.size_wh, image.remark
 
     def _enough_px(self, names: Iterable[str]) -> int | None:
         """How long the longer side of a decoded image should be at least, where less than all of it will do."""

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from playwright.sync_api import Page
 
 from tests.harness.browser import chromium_page
 from tests.harness.pictures import BEST, TURNED_BY_THE_PAGE, encode, turned
+from tests.harness.turned_files import FIRST_FRAMES, TURNED_FILES, four_colours
+from yolo_backend.images.decode import decode_image
 
 _DRAW = """async address => {
   const image = new Image();
@@ -24,13 +27,17 @@ _DRAW = """async address => {
 }"""
 
 
-def four_colours() -> NDArray[np.uint8]:
-    """A picture that looks otherwise however it is turned."""
-    pixels = np.zeros((32, 48, 3), np.uint8)
-    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (
-        (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0),
-    )  # fmt: skip
-    return pixels
+def shown_as(page: Page, content: bytes) -> NDArray[np.int64]:
+    """The pixels that a browser draws of a file, whose kind it finds out by itself."""
+    address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    width, height, numbers = page.evaluate(_DRAW, address)
+    return np.array(numbers, int).reshape(height, width, 4)[..., :3]
+
+
+def turns_of(stored: NDArray[np.uint8], seen: NDArray[np.int64]) -> list[int]:
+    """By which orientations `stored` becomes what is seen: one, if any."""
+    pictures = {one: turned(stored, one) for one in range(1, 9)}
+    return [one for one, it in pictures.items() if it.shape == seen.shape and np.abs(it - seen).mean() < 12]
 
 
 def test_the_table_is_what_the_browser_shows(chromium: Path) -> None:
@@ -42,12 +49,30 @@ def test_the_table_is_what_the_browser_shows(chromium: Path) -> None:
             for orientation in range(1, 9):
                 exif = Image.Exif()
                 exif[0x0112] = orientation
-                content = base64.b64encode(encode(stored, image_format, exif=exif, **options)).decode()
-                width, height, numbers = page.evaluate(_DRAW, f"data:image/{image_format.lower()};base64,{content}")
-                seen = np.array(numbers, int).reshape(height, width, 4)[..., :3]
-                shown[image_format][orientation] = [
-                    one
-                    for one in range(1, 9)
-                    if turned(stored, one).shape == seen.shape and np.abs(turned(stored, one) - seen).mean() < 12
-                ]
+                content = encode(stored, image_format, exif=exif, **options)
+                shown[image_format][orientation] = turns_of(stored, shown_as(page, content))
     assert shown == {name: {key: [value] for key, value in of.items()} for name, of in TURNED_BY_THE_PAGE.items()}
+
+
+def test_odd_files_are_turned_as_the_browser_turns_them(chromium: Path) -> None:
+    with chromium_page(chromium, "http://127.0.0.1", "odd-orientation") as (page, _):
+        shown = {name: turns_of(four_colours(), shown_as(page, content)) for name, (content, _) in TURNED_FILES.items()}
+    assert shown == {name: [orientation] for name, (_, orientation) in TURNED_FILES.items()}
+
+
+def test_first_frames_lie_where_the_browser_shows_them(chromium: Path) -> None:
+    with chromium_page(chromium, "http://127.0.0.1", "first-frames") as (page, _):
+        for name, (content, (width, height), (x, y)) in FIRST_FRAMES.items():
+            seen = shown_as(page, content)
+            assert seen.shape == (height, width, 3), name
+            assert turns_of(four_colours(), seen[y : y + 32, x : x + 48]) == [1], name
+
+
+def test_avifs_look_as_the_browser_shows_them(chromium: Path) -> None:
+    files = sorted((Path(__file__).parent.parent / "data" / "avif").glob("*.avif"))
+    with chromium_page(chromium, "http://127.0.0.1", "avif") as (page, _):
+        for file in files:
+            if file.stem not in {"cropped", "144_megapixels", "frames_of_other_sizes"}:
+                seen, decoded = shown_as(page, file.read_bytes()), decode_image(file.read_bytes(), 1).pixels
+                assert seen.shape == decoded.shape, file.name
+                assert np.abs(seen - decoded).mean() < 3, file.name

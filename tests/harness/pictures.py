@@ -29,6 +29,7 @@ BEST: dict[str, dict[str, object]] = {
     "WEBP": {"lossless": True},
     "GIF": {},
     "BMP": {},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
 """How each format that a browser shows keeps the most of a picture."""
 
@@ -40,6 +41,7 @@ TURNED_BY_THE_PAGE = {
     "WEBP": _NOT_AT_ALL,
     "GIF": _NOT_AT_ALL,
     "BMP": _NOT_AT_ALL,
+    "AVIF": _AS_EXIF_SAYS,  # by its container, into which Pillow writes what the EXIF says
 }
 """By which EXIF orientation a browser turns a file of each format: tests/e2e/test_orientation.py asks one."""
 

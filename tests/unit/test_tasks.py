@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import REGISTRY
 
 from tests.fakes.engine import BROKEN, FakeEngine, info_of
@@ -404,6 +405,33 @@ def test_failures_are_not_remembered(house: House, serve: StartServer) -> None:
     assert score(house.ask(values[2])) == 9
     assert remembered() == before
     assert [batch for engine in house.engines for batch in engine.batches].count([BROKEN]) == 2
+
+
+def test_a_file_that_is_not_what_its_name_says_is_told_by_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    house = House(local_files_document_root=tmp_path)
+
+    failure = house.ask("/data/local-files/?d=a.jpg")
+
+    assert isinstance(failure, Failure)
+    assert str(failure) == (
+        "Task 7 is not predicted: /data/local-files/?d=a.jpg: is a HEIC, as iPhones make, though named .jpg: "
+        "convert it to JPEG or PNG"
+    )
+
+
+def test_an_image_that_is_nearly_black_is_predicted_and_told_once(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    dark = inline(encode(Image.fromarray(np.full((4, 6), 4095, np.uint16))))
+
+    assert regions(house.ask(dark)) is not None
+    house.ask(dark)
+
+    assert [record.getMessage() for record in caplog.records if "nearly black" in record.getMessage()] == [
+        "Task 7: data: address of 122 characters: it is nearly black, as it is for Ultralytics: its 16 bits are used "
+        "to a sixteenth at most. Stretch it to 0 to 65535, or save it with 8 bits"
+    ]
 
 
 def test_an_image_with_too_many_pixels_fails_each_time() -> None:

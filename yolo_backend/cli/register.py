@@ -29,12 +29,14 @@ from yolo_backend.cli.common import (
 from yolo_backend.prelabeling.model_versions import is_own
 from yolo_backend.regions import count_boxes
 from yolo_backend.registering import registration
-from yolo_backend.registering.finding import find_images
+from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, readable
 from yolo_backend.registering.imported_labels import Labelled, add_labels
 from yolo_backend.registering.label_files import read_labels
 from yolo_backend.registering.registration import Item, Registered
+from yolo_backend.registering.unfit import set_apart
 
 _SHOWN_BOXES = 5
+_SHOWN_FILES = 3
 
 
 def register(
@@ -95,7 +97,8 @@ def register(
 ) -> None:
     """Register images as tasks; those that are there already are left out.
 
-    Run it as often as you like: it goes on where it was, and takes what is new.
+    Run it as often as you like: it goes on where it was, and takes what is new. Files that are no images for Label
+    Studio's page, by their names or by what is in them, are told and left out.
 
     Examples:
 
@@ -111,8 +114,13 @@ def register(
             "`prelabel --replace` deletes: choose another"
         )
     settings = read_settings(url, token)
-    images = find_images(sources, sys.stdin)
-    registration.check_files(images)
+    suffixes = TAKEN_SUFFIXES if how == "upload" else SHOWN_SUFFIXES
+    images, unfit = set_apart(find_images(sources, sys.stdin), uploaded=how == "upload")
+    if not images:
+        raise CommandError("; ".join(f"{_named(files)}: {why}" for why, files in unfit.items()))
+    for why, files in unfit.items():
+        _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
+    registration.check_files(images, suffixes=suffixes)
     project = find_project(open_studio(settings), project_name)
     control = registration.choose_control(project.label_config, control_name, for_labels=labels_path is not None)
     labelled = Labelled([Item(image) for image in images], [], 0)
@@ -146,10 +154,17 @@ def register(
         raise typer.Exit(INTERRUPTED) from None
 
     told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}
+    told["no_images"] = {why: [readable(file) for file in files] for why, files in unfit.items()}
     if as_json:
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", kind)
+
+
+def _named(files: Sequence[Path]) -> str:
+    """The first of these files, and how many more there are."""
+    more = f" and {len(files) - _SHOWN_FILES:,} more" if len(files) > _SHOWN_FILES else ""
+    return ", ".join(map(readable, files[:_SHOWN_FILES])) + more
 
 
 def _version_of(labels_path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -21,9 +22,15 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from yolo_backend.images.errors import ImageError
-from yolo_backend.images.headers import TiffFile, check_jpeg, check_pixels, has_readable_exif
+from yolo_backend.images.avif import check_avif, is_avif
+from yolo_backend.images.depth import grey_16_to_8, numbers_to_8
+from yolo_backend.images.errors import ImageError, NotAnImageError
+from yolo_backend.images.headers import TiffFile, check_jpeg, check_pixels
+from yolo_backend.images.orientation import orientation_of
+from yolo_backend.images.signatures import tell_apart
 from yolo_backend.messages import first_line
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # whoever decodes does so on each core
 
 # The JPEGs of phones that hold several pictures (MPO) are opened as JPEG.
 _FORMATS = (
@@ -34,8 +41,12 @@ _FORMATS = (
     GifImagePlugin.GifImageFile.format,
     TiffImagePlugin.TiffImageFile.format,
 )
+_AVIF = "AVIF"
 _MAGIC_BYTES = 16
-_EXIF_ORIENTATION = 0x0112
+_BITS_OF_PNG = 24  # where a PNG says how many each colour has
+_BITS_OF_TIFF, _PHOTOMETRIC_OF_TIFF, _FORM_OF_TIFF = 258, 262, 339
+_WHITE_IS_ZERO, _UNSIGNED = 0, 1
+_NEARLY_BLACK = 16
 _TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.flip(pixels, -1),
@@ -52,28 +63,37 @@ _JPEG_SCALES = (8, 4, 2)  # those that libjpeg-turbo decodes faster
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """RGB pixels (height, width, 3) of an upright image, and the size it has: larger, where it was decoded smaller."""
+    """RGB pixels (height, width, 3) of an upright image, and the size it has: larger, where it was decoded smaller.
+
+    `remark` is what a person should know of it, such as that it is nearly black.
+    """
 
     pixels: NDArray[np.uint8]
     size_wh: tuple[int, int]
+    remark: str = ""
 
 
 def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = None) -> DecodedImage:
-    """Decode to RGB, turned upright by EXIF as the labeling page shows it.
+    """Decode to RGB, turned as the labeling page shows it.
 
     Alpha is dropped and 16 bits become 8 by their high byte, as OpenCV, and so Ultralytics, reads them. With
     `enough_px`, a JPEG is decoded at a half, a quarter or an eighth as long as its longer side has so many pixels.
     Raises ImageError for what isn't an image in one of our formats, is broken, or has too many pixels.
     """
     try:
-        with _open(content) as image:
+        with _open(content, max_megapixels) as image:
             check_pixels(image, max_megapixels)
             pixels = _jpeg_to_rgb(content, image, enough_px)
             if pixels is None:
+                _go_to_first_frame(image)
                 image.load()
                 pixels = _to_rgb(image)
-            turn = _TURNS.get(_orientation(image))
-            return DecodedImage(np.ascontiguousarray(turn(pixels) if turn else pixels), _upright_size(image))
+            orientation = orientation_of(image, content)
+            turn = _TURNS.get(orientation)
+            remark = _remark(image, content, pixels)
+            return DecodedImage(
+                np.ascontiguousarray(turn(pixels) if turn else pixels), _turned(image.size, orientation), remark
+            )
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -85,12 +105,23 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
 def upright_size(content: bytes) -> tuple[int, int]:
     """The width and height of an image as the labeling page shows it, by its headers alone. Raises ImageError."""
     try:
-        with _open(content) as image:
-            return _upright_size(image)
+        with _open(content, math.inf) as image:
+            return _turned(image.size, orientation_of(image, content))
     except ImageError:
         raise
     except Exception as error:  # as above
         raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
+
+
+def format_of(start: bytes) -> str:
+    """The format of a file that begins like this, such as `JPEG`. Raises ImageError for one that isn't decoded."""
+    if is_avif(start):
+        return _AVIF
+    for name in _FORMATS:
+        accept = Image.OPEN[name][1]
+        if accept is not None and accept(start[:_MAGIC_BYTES]) is True:
+            return name
+    raise tell_apart(start) or ImageError("not_an_image", "not a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF image")
 
 
 def _jpeg_to_rgb(content: bytes, image: Image.Image, enough_px: int | None) -> NDArray[np.uint8] | None:
@@ -107,41 +138,60 @@ def _jpeg_to_rgb(content: bytes, image: Image.Image, enough_px: int | None) -> N
     return pixels
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes, max_megapixels: float) -> Image.Image:
     # Not Image.open: Ultralytics puts its own in that place, which wants to install a package for an unknown format.
-    for name in _FORMATS:
-        factory, accept = Image.OPEN[name]
-        if accept is not None and accept(content[:_MAGIC_BYTES]) is True:
-            if name == JpegImagePlugin.JpegImageFile.format:
-                check_jpeg(content)
-            return (TiffFile if name == TiffFile.format else factory)(io.BytesIO(content), "")
-    raise ImageError("not_an_image", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image")
+    name = format_of(content)
+    factory = TiffFile if name == TiffFile.format else Image.OPEN[name][0]
+    if name == JpegImagePlugin.JpegImageFile.format:
+        check_jpeg(content)
+    elif name == _AVIF and not AvifImagePlugin.SUPPORTED:
+        raise NotAnImageError("an AVIF, which the installed Pillow doesn't read", "install Pillow's own wheel")
+    elif name == _AVIF:
+        content = check_avif(content, max_megapixels)
+    return factory(io.BytesIO(content), "")
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    return image.size[::-1] if _orientation(image) in _SIDEWAYS else image.size
+def _go_to_first_frame(image: Image.Image) -> None:
+    """Past the picture of an animated PNG that is for those programs only that show no animation."""
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.is_animated and image.default_image:
+        image.seek(1)
 
 
-def _orientation(image: Image.Image) -> int:
-    # Not ImageOps.exif_transpose, which writes all EXIF anew and fails on odd entries that turn nothing.
-    if image.format == WebPImagePlugin.WebPImageFile.format or not has_readable_exif(image):
-        return 1  # browsers turn no WebP, and OpenCV doesn't either
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # EXIF that can't be read turns nothing, as on the page
-        return 1
-    return orientation if isinstance(orientation, int) else 1
+def _turned(size_wh: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return size_wh[::-1] if orientation in _SIDEWAYS else size_wh
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"}:
-        return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "I":
-        return _grey_to_rgb(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
-    if image.mode == "F":
-        return _grey_to_rgb(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8))
+        bits = image.number(_BITS_OF_TIFF, 16) if isinstance(image, TiffFile) else 16
+        return _grey_to_rgb(image, grey_16_to_8(np.asarray(image), bits))
+    if image.mode in {"I", "F"}:
+        numbers = np.asarray(image)
+        if isinstance(image, TiffFile) and numbers.dtype == np.int32 and image.number(_BITS_OF_TIFF, 0) == 32:
+            # Pillow knows of no unsigned ones.
+            numbers = numbers.view(np.uint32) if image.number(_FORM_OF_TIFF, _UNSIGNED) == _UNSIGNED else numbers
+        return _grey_to_rgb(image, numbers_to_8(numbers))
+    if image.mode == "La":  # for which there is no way to RGB
+        image = image.convert("LA")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _grey_to_rgb(image: Image.Image, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if isinstance(image, TiffFile) and image.number(_PHOTOMETRIC_OF_TIFF, 1) == _WHITE_IS_ZERO:
+        grey = 255 - grey  # which Pillow does for 8 bits only
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _remark(image: Image.Image, content: bytes, pixels: NDArray[np.uint8]) -> str:
+    if isinstance(image, TiffFile):
+        has_16_bits = image.number(_BITS_OF_TIFF, 8) == 16
+    else:
+        has_16_bits = image.format == PngImagePlugin.PngImageFile.format and content[_BITS_OF_PNG] == 16
+    if has_16_bits and pixels.max(initial=0) < _NEARLY_BLACK:
+        return (
+            "it is nearly black, as it is for Ultralytics: its 16 bits are used to a sixteenth at most. "
+            "Stretch it to 0 to 65535, or save it with 8 bits"
+        )
+    if isinstance(image, TiffFile) and image.is_animated:
+        return "only the first of its pages is looked at"
+    return ""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from yolo_backend.errors import UserError
+
+# A name that promises an image, at the end of a file's name or of an address without its query.
+_PROMISE = re.compile(r"\.(avif|bmp|gif|jpe?g|png|tiff?|webp)(\?\.\.\.)?$", re.IGNORECASE)
 
 
 class ImageError(UserError):
@@ -11,3 +16,20 @@ class ImageError(UserError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    def told_of(self, name: str) -> str:
+        """The message for those who see this name of the file beside it."""
+        return str(self)
+
+
+class NotAnImageError(ImageError):
+    """A file that is something else, such as `a HEIC`; `remedy` says what to do."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__("not_an_image", f"is {what}: {remedy}")
+        self._what, self._remedy = what, remedy
+
+    def told_of(self, name: str) -> str:
+        """The message; with the name's ending, where that promises an image."""
+        promise = _PROMISE.search(name)
+        return f"is {self._what}, though named .{promise[1]}: {self._remedy}" if promise else str(self)

@@ -11,9 +11,14 @@ from pathlib import Path
 from yolo_backend.errors import UserError
 from yolo_backend.images.sources import redact
 
-# What Label Studio takes of images, and what it doesn't though many a program writes it.
+# What Label Studio takes of images, what its page shows besides, and what it doesn't though many a program writes it.
 TAKEN_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp"})
-_IMAGE_SUFFIXES = TAKEN_SUFFIXES | {".avif", ".dng", ".heic", ".heif", ".jp2", ".mpo", ".tif", ".tiff"}
+SHOWN_SUFFIXES = TAKEN_SUFFIXES | {".avif"}
+_IMAGE_SUFFIXES = SHOWN_SUFFIXES | {
+    ".arw", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".hif", ".ico", ".j2k",
+    ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".jxr", ".mpo", ".nef", ".orf", ".pbm", ".pef", ".pfm", ".pgm",
+    ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".srw", ".tga", ".tif", ".tiff", ".xcf",
+}  # fmt: skip
 _ADDRESS = re.compile(r"(https?|s3|gs|azure-blob)://[^\s/]|data:image/")
 # A path below Label Studio's address, which may be a folder of this machine as well.
 _STUDIO_PATH = re.compile(r"(/[^\s?]+)?/data/(upload/|local-files/\?d=)")
@@ -33,6 +38,11 @@ def shown(image: Image) -> str:
     if isinstance(image, str) and _MAY_HOLD_A_SECRET.search(image):
         text = redact(image)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def readable(file: Path) -> str:
+    """A file's path, with a mark for what is no text in its name."""
+    return str(file).encode(errors="replace").decode()
 
 
 def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> list[Image]:

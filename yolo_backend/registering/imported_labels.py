@@ -80,7 +80,7 @@ def _size_of(file: Path) -> SizeWH:
     except OSError as error:
         raise LabelFileError(f"{file} can't be read: {error.strerror}") from None
     except ImageError as error:
-        raise LabelFileError(f"The size of {file} can't be told: {error}") from None
+        raise LabelFileError(f"The size of {file} can't be told: {error.told_of(file.name)}") from None
 
 
 def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[Box]) -> LabelMap:

@@ -16,7 +16,7 @@ from yolo_backend.errors import UserError
 from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
 from yolo_backend.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
 from yolo_backend.protocol import Prediction
-from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image
+from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image, readable
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError
 from yolo_backend.task_values import find_value
@@ -91,15 +91,14 @@ def register(
         ) from None
 
 
-def check_files(images: Iterable[Image]) -> None:
+def check_files(images: Iterable[Image], *, suffixes: frozenset[str] = TAKEN_SUFFIXES) -> None:
     """Raises RegisterError for a file that Label Studio doesn't take, or that isn't there."""
     for file in images:
         if not isinstance(file, Path):
             continue
-        readable = str(file).encode(errors="replace").decode()
-        if readable != str(file):
-            raise RegisterError(f"{readable}: its name isn't text in UTF-8: rename it")
-        if file.suffix.lower() not in TAKEN_SUFFIXES:
+        if readable(file) != str(file):
+            raise RegisterError(f"{readable(file)}: its name isn't text in UTF-8: rename it")
+        if file.suffix.lower() not in suffixes:
             raise RegisterError(f"{file}: Label Studio takes no {file.suffix or 'such'} files: make it a PNG or JPEG")
         try:
             size_bytes = file.stat().st_size

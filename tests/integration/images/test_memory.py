@@ -19,6 +19,7 @@ files = [encode(Image.fromarray(np.zeros((side, side), kind)), "TIFF") for kind 
 files += [encode(Image.new("RGBA", (side, side)), name) for name in ("PNG", "TIFF")]
 files += [encode(Image.new("RGB", (side, side)), "JPEG", exif=b"Exif\\0\\0II*\\0\\x08\\0\\0\\0\\1\\0\\x12\\1\\3\\0\\1\\0\\0\\0\\6\\0\\0\\0" + bytes(4))]
 at_rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+files += [encode(Image.new("RGB", (side, side)), "AVIF", speed=10)]
 for file in files:
     decode_image(file, 20)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - at_rest) * 1024)

@@ -25,7 +25,7 @@ run = partial(exit_code, "register")
 def write_images(*names: str) -> None:
     for name in names:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(b"x")
+        Path(name).write_bytes(encode(Image.new("RGB", (20, 10))))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,94 @@ def test_ctrl_c_tells_how_many_are_registered(
     printed = capsys.readouterr()
     told = "Interrupted: 500 of 1,100 were registered, perhaps some more. Run it again, and it goes on there\n"
     assert (printed.err, printed.out) == (told, "")
+
+
+def write_odd_files() -> None:
+    """What people have in a folder of photographs."""
+    Path("photos").mkdir()
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    contents = {
+        "a.png": encode(Image.new("RGB", (20, 10))), "avif.png": encode(Image.new("RGB", (20, 10)), "AVIF"),
+        "b.jpg": heic, "c.JPG": heic, "d.jpg": heic, "e.jpg": heic, "IMG.HEIC": heic,
+        "text.png": b"see there\n", "empty.webp": b"", "scan.dcm": bytes(128) + b"DICM", "x.jxl": b"\xff\x0a",
+        "y.ppm": encode(Image.new("RGB", (20, 10)), "PPM"), "tiff.png": encode(Image.new("RGB", (20, 10)), "TIFF"),
+        "drawing.svg": b"<svg/>", "notes.txt": b"text", "photo.avif": encode(Image.new("RGB", (20, 10)), "AVIF"),
+    }  # fmt: skip
+    for name, content in contents.items():
+        Path("photos", name).write_bytes(content)
+
+
+LEFT_OUT = {
+    "Label Studio takes no .HEIC files: make it a PNG or JPEG": ["photos/IMG.HEIC"],
+    "is a HEIC, as iPhones make, though named .jpg: convert it to JPEG or PNG": [
+        "photos/b.jpg",
+        "photos/d.jpg",
+        "photos/e.jpg",
+    ],
+    "is a HEIC, as iPhones make, though named .JPG: convert it to JPEG or PNG": ["photos/c.JPG"],
+    "has no bytes: replace it": ["photos/empty.webp"],
+    "Label Studio takes no .avif uploads: make it a PNG or JPEG, or use --how local-files": ["photos/photo.avif"],
+    "Label Studio takes no .dcm files: make it a PNG or JPEG": ["photos/scan.dcm"],
+    "is text, though named .png: open it, or the address, to see what it says": ["photos/text.png"],
+    "is a TIFF, which no browser shows, though named .png: convert it to JPEG or PNG": ["photos/tiff.png"],
+    "Label Studio takes no .jxl files: make it a PNG or JPEG": ["photos/x.jxl"],
+    "Label Studio takes no .ppm files: make it a PNG or JPEG": ["photos/y.ppm"],
+}
+
+
+def test_files_that_are_no_images_are_told_before_and_left_out(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_odd_files()
+
+    assert run("photos", "-p", "1", "--dry-run", "--json") == 0
+
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert (told["registered"], told["no_images"]) == (3, LEFT_OUT)
+    assert sorted(printed.err.splitlines()) == sorted(
+        f"Not registered, {len(files)} {'file' if len(files) == 1 else 'files'}: {', '.join(files)}: {why}"
+        for why, files in LEFT_OUT.items()
+    )
+
+
+def test_of_many_files_the_first_are_named(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_images("photos/a.png", *(f"photos/{number:04}.tif" for number in range(1200)))
+
+    assert run("photos", "-p", "1", "--dry-run") == 0
+    assert capsys.readouterr().err == (
+        "Not registered, 1,200 files: photos/0000.tif, photos/0001.tif, photos/0002.tif and 1,197 more: "
+        "Label Studio takes no .tif files: make it a PNG or JPEG\n"
+    )
+
+
+def test_where_no_image_is_left_nothing_is_asked_of_label_studio(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photos").mkdir()
+    Path("photos/a.jpg").write_bytes(b"\0\0\0\x14ftypheic\0\0\0\0mif1")
+    Path("photos/b.png").touch()
+
+    assert run("photos", "-p", "1") == UNUSABLE
+    assert capsys.readouterr().err == (
+        "photos/a.jpg: is a HEIC, as iPhones make, though named .jpg: convert it to JPEG or PNG; "
+        "photos/b.png: has no bytes: replace it\n"
+    )
+
+
+def test_an_avif_is_registered_where_it_lies(environment: pytest.MonkeyPatch, serve: StartServer) -> None:
+    project = EmptyProject(serve)
+    environment.setenv("LABEL_STUDIO_URL", project.url)
+    Path("photos").mkdir()
+    Path("photos/a.avif").write_bytes(encode(Image.new("RGB", (20, 10)), "AVIF"))
+
+    assert run("photos", "-p", "1", "--how", "local-files", "--document-root", ".") == 0
+    ((task,),) = project.imports
+    assert task["data"]["image"] == "/data/local-files/?d=photos/a.avif"
 
 
 def test_local_files_need_a_document_root(

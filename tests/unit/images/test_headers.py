@@ -179,3 +179,14 @@ def test_any_pieces_of_files_are_an_image_or_told(image_format: str, data: st.Da
     odd = st.sampled_from([*pieces, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", bytes(4), b"\xff\xda"])
     shuffled = pieces[0] + b"".join(data.draw(st.lists(odd, max_size=8)))
     assert kind_of(shuffled) in {"image", "broken", "not_an_image", "too_many_pixels"}
+
+
+def test_filling_before_segments_is_passed_soon() -> None:
+    """A search that begins anew at each byte of filling would take minutes."""
+    filling = (b"\xff" * 60_000 + b"\0") * 50
+    assert kind_of(jpeg_with(after_start=segment(0xFE, b"a") + filling[:60_001])) == "image"
+    assert kind_of(jpeg_with(after_start=filling)) == "broken"
+
+
+def test_chunks_without_end_are_passed_soon() -> None:
+    assert kind_of(png_with(png_chunk(b"abCd", b"") * 50_000)) == "image"

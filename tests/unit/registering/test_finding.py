@@ -34,6 +34,13 @@ def test_what_files_are_found(sources: list[str], found: list[str]) -> None:
     assert find_images(sources) == [Path(name) for name in found]
 
 
+@pytest.mark.parametrize("suffix", [".dcm", ".jxl", ".ppm", ".heic", ".NEF", ".psd", ".jp2", ".avif"])
+def test_images_of_every_kind_are_found(tmp_path: Path, suffix: str) -> None:
+    """What becomes of them is told by who knows."""
+    (tmp_path / f"a{suffix}").touch()
+    assert find_images([str(tmp_path)]) == [tmp_path / f"a{suffix}"]
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -156,7 +156,12 @@ def test_an_image_gets_no_other_images_labels(tmp_path: Path, photo: Path) -> No
         ("c.jpg", "RBC", "https://b/b.jpg?sig=secret", "labels is of https://b/b.jpg?..., or another"),
         ("b.jpg", "RBC", "s3://bucket/b.jpg", "old.jsonl:1: the size of s3://bucket/b.jpg isn't known"),
         ("c.png", "RBC", None, "none of its 1 labels is of "),
-        ("broken.png", "RBC", Path("broken.png"), "The size of broken.png can't be told: not a JPEG"),
+        (
+            "broken.png",
+            "RBC",
+            Path("broken.png"),
+            "The size of broken.png can't be told: is a web page (HTML), though named .png: ",
+        ),
     ],
 )
 def test_labels_that_cannot_be_used_are_told(

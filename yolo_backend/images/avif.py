@@ -1,0 +1,347 @@
+"""What an AVIF may ask of its decoder: its header names one size, and the AV1 within it may have another.
+
+Pillow's decoder takes the size within up to 268 megapixels, whatever the header says, and has no option for less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from yolo_backend.images.errors import ImageError, NotAnImageError
+
+_BRANDS = {b"avif", b"avis"}
+_MAX_BOXES = 20_000
+_MAX_UNITS = 1000  # of one coded picture
+_MAX_SHARE = 4  # of the limit of pixels, all pictures together: the image, its alpha, a gain map, a thumbnail
+_UNIT_BYTES = 1024  # of a unit, its header is in far less
+_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
+_KEY_FRAME, _SWITCH_FRAME = 0, 3
+_CHOSEN_BY_FRAME = 2
+
+
+def is_avif(content: bytes) -> bool:
+    """Returns True if the file says of itself that an AVIF reader can show it."""
+    if content[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(content[:4], "big"), len(content), 1024)
+    return content[8:12] in _BRANDS or any(content[place : place + 4] in _BRANDS for place in range(16, end, 4))
+
+
+def check_avif(content: bytes, max_megapixels: float) -> bytes:
+    """The file without its EXIF, which turns nothing on the page, once its coded pictures are measured.
+
+    Raises ImageError for pictures of more pixels than that, and for what can't be measured.
+    """
+    try:
+        file = _File(content)
+        sizes_wh = [_coded_size(data) for data in file.pictures()]
+    except (_BrokenError, IndexError, KeyError):
+        sizes_wh = []
+    if not sizes_wh:
+        raise ImageError("broken", "the image is broken, or an AVIF of an unusual kind: save it anew")
+    if file.is_cropped:
+        raise NotAnImageError(
+            "an AVIF that is cropped by its header (clap), which programs show differently", "save it anew"
+        )
+    width, height = max(sizes_wh, key=lambda size_wh: size_wh[0] * size_wh[1])
+    megapixels = sum(width * height for width, height in sizes_wh) / 1e6
+    limit = f"more than {max_megapixels:g} megapixels (MAX_IMAGE_MEGAPIXELS)"
+    if width * height > max_megapixels * 1e6:
+        raise ImageError("too_many_pixels", f"the image has {width}x{height} pixels, {limit}")
+    if megapixels > _MAX_SHARE * max_megapixels:
+        raise ImageError(
+            "too_many_pixels", f"the image's {len(sizes_wh)} parts have {megapixels:g} megapixels, far {limit}"
+        )
+    return file.without_exif()
+
+
+class _BrokenError(Exception):
+    """Not what an AVIF must be."""
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def _by_key(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
+    """These by their keys. Raises _BrokenError where one comes twice, for another reader may take the other."""
+    found: dict[_Key, _Value] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _BrokenError
+        found[key] = value
+    return found
+
+
+@dataclass(frozen=True)
+class _Box:
+    kind: bytes
+    start: int
+    end: int
+
+
+class _File:
+    """The boxes of an AVIF."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._boxes_left = _MAX_BOXES
+        self._tracks: list[_Box] = []
+        meta: list[_Box] = []
+        for box in self._boxes_of_file():
+            if box.kind == b"meta":
+                meta += self._boxes(box.start + 4, box.end)
+            elif box.kind == b"moov":
+                self._tracks += [track for track in self._boxes(box.start, box.end) if track.kind == b"trak"]
+        self._meta = _by_key((box.kind, box) for box in meta)
+        self._items = _by_key(self._read_items())
+        properties = [box for box in meta if box.kind == b"iprp"]
+        containers = [inner for box in properties for inner in self._boxes(box.start, box.end) if inner.kind == b"ipco"]
+        self.is_cropped = any(one.kind == b"clap" for box in containers for one in self._boxes(box.start, box.end))
+
+    def pictures(self) -> Iterator[bytes]:
+        """The AV1 data of each picture, and of the first one of each track."""
+        left_bytes = _MAX_SHARE * len(self._content)  # pictures may lie in the same place
+        for item, data in self._read_places():
+            if self._items.get(item, (b"", 0))[0] == b"av01":
+                yield data
+                left_bytes -= len(data)
+                if left_bytes < 0:
+                    raise _BrokenError
+        for track in self._tracks:
+            tables = _by_key((box.kind, box) for box in self._below(track, b"mdia", b"minf", b"stbl"))
+            sizes, offsets = tables[b"stsz"], tables.get(b"stco") or tables.get(b"co64")
+            if offsets is None:
+                raise _BrokenError
+            size = self._number(sizes.start + 4, 4) or self._number(sizes.start + 12, 4)
+            offset = self._number(offsets.start + 8, 4 if offsets.kind == b"stco" else 8)
+            yield self._content[offset : offset + size]
+
+    def without_exif(self) -> bytes:
+        """The file with each EXIF called otherwise, for Pillow fails on EXIF that it can't read."""
+        places = [place for kind, place in self._items.values() if kind == b"Exif"]
+        if not places:
+            return self._content
+        changed = bytearray(self._content)
+        for place in places:
+            changed[place : place + 4] = b"skip"
+        return bytes(changed)
+
+    def _boxes_of_file(self) -> Iterator[_Box]:
+        """The outermost boxes, up to bytes that are none: some programs leave such at the end."""
+        try:
+            yield from self._boxes(0, len(self._content))
+        except _BrokenError:
+            if self._boxes_left < 0:
+                raise
+
+    def _boxes(self, start: int, end: int) -> Iterator[_Box]:
+        while start + 8 <= end:
+            self._boxes_left -= 1
+            if self._boxes_left < 0:
+                raise _BrokenError
+            size, kind, head = self._number(start, 4), self._content[start + 4 : start + 8], 8
+            if size == 1:
+                size, head = self._number(start + 8, 8), 16
+            elif size == 0:
+                size = end - start
+            if size < head or start + size > end:
+                raise _BrokenError
+            yield _Box(kind, start + head, start + size)
+            start += size
+
+    def _below(self, box: _Box, *path: bytes) -> list[_Box]:
+        boxes = [box]
+        for kind in path:
+            boxes = [inner for one in boxes for inner in self._boxes(one.start, one.end) if inner.kind == kind]
+        return [inner for one in boxes for inner in self._boxes(one.start, one.end)]
+
+    def _number(self, place: int, length: int) -> int:
+        return int.from_bytes(self._content[place : place + length], "big")
+
+    def _read_items(self) -> Iterator[tuple[int, tuple[bytes, int]]]:
+        """The id of each item, its kind, and where that stands."""
+        table = self._meta.get(b"iinf")
+        if table is None:
+            return
+        for entry in self._boxes(table.start + (8 if self._content[table.start] else 6), table.end):
+            id_bytes = 2 if self._content[entry.start] < 3 else 4
+            place = entry.start + 4 + id_bytes + 2
+            yield self._number(entry.start + 4, id_bytes), (self._content[place : place + 4], place)
+
+    def _read_places(self) -> Iterator[tuple[int, bytes]]:
+        """The id of each item, and its data."""
+        table = self._meta.get(b"iloc")
+        if table is None:
+            return
+        version, place = self._content[table.start], table.start + 4
+
+        def take(length: int) -> int:
+            nonlocal place
+            place += length
+            if place > table.end:
+                raise _BrokenError
+            return self._number(place - length, length)
+
+        sizes = take(2)
+        offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+        index_bytes = sizes & 15 if version else 0
+        for _ in range(take(4 if version == 2 else 2)):
+            item = take(4 if version == 2 else 2)
+            method = take(2) & 15 if version else 0
+            take(2)
+            base = take(base_bytes)
+            pieces = []
+            for _ in range(take(2)):
+                take(index_bytes)
+                offset, length = take(offset_bytes), take(length_bytes)
+                pieces.append((base + offset, length))
+            if self._items.get(item, (b"", 0))[0] == b"av01":
+                yield item, self._read_pieces(method, pieces)
+
+    def _read_pieces(self, method: int, pieces: list[tuple[int, int]]) -> bytes:
+        start, end = 0, len(self._content)
+        if method == 1:
+            box = self._meta[b"idat"] if b"idat" in self._meta else _Box(b"", 0, 0)
+            start, end = box.start, box.end
+        elif method:
+            raise _BrokenError
+        if sum(length for _, length in pieces) > len(self._content):
+            raise _BrokenError
+        return b"".join(
+            self._content[start + offset : min(start + offset + length, end) if length else end]
+            for offset, length in pieces
+        )
+
+
+class _Bits:
+    """Numbers of any count of bits, one after the other."""
+
+    def __init__(self, content: bytes) -> None:
+        self._number = int.from_bytes(content[:_UNIT_BYTES], "big")
+        self._left = 8 * min(len(content), _UNIT_BYTES)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise _BrokenError
+        return self._number >> self._left & (1 << count) - 1
+
+
+@dataclass
+class _Sequence:
+    """What a sequence header says, as far as it is needed to read the start of a frame header."""
+
+    width: int = 0
+    height: int = 0
+    is_still: bool = False
+    time_bits: int = 0
+    id_bits: int = 0
+    screen_content: int = _CHOSEN_BY_FRAME
+    integer_motion: int = _CHOSEN_BY_FRAME
+
+
+def _coded_size(data: bytes) -> tuple[int, int]:
+    """The largest width and height that a frame in this AV1 data has. Raises _BrokenError."""
+    sequence: _Sequence | None = None
+    largest = 0, 0
+    for kind, unit in _units(data):
+        if kind == _SEQUENCE_HEADER:
+            sequence = _read_sequence(_Bits(unit))
+            largest = max(largest[0], sequence.width), max(largest[1], sequence.height)
+        elif kind in {_FRAME_HEADER, _FRAME} and (sequence is None or _has_own_size(_Bits(unit), sequence)):
+            raise _BrokenError
+    if sequence is None:
+        raise _BrokenError
+    return largest
+
+
+def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The kind of each unit of AV1 (OBU), and its start."""
+    place = count = 0
+    while place < len(data):
+        head = data[place]
+        place += 2 if head & 4 else 1
+        size = len(data) - place
+        if head & 2:
+            size = shift = 0
+            while True:
+                byte = data[place]
+                place, size, shift = place + 1, size | (byte & 127) << shift, shift + 7
+                if byte < 128:
+                    break
+                if shift > 56:
+                    raise _BrokenError
+        count += 1
+        if count > _MAX_UNITS:
+            raise _BrokenError
+        yield head >> 3 & 15, data[place : place + min(size, _UNIT_BYTES)]
+        place += size
+
+
+def _read_sequence(bits: _Bits) -> _Sequence:
+    sequence = _Sequence()
+    bits.take(4)  # profile, still picture
+    sequence.is_still = bool(bits.take(1))
+    if sequence.is_still:
+        bits.take(5)  # level
+    else:
+        _read_operating_points(bits, sequence)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    sequence.width, sequence.height = bits.take(width_bits) + 1, bits.take(height_bits) + 1
+    if sequence.is_still:
+        return sequence
+    if bits.take(1):  # frames have numbers
+        sequence.id_bits = bits.take(4) + bits.take(3) + 3
+    bits.take(3 + 4)  # block size, filters; kinds of motion
+    if bits.take(1):  # order hints
+        bits.take(2)
+    sequence.screen_content = _CHOSEN_BY_FRAME if bits.take(1) else bits.take(1)
+    if sequence.screen_content:
+        sequence.integer_motion = _CHOSEN_BY_FRAME if bits.take(1) else bits.take(1)
+    return sequence
+
+
+def _read_operating_points(bits: _Bits, sequence: _Sequence) -> None:
+    delay_bits = 0
+    if bits.take(1):  # timing
+        bits.take(64)
+        is_even = bits.take(1)
+        if is_even:
+            zeros = 0
+            while not bits.take(1):
+                zeros += 1
+            bits.take(zeros)
+        if bits.take(1):  # decoder model
+            delay_bits = bits.take(5) + 1
+            bits.take(32 + 5)
+            sequence.time_bits = 0 if is_even else bits.take(5) + 1
+            if is_even:
+                bits.take(5)
+    has_delays = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if delay_bits and bits.take(1):
+            bits.take(2 * delay_bits + 1)
+        if has_delays and bits.take(1):
+            bits.take(4)
+
+
+def _has_own_size(bits: _Bits, sequence: _Sequence) -> bool:
+    """Returns True if a frame gives a size of its own, which may be larger than its sequence's."""
+    if sequence.is_still or bits.take(1):  # a frame that is shown again
+        return False
+    kind, is_shown = bits.take(2), bits.take(1)
+    bits.take(sequence.time_bits if is_shown else 1)
+    if kind != _SWITCH_FRAME and not (kind == _KEY_FRAME and is_shown):
+        bits.take(1)
+    bits.take(1)
+    screen_content = bits.take(1) if sequence.screen_content == _CHOSEN_BY_FRAME else sequence.screen_content
+    if screen_content and sequence.integer_motion == _CHOSEN_BY_FRAME:
+        bits.take(1)
+    bits.take(sequence.id_bits)
+    return kind == _SWITCH_FRAME or bool(bits.take(1))

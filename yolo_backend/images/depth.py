@@ -1,0 +1,60 @@
+"""Grey values of more than 8 bits, and numbers with a point, to 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolo_backend.images.errors import NotAnImageError
+
+Numbers = NDArray[np.float32] | NDArray[np.int32] | NDArray[np.uint32]
+
+_ROWS = 256  # at a time, for each step makes arrays of its own
+_MAX_16_BITS = 65_535
+# What is white, and between what the highest number lies then: a resampled image goes beyond white, and a dark one
+# doesn't reach it.
+_WHITES = ((1, 0, 2), (255, 32, 510), (_MAX_16_BITS, 16_384, _MAX_16_BITS))
+_FAR = 1e30  # beyond any scale
+_MAX_BELOW_BLACK = 0.25  # of white
+_MIN_SHARE = 0.5  # of numbers that an image can have; others fill the places where it has none
+
+
+def grey_16_to_8(grey: NDArray[np.uint16], bits: int = 16) -> NDArray[np.uint8]:
+    """The high byte, as OpenCV, and so Ultralytics, reads 16 bits; of `bits`, where a file says that it has less."""
+    return (grey >> (bits - 8)).astype(np.uint8)
+
+
+def numbers_to_8(values: Numbers) -> NDArray[np.uint8]:
+    """Numbers from 0 to 1, to 255 or to 65535, by what they are; what lies a little beyond is clipped, NaN is black.
+
+    Ultralytics reads no such files. Raises NotAnImageError where it can't be said what is black and what is white.
+    """
+    scale = _scale_of(values)
+    grey = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        rows = np.nan_to_num(values[start : start + _ROWS].astype(np.float64), posinf=_FAR, neginf=-_FAR)
+        grey[start : start + _ROWS] = np.clip(rows * scale, 0, 255).astype(np.uint8)
+    return grey
+
+
+def _scale_of(values: Numbers) -> float:
+    """By what to multiply these numbers, for white to be 255."""
+    low, high, count, of_all = 0.0, 0.0, 0, 0
+    for start in range(0, len(values), _ROWS):
+        rows = values[start : start + _ROWS]
+        rows = rows[np.isfinite(rows)]
+        of_all += rows.size
+        rows = rows[(rows >= -_MAX_16_BITS) & (rows <= _MAX_16_BITS)]
+        if rows.size:
+            low, high, count = min(low, float(rows.min())), max(high, float(rows.max())), count + rows.size
+    if count >= _MIN_SHARE * of_all:
+        for white, least, most in _WHITES:
+            if least <= high <= most and low >= -_MAX_BELOW_BLACK * white:
+                return 1 / 256 if white == _MAX_16_BITS else 255 / white
+        told = f"go from {low:.6g} to {high:.6g}"
+    else:
+        told = f"go beyond {_MAX_16_BITS}"
+    raise NotAnImageError(
+        f"an image whose numbers {told}, which tells neither black nor white",
+        "save it as PNG with 8 bits, or with numbers from 0 to 1",
+    )

@@ -1,0 +1,135 @@
+"""What a file is that no decoder here takes, by its first bytes: so that a message can name it, and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from yolo_backend.images.errors import NotAnImageError
+
+_CONVERT = "convert it to JPEG or PNG"
+_DEVELOP = "develop it to JPEG or PNG, for what a camera stores are no colours yet"
+_FRAMES = "take its frames out as JPEG or PNG"
+_ARRAY = "save what it holds as PNG with 8 bits"
+_UNPACK = "unpack it, and give the images in it"
+_OPEN_ADDRESS = "open the address in a browser: there may be a login or an error in the image's place"
+
+_HEIC = ("a HEIC, as iPhones make", _CONVERT)
+_HEIF = ("a HEIF", _CONVERT)
+RAW = ("a camera's raw file", _DEVELOP)
+_VIDEO = ("a video", _FRAMES)
+_SOUND = ("a sound", "label it in a project for sound")
+_JPEG_XL = ("a JPEG XL", _CONVERT)
+_JPEG_2000 = ("a JPEG 2000", _CONVERT)
+_DICOM = ("a DICOM", "convert it to PNG with 8 bits, with the window that shows what matters")
+_EPS = ("a PostScript (EPS)", "draw it as PNG")
+_ARCHIVE = ("an archive", _UNPACK)
+_OPENEXR = ("an OpenEXR", "convert it to PNG with 8 bits")
+_NETPBM = ("a Netpbm (PPM, PGM, PBM)", _CONVERT)
+_LFS = ("a Git LFS pointer, not the file itself", "run `git lfs pull` where it lies, and upload or serve it anew")
+_ANNEX = ("a git-annex pointer, not the file itself", "run `git annex get` where it lies, and upload or serve it anew")
+_SIDECAR = (
+    "what macOS stores beside a file (AppleDouble), not the file itself",
+    "give the file without `._` in its name",
+)
+_ZEROS = ("nothing but zeros, as a copy leaves that broke off", "copy the file anew")
+_SVG = ("an SVG", "draw it as PNG, for a model needs pixels")
+_HTML = ("a web page (HTML)", _OPEN_ADDRESS)
+_XML = ("XML", _OPEN_ADDRESS)
+_JSON = ("JSON", _OPEN_ADDRESS)
+_TEXT = ("text", "open it, or the address, to see what it says")
+
+# Where in the file, what stands there, what that is and what to do. They are asked of what no decoder here accepts.
+_STARTS: tuple[tuple[int, bytes, tuple[str, str]], ...] = (
+    (0, rb"\x00\x00\x00\x0cJXL \r\n\x87\n", _JPEG_XL),
+    (0, rb"\xff\x0a", _JPEG_XL),
+    (0, rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", _JPEG_2000),
+    (0, rb"II\xbc\x01", ("a JPEG XR", _CONVERT)),
+    (128, rb"DICM", _DICOM),
+    (0, rb"[\x02\x08]\x00\x00\x00UL\x04\x00", _DICOM),  # without its preamble
+    (0, rb"8BPS", ("a Photoshop file (PSD)", _CONVERT)),
+    (0, rb"gimp xcf", ("a GIMP file (XCF)", _CONVERT)),
+    (0, rb"%!PS|\xc5\xd0\xd3\xc6", _EPS),
+    (0, rb"P[1-6]\s*[#\d]|P[7Ff]\s", _NETPBM),
+    (0, rb"\x00\x00[\x01\x02]\x00[\x01-\xff]\x00", ("an icon (ICO)", _CONVERT)),
+    (0, rb"\x76\x2f\x31\x01", _OPENEXR),
+    (0, rb"#\?RADIANCE|#\?RGBE", ("a Radiance HDR", "convert it to PNG with 8 bits")),
+    (0, rb"DDS ", ("a DDS", _CONVERT)),
+    (0, rb"qoif", ("a QOI", _CONVERT)),
+    (0, rb"BPG\xfb", ("a BPG", _CONVERT)),
+    (0, rb"AT&TFORM", ("a DjVu", "save its pages as PNG")),
+    (0, rb"FUJIFILMCCD-RAW|FOVb|\x00MRM|IIRO|IIRS|MMOR|IIU\x00", RAW),
+    (0, rb"\x93NUMPY", ("a NumPy array", _ARRAY)),
+    (0, rb"\x89HDF\r\n\x1a\n", ("an HDF5", _ARRAY)),
+    (0, rb"MATLAB \d", ("a MATLAB file", _ARRAY)),
+    (0, rb"SIMPLE  =", ("a FITS", _ARRAY)),
+    (344, rb"n[+i]1\x00", ("a NIfTI", _ARRAY)),
+    (0, rb"RIFF....AVI ", _VIDEO),
+    (0, rb"RIFF....WAVE|ID3|OggS|fLaC", _SOUND),
+    (0, rb"\x1a\x45\xdf\xa3|FLV\x01|\x00\x00\x01\xba|\x00\x00\x01\xb3", _VIDEO),
+    (4, rb"moov|mdat|wide", _VIDEO),
+    (0, rb"PK\x03\x04|PK\x05\x06|\x1f\x8b\x08|Rar!|7z\xbc\xaf|BZh[1-9]|\xfd7zXZ|\x28\xb5\x2f\xfd", _ARCHIVE),
+    (257, rb"ustar", _ARCHIVE),
+    (0, rb"\x00\x05\x16\x07", _SIDECAR),
+    (0, rb"version https://git-lfs", _LFS),
+    (0, rb"/annex/objects/|(\.\./)*\.git/annex/objects/", _ANNEX),
+    (0, rb".{0,1000}?%PDF-\d", ("a PDF", "save its pages as PNG")),  # which may begin with something else
+)
+_PATTERNS = tuple((place, re.compile(pattern, re.DOTALL), told) for place, pattern, told in _STARTS)
+_BRANDS = (
+    (frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}), _HEIC),
+    (frozenset({b"crx "}), RAW),
+    (frozenset({b"jxl "}), _JPEG_XL),
+    (frozenset({b"jp2 ", b"jpx ", b"jpm ", b"mjp2"}), _JPEG_2000),
+    (frozenset({b"avci", b"avcs", b"j2ki", b"j2is"}), _HEIF),
+)
+_GENERAL_BRANDS = frozenset({b"mif1", b"mif2", b"msf1", b"miaf"})
+_LOOKED_AT_BYTES = 4096
+_BLANKS = b" \t\r\n\f\0"
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_JSON_START = re.compile(r'\{\s*["}]|\[\s*["{\[\]\d]')
+_HTML_START = re.compile(r"<!doctype html|<(html|head|title|body|script|meta)\b")
+
+
+def tell_apart(start: bytes) -> NotAnImageError | None:
+    """What a file is that begins like this, and is none of the images that are decoded; None where that is unknown."""
+    start = start[:_LOOKED_AT_BYTES]
+    if told := _by_brand(start) or _by_pattern(start) or _by_text(start):
+        return NotAnImageError(*told)
+    return None
+
+
+def _by_brand(start: bytes) -> tuple[str, str] | None:
+    if start[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(start[:4], "big"), len(start))
+    brand, others = start[8:12], {start[place : place + 4] for place in range(16, end, 4)}
+    # Where the first one is a general one, what the file is stands behind.
+    brands = {brand} if brand not in _GENERAL_BRANDS or others <= _GENERAL_BRANDS else others - _GENERAL_BRANDS
+    return next((told for known, told in _BRANDS if brands & known), _HEIF if brand in _GENERAL_BRANDS else _VIDEO)
+
+
+def _by_pattern(start: bytes) -> tuple[str, str] | None:
+    return next((told for place, pattern, told in _PATTERNS if pattern.match(start, place)), None)
+
+
+def _by_text(start: bytes) -> tuple[str, str] | None:
+    if len(start) > 1 and not start.strip(b"\0"):
+        return _ZEROS
+    text = _decode(start).strip().lower()
+    if not text or _CONTROL.search(text):
+        return None
+    if text[0] == "<":
+        if _HTML_START.search(text):
+            return _HTML
+        return _SVG if "<svg" in text else _XML
+    return _JSON if _JSON_START.match(text) else _TEXT
+
+
+def _decode(start: bytes) -> str:
+    """The text of these bytes; nothing where they are none."""
+    encoding = "utf-16" if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        return start.decode(encoding)
+    except UnicodeDecodeError as error:
+        # A letter may have been cut in two at the end of what is looked at.
+        return start[: error.start].decode(encoding) if len(start) - error.start < 4 and error.start else ""

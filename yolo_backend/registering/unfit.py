@@ -1,0 +1,59 @@
+"""Files that are no images for Label Studio's page: told before anything is registered, and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from yolo_backend.images.decode import format_of
+from yolo_backend.images.errors import ImageError, NotAnImageError
+from yolo_backend.projects import MAX_UPLOAD_BYTES
+from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, Image
+
+Unfit = dict[str, list[Path]]  # by the reason
+
+_START_BYTES = 4096
+_DRAWN_BY_THE_PAGE = ".svg"  # which has no pixels to look at
+
+
+def set_apart(images: Iterable[Image], *, uploaded: bool) -> tuple[list[Image], Unfit]:
+    """The images that Label Studio takes and its page shows, by their names, sizes and first bytes, and the others.
+
+    An address is none of the others, nor is a file that can't be read, which is told where it is needed.
+    """
+    fit: list[Image] = []
+    unfit: Unfit = {}
+    for image in images:
+        if isinstance(image, Path) and (why := _why_unfit(image, uploaded=uploaded)):
+            unfit.setdefault(why, []).append(image)
+        else:
+            fit.append(image)
+    return fit, unfit
+
+
+def _why_unfit(file: Path, *, uploaded: bool) -> str | None:
+    suffix = file.suffix.lower()
+    if suffix not in SHOWN_SUFFIXES:
+        return f"Label Studio takes no {file.suffix or 'such'} files: make it a PNG or JPEG"
+    if uploaded and suffix not in TAKEN_SUFFIXES:
+        return f"Label Studio takes no {file.suffix} uploads: make it a PNG or JPEG, or use --how local-files"
+    try:
+        size_bytes = file.stat().st_size
+        with file.open("rb") as opened:
+            start = opened.read(_START_BYTES)
+    except OSError:
+        return None
+    if not size_bytes:
+        return "has no bytes: replace it"
+    if size_bytes > MAX_UPLOAD_BYTES:
+        return f"has more than {MAX_UPLOAD_BYTES:,} bytes, which Label Studio doesn't take: make it smaller"
+    return None if suffix == _DRAWN_BY_THE_PAGE else _why_not_shown(file, start)
+
+
+def _why_not_shown(file: Path, start: bytes) -> str | None:
+    try:
+        if format_of(start) == "TIFF":
+            raise NotAnImageError("a TIFF, which no browser shows", "convert it to JPEG or PNG")
+    except ImageError as error:
+        return error.told_of(file.name)
+    return None
