@@ -41,6 +41,8 @@ ADVICE: Mapping[str, str] = {
     "not_an_image": "Open the address: it leads to something else, such as a web page or a PDF. "
     "Or convert the file to JPEG, PNG, WebP, BMP, GIF or TIFF.",
     "not_found": "Put the image back where the address says, or correct the address in the task's data.",
+    "other_label_studio": "Set LABEL_STUDIO_HOST to Label Studio's address in a browser and restart the backend, "
+    "or correct the address in the task's data.",
     "proxy": "Correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY in the backend's environment, and restart it.",
     "redirects": "Open the address in a browser: it leads in circles, often to a login. Take the final one.",
     "rejected": "Nothing, where the task was deleted. Where the labels were changed, Retrieve Predictions again.",
