@@ -42,7 +42,6 @@ _OWN_PATH = re.compile(
 _SECRET_PARAMETER = re.compile(
     r"[?&#;][^=&#;]*(sig|token|secret|passw|credential|key|auth|jwt|session)[^=&#;]*=", re.IGNORECASE
 )
-_BUCKET = re.compile(rf"({'|'.join(CLOUD_SCHEMES)})://", re.IGNORECASE)
 _LOGIN = re.compile(r"((?:^|:)//)[^/\s]*@|(^|:/)[^/@\s]*:[^/\s]*@")
 _WEB = re.compile(r"https?:|//", re.IGNORECASE)
 
@@ -147,17 +146,13 @@ def redact(value: Any) -> str:
         return f"data: address of {len(value)} characters"
     if len(value) > _MAX_ADDRESS_CHARACTERS:
         return f"an address of {len(value)} characters"
-    value = value.translate(_DROPPED)
     # Also in an address that stands inside of something else, or lacks its scheme.
-    value = _LOGIN.sub(r"\1\2", value)
-    if _BUCKET.match(value):
-        shown = _without_secret(value)
-    elif _WEB.match(value):
+    value = _LOGIN.sub(r"\1\2", value.translate(_DROPPED))
+    if web := _WEB.match(value):
         if not _is_well_formed(value):
             return "a malformed address"
-        shown = _without_query(value.partition("#")[0])
-    else:
-        shown = _without_secret(_without_query(value))
+        value = web[0].lower() + value[web.end() :].partition("#")[0]
+    shown = _shown_query(value)
     printable = "".join(letter if letter.isprintable() else "?" for letter in shown)
     return printable if len(printable) <= 200 else printable[:197] + "..."
 
@@ -169,20 +164,16 @@ def _is_well_formed(url: str) -> bool:
         return False
 
 
-def _without_query(value: str) -> str:
-    """Of a query that may hold a signature, only the file's name of Local Files is told."""
-    path, mark, query = value.partition("?")
-    names = re.findall(r"(?:^|&)(d=[^&]+)", query) if _is_local_files(path) else []
-    if names:
+def _shown_query(value: str) -> str:
+    """Without a query, which may hold a signature; but a file's name, of a disk or a bucket, may hold ? and #."""
+    path, _, query = value.partition("?")
+    if _is_local_files(path) and (names := re.findall(r"(?:^|&)(d=[^&]+)", query)):
         return f"{path}?{names[-1]}"
-    is_name = mark and "=" not in query and not _WEB.match(value)  # a file's, for ? is a letter to a disk
-    return value if is_name or not query else f"{path}?..."
-
-
-def _without_secret(text: str) -> str:
-    """An address whose ? and # belong to its name, unless what follows looks like a signature."""
-    cut = re.search(r"[?#]", text) if _SECRET_PARAMETER.search(text) else None
-    return f"{text[: cut.end()]}..." if cut else text
+    is_name = not _WEB.match(value) and (not query or re.search(r"\.\w{1,5}$", query))
+    if is_name and not _SECRET_PARAMETER.search(value):
+        return value
+    mark = re.search(r"[?#]", value)
+    return f"{value[: mark.end()]}..." if mark and mark.end() < len(value) else value
 
 
 def _is_local_files(path: str) -> bool:
