@@ -277,9 +277,12 @@ class Studio:
     def _ask_outside_url(self) -> str | None:
         """Its LABEL_STUDIO_HOST, which stands before the pictures of its templates; None where it has none."""
         templates = self.call("GET", "/api/templates", "templates", _OUTSIDE_TIMEOUT_S)
-        pictures = [str(template.get("image")) for template in templates if isinstance(template, dict)]
-        address = next((picture.partition("/static/")[0] for picture in pictures if "/static/" in picture), "")
-        return as_address(address)
+        known = templates if isinstance(templates, list) else []
+        pictures = [str(template.get("image")) for template in known if isinstance(template, dict)]
+        addresses = [picture.partition("/static/")[0] for picture in pictures if "/static/" in picture]
+        if not addresses:
+            raise StudioError("its templates have no pictures")
+        return as_address(addresses[0])
 
     def _ask_who_we_are(self, ends_at: float) -> None:
         if self._token is None:

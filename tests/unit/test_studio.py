@@ -329,6 +329,12 @@ def test_what_it_does_not_tell_is_asked_again_a_minute_later(
     assert studio.outside_url() == "https://x.org"
 
 
+@pytest.mark.parametrize("body", [{}, {"templates": {}}, {"templates": 3}, {"templates": [{"image": "a.png"}, 3]}])
+def test_what_tells_nothing_leaves_the_word_of_setup(serve: StartServer, body: Any) -> None:
+    server = serve(reply(json.dumps(body).encode()))
+    assert Studio(server.url, LEGACY, introduced_as="https://x.org").outside_url() == "https://x.org"
+
+
 @pytest.mark.parametrize("host", ["", "https://x.org"])
 def test_label_studios_own_word_is_above_that_of_setup(serve: StartServer, host: str) -> None:
     studio = Studio(serve(templates(host)).url, LEGACY, introduced_as="https://another.example")

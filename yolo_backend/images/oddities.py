@@ -29,7 +29,7 @@ _HOST = re.compile(
 )
 # How JPEG, PNG, GIF, WebP and TIFF begin in base64.
 _BASE64_IMAGE = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40}")
-_SEVERAL = re.compile(r"[,;|\s]\s*(/data/(upload|local-files)/|[a-z][a-z0-9+.-]{1,20}://)", re.IGNORECASE)
+_SEVERAL = re.compile(r"(?<=[,;|\s])(/data/(upload|local-files)/|[a-z][a-z0-9+.-]{1,20}://)", re.IGNORECASE)
 _WINDOWS_PATH = re.compile(r"[a-z]:|.*\\", re.IGNORECASE | re.DOTALL)
 _TWICE_ESCAPED = re.compile(r"%25[0-9a-f]{2}", re.IGNORECASE)
 # Label Studio's own way to say no: 404 mostly, 403 for what it doesn't serve, 500 for an upload that it doesn't know.
@@ -61,8 +61,9 @@ def type_sentence(value: Any) -> str:
     """What a value is that is no text, and how it could be an image's address."""
     should = "the task's value should be an image address, not "
     if isinstance(value, dict):
-        texts = [key for key, inner in value.items() if isinstance(inner, str) and re.fullmatch(r"\w{1,40}", str(key))]
-        hint = f': let the Image name the field in it, as in value="$image.{texts[0]}"' if texts else ""
+        texts = (key for key, inner in value.items() if isinstance(inner, str) and re.fullmatch(r"\w{1,40}", str(key)))
+        name = next(texts, None)
+        hint = f': let the Image name the field in it, as in value="$image.{name}"' if name else ""
         return f"{should}an object{hint}"
     if isinstance(value, list):
         return f"{should}a list: a list of addresses goes by the Image's valueList"
@@ -78,9 +79,9 @@ def type_name(value: Any) -> str:
 
 def check_address(value: str) -> None:
     """Raises ImageError, with what it is and what to do, for a text that the page can't show as an image."""
-    for check in (_check_wrapped, _check_disk_path, _check_scheme, _check_web_page, _check_relative):
+    for kind, check in _CHECKS:
         if sentence := check(value):
-            raise ImageError("not_an_image" if check is _check_web_page else "unsupported", sentence)
+            raise ImageError(kind, sentence)
 
 
 def _check_wrapped(value: str) -> str | None:
@@ -112,22 +113,30 @@ def _check_disk_path(value: str) -> str | None:
     return None
 
 
+def _check_completeness(value: str) -> str | None:
+    """An address of the web or of a bucket that lacks something."""
+    match = re.match(r"(https?|s3|gs|azure-blob):", value, re.IGNORECASE)
+    if match is None:
+        return None
+    scheme, rest = match[1].lower(), value[match.end() :]
+    if not rest.startswith("//"):
+        return f"it lacks a slash: two stand after {scheme}:"
+    if scheme in CLOUD_SCHEMES:
+        has_file = re.match(r"//[^/]+/.", rest, re.DOTALL)
+        return (
+            None
+            if has_file
+            else f"it names no file in a bucket: it should look like {scheme}://bucket/folder/image.jpg"
+        )
+    has_host = not re.match(r"//(https?:|$|[/?#])", rest, re.IGNORECASE)
+    return None if has_host else f"it names no host after its first {scheme}://: correct the address"
+
+
 def _check_scheme(value: str) -> str | None:
     if ":" not in value.split("/", 1)[0] or _HOST.match(value):
         return None
-    match = _SCHEME.match(value)
-    scheme, rest = (match[1].lower(), value[match.end() :]) if match else ("", "")
-    if scheme in {"http", "https"}:
-        if not rest.startswith("//"):
-            return f"it lacks a slash: two stand after {scheme}:"
-        if re.match(r"//(https?:|$|[/?#])", rest, re.IGNORECASE):
-            return f"it names no host after its first {scheme}://: correct the address"
-        return None
-    if scheme in CLOUD_SCHEMES:
-        if not rest.startswith("//"):
-            return f"it lacks a slash: two stand after {scheme}:"
-        if not re.match(r"//[^/]+/.", rest, re.DOTALL):
-            return f"it names no file in a bucket: it should look like {scheme}://bucket/folder/image.jpg"
+    scheme = match[1].lower() if (match := _SCHEME.match(value)) else ""
+    if scheme in CLOUD_SCHEMES or scheme in {"http", "https"}:
         return None
     if scheme in _LABEL_STUDIOS_NAME:
         name = _LABEL_STUDIOS_NAME[scheme]
@@ -169,6 +178,16 @@ def _check_relative(value: str) -> str | None:
     if _HOST.match(value):
         return "it lacks its beginning: write https:// (or http://) before the host, or upload the file"
     return f"the task's value is neither an address nor a path of Label Studio: {_SERVE_IT}"
+
+
+_CHECKS = (
+    ("unsupported", _check_wrapped),
+    ("unsupported", _check_disk_path),
+    ("bad_address", _check_completeness),
+    ("unsupported", _check_scheme),
+    ("not_an_image", _check_web_page),
+    ("unsupported", _check_relative),
+)
 
 
 def _is_json(value: str) -> bool:

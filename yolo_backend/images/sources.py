@@ -39,10 +39,10 @@ _OWN_PATH = re.compile(
     r"/(data/upload/|data/local-files(/|\?|$)|storage-data/uploaded(/|\?|$)"
     r"|(tasks|projects)/\d+/(presign|resolve)(/|\?|$)|api/projects/\d+/file-proxy(/|\?|$))"
 )
-_SECRET_PARAMETER = re.compile(
-    r"[?&#;][^=&#;]*(sig|token|secret|passw|credential|key|auth|jwt|session)[^=&#;]*=", re.IGNORECASE
-)
-_LOGIN = re.compile(r"((?:^|:)//)[^/\s]*@|(^|:/)[^/@\s]*:[^/\s]*@")
+# A value may be thousands of characters long, and no stranger's may make these take long.
+_PARAMETER = re.compile(r"[?&#;]([^=?&#;]*)=")
+_SECRET = re.compile(r"sig|token|secret|passw|credential|key|auth|jwt|session", re.IGNORECASE)
+_LOGIN = re.compile(r"((?:^|:)//)[^/\s]*@|(^|:/)(?=[^/@\s]*:)[^/\s]*@")
 _WEB = re.compile(r"https?:|//", re.IGNORECASE)
 
 OutsideUrl = Callable[[], str | None]
@@ -97,6 +97,10 @@ def resolve_source(
     if len(value) > _MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
         raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
     value = value.translate(_DROPPED)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
     check_address(value)
     scheme = value.split(":", 1)[0].lower()
     if scheme in CLOUD_SCHEMES:
@@ -170,7 +174,7 @@ def _shown_query(value: str) -> str:
     if _is_local_files(path) and (names := re.findall(r"(?:^|&)(d=[^&]+)", query)):
         return f"{path}?{names[-1]}"
     is_name = not _WEB.match(value) and (not query or re.search(r"\.\w{1,5}$", query))
-    if is_name and not _SECRET_PARAMETER.search(value):
+    if is_name and not any(_SECRET.search(name) for name in _PARAMETER.findall(value)):
         return value
     mark = re.search(r"[?#]", value)
     return f"{value[: mark.end()]}..." if mark and mark.end() < len(value) else value

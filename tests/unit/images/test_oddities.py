@@ -68,23 +68,7 @@ class Studio:
                 "someone:pw@example.com/a.jpg",
             )
         ],
-        ("http:/one-slash/a.jpg", "it lacks a slash: two stand after http:"),
-        ("https:example.com/a.jpg", "it lacks a slash: two stand after https:"),
-        ("http://", "it names no host after its first http://: correct the address"),
-        ("http:///a.jpg", "it names no host after its first http://: correct the address"),
-        ("https://https://example.com/a.jpg", "it names no host after its first https://: correct the address"),
-        # Buckets
-        ("s3:/bucket/a.jpg", "it lacks a slash: two stand after s3:"),
-        *[
-            (value, f"it names no file in a bucket: it should look like {scheme}://bucket/folder/image.jpg")
-            for scheme, value in (
-                ("s3", "s3://bucket"),
-                ("s3", "s3://bucket/"),
-                ("s3", "s3:///a.jpg"),
-                ("gs", "gs://"),
-                ("azure-blob", "azure-blob://container"),
-            )
-        ],
+        # Buckets by another name, and other schemes
         *[
             (
                 f"{other}://bucket/a.jpg",
@@ -142,6 +126,33 @@ def test_what_no_page_can_show_is_told_without_asking_anybody(
     with pytest.raises(ImageError) as raised:
         resolve_source(f" {value}\n", 7, studio_url, None)
     assert (raised.value.kind, str(raised.value)) == ("unsupported", sentence)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("http:/one-slash/a.jpg", "it lacks a slash: two stand after http:"),
+        ("https:example.com/a.jpg", "it lacks a slash: two stand after https:"),
+        ("http://", "it names no host after its first http://: correct the address"),
+        ("http:///a.jpg", "it names no host after its first http://: correct the address"),
+        ("https://https://example.com/a.jpg", "it names no host after its first https://: correct the address"),
+        ("s3:/bucket/a.jpg", "it lacks a slash: two stand after s3:"),
+        *[
+            (value, f"it names no file in a bucket: it should look like {scheme}://bucket/folder/image.jpg")
+            for scheme, value in (
+                ("s3", "s3://bucket"),
+                ("s3", "s3://bucket/"),
+                ("s3", "s3:///a.jpg"),
+                ("gs", "gs://"),
+                ("azure-blob", "azure-blob://container"),
+            )
+        ],
+    ],
+)
+def test_an_address_that_lacks_something_is_told_without_asking_anybody(value: str, sentence: str) -> None:
+    with pytest.raises(ImageError) as raised:
+        resolve_source(value, 7, STUDIO, None)
+    assert (raised.value.kind, str(raised.value)) == ("bad_address", sentence)
 
 
 @pytest.mark.parametrize(

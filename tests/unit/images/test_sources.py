@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -91,6 +93,46 @@ def test_an_endless_address_is_told(start: str) -> None:
     assert error.kind == "bad_address"
     assert len(str(error)) < 100
     assert redact(value) == f"an address of {len(value)} characters"
+
+
+@pytest.mark.parametrize("start", ["http://example.com/", "/data/upload/1/", "s3://bucket/", "folder/"])
+def test_half_of_a_character_is_told(start: str) -> None:
+    error = failure(f"{start}\ud800.jpg")
+    assert error.kind == "bad_address"
+    assert redact(f"{start}\ud800.jpg") == f"{start}?.jpg"
+
+
+HOSTILE = [
+    "a:",
+    ":/a:",
+    "?sig",
+    "?sig&",
+    "//@",
+    "a.",
+    "-.a",
+    " ",
+    ", /",
+    "[",
+    "<",
+    "%25",
+    "\\",
+    "a@",
+    "/data/",
+    "'",
+    "{",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("start", ["", "https://", "/data/upload/", "s3://b/", "/data/local-files/?d="])
+def test_no_value_takes_long(piece: str, start: str) -> None:
+    value = start + piece * (16_000 // len(piece)) + "x"
+    started_at = time.process_time()
+    for _ in range(2):
+        redact(value)
+        with contextlib.suppress(ImageError):
+            resolve(value)
+    assert time.process_time() - started_at < 1  # quadratic ones take minutes
 
 
 # Uploads and Local Files
