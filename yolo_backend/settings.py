@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     label_studio_url: str | None = Field(None, validation_alias=_names("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"))
+    label_studio_host: str | None = Field(None, validation_alias="LABEL_STUDIO_HOST")
     label_studio_api_key: SecretStr | None = Field(
         None, validation_alias=_names("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_TOKEN", "LABEL_STUDIO_ACCESS_TOKEN")
     )
@@ -74,17 +75,16 @@ class Settings(BaseSettings):
             return None
         return self.basic_auth_user, self.basic_auth_pass.get_secret_value()
 
+    @property
+    def outside_url(self) -> str | None:
+        """Label Studio's address in a browser, where it is set beside the one that we reach; one alone says nothing."""
+        host = self.label_studio_host and self.label_studio_host.rstrip("/")
+        return host if host != self.label_studio_url else None
+
     @field_validator("label_studio_url")
     @classmethod
     def _check_label_studio_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # a bad port raises
-            raise ValueError("should look like http://label-studio:8080")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("should be an address only, without a login, a query or a fragment")
-        return url.rstrip("/")
+        return None if url is None else studio_address(url)
 
     @field_validator("label_studio_api_key", mode="before")
     @classmethod
@@ -117,7 +117,22 @@ class Settings(BaseSettings):
             raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?")
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together: set both or neither")
+        if self.label_studio_host:  # here, for alone it is checked as the URL
+            try:
+                studio_address(self.label_studio_host)
+            except ValueError as error:
+                raise ValueError(f"LABEL_STUDIO_HOST: {error}") from None
         return self
+
+
+def studio_address(url: str) -> str:
+    """An address of Label Studio's, without a slash at its end. Raises ValueError for what can't be one."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # a bad port raises
+        raise ValueError("should look like http://label-studio:8080")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("should be an address only, without a login, a query or a fragment")
+    return url.rstrip("/")
 
 
 def is_sendable(token: str) -> bool:

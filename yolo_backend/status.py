@@ -42,6 +42,8 @@ ADVICE: Mapping[str, str] = {
     "not_an_image": "Do what the message says. Where it doesn't say what the file is, open the address: "
     "it should lead to a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF.",
     "not_found": "Put the image back where the address says, or correct the address in the task's data.",
+    "other_label_studio": "Set LABEL_STUDIO_HOST to Label Studio's address in a browser and restart the backend, "
+    "or correct the address in the task's data.",
     "proxy": "Correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY in the backend's environment, and restart it.",
     "redirects": "Open the address in a browser: it leads in circles, often to a login. Take the final one.",
     "rejected": "Nothing, where the task was deleted. Where the labels were changed, Retrieve Predictions again.",

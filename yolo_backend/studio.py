@@ -18,7 +18,7 @@ import urllib3
 from yolo_backend.errors import UserError
 from yolo_backend.filters import holds
 from yolo_backend.messages import api_message
-from yolo_backend.settings import Settings, is_sendable
+from yolo_backend.settings import Settings, is_sendable, studio_address
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,10 @@ _IDS_PER_QUESTION = 500  # they stand in the address, which proxies limit to 8 k
 _CHECK_TIMEOUT_S = 2.0
 _CHECK_IS_FRESH_S = 60.0
 _LOOK_IS_FRESH_S = 2.0
+_OUTSIDE_IS_FRESH_S = 60.0
+_OUTSIDE_TIMEOUT_S = 5.0
+# What `/setup` brings from a Label Studio that doesn't know its own address.
+_UNKNOWN_HOSTNAME = "http://localhost:8080"
 _RENEW_BEFORE_EXPIRY_S = 30.0
 _FAILURE_IS_FRESH_S = 5.0
 _WHO_AM_I = "/api/current-user/whoami"
@@ -87,8 +91,20 @@ class Studio:
     client does the exchange too, but only for its own requests, and it drops a path prefix while it does.
     """
 
-    def __init__(self, url: str, token: str | None, *, set_by: str = "LABEL_STUDIO_API_KEY") -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        set_by: str = "LABEL_STUDIO_API_KEY",
+        outside_url: str | None = None,
+        introduced_as: str | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
+        self._outside_url = outside_url
+        self._introduced_as = introduced_as
+        self._asking_outside = threading.Lock()
+        self._asked_outside_at = float("-inf")
         self._set_by = set_by
         self._token = token
         self._is_personal = token is not None and _is_jwt(token)
@@ -116,6 +132,27 @@ class Studio:
     def has_personal_token(self) -> bool:
         """Is the token a Personal Access Token?"""
         return self._is_personal
+
+    @property
+    def known_outside_url(self) -> str | None:
+        """Its address in a browser, as far as that is known without asking."""
+        return self._outside_url or self._introduced_as
+
+    def outside_url(self) -> str | None:
+        """Its address in a browser, None where nobody knows: as it was set, as Label Studio says, or as `/setup` said.
+
+        It is a name only: nothing is asked of that address, and no token goes there.
+        """
+        with self._asking_outside:
+            is_fresh = time.monotonic() - self._asked_outside_at < _OUTSIDE_IS_FRESH_S
+            if self._outside_url is None and self._token and not is_fresh:
+                try:
+                    self._outside_url = self._ask_outside_url()
+                    self._introduced_as = None  # Label Studio itself knows better
+                except (StudioError, requests.Timeout) as error:
+                    log.info("Label Studio at %s doesn't tell its address in a browser: %s", self.url, error)
+                self._asked_outside_at = time.monotonic()
+            return self.known_outside_url
 
     def authorization(self, *, renew: bool = False) -> str | None:
         """What to send as `Authorization`, None without a token.
@@ -237,6 +274,16 @@ class Studio:
                 self._looked_at = time.monotonic()
             return self._is_away
 
+    def _ask_outside_url(self) -> str | None:
+        """Its LABEL_STUDIO_HOST, which stands before the pictures of its templates; None where it has none."""
+        templates = self.call("GET", "/api/templates", "templates", _OUTSIDE_TIMEOUT_S)
+        known = templates if isinstance(templates, list) else []
+        pictures = [str(template.get("image")) for template in known if isinstance(template, dict)]
+        addresses = [picture.partition("/static/")[0] for picture in pictures if "/static/" in picture]
+        if not addresses:
+            raise StudioError("its templates have no pictures")
+        return as_address(addresses[0])
+
     def _ask_who_we_are(self, ends_at: float) -> None:
         if self._token is None:
             self._request("GET", "/health", ends_at)
@@ -341,52 +388,76 @@ class Studio:
 
 @dataclass(frozen=True)
 class _Introduction:
-    hostname: str
+    url: str
     token: str
+    hostname: str | None  # a name for Label Studio itself, which nothing is sent to
 
 
 class Studios:
     """Which Label Studio a project's images come from.
 
     A configured key goes to the configured address only. The token that comes with `/setup` may go to the configured
-    address; the hostname that comes with it is used only where no address is configured. These introductions are
-    kept in memory: Label Studio repeats them before every Retrieve Predictions.
+    address; the hostname that comes with it is used only where no address is configured, and else as a name: a task's
+    address that begins with it means Label Studio itself. These introductions are kept in memory: Label Studio repeats
+    them before every Retrieve Predictions.
     """
 
     def __init__(self, settings: Settings) -> None:
         key = settings.label_studio_api_key
         self._url = settings.label_studio_url
-        self._configured = Studio(self._url, key.get_secret_value()) if self._url and key else None
-        self._anonymous = Studio(self._url, None) if self._url else None
+        self._key = key.get_secret_value() if key else None
+        self._outside_url = settings.outside_url
+        self._configured = self._studio(self._url, self._key) if self._url and key else None
+        self._anonymous = self._studio(self._url, None) if self._url else None
         self._introduced: OrderedDict[str, tuple[_Introduction, Studio]] = OrderedDict()
         self._lock = threading.Lock()
 
     def introduce(self, project: str, hostname: str, token: str) -> None:
         """Remember what `/setup` says of a project's Label Studio."""
-        if self._configured or not is_sendable(token) or not (self._url or hostname):
+        token = self._key or token
+        if not is_sendable(token) or not (self._url or hostname):
             return
-        introduction = _Introduction(hostname, token)
+        name = as_address(hostname) if hostname.rstrip("/") != _UNKNOWN_HOSTNAME else None
+        introduction = _Introduction(self._url or hostname, token, name)
         with self._lock:
             known = self._introduced.get(project)
             if known is None or known[0] != introduction:
-                studio = Studio(self._url or hostname, token, set_by="LABEL_STUDIO_API_KEY, which is not set")
-                self._introduced[project] = (introduction, studio)
+                self._introduced[project] = (introduction, self._introduced_studio(introduction))
             self._introduced.move_to_end(project)
             while len(self._introduced) > _MAX_CONNECTIONS:
                 self._introduced.popitem(last=False)
 
+    def _introduced_studio(self, introduction: _Introduction) -> Studio:
+        """The one that projects of the same introduction share, with its access token."""
+        if self._configured and (introduction.hostname is None or self._outside_url):
+            return self._configured
+        for known, studio in self._introduced.values():
+            if known == introduction:
+                return studio
+        return self._studio(introduction.url, introduction.token, introduction.hostname)
+
+    def _studio(self, url: str, token: str | None, introduced_as: str | None = None) -> Studio:
+        set_by = "LABEL_STUDIO_API_KEY" + ("" if self._key else ", which is not set")
+        return Studio(url, token, set_by=set_by, outside_url=self._outside_url, introduced_as=introduced_as)
+
     def of_project(self, project: str | None) -> Studio | None:
         """The Label Studio of a project, None where nothing is configured and nobody introduced one."""
-        if self._configured:
-            return self._configured
         with self._lock:
             known = self._introduced.get(project) if project else None
-        return known[1] if known else self._anonymous
+        return known[1] if known else self._configured or self._anonymous
 
     def check(self, project: str | None) -> None:
         """Check the project's Label Studio where an address is configured. Raises StudioError."""
         if self._url and (studio := self.of_project(project)):
             studio.check()
+
+
+def as_address(url: str) -> str | None:
+    """An address of Label Studio's, None for what can't be one."""
+    try:
+        return studio_address(url)
+    except ValueError:
+        return None
 
 
 def _detail(response: _Answer) -> str:

@@ -139,7 +139,7 @@ class TaskPredictor:
         try:
             images = list(_task_images(task, plan))
             for value, item_index, controls in images:
-                known = self._identities.find(identity_key(value, studio))
+                known = self._identities.find(_key_of(value, studio))
                 if known is None or not known.is_lasting:
                     return None
                 found = self._remembered.find(known.digest, _lowest_thresholds(controls))
@@ -157,8 +157,7 @@ class TaskPredictor:
         """The images that the plan looks at, in their order. Raises ImageError, StudioError, requests.Timeout."""
         images = []
         for value, item_index, controls in _task_images(task, plan):
-            root = self._settings.local_files_document_root
-            source = resolve_source(value, task_id_of(task), studio.url if studio else None, root)
+            source = self._source_of(value, task_id_of(task), studio)
             content = self._fetcher.fetch(source, studio, None).content
             pixels = decode_image(content, self._settings.max_image_megapixels).pixels
             to_names = frozenset(served.control.to_name for served in controls)
@@ -232,13 +231,12 @@ class TaskPredictor:
     ) -> FoundInImage | _NewImage:
         """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
         thresholds = _lowest_thresholds(controls)
-        key = identity_key(value, studio)
+        key = _key_of(value, studio)
         known = self._identities.find(key)
         found = self._remembered.find(known.digest, thresholds) if known else None
         if known and found and known.is_lasting:
             return found
-        root = self._settings.local_files_document_root
-        source = resolve_source(value, task_id, studio.url if studio else None, root)
+        source = self._source_of(value, task_id, studio)
         if found is None:
             self._load(controls)  # before the image takes memory, and a place that other weights' could have
         _check_wanted(is_abandoned)
@@ -251,6 +249,12 @@ class TaskPredictor:
             return _NewImage(key, identity, fetched.content)
         self._identities.keep(key, identity)
         return found
+
+    def _source_of(self, value: Any, task_id: int | None, studio: Studio | None) -> Source:
+        root = self._settings.local_files_document_root
+        if studio is None:
+            return resolve_source(value, task_id, None, root)
+        return resolve_source(value, task_id, studio.url, root, studio.outside_url)
 
     def _load(self, controls: Sequence[ServedControl]) -> None:
         for name in dict.fromkeys(served.weights_name for served in controls):
@@ -297,6 +301,10 @@ class TaskPredictor:
             )
             address = redact(value) if isinstance(error, ImageError) else None
             raise _TaskError(error.kind, str(error), address, is_passing=is_passing) from None
+
+
+def _key_of(value: Any, studio: Studio | None) -> bytes:
+    return identity_key(value, studio, studio.known_outside_url if studio else None)
 
 
 def _lowest_thresholds(controls: Sequence[ServedControl]) -> dict[str, float]:

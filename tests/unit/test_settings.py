@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from yolo_backend.cli.common import read_settings
 from yolo_backend.settings import SettingsError, load_settings
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -105,6 +106,41 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, firs
     monkeypatch.setenv(first, "")
     monkeypatch.setenv(second, "http://studio:8080")
     assert load_settings().label_studio_url == "http://studio:8080"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "expected"),
+    [
+        ("http://studio:8080", "https://labels.example/studio/", "https://labels.example/studio"),
+        ("http://studio:8080/", "http://studio:8080", None),
+        ("", "https://labels.example", None),  # where it is reached, perhaps not as a browser does
+        ("http://studio:8080", "", None),
+    ],
+)
+def test_label_studios_host_beside_its_url_is_its_address_outside(
+    monkeypatch: pytest.MonkeyPatch, url: str, host: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", url)
+    monkeypatch.setenv("LABEL_STUDIO_HOST", host)
+    settings = load_settings()
+    assert settings.outside_url == expected
+    assert settings.label_studio_url == (url or host).rstrip("/")
+
+
+def test_another_label_studio_on_the_command_line_has_not_the_hosts_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
+    monkeypatch.setenv("LABEL_STUDIO_HOST", "https://labels.example")
+    assert read_settings().outside_url == "https://labels.example"
+    assert read_settings("http://another:8080").outside_url is None
+
+
+@pytest.mark.parametrize("host", ["labels.example", "ftp://labels.example", f"https://me:{SECRET}@labels.example"])
+def test_a_bad_host_beside_the_url_is_named(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
+    monkeypatch.setenv("LABEL_STUDIO_HOST", host)
+    with pytest.raises(SettingsError, match=r"^LABEL_STUDIO_HOST: should ") as raised:
+        load_settings()
+    assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize(

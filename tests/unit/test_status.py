@@ -229,12 +229,12 @@ def test_each_kind_of_failure_has_advice() -> None:
 
 
 def kinds_in_the_sources() -> Iterator[str]:
-    """The kinds in `ImageError(kind, _)`, `_TaskError(kind, _)`, `Failure(_, _, kind, ...)`, `((types), kind, _)`."""
+    """The kinds in `ImageError(kind, _)`, `Remark(kind, _)` and their like."""
     for path in Path(yolo_backend.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(kind)), _, *_]):
-                    if name in {"ImageError", "_TaskError"}:
+                    if name in {"ImageError", "Remark", "_TaskError"}:
                         yield kind
                 case ast.Call(func=ast.Name(id="Failure"), args=[_, _, ast.Constant(value=str(kind)), *_]):
                     yield kind

@@ -14,7 +14,7 @@ import jwt
 import pytest
 import requests
 
-from tests.harness.http_server import RecordingServer, StartServer, reply
+from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
 from yolo_backend import studio as studio_module
 from yolo_backend.settings import load_settings
 from yolo_backend.studio import (
@@ -274,6 +274,116 @@ def test_only_a_configured_address_is_checked(serve: StartServer) -> None:
     configured.introduce("1.1", "http://127.0.0.1:9", "wrong")
     with pytest.raises(StudioError, match="check LABEL_STUDIO_API_KEY, which is not set"):
         configured.check("1.1")
+
+
+# Its address in a browser
+
+
+def templates(host: str) -> Answer:
+    """Label Studio with this LABEL_STUDIO_HOST, which it writes before the pictures of its templates."""
+    body = {"templates": [{"title": "Blank"}, {"title": "Boxes", "image": f"{host}/static/templates/boxes.png"}]}
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        is_asked = handler.path == "/api/templates" and handler.headers["Authorization"] == f"Token {LEGACY}"
+        reply(json.dumps(body if is_asked else {}).encode(), 200 if is_asked else 401)(handler)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("https://localhost:18443", "https://localhost:18443"),
+        ("https://x.org/label-studio", "https://x.org/label-studio"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("", None),
+        ("javascript:alert(1)//", None),
+    ],
+)
+def test_label_studio_tells_its_address_outside(serve: StartServer, host: str, expected: str | None) -> None:
+    server = serve(templates(host))
+    studio = Studio(server.url, LEGACY)
+    assert studio.known_outside_url is None
+    assert [studio.outside_url() for _ in range(3)] == [expected] * 3
+    assert studio.known_outside_url == expected
+    assert len(server.requests) == 1
+
+
+def test_threads_that_want_its_address_outside_ask_once(serve: StartServer) -> None:
+    server = serve(templates("https://x.org"))
+    studio = Studio(server.url, LEGACY)
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: studio.outside_url(), range(32))) == {"https://x.org"}
+    assert len(server.requests) == 1
+
+
+def test_what_it_does_not_tell_is_asked_again_a_minute_later(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(reply(b"", 500))
+    studio = Studio(server.url, LEGACY, introduced_as="https://introduced.example")
+    assert [studio.outside_url() for _ in range(2)] == ["https://introduced.example"] * 2
+    assert len(server.requests) == 1
+    server.answer = templates("https://x.org")
+    monkeypatch.setattr(studio_module, "_OUTSIDE_IS_FRESH_S", 0.0)
+    assert studio.outside_url() == "https://x.org"
+
+
+@pytest.mark.parametrize("body", [{}, {"templates": {}}, {"templates": 3}, {"templates": [{"image": "a.png"}, 3]}])
+def test_what_tells_nothing_leaves_the_word_of_setup(serve: StartServer, body: Any) -> None:
+    server = serve(reply(json.dumps(body).encode()))
+    assert Studio(server.url, LEGACY, introduced_as="https://x.org").outside_url() == "https://x.org"
+
+
+@pytest.mark.parametrize("host", ["", "https://x.org"])
+def test_label_studios_own_word_is_above_that_of_setup(serve: StartServer, host: str) -> None:
+    studio = Studio(serve(templates(host)).url, LEGACY, introduced_as="https://another.example")
+    assert studio.outside_url() == (host or None)
+
+
+@pytest.mark.parametrize("key", [LEGACY, ""])
+def test_the_setting_is_above_all_and_nobody_is_asked(
+    serve: StartServer, clean_environment: pytest.MonkeyPatch, key: str
+) -> None:
+    server = serve(templates("https://x.org"))
+    clean_environment.setenv("LABEL_STUDIO_URL", server.url)
+    clean_environment.setenv("LABEL_STUDIO_HOST", "https://set.example/")
+    clean_environment.setenv("LABEL_STUDIO_API_KEY", key)
+    studios = Studios(load_settings())
+    studios.introduce("1.1", "https://another.example", LEGACY)
+    studio = studios.of_project("1.1")
+    assert studio is not None
+    assert (studio.url, studio.outside_url()) == (server.url, "https://set.example")
+    assert server.requests == []
+
+
+def test_without_a_token_nobody_is_asked(serve: StartServer) -> None:
+    server = serve(templates("https://x.org"))
+    assert Studio(server.url, None).outside_url() is None
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("key", [LEGACY, None])
+def test_each_project_knows_label_studio_by_what_its_own_setup_said(serve: StartServer, key: str | None) -> None:
+    server = serve(reply(b"", 404))
+    studios = Studios(load_settings(label_studio_url=server.url, label_studio_api_key=key))
+    studios.introduce("1.1", "https://one.example/ls/", LEGACY)
+    studios.introduce("2.2", "https://two.example", LEGACY)
+    studios.introduce("3.3", "http://localhost:8080", LEGACY)  # said by one that doesn't know
+    studios.introduce("4.4", "no address", LEGACY)
+    studios.introduce("5.5", "https://one.example/ls/", LEGACY)
+    known = {project: studios.of_project(project) for project in ("1.1", "2.2", "3.3", "4.4", "5.5")}
+    assert {
+        project: studio and (studio.url, studio.token, studio.outside_url()) for project, studio in known.items()
+    } == {
+        "1.1": (server.url, LEGACY, "https://one.example/ls"),
+        "2.2": (server.url, LEGACY, "https://two.example"),
+        "3.3": (server.url, LEGACY, None),
+        "4.4": (server.url, LEGACY, None),
+        "5.5": (server.url, LEGACY, "https://one.example/ls"),
+    }
+    assert known["1.1"] is known["5.5"]  # with one access token
+    assert known["3.3"] is known["4.4"]
 
 
 # The calls for delivering

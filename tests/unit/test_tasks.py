@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import threading
 import time
@@ -38,7 +39,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failures import Failure
 from yolo_backend.plans import make_plan
 from yolo_backend.settings import load_settings
-from yolo_backend.studio import Studio
+from yolo_backend.studio import Studio, Studios
 from yolo_backend.tasks import TaskPredictor
 
 WAIT_S = 10
@@ -282,6 +283,93 @@ def test_a_new_image_is_not_fetched_before_its_model_is_there(house: House, serv
     assert isinstance(failure, Failure)
     assert failure.kind == "weights"
     assert server.requests == []
+
+
+# Label Studio's own files by its address in a browser
+
+
+def label_studio(outside_url: str, paths: dict[str, bytes]) -> Answer:
+    """Label Studio with this LABEL_STUDIO_HOST and these files, for one token."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.headers["Authorization"] != "Token mine":
+            reply(b"", 401)(handler)
+        elif handler.path == "/api/templates":
+            body = {"templates": [{"image": f"{outside_url}/static/templates/a.png"}]}
+            reply(json.dumps(body).encode())(handler)
+        else:
+            content = paths.get(handler.path)
+            reply(content or b"", 200 if content else 404)(handler)
+
+    return answer
+
+
+def test_own_files_are_read_by_label_studios_address_outside_and_nothing_is_sent_there(
+    house: House, serve: StartServer
+) -> None:
+    outside = serve(reply(photo(1)))  # what isn't Label Studio's path there is another's
+    paths = {
+        "/data/upload/1/0123abcd-a.png": photo(2),
+        "/data/local-files/?d=host/a.png": photo(3),
+        "/tasks/7/resolve/?fileuri=czM6Ly9iL2E=": photo(4),
+    }
+    server = serve(label_studio(outside.url + "/ls", paths))
+    studio = Studio(server.url, "mine")
+    for number, path in enumerate(paths, 2):
+        assert score(house.ask(outside.url + "/ls" + path, studio=studio)) == number
+    assert outside.requests == []
+    assert score(house.ask(outside.url + "/data/upload/1/0123abcd-a.png", studio=studio)) == 1
+    assert ["authorization" in request.headers for request in outside.requests] == [False]
+    assert [request.path for request in server.requests] == ["/api/templates", *paths]
+
+
+def test_a_file_of_another_label_studio_is_not_taken_for_ours(house: House, serve: StartServer) -> None:
+    path = "/data/upload/1/0123abcd-a.png"
+    theirs = serve(reply(b"", 401))
+    server = serve(label_studio("https://ours.example", {path: photo(2)}))
+    failure = house.ask(theirs.url + path, studio=Studio(server.url, "mine"))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.address) == ("other_label_studio", theirs.url + path)
+    assert ["authorization" in request.headers for request in theirs.requests] == [False]
+
+
+def test_two_projects_of_two_label_studios_have_their_own_files(house: House, serve: StartServer) -> None:
+    path = "/data/upload/1/0123abcd-a.png"
+    servers = [
+        serve(label_studio(f"https://{name}.example", {path: photo(number)})) for number, name in ((2, "a"), (3, "b"))
+    ]
+    studios = Studios(house.settings)
+    for number, server in enumerate(servers):
+        studios.introduce(f"{number}.1", server.url, "mine")
+    scores = {
+        (number, name): house.ask(f"https://{name}.example{path}", studio=studios.of_project(f"{number}.1"))
+        for number, name in ((0, "a"), (1, "b"), (0, "b"))
+    }
+    assert score(scores[0, "a"]) == 2
+    assert score(scores[1, "b"]) == 3
+    assert isinstance(scores[0, "b"], Failure)
+
+
+def test_a_local_file_by_its_address_outside_is_read_from_the_folder(tmp_path: Path, serve: StartServer) -> None:
+    house = House(local_files_document_root=tmp_path)
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "h0.jpg").write_bytes(photo(9))
+    server = serve(reply(b"", 404))
+    studio = Studio(server.url, "mine", introduced_as="https://localhost:18443")
+    value = "https://localhost:18443/data/local-files/?d=host/h0.jpg"
+    assert score(house.ask(value, studio=studio)) == 9
+    assert [request.path for request in server.requests] == ["/api/templates"]
+    house.pool.close()
+
+
+def test_an_upload_by_its_address_outside_is_recalled(house: House, serve: StartServer) -> None:
+    value = "https://localhost:18443" + UPLOAD
+    server = serve(label_studio("https://localhost:18443", {UPLOAD: photo(9)}))
+    studio = Studio(server.url, "mine")
+    for _ in range(2):  # what was met before Label Studio told its address has another key
+        assert score(house.ask(value, studio=studio)) == 9
+    assert score(house.recall(value, studio=studio)) == 9
+    assert house.detected == 1
 
 
 # What changed

@@ -75,7 +75,9 @@ class CommandError(UserError):
 def read_settings(url: str | None = None, token: str | None = None) -> Settings:
     """The settings, with what the command line says instead. Raises SettingsError."""
     given = {"label_studio_url": url, "label_studio_api_key": token}
-    return load_settings(**{name: value for name, value in given.items() if value})
+    settings = load_settings(**{name: value for name, value in given.items() if value})
+    # LABEL_STUDIO_HOST is of the Label Studio that the environment names, and this may be another one.
+    return settings.model_copy(update={"label_studio_host": None}) if url else settings
 
 
 def open_studio(settings: Settings) -> Studio:

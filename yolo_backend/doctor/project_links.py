@@ -15,7 +15,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.failures import Failure
-from yolo_backend.images.sources import CLOUD_SCHEMES
+from yolo_backend.images.oddities import CLOUD_SCHEMES
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.projects import Project
@@ -153,7 +153,7 @@ def storage_kind(value: Any) -> str:
     if not isinstance(value, str):
         return _NO_IMAGE
     head = value.strip()[:1000]
-    scheme = re.match(r"[a-zA-Z][\w.+-]*(?=:)", head)
+    scheme = re.match(r"[a-zA-Z][\w.+-]+(?=:)", head)  # one letter is a Windows disk's
     if scheme:
         return re.sub("^https$", "http", scheme[0].lower())
     path = urlsplit(head).path

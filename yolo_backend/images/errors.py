@@ -11,11 +11,15 @@ _PROMISE = re.compile(r"\.(avif|bmp|gif|jpe?g|png|tiff?|webp)(\?\.\.\.)?$", re.I
 
 
 class ImageError(UserError):
-    """An image that can't be had. `kind` is a short name for metrics; the message is for the person who must act."""
+    """An image that can't be had. `kind` is a short name for metrics; the message is for the person who must act.
 
-    def __init__(self, kind: str, message: str) -> None:
+    `status` is the HTTP status that its server answered, where that is what went wrong.
+    """
+
+    def __init__(self, kind: str, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.status = status
 
     def told_of(self, name: str) -> str:
         """The message for those who see this name of the file beside it."""

@@ -74,10 +74,15 @@ class ImageFetcher:
             return Fetched(self._check_size(source.content))
         if isinstance(source, LocalFile):
             return self._read(source, known)
-        validators = known if isinstance(known, Validators) else None
+        try:
+            return self._fetch(source.url, studio, known if isinstance(known, Validators) else None)
+        except ImageError as error:
+            raise (source.remark.explain(error) if source.remark else error) from None
+
+    def _fetch(self, url: str, studio: TokenHolder | None, validators: Validators | None) -> Fetched:
         with Alarm(self._timeout_s) as alarm:
             try:
-                return self._download(source.url, studio, alarm, validators)
+                return self._download(url, studio, alarm, validators)
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
                 alarm.left_s()
                 raise _explain(error) from None
@@ -209,11 +214,11 @@ def _says_unchanged(response: requests.Response, validators: Validators) -> bool
 def _check_status(response: requests.Response) -> None:
     status = response.status_code
     if status in {401, 403}:
-        raise ImageError("unauthorized", f"the server refuses access ({status})")
+        raise ImageError("unauthorized", f"the server refuses access ({status})", status)
     if status in {404, 410}:
-        raise ImageError("not_found", f"the server has no such image ({status})")
+        raise ImageError("not_found", f"the server has no such image ({status})", status)
     if status != 200:
-        raise ImageError("http_error", f"the server answers {status}")
+        raise ImageError("http_error", f"the server answers {status}", status)
 
 
 # By what is wrapped in an error, the first that fits; not by its text, which holds the address.

@@ -59,14 +59,16 @@ class Identities:
                 self._known[key] = identity
 
 
-def identity_key(value: Any, studio: TokenOwner | None) -> bytes:
+def identity_key(value: Any, studio: TokenOwner | None, outside_url: str | None = None) -> bytes:
     """The key of a task's value: a digest, for an address may hold a signature, and inline content is long.
 
-    It is another one for another token, which may have no right to the image.
+    It is another one for another token, which may have no right to the image, and for a whole address also where Label
+    Studio has another one outside, for then it may mean another file.
     """
     text = value.strip() if isinstance(value, str) else ""  # what is no text has no image
     digest = blake3(text.encode(errors="surrogatepass"))
-    digest.update(repr((studio.url, studio.token) if studio else None).encode())
+    outside_url = None if text.startswith(("/data/", "data:")) else outside_url
+    digest.update(repr((studio.url, studio.token, outside_url) if studio else None).encode())
     return digest.digest()
 
 

@@ -35,6 +35,14 @@ def test_a_key_tells_apart_whose_image_it_is() -> None:
     assert identity_key(value + "x", Owner()) not in keys
 
 
+def test_a_whole_address_has_another_key_where_label_studio_has_another_one_outside() -> None:
+    whole, path, inline = "https://x.org/data/upload/1/0123abcd-a.jpg", "/data/upload/1/0123abcd-a.jpg", "data:,x"
+    outside = [None, "https://x.org", "https://y.org"]
+    assert len({identity_key(whole, Owner(), url) for url in outside}) == 3
+    assert len({identity_key(path, Owner(), url) for url in outside}) == 1
+    assert len({identity_key(inline, Owner(), url) for url in outside}) == 1
+
+
 @pytest.mark.parametrize("value", ["", "\ud800", "data:,\x00", None, 3, ["a"], {"a": []}])
 def test_any_value_has_a_key(value: object) -> None:
     assert len(identity_key(value, None)) == 32
@@ -65,6 +73,14 @@ def test_uploads_and_inline_content_last(prefix: str, value: str, expected: bool
     studio = Owner("http://studio:8080" + prefix)
     source = resolve_source(value.format(studio=studio.url), 7, studio.url, None)
     assert is_lasting(source, studio) == expected
+
+
+def test_an_upload_by_its_address_outside_lasts() -> None:
+    studio = Owner()
+    for host, expected in (("https://x.org/ls", True), ("https://x.org", False)):
+        value = f"{host}/data/upload/1/0123abcd-a.jpg"
+        source = resolve_source(value, 7, studio.url, None, lambda: "https://x.org/ls")
+        assert is_lasting(source, studio) == expected
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -12,7 +14,7 @@ import pytest
 
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.local_files import open_below
-from yolo_backend.images.sources import Inline, LocalFile, Remote, origin_of, redact, resolve_source
+from yolo_backend.images.sources import Inline, LocalFile, Remote, Source, origin_of, redact, resolve_source
 
 STUDIO = "http://studio:8080"
 PREFIXED = "https://example.com/label-studio"
@@ -93,6 +95,46 @@ def test_an_endless_address_is_told(start: str) -> None:
     assert redact(value) == f"an address of {len(value)} characters"
 
 
+@pytest.mark.parametrize("start", ["http://example.com/", "/data/upload/1/", "s3://bucket/", "folder/"])
+def test_half_of_a_character_is_told(start: str) -> None:
+    error = failure(f"{start}\ud800.jpg")
+    assert error.kind == "bad_address"
+    assert redact(f"{start}\ud800.jpg") == f"{start}?.jpg"
+
+
+HOSTILE = [
+    "a:",
+    ":/a:",
+    "?sig",
+    "?sig&",
+    "//@",
+    "a.",
+    "-.a",
+    " ",
+    ", /",
+    "[",
+    "<",
+    "%25",
+    "\\",
+    "a@",
+    "/data/",
+    "'",
+    "{",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("start", ["", "https://", "/data/upload/", "s3://b/", "/data/local-files/?d="])
+def test_no_value_takes_long(piece: str, start: str) -> None:
+    value = start + piece * (16_000 // len(piece)) + "x"
+    started_at = time.process_time()
+    for _ in range(2):
+        redact(value)
+        with contextlib.suppress(ImageError):
+            resolve(value)
+    assert time.process_time() - started_at < 1  # quadratic ones take minutes
+
+
 # Uploads and Local Files
 
 
@@ -137,9 +179,20 @@ def test_behind_a_path_prefix(value: str, expected: str) -> None:
     assert address(value, PREFIXED) == "https://example.com" + expected
 
 
-def test_a_double_slash_does_not_lead_to_another_host() -> None:
-    url = address("//elsewhere.example/a.jpg")
-    assert origin_of(url) == origin_of(STUDIO)
+@pytest.mark.parametrize("value", ["//elsewhere.example/a.jpg", "/\\elsewhere.example/a.jpg"])
+@pytest.mark.parametrize(
+    ("studio_url", "outside_url", "expected"),
+    [
+        (STUDIO, None, "http://elsewhere.example/a.jpg"),
+        (STUDIO, "https://labels.example", "https://elsewhere.example/a.jpg"),
+        (PREFIXED, None, "https://elsewhere.example/a.jpg"),
+        (None, None, "https://elsewhere.example/a.jpg"),
+    ],
+)
+def test_an_address_without_its_scheme_has_that_of_the_page(
+    value: str, studio_url: str | None, outside_url: str | None, expected: str
+) -> None:
+    assert resolve_source(value, 7, studio_url, None, lambda: outside_url) == Remote(expected)
 
 
 # Addresses of the web and of clouds
@@ -179,6 +232,149 @@ def test_cloud_addresses_are_presigned_by_label_studio(value: str, studio_url: s
     assert base64.urlsafe_b64decode(fileuri.encode()).decode() == value
 
 
+# Label Studio's own files by its address in a browser
+
+
+def own(value: str, outside_url: str | None, *, studio_url: str = STUDIO, root: Path | None = None) -> Source:
+    return resolve_source(value, 7, studio_url, root, lambda: outside_url)
+
+
+OWN_PATHS = [
+    "/data/upload/3/0123abcd-a.jpg",
+    "/data/local-files/?d=host/h0.jpg",
+    "/data/local-files?d=host/h0.jpg",
+    "/storage-data/uploaded/?filepath=upload/3/a.jpg",
+    "/tasks/5/presign/?fileuri=czM6Ly9iL2E=",
+    "/tasks/5/resolve/?fileuri=czM6Ly9iL2E=",
+    "/projects/5/presign/?fileuri=czM6Ly9iL2E=",
+    "/api/projects/5/file-proxy/?url=aHR0cHM6Ly94",
+]
+
+
+@pytest.mark.parametrize("path", OWN_PATHS)
+@pytest.mark.parametrize("outside_url", ["https://localhost:18443", "https://x.org/label-studio", "http://[::1]:80"])
+@pytest.mark.parametrize("studio_url", [STUDIO, STUDIO + "/", STUDIO + "/inner"])
+def test_an_own_file_is_fetched_from_the_address_that_we_reach(path: str, outside_url: str, studio_url: str) -> None:
+    source = own(outside_url + path, outside_url, studio_url=studio_url)
+    assert isinstance(source, Remote)
+    assert source.url == studio_url.rstrip("/") + path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "HTTPS://LocalHost:18443/data/upload/1/a.jpg",
+        "https://someone:pw@localhost:18443/data/upload/1/a.jpg",
+        "https://localhost:18443/static/../data/upload/1/a.jpg",
+        " https://localhost:18443/data/\nupload/1/a.jpg",
+        "//localhost:18443/data/upload/1/a.jpg",
+    ],
+)
+def test_an_own_address_is_read_as_a_browser_reads_it(value: str) -> None:
+    source = own(value, "https://localhost:18443")
+    assert isinstance(source, Remote)
+    assert source.url == STUDIO + "/data/upload/1/a.jpg"
+
+
+@pytest.mark.parametrize("value", ["https://x.org/data/upload/1/größe 100%.jpg", "/data/upload/1/größe 100%.jpg"])
+def test_an_own_name_is_quoted_once(value: str) -> None:
+    source = own(value, "https://x.org")
+    assert isinstance(source, Remote)
+    assert source.url == STUDIO + "/data/upload/1/gr%C3%B6%C3%9Fe%20100%25.jpg"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://localhost/data/upload/1/a.jpg",  # another port
+        "http://localhost:18443/data/upload/1/a.jpg",  # another scheme
+        "https://localhost.example:18443/data/upload/1/a.jpg",
+        "https://localhost:18443@elsewhere.example/data/upload/1/a.jpg",
+        "https://elsewhere.example/https://localhost:18443/data/upload/1/a.jpg",
+        "https://localhost:18443/images/a.jpg",  # of the same proxy, but not Label Studio's
+        "https://localhost:18443/images/data/upload/1/a.jpg",
+        "https://localhost:18443/images/?u=/data/upload/1/a.jpg",
+        "https://localhost:18443/data/upload/../../images/a.jpg",
+        "https://localhost:18443/data/local-files-of-others/?d=a.jpg",
+    ],
+)
+def test_what_is_elsewhere_stays_there(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    source = own(value, "https://localhost:18443", root=tmp_path)
+    assert isinstance(source, Remote)
+    assert source.url == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://x.org/data/upload/1/a.jpg",  # of another application, beside Label Studio's prefix
+        "https://x.org/label-studio-2/data/upload/1/a.jpg",
+        "https://x.org/label-studio/../data/upload/1/a.jpg",
+        "https://x.org/label-studio/%2e%2e/data/upload/1/a.jpg",
+    ],
+)
+def test_the_path_prefix_counts(value: str) -> None:
+    source = own(value, "https://x.org/label-studio")
+    assert isinstance(source, Remote)
+    assert source.url == value
+
+
+def test_where_nobody_knows_the_address_outside_it_stays_as_it_is() -> None:
+    value = "https://localhost:18443/data/local-files/?d=a.jpg"
+    for source in (own(value, None), resolve(value), resolve(value, studio_url=None)):
+        assert isinstance(source, Remote)
+        assert source.url == value
+
+
+@pytest.mark.parametrize(
+    ("value", "outside_url"),
+    [
+        ("https://localhost:18443/data/local-files/?d=a.jpg", "https://localhost:18443"),
+        ("https://x.org/ls/data/local-files/?d=a.jpg", "https://x.org/ls"),
+        ("https://x.org/ls/data/local-files/?d=sub/..%2F/a.jpg&d=a.jpg", "https://x.org/ls"),
+        (STUDIO + "/data/local-files/?d=a.jpg", None),
+        ("/ls/data/local-files/?d=a.jpg", "https://x.org/ls"),
+    ],
+)
+def test_an_own_local_file_is_read_from_the_folder_by_any_of_its_addresses(
+    root: Path, value: str, outside_url: str | None
+) -> None:
+    assert own(value, outside_url, root=root) == LocalFile(root, "a.jpg")
+
+
+@pytest.mark.parametrize("path", ["?d=../secret.jpg", "?d=%2e%2e%2fsecret.jpg", "?d=way-out.jpg"])
+def test_by_its_address_outside_no_file_leads_out_of_the_folder(root: Path, path: str) -> None:
+    source = own(f"https://x.org/data/local-files/{path}", "https://x.org", root=root)
+    assert isinstance(source, Remote)
+    assert unquote(source.url) == unquote(f"{STUDIO}/data/local-files/{path}")
+
+
+def test_the_prefix_outside_is_not_there_on_our_way() -> None:
+    source = own("/label-studio/data/upload/1/a.jpg", "https://x.org/label-studio")
+    assert isinstance(source, Remote)
+    assert source.url == STUDIO + "/data/upload/1/a.jpg"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/data/upload/1/a.jpg",
+        "/data/local-files/?d=a.jpg",
+        STUDIO + "/data/upload/1/a.jpg",
+        "https://example.com/a.jpg",
+        "s3://bucket/a.jpg",
+        "data:,x",
+        "/srv/a.jpg",
+    ],
+)
+def test_nobody_is_asked_for_the_address_outside_where_it_makes_no_difference(value: str) -> None:
+    def nobody() -> str:
+        raise AssertionError("asked")
+
+    resolve_source(value, 7, STUDIO, None, nobody)
+
+
 # data: addresses
 
 
@@ -199,6 +395,9 @@ def test_cloud_addresses_are_presigned_by_label_studio(value: str, studio_url: s
         ("data:image/svg+xml,%3Csvg%2F%3E", b"<svg/>"),
         ("data:,a,b", b"a,b"),
         ("data:image/png;base64,", b""),
+        ("data:image/png; base64 ,SGVsbG8=", b"Hello"),
+        ("data:image/png;base64,SGVsbG8=#part", b"Hello"),
+        ("data:image/png,notbase64", b"notbase64"),
     ],
 )
 def test_a_data_address_holds_the_bytes(value: str, expected: bytes) -> None:
@@ -210,9 +409,28 @@ def test_a_large_data_address_survives_as_it_is() -> None:
     assert resolve("data:image/jpeg;base64," + base64.b64encode(content).decode()) == Inline(content)
 
 
-@pytest.mark.parametrize("value", ["data:", "data:image/png;base64", "data:image/png;base64,A", "data:;base64,SGVsb"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "data:",
+        "data:image/png;base64",
+        "data:image/png;base64,A",
+        "data:;base64,SGVsb",
+        "data:;base64,SGVs-_8=",  # of the alphabet for addresses, which no browser takes here
+        "data:;base64,<SGVsbG8=>",
+    ],
+)
 def test_a_broken_data_address_is_told(value: str) -> None:
     assert failure(value).kind == "not_an_image"
+
+
+def test_base64_that_is_not_said_to_be_is_told() -> None:
+    content = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(60)).decode()
+    error = failure(f"data:image/jpeg,{content}")
+    assert (error.kind, str(error)) == (
+        "not_an_image",
+        "the data: address lacks ;base64 before its comma: write it there",
+    )
 
 
 def test_a_data_address_of_escapes_alone_is_told() -> None:
@@ -252,6 +470,9 @@ def root(tmp_path: Path) -> Path:
         ("d=100%25.jpg", "100%.jpg"),
         ("d=100%.jpg", "100%.jpg"),
         ("d=a%2Bb.jpg", "a+b.jpg"),
+        ("d=a.jpg&x=1", "a.jpg"),
+        ("x=1&d=a.jpg", "a.jpg"),
+        ("d=missing.jpg&d=a.jpg", "a.jpg"),  # of two, Django takes the last
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/label-studio"])
@@ -283,6 +504,9 @@ def test_a_local_file_that_is_mounted_is_read_from_disk(root: Path, query: str, 
         "d=\0",
         "d=a.jpg%00.png",
         "d=way-out.jpg",
+        "d=a.jpg&d=",
+        "d=a.jpg&d=missing.jpg",
+        "d=sub%5Cmy photo.jpg",
         "d=//etc/passwd",
         "d=%00",
         "d=" + "x" * 5000,
@@ -294,6 +518,16 @@ def test_a_local_file_outside_the_folder_or_missing_is_asked_of_label_studio(roo
     assert isinstance(source, Remote)
     assert source.url.startswith(STUDIO + "/data/local-files/?")
     assert unquote(source.url).endswith(unquote(query))
+
+
+def test_a_file_whose_name_holds_a_number_sign_is_read_from_disk(root: Path) -> None:
+    (root / "a#1.jpg").write_bytes(b"a")
+    for query in ("d=a#1.jpg", "d=a%231.jpg"):
+        assert resolve(f"/data/local-files/?{query}", root=root) == LocalFile(root, "a#1.jpg")
+
+
+def test_without_the_slash_it_is_the_same_file(root: Path) -> None:
+    assert resolve("/data/local-files?d=a.jpg", root=root) == LocalFile(root, "a.jpg")
 
 
 def test_other_paths_are_not_read_from_disk(root: Path) -> None:
@@ -347,7 +581,29 @@ def test_another_origin(url: str) -> None:
         ("http://[bad", "a malformed address"),
         ("http://example.com:port/S3CR3T", "a malformed address"),
         (None, "nothing"),
-        (5, "a int"),
+        (5, "a number"),
+        (5.5, "a number"),
+        (True, "true or false"),
+        ("azure-blob://c/ü #1.jpg", "azure-blob://c/ü #1.jpg"),
+        ("s3://bucket/what? & why=#1.jpg", "s3://bucket/what? & why=#1.jpg"),
+        ("GS://Bucket/a b%20c+d.jpg", "GS://Bucket/a b%20c+d.jpg"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/a.jpg?version", "s3://bucket/a.jpg?..."),
+        ("/srv/a.jpg?", "/srv/a.jpg?"),
+        ("C:\\data\\media\\a.jpg", "C:\\data\\media\\a.jpg"),
+        ("c:/photos/a#1.jpg", "c:/photos/a#1.jpg"),
+        ("\\\\server\\share\\a.jpg", "\\\\server\\share\\a.jpg"),
+        ("/srv/datasets/a #1?.jpg", "/srv/datasets/a #1?.jpg"),
+        ("~/a.jpg", "~/a.jpg"),
+        ("file:///srv/a.jpg", "file:///srv/a.jpg"),
+        ("hdfs://node:9000/a.jpg", "hdfs://node:9000/a.jpg"),
+        ("HTTP://HOST/a.jpg", "http://HOST/a.jpg"),
+        ("//cdn.example.org/a.jpg", "//cdn.example.org/a.jpg"),
+        ("/data/upload/1/a.jpg,/data/upload/1/b.jpg", "/data/upload/1/a.jpg,/data/upload/1/b.jpg"),
+        ("/data/upload/1/16:30@home.jpg", "/data/upload/1/16:30@home.jpg"),
+        ("/data/local-files/?d=sub%5Cplain.jpg", "/data/local-files/?d=sub%5Cplain.jpg"),
+        ("/data/local-files/?x=1&d=a.jpg&d=b.jpg", "/data/local-files/?d=b.jpg"),
+        ("https://out:8443/ls/data/local-files/?d=a.jpg", "https://out:8443/ls/data/local-files/?d=a.jpg"),
         ([1], "a list"),
         ({"a": "S3CR3T"}, "an object"),
     ],
@@ -365,6 +621,21 @@ def test_redacted(value: Any, expected: str) -> None:
         "https://elsewhere.example/data/local-files/?X-Amz-Signature=S3CR3T",
         "http://someone:S3CR3T@[bad",
         "//someone:S3CR3T@example.com/a.jpg",
+        "someone:S3CR3T@example.com/a.jpg",
+        "http:/someone:S3CR3T@example.com/a.jpg",
+        "https://someone:p@S3CR3T@example.com/a.jpg",
+        "ftp://someone:S3CR3T@example.com/a.jpg",
+        "s3://KEY:S3CR3T@bucket/a.jpg",
+        "s3://bucket/a.jpg?X-Amz-Date=1&X-Amz-Signature=S3CR3T",
+        "gs://bucket/a.jpg?X-Goog-Credential=S3CR3T",
+        "azure-blob://container/a.jpg?sv=2024&sig=S3CR3T",
+        "azure-blob://container/a#access_token=S3CR3T",
+        '<img src="https://someone:S3CR3T@example.com/a.jpg">',
+        '<img src="https://example.com/a.jpg?sig=S3CR3T">',
+        '{"url": "https://someone:S3CR3T@example.com/a.jpg"}',
+        "/data/upload/1/a.jpg,https://someone:S3CR3T@example.com/a.jpg",
+        "file:///a.jpg?token=S3CR3T",
+        "/srv/a.jpg#token=S3CR3T",
     ],
 )
 def test_no_secret_is_left(value: str) -> None:
