@@ -86,7 +86,7 @@ def test_an_upload_that_is_lost_is_told(serve: StartServer) -> None:
 def test_a_project_that_is_not_there_is_told(serve: StartServer) -> None:
     server = serve(reply(b'{"detail": "Not found."}', 404))
 
-    with pytest.raises(StudioMissingError, match="shows our token no /api/projects/3/"):
+    with pytest.raises(StudioMissingError, match="shows the token's user no project 3"):
         open_project(Studio(server.url, TOKEN), 3)
 
 

@@ -58,9 +58,11 @@ class FakeLabelStudio:
             access = signed("access", self.access_lives_s)
             self.valid.add(f"Bearer {access}")
             return 200, {"access": access}
+        if handler.path == f"{self.prefix}/health":
+            return 200, {"status": "UP"}
         if handler.path == f"{self.prefix}/api/current-user/whoami":
             return (200, {}) if handler.headers["Authorization"] in self.valid else (401, self.refusal)
-        return 404, {}
+        return 404, {"detail": "Not found."}
 
 
 def paths(server: RecordingServer) -> list[str]:
