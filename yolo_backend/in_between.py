@@ -19,11 +19,11 @@ from yolo_backend.tls import explain_tls
 REFUSED, UNKNOWN_HOST, BROKEN_OFF = "connection refused", "unknown host name", "the connection broke off"
 PROXY, IN_TIME, NO_WAY, NO_HTTP = "the proxy doesn't pass it on", "not in time", "no way to it", "no proper HTTP"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-IN_A_CONTAINER = (
-    "in a container, localhost is the container itself: use host.docker.internal or the name of Label Studio's service"
-)
+IN_A_CONTAINER = "in a container, localhost is the container itself: use host.docker.internal or the service's name"
 
-_MAX_ADDRESS = 100
+_MAX_ADDRESS = 100  # of one that is to be set; of others, enough to know them by
+_MAX_SHOWN = 48
+_MAX_TITLE = 30
 _AROUND = "let the backend through, or set LABEL_STUDIO_URL to an address that goes around it"
 _FIRST_PAGE = "set LABEL_STUDIO_URL to the address of Label Studio's first page"
 _LOGIN = re.compile(r"log-?in|log-?on|sign_?-?in|oauth|sso|saml|openid|oidc|authorize|cdn-cgi/access|\bauth\b|\bidp\b")
@@ -50,7 +50,7 @@ def explain_stranger(answer: Answer, url: str, path: str) -> Trouble | None:
 
     Of a redirect's address nothing is told but scheme, host, port and the path before `path`.
     """
-    status, shown = answer.status_code, shortened(url)
+    status, shown = answer.status_code, shortened(url, _MAX_SHOWN)
     if isinstance(answer.json, dict) and "detail" in answer.json:  # as Label Studio tells what it finds wrong
         return None
     if 300 <= status < 400:
@@ -61,9 +61,10 @@ def explain_stranger(answer: Answer, url: str, path: str) -> Trouble | None:
             "raise its limit, which nginx calls client_max_body_size",
         )
     if status == 400 and any(words in answer.head.lower() for words in _HTTPS_ONLY):
-        return Trouble(f"{shown} wants https", f"set LABEL_STUDIO_URL to {shortened(_as_https(url), _MAX_ADDRESS)}")
+        https = shortened("https" + url.removeprefix("http"), _MAX_ADDRESS)
+        return Trouble(f"{shown} wants https", f"set LABEL_STUDIO_URL to {https}", lasts=True)
     if status in {401, 407}:
-        return Trouble(f"A proxy in front of Label Studio at {shown} asks for a login ({status})", _AROUND)
+        return Trouble(f"A proxy in front of Label Studio at {shown} asks for a login ({status})", _AROUND, lasts=True)
     if answer.json is not None and (status < 400 or status in {400, 422}):
         return None
     for statuses, what, fix in _BY_STATUS:
@@ -77,18 +78,18 @@ _BY_STATUS: tuple[tuple[range | set[int], str, str], ...] = (
     (
         range(200, 300),
         "{url} answers with a web page{page}, and not as Label Studio does",
-        f"{_FIRST_PAGE}, and let the backend past a login or a notice",
+        f"{_FIRST_PAGE}, past any login",
     ),
     (
         {400, 421},
-        "{url} answers {status}{page}, and not as Label Studio does",
+        "{url} answers {status}, and not as Label Studio does",
         "see that Label Studio's ALLOWED_HOSTS and the proxy before it take this host name",
     ),
     ({403, 451}, "A proxy in front of Label Studio at {url} refuses the backend ({status}{page})", _AROUND),
     (
         {404, 405, 410},
-        "{url} isn't Label Studio's address ({status}{page})",
-        f"{_FIRST_PAGE}, with the path that it may have, as in https://host/label-studio",
+        "{url} isn't Label Studio's address ({status})",
+        f"{_FIRST_PAGE}, with its path, as in https://host/label-studio",
     ),
     ({408, 429}, "A proxy in front of Label Studio at {url} wants fewer requests ({status})", "raise its limit"),
     ({500}, "{url} answers 500", "see the logs of Label Studio and of a proxy before it"),
@@ -108,14 +109,14 @@ _BY_STATUS: tuple[tuple[range | set[int], str, str], ...] = (
 
 
 def _explain_redirect(answer: Answer, url: str, path: str) -> Trouble | None:
-    shown, own = shortened(url), urlsplit(url)
-    target = urljoin(url + path, answer.headers.get("Location") or "")
+    shown, own = shortened(url, _MAX_SHOWN), urlsplit(url)
     try:
+        target = urljoin(url + path, answer.headers.get("Location") or "nowhere:")
         parts = urlsplit(target)
         host = (parts.hostname or "").lower()
         address = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
-        parts, host, address = own, "", ""
+        target, parts, host, address = "", own, "", ""
     if not _HOST.fullmatch(host) or parts.scheme not in {"http", "https"}:
         return Trouble(f"{shown} answers a redirect to nowhere", _FIRST_PAGE)
     asked, found = path.partition("?")[0].rstrip("/"), parts.path.rstrip("/")
@@ -128,7 +129,9 @@ def _explain_redirect(answer: Answer, url: str, path: str) -> Trouble | None:
         return Trouble(f"{shown} leads to a login page, and not to Label Studio's API", _FIRST_PAGE)
     if _LOGIN.search(found.lower()) or (not is_same_host and (found or parts.query)):
         return Trouble(
-            f"A proxy in front of Label Studio at {shown} asks for a login (it leads to {shortened(host)})", _AROUND
+            f"A proxy in front of Label Studio asks for a login (it leads to {shortened(host, _MAX_SHOWN)})",
+            _AROUND,
+            lasts=True,
         )
     if not is_same_origin(target, url):
         return _moved(shown, address + (own.path if is_same_host else ""))
@@ -136,31 +139,29 @@ def _explain_redirect(answer: Answer, url: str, path: str) -> Trouble | None:
 
 
 def _moved(shown: str, address: str) -> Trouble:
-    return Trouble(f"{shown} answers a redirect to {shortened(address, _MAX_ADDRESS)}", "set LABEL_STUDIO_URL to that")
-
-
-def _as_https(url: str) -> str:
-    return "https" + url.removeprefix("http")
+    return Trouble(
+        f"{shown} answers a redirect to {shortened(address, _MAX_ADDRESS)}", "set LABEL_STUDIO_URL to that", lasts=True
+    )
 
 
 def _page(answer: Answer) -> str:
     found = _TITLE.search(answer.head)
-    title = shortened(found[1].decode(errors="replace"), 40) if found else ""
+    title = shortened(found[1].decode(errors="replace"), _MAX_TITLE) if found else ""
     return f' "{title}"' if title else ""
 
 
 def explain_silence(error: BaseException, url: str) -> Trouble:
     """Why nobody answers at Label Studio's address `url`, from what requests raises."""
-    shown, host = shortened(url), urlsplit(url).hostname or ""
+    shown, host = shortened(url, _MAX_SHOWN), urlsplit(url).hostname or ""
     reason = reason_of(error)
     if reason == PROXY:
         scheme = urlsplit(url).scheme.upper()
         return Trouble(
             f"Label Studio doesn't answer at {shown} ({reason})",
-            f"correct {scheme}_PROXY, or name {shortened(host)} in NO_PROXY",
+            f"correct {scheme}_PROXY, or name {shortened(host, _MAX_SHOWN)} in NO_PROXY",
         )
     if trouble := explain_tls(error, f"Label Studio at {shown}", "LABEL_STUDIO_URL"):
-        return Trouble(trouble.what[0].upper() + trouble.what[1:], trouble.fix)
+        return Trouble(trouble.what[0].upper() + trouble.what[1:], trouble.fix, lasts=True)
     fix = "start it, or correct LABEL_STUDIO_URL"
     if reason == REFUSED and host in LOOPBACK:
         fix += "; " + IN_A_CONTAINER

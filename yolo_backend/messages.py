@@ -9,10 +9,11 @@ _MAX_SHOWN = 80
 
 
 class Trouble(NamedTuple):
-    """What is wrong, and what to do about it; as text, one line of both."""
+    """What is wrong, and what to do about it; as text, one line of both. What lasts isn't mended by waiting."""
 
     what: str
     fix: str
+    lasts: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}: {self.fix}"

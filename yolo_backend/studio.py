@@ -358,12 +358,12 @@ class Studio:
         if status == requests.codes.not_found:
             raise StudioMissingError(
                 f"Label Studio shows the token's user no {_thing_at(path)}: was it deleted, or is it of another "
-                "organization?"
+                "organization?",
+                detail,
             )
         if status in _REJECTIONS:
-            raise StudioRejectedError(
-                stranger or f"Label Studio answers {status} at {path}: {api_message(response.json)}"
-            )
+            reason = "" if stranger else api_message(response.json)
+            raise StudioRejectedError(stranger or f"Label Studio answers {status} at {path}: {reason}", reason)
 
     def _strange(self, response: _Answer, path: str) -> Trouble:
         """An answer that isn't Label Studio's, or not to what was asked."""

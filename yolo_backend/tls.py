@@ -95,7 +95,7 @@ def _trust() -> str:
 
 
 def _broken(error: ssl.SSLError, host: str, address: str) -> Trouble:
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # not all have one
     if reason in _PLAIN_HTTP:
         return Trouble(f"{host} speaks plain http, and not https", f"write http:// in {address}")
     if "CERTIFICATE_REQUIRED" in reason:

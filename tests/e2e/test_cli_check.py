@@ -148,7 +148,13 @@ def test_people_read_ticks(command_environment: dict[str, str], project: int, tm
 @pytest.mark.parametrize(
     ("changes", "arguments", "check", "detail", "fix"),
     [
-        (NO_WEIGHTS, ["--project", "987654"], "project", "shows our token no /api/projects/987654/", "Name a project"),
+        (
+            NO_WEIGHTS,
+            ["--project", "987654"],
+            "project",
+            "shows the token's user no project 987654, but ",
+            "Name a project",
+        ),
         (NO_WEIGHTS, ["--project", "No such"], "project", 'No project is called "No such"', "Name one"),
         (
             NO_WEIGHTS | {"LABEL_STUDIO_API_KEY": "0" * 40},

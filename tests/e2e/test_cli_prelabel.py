@@ -164,7 +164,7 @@ def test_filters(
 @pytest.mark.parametrize(
     ("options", "environment", "expected"),
     [
-        (["-p", "99999"], {}, "shows our token no /api/projects/99999/"),
+        (["-p", "99999"], {}, "shows the token's user no project 99999, but "),
         (["-p", "no such title"], {}, 'No project is called "no such title"'),
         (["-p", "1"], {"LABEL_STUDIO_API_KEY": "0" * 40}, "refuses the token"),
         (["-p", "1"], {"LABEL_STUDIO_API_KEY": ""}, "Set LABEL_STUDIO_API_KEY"),

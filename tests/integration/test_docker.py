@@ -18,7 +18,8 @@ import yaml
 from pydantic import AliasChoices
 
 from tests.harness.stack import ROOT, pick_port
-from yolo_backend.connect import wait_until_up
+from yolo_backend.connect import class_names_of
+from yolo_backend.remote_backend import RemoteBackend
 from yolo_backend.settings import Settings
 
 _LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
@@ -242,7 +243,7 @@ def test_the_image_serves_until_it_is_told_to_stop(
 
     with subprocess.Popen([*entry, *arguments], cwd=app_folder, env=environment | bccd_environment) as server:
         try:
-            wait_until_up(f"http://127.0.0.1:{port}", timeout_s=60)
+            class_names_of(RemoteBackend(f"http://127.0.0.1:{port}"), timeout_s=60)
         finally:
             server.send_signal(signal.SIGTERM)  # to the process that was started, as Docker does
             stopped = server.wait(60)

@@ -65,23 +65,41 @@ def label_studio(**answers: Answer) -> Answer:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "told", "fix"),
     [
-        reply(b"<html>Welcome</html>"),
-        reply(b"", 404),
-        reply(b'{"detail": "log in"}', 401),
-        reply(b"Bad Gateway", 502),
-        redirect("https://sso.example/login"),
-        reply(b"", Content_Length="100"),
+        (
+            reply(b"<html>Welcome</html>"),
+            "{url} answers with a web page, and not as",
+            "Set LABEL_STUDIO_URL to the addr",
+        ),
+        (reply(b"", 404), "{url} isn't Label Studio's address (404)", "Set LABEL_STUDIO_URL to the address of"),
+        (
+            reply(b'{"detail": "log in"}', 401),
+            "what answers at {url} isn't Label Studio",
+            "Set LABEL_STUDIO_URL to the",
+        ),
+        (reply(b'{"detail": "Not Found"}', 404), "what answers at {url} isn't Label Studio", "Set LABEL_STUDIO_URL to"),
+        (reply(b"Bad Gateway", 502), "{url} answers 502", "The proxy there can't reach Label Studio: see that it runs"),
+        (
+            redirect("https://sso.example/login"),
+            "A proxy in front of Label Studio asks for a login (it leads to sso.example)",
+            "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it.",
+        ),
+        (
+            reply(b"", Content_Length="100"),
+            "Label Studio doesn't answer at {url} (the connection broke off)",
+            "See its log, and that LABEL_STUDIO_URL is its address",
+        ),
     ],
 )
-def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer: Answer) -> None:
+def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer: Answer, told: str, fix: str) -> None:
     server = serve(answer)
 
     findings = examined(server.url)
 
     assert findings["Label Studio"].state is State.WRONG
-    assert "LABEL_STUDIO_URL" in str(findings["Label Studio"].fix)
+    assert findings["Label Studio"].detail.startswith(told.format(url=server.url))
+    assert str(findings["Label Studio"].fix).startswith(fix)
     assert {check for check, finding in findings.items() if finding.state is not State.NOT_TRIED} == {
         "Label Studio",
         "weights",
@@ -106,8 +124,12 @@ def test_a_refused_token_is_told_by_its_kind_and_not_shown(serve: StartServer, t
 @pytest.mark.parametrize(
     ("status", "detail", "told"),
     [
-        (403, "You do not have permission to perform this action.", "the token's user may do that"),
-        (500, "Unknown error", "the token's user may do that"),
+        (
+            403,
+            "You do not have permission to perform this action.",
+            "Give them the right, or take the token of another.",
+        ),
+        (500, "Unknown error", "See its log."),
         (500, "Can't resolve hostname yolo.internal", "as Label Studio reaches it"),
         (403, "URL resolves to a reserved network address", "USE_DEFAULT_BANNED_SUBNETS"),
     ],
