@@ -80,7 +80,7 @@ class ImageFetcher:
                     fetched = self._download(url, studio, alarm, validators)
                 except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OSError) as error:
                     alarm.left_s()
-                    raise self._explain(error, url) from None
+                    raise self._explain(error, url, studio) from None
                 if isinstance(fetched, Fetched):
                     return fetched
                 url = fetched
@@ -105,14 +105,14 @@ class ImageFetcher:
             raise ImageError("unauthorized", "Label Studio asks for a login: set LABEL_STUDIO_API_KEY")
         return target
 
-    def _explain(self, error: Exception, url: str) -> ImageError:
+    def _explain(self, error: Exception, url: str, studio: TokenHolder | None) -> ImageError:
         """What went wrong on the way to this address, of which the host alone is told."""
         host = shown_host(url)
         trouble = explain_error(error, host)
         if trouble.kind == "forbidden_address":
             value = allowing(self._allowed_hosts, _host(url))
             return ImageError(trouble.kind, f"{host} is on a private address: to trust it, set {value}")
-        if trouble.kind == "dns" and self._goes_by_proxy(url):
+        if trouble.kind == "dns" and not _is_studio(url, studio) and self._goes_by_proxy(url):
             value = allowing(self._allowed_hosts, _host(url))
             return ImageError(trouble.kind, f"{trouble}; where the proxy can, set {value}, and it is asked to")
         return trouble
