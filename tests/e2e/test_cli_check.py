@@ -215,7 +215,7 @@ def test_the_backends_address_is_not_label_studios(
     code, findings = checked("--url", backend.url, environment=command_environment)
 
     assert code == 1
-    assert findings["Label Studio"][0]["detail"] == f"what answers at {backend.url} isn't Label Studio"
+    assert findings["Label Studio"][0]["detail"] == f"{backend.url} isn't Label Studio's address (404)"
     assert findings["weights"][0]["state"] == "ok"
     others = {finding["state"] for check in set(findings) - {"Label Studio", "weights"} for finding in findings[check]}
     assert others == {"not tried"}
