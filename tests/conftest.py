@@ -157,9 +157,17 @@ def ray_cluster() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority that nobody knows, and what it signs."""
+def made_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, and what it signs."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def certificates(made_certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Certificates:
+    """An authority that nobody knows, and what it signs; those that requests brings along are trusted alone."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+    return made_certificates
 
 
 @pytest.fixture

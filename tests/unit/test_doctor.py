@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import Finding, State
@@ -146,6 +147,15 @@ def test_what_keeps_the_guard_from_being_asked_is_no_guard(
     assert told in str(found.fix)
 
 
+def test_a_proxy_that_takes_no_posts_is_no_guard(serve: StartServer) -> None:
+    server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=reply(b"<html>", 403)))
+
+    found = examined(server.url, backend_url="http://127.0.0.1:1")["network guard"]
+
+    assert found.detail == f"A proxy in front of Label Studio at {server.url} refuses the backend (403)"
+    assert found.fix == "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it."
+
+
 def test_nothing_that_label_studio_could_make_is_sent(serve: StartServer) -> None:
     refusal = reply(b'{"validation_errors": {"timeout": ["A valid number is required."]}}', 400)
     server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=refusal, webhooks=refusal))
@@ -184,3 +194,25 @@ def test_without_a_token_one_is_asked_for(serve: StartServer) -> None:
 
     assert findings["Label Studio"].state is State.OK
     assert "LABEL_STUDIO_API_KEY" in str(findings["token"].fix)
+
+
+def test_a_certificate_of_ones_own_is_told_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
+    server = serve(label_studio(), tls=certificates.context("good"))
+
+    found = examined(server.url)["Label Studio"]
+
+    assert (found.state, found.detail, found.fix) == (
+        State.WRONG,
+        f"The certificate of Label Studio at {server.url} is from an authority that isn't known here",
+        "Set REQUESTS_CA_BUNDLE to a PEM file with it.",
+    )
+
+
+def test_a_proxy_that_asks_for_a_login_makes_no_token_wrong(serve: StartServer) -> None:
+    """It lets the version through, as some do for health checks."""
+    server = serve(label_studio(whoami=reply(b"<html>", 401, WWW_Authenticate="Basic")))
+
+    found = examined(server.url)["token"]
+
+    assert found.detail == f"A proxy in front of Label Studio at {server.url} asks for a login (401)"
+    assert found.fix == "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it."

@@ -23,12 +23,6 @@ ANSWER: Answer = reply(b'{"status": "UP", "release": "1.23.2", "email": "me@exam
 TOKEN = "0123456789abcdef" * 2 + "01234567"
 
 
-@pytest.fixture(autouse=True)
-def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(variable, raising=False)
-
-
 def studio_says(url: str) -> str:
     with pytest.raises(StudioError) as raised:
         Studio(url, TOKEN).check()
@@ -142,6 +136,7 @@ def test_a_file_of_authorities_that_cannot_be_used_is_told(
     assert image_says(server.url).startswith(f"the file that REQUESTS_CA_BUNDLE names {told} (")
 
 
+@pytest.mark.usefixtures("certificates")
 def test_https_asked_where_plain_http_is_spoken_is_told(serve: StartServer) -> None:
     server = serve(ANSWER)
     url = server.url.replace("http:", "https:")
@@ -160,6 +155,7 @@ def test_plain_http_asked_where_https_is_spoken_is_told(serve: StartServer, cert
     assert told.endswith("or write https:// where it wants that")
 
 
+@pytest.mark.usefixtures("certificates")
 def test_a_server_that_hangs_up_at_the_greeting_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"https://127.0.0.1:{server.getsockname()[1]}"
