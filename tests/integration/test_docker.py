@@ -24,8 +24,10 @@ from yolo_backend.settings import Settings
 
 _LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
 
-# Set by the image, or of no use in a container.
-_SETTINGS_OF_THE_IMAGE = {"MODEL_CLASS", "MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT"}
+# Set by the image, or a path of the machine, which is of no use in a container that it isn't mounted into.
+_SETTINGS_OF_THE_IMAGE = {
+    "MODEL_CLASS", "MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT", "REQUESTS_CA_BUNDLE"
+}  # fmt: skip
 
 # Runs in Label Studio's own Python: which addresses does its guard refuse, and what is its own list?
 _ASK_THE_GUARD = """
