@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tests.harness.certificates import Certificates, make_certificates
 from tests.harness.chromium import find_chromium
 from tests.harness.http_server import StartServer, http_servers
 from tests.harness.stack import bypass_proxies
@@ -153,6 +154,20 @@ def ray_cluster() -> Iterator[Any]:
     cluster.wait_for_nodes()
     yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def made_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, and what it signs."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def certificates(made_certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Certificates:
+    """An authority that nobody knows, and what it signs; those that requests brings along are trusted alone."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+    return made_certificates
 
 
 @pytest.fixture

@@ -8,19 +8,17 @@ from collections.abc import Iterable
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-import httpx
 import requests
-from label_studio_sdk import LabelStudio
-from label_studio_sdk.core.api_error import ApiError
 
 from yolo_backend.errors import UserError
-from yolo_backend.messages import api_message
 from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
 from yolo_backend.settings import Settings
-from yolo_backend.studio import Studio
+from yolo_backend.storing import explain
+from yolo_backend.studio import Studio, StudioError
 
 _POLL_EVERY_S = 2.0
 _REQUEST_TIMEOUT_S = 5.0
+_CREATE_TIMEOUT_S = 60.0  # Label Studio asks the backend meanwhile
 # Label Studio's own limits for a backend's answer are 1 s and 3 s, so a busy machine may need another try.
 _PASSING_FAILURES = ("503", "timed out", "health check failed")
 
@@ -29,12 +27,20 @@ class ConnectError(UserError):
     """The project can't be made or connected; the message says what to do."""
 
 
-def wait_until_up(url: str, timeout_s: float) -> None:
-    """Wait until `/health` of a Label Studio or a backend answers 200. Raises ConnectError."""
+def wait_for_studio(url: str, timeout_s: float) -> None:
+    """Wait until Label Studio answers at its address. Raises ConnectError, and StudioError where waiting is in vain."""
+    studio = Studio(url, None)
     deadline = time.monotonic() + timeout_s
-    while (problem := _health_problem(url)) is not None:
-        if time.monotonic() > deadline:
-            raise ConnectError(f"{url} is not up after {timeout_s:g} s ({problem}): see its log")
+    while True:
+        try:
+            studio.call("GET", "/api/version/", "release", _REQUEST_TIMEOUT_S)
+        except (StudioError, requests.Timeout) as error:
+            if isinstance(error, StudioError) and error.trouble and error.trouble.lasts:
+                raise
+            if time.monotonic() > deadline:
+                raise ConnectError(f"Label Studio is not up after {timeout_s:g} s. {explain(error)}") from None
+        else:
+            return
         time.sleep(_POLL_EVERY_S)
 
 
@@ -43,18 +49,19 @@ def class_names_of(backend: RemoteBackend, timeout_s: float) -> list[str]:
     deadline = time.monotonic() + timeout_s
     while True:
         answer: dict[str, Any] = {}
+        problem = "see its log"
         try:
             answer = backend.index()
         except BackendLoginError as error:
             raise ConnectError(f"{error}. {error.fix}") from None
-        except BackendError:  # perhaps it isn't up yet
-            pass
+        except BackendError as error:  # perhaps it isn't up yet
+            problem = f"{error}. {error.fix}"
         if names := answer.get("classes"):
             return [str(name) for name in names]
         if reason := answer.get("reason"):
             raise ConnectError(f"the backend can't predict: {reason}")
         if time.monotonic() > deadline:
-            raise ConnectError(f"{backend.shown_url} has not read its weights after {timeout_s:g} s: see its log")
+            raise ConnectError(f"{backend.shown_url} has not read its weights after {timeout_s:g} s: {problem}")
         time.sleep(_POLL_EVERY_S)
 
 
@@ -71,17 +78,19 @@ def labeling_config_for(class_names: Iterable[str]) -> str:
     )
 
 
-def ensure_project(client: LabelStudio, title: str, label_config: str) -> int:
+def ensure_project(studio: Studio, title: str, label_config: str) -> int:
     """The id of the project of this title; made if there is none, left as it is otherwise."""
-    for project in client.projects.list(title=title):  # the filter also finds titles that only contain ours
-        if project.title == title:
-            return int(project.id)
-    made = client.projects.create(title=title, label_config=label_config, show_collab_predictions=True)
-    return int(made.id)
+    query = {"title": title, "include": "id,title", "page_size": "1000"}
+    found = studio.call("GET", "/api/projects/", "results", _REQUEST_TIMEOUT_S, query=query)
+    for project in found:  # the filter also finds titles that only contain ours
+        if project["title"] == title:
+            return int(project["id"])
+    body = {"title": title, "label_config": label_config, "show_collab_predictions": True}
+    return int(studio.call("POST", "/api/projects/", "id", _CREATE_TIMEOUT_S, body=body))
 
 
 def ensure_connected(
-    client: LabelStudio,
+    studio: Studio,
     project_id: int,
     backend_url: str,
     title: str,
@@ -91,22 +100,23 @@ def ensure_connected(
 ) -> None:
     """Connect a project to a backend, unless it is; tries again while the backend loads its weights.
 
-    `backend_url` is the backend's address as Label Studio reaches it. Raises ConnectError.
+    `backend_url` is the backend's address as Label Studio reaches it. Raises ConnectError, StudioError.
     """
-    connected = {str(backend.url).rstrip("/") for backend in client.ml.list(project=project_id)}
-    if backend_url.rstrip("/") in connected:
+    models = studio.call("GET", "/api/ml/", None, _CREATE_TIMEOUT_S, query={"project": str(project_id)})
+    if backend_url.rstrip("/") in {str(model["url"]).rstrip("/") for model in models}:
         return
-    login = {}
+    body: dict[str, Any] = {"project": project_id, "url": backend_url, "title": title}
     if basic_auth:
-        login = {"auth_method": "BASIC_AUTH", "basic_auth_user": basic_auth[0], "basic_auth_pass": basic_auth[1]}
+        body |= {"auth_method": "BASIC_AUTH", "basic_auth_user": basic_auth[0], "basic_auth_pass": basic_auth[1]}
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            client.ml.create(project=project_id, url=backend_url, title=title, **login)
-        except ApiError as error:
-            message = api_message(error.body)
-            if not any(sign in message for sign in _PASSING_FAILURES) or time.monotonic() > deadline:
-                raise ConnectError(_advice(message, backend_url)) from None
+            studio.call("POST", "/api/ml/", "id", _CREATE_TIMEOUT_S, body=body)
+        except StudioError as error:
+            if not error.reason:  # it isn't Label Studio that refuses
+                raise
+            if not any(sign in error.reason for sign in _PASSING_FAILURES) or time.monotonic() > deadline:
+                raise ConnectError(_advice(error.reason, backend_url)) from None
             time.sleep(_POLL_EVERY_S)
         else:
             return
@@ -117,33 +127,18 @@ def connect_first_project(
 ) -> str:
     """Wait for Label Studio and the backend, make the project, connect it; a line that says where it is.
 
-    `public_url` is Label Studio as a person's browser reaches it. Raises ConnectError and StudioError.
+    `public_url` is Label Studio as a person's browser reaches it. Raises ConnectError, StudioError, requests.Timeout.
     """
     if not settings.label_studio_url or not settings.label_studio_api_key:
         raise ConnectError("set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-    api_key = settings.label_studio_api_key.get_secret_value()
-    try:
-        wait_until_up(settings.label_studio_url, timeout_s)
-        Studio(settings.label_studio_url, api_key).check()
-        wait_until_up(backend_url, timeout_s)
-        class_names = class_names_of(RemoteBackend(backend_url, settings.basic_auth), timeout_s)
-        client = LabelStudio(base_url=settings.label_studio_url, api_key=api_key)
-        project_id = ensure_project(client, title, labeling_config_for(class_names))
-        ensure_connected(client, project_id, backend_url, "YOLO", basic_auth=settings.basic_auth, timeout_s=timeout_s)
-    except ApiError as error:
-        raise ConnectError(f"Label Studio answers {error.status_code}: {api_message(error.body)}") from None
-    except (httpx.HTTPError, requests.RequestException) as error:
-        raise ConnectError(f"the connection broke ({type(error).__name__}): try again") from None
-    address = f"{(public_url or settings.label_studio_url).rstrip('/')}/projects/{project_id}"
+    studio = Studio(settings.label_studio_url, settings.label_studio_api_key.get_secret_value())
+    wait_for_studio(studio.url, timeout_s)
+    studio.check()
+    class_names = class_names_of(RemoteBackend(backend_url, settings.basic_auth), timeout_s)
+    project_id = ensure_project(studio, title, labeling_config_for(class_names))
+    ensure_connected(studio, project_id, backend_url, "YOLO", basic_auth=settings.basic_auth, timeout_s=timeout_s)
+    address = f"{(public_url or studio.url).rstrip('/')}/projects/{project_id}"
     return f'Ready: project "{title}" at {address} is connected to {backend_url}'
-
-
-def _health_problem(url: str) -> str | None:
-    try:
-        response = requests.get(f"{url.rstrip('/')}/health", timeout=_REQUEST_TIMEOUT_S)
-    except requests.RequestException as error:
-        return f"no answer, {type(error).__name__}"
-    return None if response.ok else f"{response.status_code} {response.reason}"
 
 
 def _colour(number: int, count: int) -> str:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+_MAX_SHOWN = 80
 _CODE_POINTS_SHOWN = 4
+
+
+class Trouble(NamedTuple):
+    """What is wrong, and what to do about it; as text, one line of both. What lasts isn't mended by waiting."""
+
+    what: str
+    fix: str
+    lasts: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.fix}"
 
 
 def first_line(error: BaseException) -> str:
@@ -37,3 +50,17 @@ def to_latin1(text: str) -> str:
 
     printable = re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text).strip()
     return re.sub(r"[^\x20-\xff]+", code_points, printable)
+
+
+def shortened(text: str, max_characters: int = _MAX_SHOWN) -> str:
+    """A text that strangers may have written, as a part of one line: printable, and cut where it is long."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= max_characters else line[: max_characters - 3] + "..."
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps: requests wraps urllib3's errors, which wrap the system's."""
+    yield error
+    for wrapped in (*error.args, getattr(error, "reason", None), error.__cause__):
+        if isinstance(wrapped, BaseException):
+            yield from causes_of(wrapped)

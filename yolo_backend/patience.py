@@ -58,6 +58,8 @@ class PatientStudio(Studio):
             again_after_s = min(2 * again_after_s, _ASK_AGAIN_AFTER_S[1])
 
     def _may_wait(self, error: StudioError | requests.Timeout) -> bool:
+        if isinstance(error, StudioError) and error.trouble and error.trouble.lasts:
+            return False
         with self._telling:
             if self._gone_since is None:
                 self._gone_since = time.monotonic()

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import requests
+
 from yolo_backend.filters import Filter, task_filter
 from yolo_backend.labeling import first_data_key
+from yolo_backend.messages import shortened
 from yolo_backend.protocol import Task
 from yolo_backend.studio import Studio, StudioError, StudioMissingError
 
@@ -22,6 +25,7 @@ _IMPORT_TIMEOUT_S = 300.0
 # Label Studio's own limits for one request (DATA_UPLOAD_MAX_NUMBER_FILES, DATA_UPLOAD_MAX_MEMORY_SIZE).
 MAX_UPLOAD_FILES = 100
 MAX_UPLOAD_BYTES = 200_000_000
+_SHOWN_PROJECTS = 20
 _UNNAMED = "$undefined$"
 _UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-([^/?]+)$")
 
@@ -160,7 +164,12 @@ class Project:
 def open_project(studio: Studio, project_id: int) -> Project:
     """The project of this number. Raises StudioMissingError, StudioError, requests.Timeout."""
     query = {"include": "id,title,label_config"}
-    found = studio.call("GET", f"/api/projects/{project_id}/", None, _READ_TIMEOUT_S, query=query)
+    try:
+        found = studio.call("GET", f"/api/projects/{project_id}/", None, _READ_TIMEOUT_S, query=query)
+    except StudioMissingError:
+        raise StudioMissingError(
+            f"Label Studio shows the token's user no project {project_id}, {told_projects(studio)}"
+        ) from None
     return Project(studio, project_id, str(found["title"]), str(found["label_config"]))
 
 
@@ -168,6 +177,20 @@ def projects_of(studio: Studio) -> list[dict[str, Any]]:
     """The projects that the token shows: `id` and `title` of each. Raises StudioError, requests.Timeout."""
     query = {"include": "id,title", "page_size": "1000"}
     return list(studio.call("GET", "/api/projects/", "results", _READ_TIMEOUT_S, query=query))
+
+
+def told_projects(studio: Studio) -> str:
+    """Which projects there are, for one who named another: the first of them, each with its number and title."""
+    query = {"include": "id,title", "page_size": str(_SHOWN_PROJECTS)}
+    try:
+        page = studio.call("GET", "/api/projects/", None, _READ_TIMEOUT_S, query=query)
+        shown = ", ".join(f'{project["id"]} "{shortened(project["title"], 40)}"' for project in page["results"])
+        more = int(page.get("count", 0)) - len(page["results"])
+    except (StudioError, requests.Timeout, TypeError, KeyError):
+        return "and doesn't tell which there are: may the token's user see projects?"
+    if not shown:
+        return "and no other either: is the token of the same organization?"
+    return f"but {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def stored_name(file_name: str) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from yolo_backend.images.explaining import shown_host
 from yolo_backend.images.sources import redact
+from yolo_backend.in_between import reason_of
+from yolo_backend.tls import NamingAdapter, explain_tls
 
 _TIMEOUT_S = 5.0
 
@@ -54,8 +57,9 @@ class RemoteBackend:
         response = self._ask("GET", "/")
         answer = _json_of(response)
         if not response.ok or "model_class" not in answer:
+            leads_to = f", and leads to {shown_host(response.headers['Location'])}" if response.is_redirect else ""
             raise BackendError(
-                f"what answers at {self.shown_url} ({response.status_code}) isn't this backend",
+                f"what answers at {self.shown_url} ({response.status_code}) isn't this backend{leads_to}",
                 "Give the backend's own address; its port is 9090 where none was chosen.",
             )
         return answer
@@ -90,6 +94,7 @@ class RemoteBackend:
         try:
             with requests.Session() as session:
                 session.trust_env = self.url.startswith("https:")  # a proxy would read the login
+                session.mount("https://", NamingAdapter())
                 return session.request(
                     method,
                     self.url.rstrip("/") + path,
@@ -98,9 +103,13 @@ class RemoteBackend:
                     timeout=_TIMEOUT_S,
                     allow_redirects=False,
                 )
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, ValueError, OSError) as error:
+            if trouble := explain_tls(error, self.shown_url):
+                raise BackendError(trouble.what, f"{trouble.fix[0].upper()}{trouble.fix[1:]}.") from None
+            is_address = isinstance(error, requests.RequestException | OSError) and not isinstance(error, ValueError)
+            reason = reason_of(error) if is_address else "that is no address"
             raise BackendError(
-                f"no backend answers at {self.shown_url} ({type(error).__name__})",
+                f"no backend answers at {self.shown_url} ({reason})",
                 "Start it, or correct the address. In a container, localhost is the container itself.",
             ) from None
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from yolo_backend.errors import UserError
+
+_QUOTES = frozenset("\"'`\u2018\u2019\u201c\u201d")
+_WITHOUT_SCHEME = re.compile(r"[a-z0-9.-]+(:\d{1,5})?(/[\w./-]*)?", re.ASCII | re.IGNORECASE)
+_PAGE = re.compile(r"/(projects(/\d+(/.*)?)?|user/login|user/account(/.*)?|api(/.*)?|organization)/?$")
 
 
 class SettingsError(UserError):
@@ -53,6 +62,7 @@ class Settings(BaseSettings):
 
     predict_deadline_s: float = Field(50, ge=0, validation_alias="PREDICT_DEADLINE_SECONDS")
     local_files_document_root: Path | None = Field(None, validation_alias="LOCAL_FILES_DOCUMENT_ROOT")
+    requests_ca_bundle: Path | None = Field(None, validation_alias="REQUESTS_CA_BUNDLE")
     allowed_image_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), validation_alias="ALLOWED_IMAGE_HOSTS"
     )
@@ -95,15 +105,28 @@ class Settings(BaseSettings):
     @field_validator("label_studio_api_key")
     @classmethod
     def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not is_sendable(key.get_secret_value()):
-            raise ValueError("should be letters, digits and dots, as Label Studio shows it")
+        if key is None:
+            return None
+        token = key.get_secret_value()
+        _check_unquoted(token)
+        if prefix := re.match(r"(Token|Bearer)[\s:]", token, re.IGNORECASE):
+            raise ValueError(f'should be the token alone, without "{prefix[1]}" before it')
+        if not is_sendable(token):
+            raise ValueError("should be letters, digits and dots, as Label Studio shows it: no spaces")
         return key
+
+    @field_validator("requests_ca_bundle")
+    @classmethod
+    def _check_bundle(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.exists():
+            raise ValueError("should name a PEM file of certificates, and there is none")
+        return path
 
     @field_validator("allowed_image_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, hosts: Any) -> Any:
         if isinstance(hosts, str):
-            return frozenset(host.strip().lower() for host in hosts.split(",") if host.strip())
+            return frozenset(_host(host.strip()) for host in hosts.split(",") if host.strip())
         return hosts
 
     @field_validator("log_level", mode="before")
@@ -127,12 +150,54 @@ class Settings(BaseSettings):
 
 def studio_address(url: str) -> str:
     """An address of Label Studio's, without a slash at its end. Raises ValueError for what can't be one."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # a bad port raises
+    url = url.strip()
+    _check_unquoted(url)
+    if _WITHOUT_SCHEME.fullmatch(url):
+        raise ValueError(f"should begin with http:// or https://, as http://{url}")
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
         raise ValueError("should look like http://label-studio:8080")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("should be an address only, without a login, a query or a fragment")
+    if parts.username or parts.password:
+        raise ValueError("should be an address only, without a login")
+    # What a person copies from the address line, or from a guide to the API.
+    if page := _PAGE.search(parts.path):
+        netloc = parts.netloc + parts.path[: page.start()]
+        raise ValueError(f"should be Label Studio's own address, not that of a page: {parts.scheme}://{netloc}")
+    if parts.query or parts.fragment:
+        raise ValueError("should be an address only, without a query or a fragment")
     return url.rstrip("/")
+
+
+def _check_unquoted(value: str) -> None:
+    """Raises ValueError for quotes, which env files of Docker keep, and people copy."""
+    if value[:1] in _QUOTES or value[-1:] in _QUOTES:
+        raise ValueError("has quotes around it: leave them out")
+
+
+def _host(entry: str) -> str:
+    """A host as an image's address names it, an IPv6 address in brackets. Raises ValueError for more than a host."""
+    _check_unquoted(entry)
+    entry = f"[{entry}]" if _is_ipv6(entry) else entry
+    if entry.isascii() and not re.fullmatch(r"[\w.-]+|\[[0-9a-f:.]+\]", entry, re.IGNORECASE):
+        found = re.match(r"(?:\w+://)?([a-z0-9][\w.-]*)(?::\d+)?(?:/\D.*)?$", entry, re.ASCII | re.IGNORECASE)
+        meant = f": {found[1]}" if found else ""
+        raise ValueError(f"should be names of hosts, without scheme, port, path or *, with commas between them{meant}")
+    try:
+        host = parse_url(f"//{entry}").host  # as addresses are read, in whose hosts there are no umlauts
+    except LocationParseError:
+        host = None
+    return (host or entry).lower()
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def is_sendable(token: str) -> bool:
@@ -151,9 +216,17 @@ def load_settings(**overrides: Any) -> Settings:
     Raises SettingsError, in one line, without the value of a secret.
     """
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{Path('.env').absolute()} isn't text in UTF-8: save it as that") from None
+    except OSError as error:
+        raise SettingsError(f"{Path('.env').absolute()} can't be read: {error.strerror}") from None
+    if settings.requests_ca_bundle:
+        # requests looks for it in the environment alone.
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", str(settings.requests_ca_bundle))
+    return settings
 
 
 def _explain(problem: dict[str, Any]) -> str:
@@ -162,7 +235,7 @@ def _explain(problem: dict[str, Any]) -> str:
         return message
     variables = _variables(str(problem["loc"][0]))
     # An address may hold a login.
-    secret = any(word in variables[0] for word in ("KEY", "PASS", "URL"))
+    secret = any(word in variables[0] for word in ("KEY", "PASS", "URL")) or "@" in str(problem["input"])
     return f"{' or '.join(variables)}: {message}" + ("" if secret else f", not {str(problem['input'])!r}")
 
 

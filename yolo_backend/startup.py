@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from flask import Flask
 from yolo_backend.detection.weights import find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.model_class import ModelClass
+from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
 from yolo_backend.settings import Settings, load_settings
 
 _LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] %(message)s"
@@ -45,6 +47,7 @@ def serve(arguments: Sequence[str]) -> None:
         sys.stdout.flush()
         os.execv(sys.executable, [arg for arg in sys.orig_argv if arg != "--check"])  # noqa: S606  our own command line
     host = options.host or "0.0.0.0"
+    _check_port(host, settings.port)
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
         make_app().run(host=host, port=settings.port, threaded=True)
     else:
@@ -133,6 +136,39 @@ def _check_start() -> tuple[Settings, ModelClass]:
     return settings, model_class
 
 
+def _check_port(host: str, port: int) -> None:
+    """Exits with a line where nobody can listen there; gunicorn would try for seconds, and show errors of its own."""
+    if "LISTEN_FDS" in os.environ:  # systemd listens for us
+        return
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            who = _listener_at(host, port)
+            _refuse(f"port {port} is taken{who}: stop what listens there, or choose another one with --port (PORT)")
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            _refuse(f"port {port} may not be listened on by this user: choose one above 1023 with --port (PORT)")
+        _refuse(f"--host {host} is no address of this machine: leave it out, and all of them are listened on")
+
+
+def _listener_at(host: str, port: int) -> str:
+    """Who listens there, as far as it can be seen at once."""
+    seen_at = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host
+    try:
+        RemoteBackend(f"http://{f'[{seen_at}]' if ':' in seen_at else seen_at}:{port}").index()
+    except BackendLoginError:
+        return ", perhaps by another of these backends"
+    except BackendError:
+        return ""
+    return " by another of these backends"
+
+
 def _check_model(model_class: ModelClass) -> None:
     from yolo_backend.prediction import default_predictor
 
@@ -145,7 +181,7 @@ def _check_model(model_class: ModelClass) -> None:
     print(f"{info.name}: {info.task} weights of {len(info.class_names)} classes, ready")
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: Exception | str) -> NoReturn:
     print(f"The backend can't start: {error}", file=sys.stderr)
     # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
     raise SystemExit(4) from None
@@ -176,7 +212,7 @@ def _serve(settings: Settings, host: str) -> None:
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:
             options: dict[str, Any] = {
-                "bind": f"{host}:{settings.port}",
+                "bind": f"{f'[{host}]' if ':' in host else host}:{settings.port}",
                 "workers": settings.workers,
                 "worker_class": Worker,
                 "threads": settings.threads,

@@ -29,9 +29,11 @@ ADVICE: Mapping[str, str] = {
     "bad_address": "Correct the address in the task's data.",
     "broken": "Replace the file: it is damaged or cut short.",
     "detector": "The model failed on this image: the backend's log says why. Check MODEL_NAME and DEVICE.",
-    "dns": "Check the host's name in the address, and that the backend's machine or container can look it up.",
+    "dns": "Check the host's name in the address, and that the backend's machine or container can look it up. "
+    "Where only a proxy can, name the host in ALLOWED_IMAGE_HOSTS.",
     "empty": "Replace the file: it was stored without content.",
-    "forbidden_address": "If you trust that host, name it in ALLOWED_IMAGE_HOSTS and restart the backend.",
+    "forbidden_address": "If you trust that host, name it in ALLOWED_IMAGE_HOSTS (names without a scheme, commas "
+    "between them) and restart the backend.",
     "http_error": "Look into that server's log, or wait until it has recovered.",
     "labels": "Give the task labels that are classes of the weights, in the field that the control's value names.",
     "internal": "A fault of the backend: its log has the details. Please report it.",
@@ -48,7 +50,8 @@ ADVICE: Mapping[str, str] = {
     "redirects": "Open the address in a browser: it leads in circles, often to a login. Take the final one.",
     "rejected": "Nothing, where the task was deleted. Where the labels were changed, Retrieve Predictions again.",
     "timeout": "Look whether the image's server is slow or cut off; IMAGE_TIMEOUT_SECONDS gives it more time.",
-    "tls": "Renew that server's certificate, or name its authority to the backend in REQUESTS_CA_BUNDLE.",
+    "tls": "Renew that server's certificate, or have the backend trust its authority: REQUESTS_CA_BUNDLE names a PEM "
+    "file of all authorities that it trusts.",
     "too_large": "Make the image smaller, or raise MAX_IMAGE_MEGABYTES.",
     "too_many_pixels": "Make the image smaller, or raise MAX_IMAGE_MEGAPIXELS.",
     "unauthorized": "Label Studio's own image: check LABEL_STUDIO_API_KEY. Another server's: let it be read without a "

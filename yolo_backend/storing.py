@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError, StudioTimeout
 
 
 class UnknownOutcomeError(StudioError):
@@ -64,5 +64,5 @@ def store_predictions(
 
 
 def explain(error: StudioError | requests.Timeout) -> str:
-    """The error in words; a time-out's own text holds the whole address."""
-    return "Label Studio doesn't answer in time" if isinstance(error, requests.Timeout) else str(error)
+    """The error in words; the text of a time-out of requests' own holds the whole address."""
+    return str(error) if isinstance(error, StudioError | StudioTimeout) else "Label Studio doesn't answer in time"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -11,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jwt
 import requests
 import urllib3
 
 from yolo_backend.errors import UserError
 from yolo_backend.filters import holds
-from yolo_backend.messages import api_message
+from yolo_backend.in_between import IN_TIME, explain_silence, explain_stranger, reason_of
+from yolo_backend.messages import Trouble, api_message, shortened
 from yolo_backend.settings import Settings, is_sendable, studio_address
+from yolo_backend.tls import NamingAdapter
+from yolo_backend.tokens import claims_of, explain_refusal
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +41,14 @@ _UNKNOWN_HOSTNAME = "http://localhost:8080"
 _RENEW_BEFORE_EXPIRY_S = 30.0
 _FAILURE_IS_FRESH_S = 5.0
 _WHO_AM_I = "/api/current-user/whoami"
+_HEALTH = "/health"
+_REFRESH = "/api/token/refresh/"
 _MAX_CONNECTIONS = 1000
 _MAX_ANSWER_BYTES = 64_000_000
 _PIECE_BYTES = 1 << 16
+_HEAD_BYTES = 4096
 _REFUSALS = frozenset({400, 401, 403})
+_UNAUTHORIZED = frozenset({401, 403})
 _SUCCESSES = frozenset({200, 201, 204})
 _REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of its own
 
@@ -49,13 +56,15 @@ _REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of it
 class StudioError(UserError):
     """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics.
 
-    `reason` is what Label Studio itself says of it, where it says anything.
+    `reason` is what Label Studio itself says of it, where it says anything; `trouble` is the message in its two parts,
+    where it has them.
     """
 
     kind = "label_studio"
 
-    def __init__(self, message: str, reason: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str | Trouble, reason: str = "") -> None:
+        super().__init__(str(message))
+        self.trouble = message if isinstance(message, Trouble) else None
         self.reason = reason
 
 
@@ -71,12 +80,18 @@ class StudioRejectedError(StudioError):
     """Label Studio finds fault with what it was sent."""
 
 
+class StudioTimeout(requests.Timeout):
+    """Label Studio doesn't answer in time; the message says so without what was asked."""
+
+
 @dataclass(frozen=True)
 class _Answer:
     """What Label Studio, or whoever is there, answers; a body that is no JSON is None."""
 
     status_code: int
+    headers: Mapping[str, str]
     json: Any
+    head: bytes
 
     @property
     def body(self) -> dict[str, Any]:
@@ -107,7 +122,7 @@ class Studio:
         self._asked_outside_at = float("-inf")
         self._set_by = set_by
         self._token = token
-        self._is_personal = token is not None and _is_jwt(token)
+        self._is_personal = bool(token and claims_of(token))
         self._access_token: str | None = None
         self._access_expires_at = 0.0
         self._exchanging = threading.Lock()
@@ -115,7 +130,7 @@ class Studio:
         self._exchange_failure: Exception | None = None
         self._checking = threading.Lock()
         self._checked_at = float("-inf")
-        self._check_failure: str | None = None
+        self._check_failure: StudioError | None = None
         self._looking = threading.Lock()
         self._looked_at = float("-inf")
         self._is_away = False
@@ -178,13 +193,13 @@ class Studio:
                 try:
                     self._ask_who_we_are(ends_at)
                 except StudioError as error:
-                    self._check_failure = str(error)
+                    self._check_failure = error
                 except requests.Timeout:
                     log.info("Label Studio at %s didn't answer our question in time; going on without", self.url)
                     return
                 self._checked_at = time.monotonic()
             if self._check_failure:
-                raise StudioError(self._check_failure)
+                raise _anew(self._check_failure)
         finally:
             self._checking.release()
 
@@ -246,20 +261,12 @@ class Studio:
             if response.status_code != requests.codes.unauthorized or renewed or not self._is_personal:
                 break
             authorization = self.authorization(renew=True)
-        if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
-            raise StudioRefusedError(self._refusal(response), _detail(response))
-        if response.status_code == requests.codes.not_found:
-            raise StudioMissingError(f"Label Studio shows our token no {path}: is it of the same organization?")
-        if response.status_code in _REJECTIONS:
-            reason = api_message(response.json)
-            raise StudioRejectedError(f"Label Studio answers {response.status_code} at {path}: {reason}")
+        self._raise_for(response, path)
         # A login or a maintenance page in between may be a redirect, or even a 200.
         is_emptied = wanted is None and response.status_code == requests.codes.no_content
         is_as_wanted = response.json is not None if wanted is None else wanted in response.body
         if response.status_code not in _SUCCESSES or not (is_as_wanted or is_emptied):
-            raise StudioError(
-                f"{self.url} answers {response.status_code} at {path}, and not as Label Studio does", _detail(response)
-            )
+            raise StudioError(self._strange(response, path), _detail(response))
         return response.json if wanted is None else response.body[wanted]
 
     def is_away(self) -> bool:
@@ -267,7 +274,7 @@ class Studio:
         with self._looking:
             if time.monotonic() - self._looked_at > _LOOK_IS_FRESH_S:
                 try:
-                    answer = self._request("GET", "/health", time.monotonic() + _CHECK_TIMEOUT_S)
+                    answer = self._request("GET", _HEALTH, time.monotonic() + _CHECK_TIMEOUT_S)
                     self._is_away = answer.status_code >= requests.codes.internal_server_error
                 except (StudioError, requests.Timeout):
                     self._is_away = True
@@ -286,23 +293,25 @@ class Studio:
 
     def _ask_who_we_are(self, ends_at: float) -> None:
         if self._token is None:
-            self._request("GET", "/health", ends_at)
+            response = self._request("GET", _HEALTH, ends_at)
+            if trouble := explain_stranger(response, self.url, _HEALTH):
+                raise StudioError(trouble)
             return
         authorization = self._bearer(ends_at) if self._is_personal else f"Token {self._token}"
         response = self._request("GET", _WHO_AM_I, ends_at, authorization=authorization)
         if response.status_code == requests.codes.unauthorized and self._is_personal:
             authorization = self._bearer(ends_at, renew=True)
             response = self._request("GET", _WHO_AM_I, ends_at, authorization=authorization)
-        if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
-            raise StudioError(self._refusal(response))
-        if response.status_code != requests.codes.ok:
-            raise StudioError(f"{self.url} answers {response.status_code}: is this Label Studio's address?")
+        if response.status_code in _UNAUTHORIZED and explain_stranger(response, self.url, _WHO_AM_I) is None:
+            raise StudioRefusedError(self._refusal(response))
+        if response.status_code != requests.codes.ok or response.json is None:
+            raise StudioError(self._strange(response, _WHO_AM_I))
 
     def _bearer(self, ends_at: float, *, renew: bool = False) -> str:
         """The access token, exchanged anew where it ends soon; one thread asks, and the others have its answer."""
         known = self._access_token
         if not self._exchanging.acquire(timeout=max(0.0, ends_at - time.monotonic())):
-            raise requests.Timeout("another thread waits for Label Studio's answer")
+            raise self._timeout()  # of the thread that asks
         try:
             soon = time.time() + _RENEW_BEFORE_EXPIRY_S
             renewed_meanwhile = self._access_token is not known
@@ -315,8 +324,7 @@ class Studio:
     def _exchange(self, ends_at: float) -> None:
         started_at = time.monotonic()
         if self._exchange_failure and started_at - self._exchange_failed_at < _FAILURE_IS_FRESH_S:
-            # Anew, for a traceback grows with each raise, and holds what those who met it had in hand.
-            raise type(self._exchange_failure)(str(self._exchange_failure))
+            raise _anew(self._exchange_failure)
         self._exchange_failure = None
         try:
             self._access_token = self._ask_for_access(ends_at)
@@ -326,14 +334,16 @@ class Studio:
             if isinstance(error, StudioError) or failed_at - started_at >= _TIMEOUT_S / 2:
                 self._exchange_failure, self._exchange_failed_at = error, failed_at
             raise
-        self._access_expires_at = float(_claims(self._access_token).get("exp") or time.time() + 240)
+        self._access_expires_at = float(claims_of(self._access_token).get("exp") or time.time() + 240)
 
     def _ask_for_access(self, ends_at: float) -> str:
-        response = self._request("POST", "/api/token/refresh/", ends_at, body={"refresh": self._token})
+        response = self._request("POST", _REFRESH, ends_at, body={"refresh": self._token})
         access = response.body.get("access") if response.status_code == requests.codes.ok else None
         if not isinstance(access, str) or not is_sendable(access):
-            is_refused = response.status_code in _REFUSALS
-            raise (StudioRefusedError if is_refused else StudioError)(self._refusal(response))
+            if response.status_code not in _REFUSALS:
+                raise StudioError(self._strange(response, _REFRESH))
+            is_ours = explain_stranger(response, self.url, _REFRESH) is None
+            raise StudioRefusedError(self._refusal(response) if is_ours else self._strange(response, _REFRESH))
         return access
 
     def _request(
@@ -357,6 +367,7 @@ class Studio:
         try:
             with requests.Session() as session:
                 session.trust_env = self.url.startswith("https:")  # a proxy would read the token
+                session.mount("https://", NamingAdapter())
                 response = session.request(
                     method,
                     self.url + path,
@@ -368,22 +379,53 @@ class Studio:
                     allow_redirects=False,
                     stream=True,
                 )
-                return _Answer(response.status_code, _json_of(_read(response, ends_at)))
-        except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            raise requests.Timeout("Label Studio doesn't answer in time") from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise StudioError(
-                f"Label Studio doesn't answer at {self.url} ({_reason(error)}): check LABEL_STUDIO_URL"
-            ) from None
+                body = _read(response, ends_at)
+                return _Answer(response.status_code, response.headers, _json_of(body), body[:_HEAD_BYTES])
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if reason_of(error) == IN_TIME:
+                raise self._timeout() from None
+            raise StudioError(explain_silence(error, self.url)) from None
 
-    def _refusal(self, response: _Answer) -> str:
-        if "legacy" in _detail(response).lower():
-            return "Label Studio refuses the token: legacy tokens are disabled, use a Personal Access Token" + (
-                "" if self._set_by == "LABEL_STUDIO_API_KEY" else " as LABEL_STUDIO_API_KEY"
+    def _timeout(self) -> StudioTimeout:
+        return StudioTimeout(
+            f"Label Studio doesn't answer in time at {shortened(self.url)}: see that it isn't too busy, and that no "
+            "firewall keeps the backend from it"
+        )
+
+    def _raise_for(self, response: _Answer, path: str) -> None:
+        """Raises what an answer means that isn't what was asked for, as far as its status tells."""
+        status, detail = response.status_code, _detail(response)
+        stranger = explain_stranger(response, self.url, path)
+        if status in _UNAUTHORIZED:
+            is_about_token = status == requests.codes.unauthorized or "legacy" in detail.lower()
+            ours = self._refusal(response) if is_about_token else _forbidden(detail, path)
+            raise StudioRefusedError(stranger or ours, detail)
+        if status == requests.codes.not_found and stranger:
+            raise StudioRefusedError(stranger)
+        if status == requests.codes.not_found:
+            raise StudioMissingError(
+                f"Label Studio shows the token's user no {_thing_at(path)}: was it deleted, or is it of another "
+                "organization?",
+                detail,
             )
-        if response.status_code in _REFUSALS:
-            return f"Label Studio refuses the token ({response.status_code}): check {self._set_by}"
-        return f"{self.url} answers {response.status_code} to the token: is this Label Studio's address?"
+        if status in _REJECTIONS:
+            reason = "" if stranger else api_message(response.json)
+            raise StudioRejectedError(stranger or f"Label Studio answers {status} at {path}: {reason}", reason)
+
+    def _strange(self, response: _Answer, path: str) -> Trouble:
+        """An answer that isn't Label Studio's, or not to what was asked."""
+        if trouble := explain_stranger(response, self.url, path):
+            return trouble
+        status, shown = response.status_code, shortened(self.url)
+        if status >= requests.codes.internal_server_error:
+            return Trouble(f"Label Studio at {shown} fails with {status} at {path}", "see its log")
+        return Trouble(
+            f"{shown} answers {status} at {path}, and not as Label Studio does", "is LABEL_STUDIO_URL its address?"
+        )
+
+    def _refusal(self, response: _Answer) -> Trouble:
+        """Why Label Studio itself refuses the token."""
+        return explain_refusal(self._token, self._set_by, response.status_code, _detail(response))
 
 
 @dataclass(frozen=True)
@@ -464,15 +506,25 @@ def _detail(response: _Answer) -> str:
     return str(response.body.get("detail", ""))
 
 
-def _is_jwt(token: str) -> bool:
-    return bool(_claims(token))
+def _forbidden(detail: str, path: str) -> Trouble:
+    said = f": {shortened(detail)}" if detail else ""
+    return Trouble(
+        f"Label Studio doesn't let the token's user do that (403 at {path}{said})",
+        "give them the right, or take the token of another",
+    )
 
 
-def _claims(token: str) -> dict[str, Any]:
-    try:
-        return dict(jwt.decode(token, options={"verify_signature": False}))
-    except jwt.InvalidTokenError:
-        return {}
+def _thing_at(path: str) -> str:
+    """What an address of the API stands for, in words."""
+    found = re.match(r"/api/(project|task|prediction)s/(\d+)", path)
+    return f"{found[1]} {found[2]}" if found else path
+
+
+def _anew(error: Exception) -> Exception:
+    """The same error once more: a traceback grows with each raise, and holds what those who met it had in hand."""
+    if isinstance(error, StudioError):
+        return type(error)(error.trouble or str(error), error.reason)
+    return type(error)(str(error))
 
 
 def _read(response: requests.Response, ends_at: float) -> bytes:
@@ -492,12 +544,3 @@ def _json_of(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
-
-
-def _reason(error: requests.RequestException | urllib3.exceptions.HTTPError) -> str:
-    text = str(error)
-    if "refused" in text:
-        return "connection refused"
-    if "NameResolution" in text or "getaddrinfo" in text:
-        return "unknown host name"
-    return "bad certificate" if isinstance(error, requests.exceptions.SSLError) else type(error).__name__

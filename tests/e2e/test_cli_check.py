@@ -148,7 +148,13 @@ def test_people_read_ticks(command_environment: dict[str, str], project: int, tm
 @pytest.mark.parametrize(
     ("changes", "arguments", "check", "detail", "fix"),
     [
-        (NO_WEIGHTS, ["--project", "987654"], "project", "shows our token no /api/projects/987654/", "Name a project"),
+        (
+            NO_WEIGHTS,
+            ["--project", "987654"],
+            "project",
+            "shows the token's user no project 987654, but ",
+            "Name a project",
+        ),
         (NO_WEIGHTS, ["--project", "No such"], "project", 'No project is called "No such"', "Name one"),
         (
             NO_WEIGHTS | {"LABEL_STUDIO_API_KEY": "0" * 40},
@@ -209,7 +215,7 @@ def test_the_backends_address_is_not_label_studios(
     code, findings = checked("--url", backend.url, environment=command_environment)
 
     assert code == 1
-    assert findings["Label Studio"][0]["detail"] == f"what answers at {backend.url} isn't Label Studio"
+    assert findings["Label Studio"][0]["detail"] == f"{backend.url} isn't Label Studio's address (404)"
     assert findings["weights"][0]["state"] == "ok"
     others = {finding["state"] for check in set(findings) - {"Label Studio", "weights"} for finding in findings[check]}
     assert others == {"not tried"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -164,7 +165,7 @@ def test_filters(
 @pytest.mark.parametrize(
     ("options", "environment", "expected"),
     [
-        (["-p", "99999"], {}, "shows our token no /api/projects/99999/"),
+        (["-p", "99999"], {}, "shows the token's user no project 99999, but "),
         (["-p", "no such title"], {}, 'No project is called "no such title"'),
         (["-p", "1"], {"LABEL_STUDIO_API_KEY": "0" * 40}, "refuses the token"),
         (["-p", "1"], {"LABEL_STUDIO_API_KEY": ""}, "Set LABEL_STUDIO_API_KEY"),
@@ -239,7 +240,7 @@ def test_failures_are_listed_and_the_rest_is_stored(client: StudioClient, images
 
     assert done.returncode == 1
     assert "1 of 4 tasks predicted, 1 predictions stored" in done.stdout
-    assert "2 tasks are not predicted: the server has no such image (404)" in done.stdout
+    assert re.search(r"2 tasks are not predicted: 127\.0\.0\.1:\d+ has no such image \(404\)\n", done.stdout)
     assert f"  {ids[1]}  {missing[0].partition('?')[0]}?...\n" in done.stdout
     assert "1 task is not predicted: the task's value is neither an address nor a path" in done.stdout
     assert "secret" not in done.stdout + done.stderr

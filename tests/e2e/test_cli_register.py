@@ -262,7 +262,7 @@ def test_what_label_studio_exports_comes_back(
         ({"labels/other.txt": ""}, [], "none of its 1 labels is of"),
         ({"labels/0.txt": ""}, ["--control", "boxes"], 'no RectangleLabels "boxes", but label'),
         ({"labels/0.txt": ""}, ["--classes", "no.yaml"], "no.yaml can't be read: No such file"),
-        ({"labels/0.txt": ""}, ["-p", "999999"], "shows our token no /api/projects/999999/"),
+        ({"labels/0.txt": ""}, ["-p", "999999"], "shows the token's user no project 999999, but "),
         ({"labels/0.txt": ""}, ["-p", "no such title"], 'No project is called "no such title"'),
         ({"labels/0.txt": ""}, ["--url", "http://127.0.0.1:1"], "doesn't answer at http://127.0.0.1:1"),
         ({"labels/0.txt": ""}, ["--token", "0" * 40], "refuses the token"),

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import httpx
-import pytest
-from label_studio_sdk import LabelStudio
 
 from tests.harness.command import run_process
 from tests.harness.stack import BackendServer, LabelStudioServer
 from yolo_backend.connect import class_names_of, ensure_connected, ensure_project, labeling_config_for
 from yolo_backend.remote_backend import RemoteBackend
+from yolo_backend.studio import Studio
 
 
-@pytest.fixture(scope="module")
-def sdk(label_studio: LabelStudioServer) -> Iterator[LabelStudio]:
-    with httpx.Client(timeout=60) as http:
-        yield LabelStudio(base_url=label_studio.url, api_key=label_studio.legacy_token, httpx_client=http)
-
-
-def test_a_project_is_made_and_connected_once(sdk: LabelStudio, backend: BackendServer) -> None:
+def test_a_project_is_made_and_connected_once(label_studio: LabelStudioServer, backend: BackendServer) -> None:
+    studio = Studio(label_studio.url, label_studio.personal_access_token())
     config = labeling_config_for(class_names_of(RemoteBackend(backend.url), timeout_s=60))
 
-    first = ensure_project(sdk, "Made by connect", config)
-    ensure_connected(sdk, first, backend.url, "YOLO")
-    second = ensure_project(sdk, "Made by connect", "<View/>")
-    ensure_connected(sdk, second, backend.url, "YOLO")
+    first = ensure_project(studio, "Made by connect", config)
+    ensure_connected(studio, first, backend.url, "YOLO")
+    second = ensure_project(studio, "Made by connect", "<View/>")
+    ensure_connected(studio, second, backend.url, "YOLO")
 
     assert second == first
-    assert [(str(model.title), str(model.readable_state)) for model in sdk.ml.list(project=first)] == [
-        ("YOLO", "Connected")
-    ]
-    project = sdk.projects.get(first)
-    assert project.label_config.strip() == config.strip()
-    assert project.show_collab_predictions
+    models = studio.call("GET", "/api/ml/", None, 60, query={"project": str(first)})
+    assert [(model["title"], model["readable_state"]) for model in models] == [("YOLO", "Connected")]
+    project = studio.call("GET", f"/api/projects/{first}/", None, 60)
+    assert project["label_config"].strip() == config.strip()
+    assert project["show_collab_predictions"]
 
 
 def test_the_command_ends_well_and_says_where_to_go(

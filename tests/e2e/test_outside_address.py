@@ -134,7 +134,7 @@ def test_each_odd_address_has_its_sentence(outside_client: StudioClient, outside
         "/data/local-files/?d=host/missing.jpg": "Label Studio serves no such file",
         "/srv/datasets/test/1.jpg": "Label Studio has nothing at this path; if it is one of a disk",
         "plain.jpg": "the task's value is neither an address nor a path of Label Studio",
-        "azure-blob://c/ü #1.jpg": "the server has no such image (404)",
+        "azure-blob://c/ü #1.jpg": " has no such image (404)",
         "/data/upload/1/a.jpg,/data/upload/1/b.jpg": "it holds several addresses",
         "/data/upload/1/0123abcd-gone.jpg": "Label Studio has no such upload",
         "https://127.0.0.1:9/data/upload/1/a.jpg": f"ours is {OUTSIDE}",

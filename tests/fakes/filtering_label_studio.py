@@ -71,7 +71,7 @@ class LabelStudio:
         self.before_import()
         fault = self.faults.popleft() if self.faults else ""
         if fault.isdigit():
-            return int(fault), {}
+            return int(fault), {"detail": "no"}
         sent = self.sent("POST")
         if any(prediction["task"] not in self.predictions for prediction in sent):
             return 400, {"detail": "Validation error"}

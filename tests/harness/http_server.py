@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -30,13 +32,17 @@ class RecordingServer:
     answer: Answer
     port: int = 0
     requests: list[RecordedRequest] = field(default_factory=list)
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
-StartServer = Callable[[Answer], RecordingServer]
+class StartServer(Protocol):
+    """Starts a server that answers so; over TLS, where its side of it is given."""
+
+    def __call__(self, answer: Answer, /, *, tls: ssl.SSLContext | None = None) -> RecordingServer: ...
 
 
 def reply(content: bytes, status: int = 200, **headers: str) -> Answer:
@@ -89,13 +95,19 @@ def conditions_seen(server: RecordingServer) -> list[str | None]:
     ]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ssl.SSLError | ConnectionError):  # of one who refuses our certificate
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def http_servers() -> Iterator[StartServer]:
     """Starts servers on 127.0.0.1; they end with the block."""
     running: list[ThreadingHTTPServer] = []
 
-    def start(answer: Answer) -> RecordingServer:
-        recording = RecordingServer(answer)
+    def start(answer: Answer, /, *, tls: ssl.SSLContext | None = None) -> RecordingServer:
+        recording = RecordingServer(answer, scheme="https" if tls else "http")
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -113,7 +125,9 @@ def http_servers() -> Iterator[StartServer]:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = _Server(("127.0.0.1", 0), Handler)
+        if tls:  # the handshake is made by the connection's own thread
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         server.daemon_threads = True
         server.block_on_close = False
         recording.port = server.server_address[1]

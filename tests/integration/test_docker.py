@@ -18,13 +18,16 @@ import yaml
 from pydantic import AliasChoices
 
 from tests.harness.stack import ROOT, pick_port
-from yolo_backend.connect import wait_until_up
+from yolo_backend.connect import class_names_of
+from yolo_backend.remote_backend import RemoteBackend
 from yolo_backend.settings import Settings
 
 _LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
 
-# Set by the image, or of no use in a container.
-_SETTINGS_OF_THE_IMAGE = {"MODEL_CLASS", "MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT"}
+# Set by the image, or a path of the machine, which is of no use in a container that it isn't mounted into.
+_SETTINGS_OF_THE_IMAGE = {
+    "MODEL_CLASS", "MODEL_ROOT", "MODEL_DIR", "PORT", "LOCAL_FILES_DOCUMENT_ROOT", "REQUESTS_CA_BUNDLE"
+}  # fmt: skip
 
 # Runs in Label Studio's own Python: which addresses does its guard refuse, and what is its own list?
 _ASK_THE_GUARD = """
@@ -242,7 +245,7 @@ def test_the_image_serves_until_it_is_told_to_stop(
 
     with subprocess.Popen([*entry, *arguments], cwd=app_folder, env=environment | bccd_environment) as server:
         try:
-            wait_until_up(f"http://127.0.0.1:{port}", timeout_s=60)
+            class_names_of(RemoteBackend(f"http://127.0.0.1:{port}"), timeout_s=60)
         finally:
             server.send_signal(signal.SIGTERM)  # to the process that was started, as Docker does
             stopped = server.wait(60)

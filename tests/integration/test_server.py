@@ -24,7 +24,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from numpy.typing import NDArray
 from werkzeug.test import TestResponse
 
-from tests.harness.http_server import StartServer, reply
+from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
 from yolo_backend.detection.batching import ModelPool
 from yolo_backend.detection.engine import Engine
@@ -444,6 +444,39 @@ def test_weights_that_cannot_be_had_are_told_by_health_and_setup(tmp_path: Path,
     assert "mine.pt" in assert_one_line_error(response, 422)
     assert "mine.pt" in assert_one_line_error(client.get("/health"), 503)
     assert client.get("/").get_json()["status"] == "DOWN"
+    predictor.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (
+            redirect("https://studio.example/api/current-user/whoami?token=s3cr3t", 308),
+            "{url} answers a redirect to https://studio.example: set LABEL_STUDIO_URL to that",
+        ),
+        (
+            reply(b"<html>", 401, WWW_Authenticate="Basic"),
+            "A proxy in front of Label Studio at {url} asks for a login (401): let the backend through, or set "
+            "LABEL_STUDIO_URL to an address that goes around it",
+        ),
+        (
+            redirect("https://sso.example/login?rd=s3cr3t"),
+            "A proxy in front of Label Studio asks for a login (it leads to sso.example): let the backend through, or "
+            "set LABEL_STUDIO_URL to an address that goes around it",
+        ),
+    ],
+)
+def test_who_stands_in_front_of_label_studio_is_told_by_setup(
+    bccd_weights: Path, serve: StartServer, answer: Answer, told: str
+) -> None:
+    url = serve(answer).url
+    environment = {"model_root": bccd_weights.parent, "model_name": bccd_weights.name, "device": "cpu"}
+    predictor = Predictor(load_settings(**environment, label_studio_url=url, label_studio_api_key="0" * 40))
+    client = create_app(ModelClass.of(YoloBackend), predictor).test_client()
+    response = wait_until_loaded(client, CONFIG)
+    message = assert_one_line_error(response, 424)
+    assert message == told.format(url=url)
+    assert response.status == f"424 {message}", "whole, and with what to do"
     predictor.close()
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.harness.stack import pick_port
+from tests.harness.http_server import http_servers, reply
+from tests.harness.stack import ROOT, pick_port
 from tests.harness.studio_client import BCCD_CONFIG
 
 YOLO_BACKEND = str(Path(sys.executable).with_name("yolo-backend"))
@@ -119,3 +120,42 @@ def test_a_model_py_of_the_current_folder_is_not_served_unasked(tmp_path: Path, 
         assert requests.get(f"{url}/health", timeout=10).json()["model_class"] == "YoloBackend"
         assert predict(url).json() == {"results": [[]]}
     assert "not asked for" not in (tmp_path / "log").read_text()
+
+
+def refused(folder: Path, environment: dict[str, str], *command: str) -> str:
+    """What a start that ends at once says."""
+    environment = {**environment, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.removesuffix("\n")
+
+
+@pytest.mark.parametrize("by", ["serve", "_wsgi.py", "debug"])
+def test_a_port_that_is_taken_is_named_at_once(tmp_path: Path, environment: dict[str, str], by: str) -> None:
+    with http_servers() as start:
+        port = str(start(reply(b"another program's")).port)
+        command = [sys.executable, str(ROOT / "_wsgi.py")] if by == "_wsgi.py" else [YOLO_BACKEND, "serve"]
+        more = ["--debug"] if by == "debug" else []
+        started_at = time.monotonic()
+        told = refused(tmp_path, environment, *command, "--host", "127.0.0.1", "--port", port, *more)
+        assert time.monotonic() - started_at < 15
+    assert told == (
+        f"The backend can't start: port {port} is taken: stop what listens there, or choose another one with --port "
+        "(PORT)"
+    )
+
+
+def test_a_port_that_another_backend_has_is_told(tmp_path: Path, environment: dict[str, str]) -> None:
+    with serving(tmp_path, environment) as url:
+        port = url.rpartition(":")[2]
+        told = refused(tmp_path, environment, YOLO_BACKEND, "serve", "--port", port)
+    assert told.startswith(f"The backend can't start: port {port} is taken by another of these backends: stop ")
+
+
+def test_a_host_of_another_machine_is_told(tmp_path: Path, environment: dict[str, str]) -> None:
+    told = refused(tmp_path, environment, YOLO_BACKEND, "serve", "--host", "203.0.113.7")
+    assert told == (
+        "The backend can't start: --host 203.0.113.7 is no address of this machine: leave it out, and all of them are "
+        "listened on"
+    )

@@ -126,7 +126,7 @@ def test_the_servers_log_holds_no_token(bccd_environment: dict[str, str], tmp_pa
     assert answer.json() == {"results": [[], []]}
     log = (tmp_path / "backend.log").read_text()
     assert "Project 1: Label Studio doesn't answer at LABEL_STUDIO_URL" in log
-    assert "Task 2 is not predicted: http://127.0.0.1:8/x.jpg?...: the server refuses the connection" in log
+    assert "Task 2 is not predicted: http://127.0.0.1:8/x.jpg?...: 127.0.0.1:8 refuses the connection" in log
     for secret in ("0123456789abcdef", "fedcba9876543210", "open-sesame", "presigned"):
         assert secret not in log + pages
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-import httpx
 import pytest
-from label_studio_sdk import LabelStudio
 from label_studio_sdk.label_interface import LabelInterface
 
-from tests.harness.http_server import StartServer
+from tests.harness.http_server import StartServer, redirect
 from yolo_backend import connect
 from yolo_backend.connect import (
     ConnectError,
@@ -20,10 +17,11 @@ from yolo_backend.connect import (
     ensure_connected,
     ensure_project,
     labeling_config_for,
-    wait_until_up,
+    wait_for_studio,
 )
 from yolo_backend.labeling import map_labels, parse_labeling_config
 from yolo_backend.remote_backend import RemoteBackend
+from yolo_backend.studio import Studio, StudioError
 
 # As Label Studio 1.23.2 says it when /setup answers 503.
 LOADING = (
@@ -31,7 +29,7 @@ LOADING = (
     "Error: Loading x.pt, try again for url: http://ml-backend:9090/setup.\nCheck the ML backend server console logs"
 )
 
-ClientOf = Callable[[str], LabelStudio]
+TOKEN = "0" * 40
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +53,6 @@ class Answers:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)
-
-
-@pytest.fixture
-def client_of() -> Iterator[ClientOf]:
-    with httpx.Client(timeout=10) as http:
-        yield lambda url: LabelStudio(base_url=url, api_key="0" * 40, httpx_client=http)
 
 
 @pytest.mark.parametrize(
@@ -95,19 +87,33 @@ def test_classes_of_one_name_share_a_label() -> None:
     assert [label.value for label in control.labels] == ["car", "truck"]
 
 
-def test_waits_until_health_is_good(serve: StartServer) -> None:
-    server = serve(Answers(GET_health=[(503, {}), (503, {}), (200, {})]))
+def test_waits_until_label_studio_answers(serve: StartServer) -> None:
+    server = serve(Answers(GET_api_version=[(503, {}), (502, {}), (200, {"release": "1.23.2"})]))
 
-    wait_until_up(server.url, timeout_s=10)
+    wait_for_studio(server.url, timeout_s=10)
 
     assert len(server.requests) == 3
 
 
-def test_says_what_was_wrong_with_a_server_that_never_came_up(serve: StartServer) -> None:
-    server = serve(Answers(GET_health=[(503, {})]))
+def test_says_what_was_wrong_with_a_label_studio_that_never_came_up(serve: StartServer) -> None:
+    server = serve(Answers(GET_api_version=[(503, {})]))
 
-    with pytest.raises(ConnectError, match=rf"{server.url} is not up after 0\.05 s \(503 Service Unavailable\)"):
-        wait_until_up(server.url, timeout_s=0.05)
+    with pytest.raises(ConnectError) as raised:
+        wait_for_studio(server.url, timeout_s=0.05)
+
+    assert str(raised.value) == (
+        f"Label Studio is not up after 0.05 s. {server.url} answers 503: Label Studio is starting, or stopped: see "
+        "that it runs, then the proxy's log"
+    )
+
+
+def test_what_no_waiting_mends_is_told_at_once(serve: StartServer) -> None:
+    server = serve(redirect("https://studio.example/api/version/"))
+
+    with pytest.raises(
+        StudioError, match=r"answers a redirect to https://studio\.example: set LABEL_STUDIO_URL to that$"
+    ):
+        wait_for_studio(server.url, timeout_s=60)
 
 
 def test_class_names_come_once_the_weights_are_read(serve: StartServer) -> None:
@@ -133,29 +139,29 @@ def test_a_wrong_login_is_not_waited_for(serve: StartServer) -> None:
         class_names_of(RemoteBackend(server.url, ("user", "secret")), timeout_s=60)
 
 
-def test_a_project_of_this_title_is_left_as_it_is(serve: StartServer, client_of: ClientOf) -> None:
+def test_a_project_of_this_title_is_left_as_it_is(serve: StartServer) -> None:
     # Label Studio's filter finds every title that contains ours.
     projects = [{"id": 3, "title": "YOLO of May"}, {"id": 7, "title": "YOLO"}]
-    server = serve(Answers(GET_api_projects=[(200, {"count": 2, "next": None, "previous": None, "results": projects})]))
+    server = serve(Answers(GET_api_projects=[(200, {"count": 2, "results": projects})]))
 
-    assert ensure_project(client_of(server.url), "YOLO", "<View/>") == 7
+    assert ensure_project(Studio(server.url, TOKEN), "YOLO", "<View/>") == 7
     assert {request.method for request in server.requests} == {"GET"}
 
 
-def test_a_connected_backend_is_left_as_it_is(serve: StartServer, client_of: ClientOf) -> None:
+def test_a_connected_backend_is_left_as_it_is(serve: StartServer) -> None:
     server = serve(Answers(GET_api_ml=[(200, [{"id": 1, "project": 7, "url": "http://ml-backend:9090/"}])]))
 
-    ensure_connected(client_of(server.url), 7, "http://ml-backend:9090", "YOLO")
+    ensure_connected(Studio(server.url, TOKEN), 7, "http://ml-backend:9090", "YOLO")
 
     assert {request.method for request in server.requests} == {"GET"}
 
 
-def test_connecting_waits_for_weights_that_load(serve: StartServer, client_of: ClientOf) -> None:
+def test_connecting_waits_for_weights_that_load(serve: StartServer) -> None:
     refusal = {"status_code": 400, "detail": "Validation error", "validation_errors": {"non_field_errors": [LOADING]}}
     made = {"id": 1, "project": 7, "url": "http://ml-backend:9090"}
     server = serve(Answers(GET_api_ml=[(200, [])], POST_api_ml=[(400, refusal), (400, refusal), (201, made)]))
 
-    ensure_connected(client_of(server.url), 7, "http://ml-backend:9090", "YOLO", basic_auth=("user", "secret"))
+    ensure_connected(Studio(server.url, TOKEN), 7, "http://ml-backend:9090", "YOLO", basic_auth=("user", "secret"))
 
     posts = [json.loads(request.body) for request in server.requests if request.method == "POST"]
     login = {"auth_method": "BASIC_AUTH", "basic_auth_user": "user", "basic_auth_pass": "secret"}
@@ -174,10 +180,8 @@ def test_connecting_waits_for_weights_that_load(serve: StartServer, client_of: C
         (400, {"validation_errors": {"url": ["Enter a valid URL."]}}, "Enter a valid URL"),
     ],
 )
-def test_a_refusal_is_told_at_once(
-    serve: StartServer, client_of: ClientOf, status: int, answer: dict[str, Any], advice: str
-) -> None:
+def test_a_refusal_is_told_at_once(serve: StartServer, status: int, answer: dict[str, Any], advice: str) -> None:
     server = serve(Answers(GET_api_ml=[(200, [])], POST_api_ml=[(status, answer)]))
 
     with pytest.raises(ConnectError, match=advice):
-        ensure_connected(client_of(server.url), 7, "http://ml-backend:9090", "YOLO")
+        ensure_connected(Studio(server.url, TOKEN), 7, "http://ml-backend:9090", "YOLO")

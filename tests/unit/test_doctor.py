@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import Finding, State
@@ -65,23 +66,41 @@ def label_studio(**answers: Answer) -> Answer:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "told", "fix"),
     [
-        reply(b"<html>Welcome</html>"),
-        reply(b"", 404),
-        reply(b'{"detail": "log in"}', 401),
-        reply(b"Bad Gateway", 502),
-        redirect("https://sso.example/login"),
-        reply(b"", Content_Length="100"),
+        (
+            reply(b"<html>Welcome</html>"),
+            "{url} answers with a web page, and not as",
+            "Set LABEL_STUDIO_URL to the addr",
+        ),
+        (reply(b"", 404), "{url} isn't Label Studio's address (404)", "Set LABEL_STUDIO_URL to the address of"),
+        (
+            reply(b'{"detail": "log in"}', 401),
+            "what answers at {url} isn't Label Studio",
+            "Set LABEL_STUDIO_URL to the",
+        ),
+        (reply(b'{"detail": "Not Found"}', 404), "what answers at {url} isn't Label Studio", "Set LABEL_STUDIO_URL to"),
+        (reply(b"Bad Gateway", 502), "{url} answers 502", "The proxy there can't reach Label Studio: see that it runs"),
+        (
+            redirect("https://sso.example/login"),
+            "A proxy in front of Label Studio asks for a login (it leads to sso.example)",
+            "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it.",
+        ),
+        (
+            reply(b"", Content_Length="100"),
+            "Label Studio doesn't answer at {url} (the connection broke off)",
+            "See its log, and that LABEL_STUDIO_URL is its address",
+        ),
     ],
 )
-def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer: Answer) -> None:
+def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer: Answer, told: str, fix: str) -> None:
     server = serve(answer)
 
     findings = examined(server.url)
 
     assert findings["Label Studio"].state is State.WRONG
-    assert "LABEL_STUDIO_URL" in str(findings["Label Studio"].fix)
+    assert findings["Label Studio"].detail.startswith(told.format(url=server.url))
+    assert str(findings["Label Studio"].fix).startswith(fix)
     assert {check for check, finding in findings.items() if finding.state is not State.NOT_TRIED} == {
         "Label Studio",
         "weights",
@@ -106,8 +125,12 @@ def test_a_refused_token_is_told_by_its_kind_and_not_shown(serve: StartServer, t
 @pytest.mark.parametrize(
     ("status", "detail", "told"),
     [
-        (403, "You do not have permission to perform this action.", "the token's user may do that"),
-        (500, "Unknown error", "the token's user may do that"),
+        (
+            403,
+            "You do not have permission to perform this action.",
+            "Give them the right, or take the token of another.",
+        ),
+        (500, "Unknown error", "See its log."),
         (500, "Can't resolve hostname yolo.internal", "as Label Studio reaches it"),
         (403, "URL resolves to a reserved network address", "USE_DEFAULT_BANNED_SUBNETS"),
     ],
@@ -122,6 +145,15 @@ def test_what_keeps_the_guard_from_being_asked_is_no_guard(
 
     assert found.state is State.WRONG
     assert told in str(found.fix)
+
+
+def test_a_proxy_that_takes_no_posts_is_no_guard(serve: StartServer) -> None:
+    server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=reply(b"<html>", 403)))
+
+    found = examined(server.url, backend_url="http://127.0.0.1:1")["network guard"]
+
+    assert found.detail == f"A proxy in front of Label Studio at {server.url} refuses the backend (403)"
+    assert found.fix == "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it."
 
 
 def test_nothing_that_label_studio_could_make_is_sent(serve: StartServer) -> None:
@@ -162,3 +194,25 @@ def test_without_a_token_one_is_asked_for(serve: StartServer) -> None:
 
     assert findings["Label Studio"].state is State.OK
     assert "LABEL_STUDIO_API_KEY" in str(findings["token"].fix)
+
+
+def test_a_certificate_of_ones_own_is_told_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
+    server = serve(label_studio(), tls=certificates.context("good"))
+
+    found = examined(server.url)["Label Studio"]
+
+    assert (found.state, found.detail, found.fix) == (
+        State.WRONG,
+        f"The certificate of Label Studio at {server.url} is from an authority that isn't known here",
+        "Set REQUESTS_CA_BUNDLE to a PEM file with it.",
+    )
+
+
+def test_a_proxy_that_asks_for_a_login_makes_no_token_wrong(serve: StartServer) -> None:
+    """It lets the version through, as some do for health checks."""
+    server = serve(label_studio(whoami=reply(b"<html>", 401, WWW_Authenticate="Basic")))
+
+    found = examined(server.url)["token"]
+
+    assert found.detail == f"A proxy in front of Label Studio at {server.url} asks for a login (401)"
+    assert found.fix == "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it."

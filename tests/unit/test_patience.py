@@ -33,7 +33,8 @@ class House:
         self.studio: Studio = PatientStudio(self.server.url, LEGACY, self.remarks.append, self.stop)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        reply(b'{"total": 3}', self.statuses.popleft() if self.statuses else 200)(handler)
+        status = self.statuses.popleft() if self.statuses else 200
+        reply(b'{"detail": "No."}' if 400 <= status < 500 else b'{"total": 3}', status)(handler)
 
     def call(self, method: str) -> object:
         return self.studio.call(method, "/api/tasks/", "total", 5)

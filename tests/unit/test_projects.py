@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 
@@ -83,11 +84,35 @@ def test_an_upload_that_is_lost_is_told(serve: StartServer) -> None:
         project.upload([("a.jpg", b"a"), ("b.jpg", b"b")])
 
 
-def test_a_project_that_is_not_there_is_told(serve: StartServer) -> None:
-    server = serve(reply(b'{"detail": "Not found."}', 404))
+@pytest.mark.parametrize(
+    ("listing", "told"),
+    [
+        (
+            (200, {"count": 2, "results": [{"id": 7, "title": "Cells"}, {"id": 9, "title": "Nuts\nand bolts"}]}),
+            'but 7 "Cells", 9 "Nuts and bolts"',
+        ),
+        ((200, {"count": 312, "results": [{"id": 7, "title": "x" * 100}]}), f'but 7 "{"x" * 37}..." and 311 more'),
+        ((200, {"count": 0, "results": []}), "and no other either: is the token of the same organization?"),
+        ((403, {"detail": "No."}), "and doesn't tell which there are: may the token's user see projects?"),
+        ((200, ["?"]), "and doesn't tell which there are: may the token's user see projects?"),
+        ((502, None), "and doesn't tell which there are: may the token's user see projects?"),
+    ],
+)
+def test_a_project_that_is_not_there_is_told_with_those_that_are(
+    serve: StartServer, listing: tuple[int, Any], told: str
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        is_listing = handler.path.startswith("/api/projects/?")
+        status, body = listing if is_listing else (404, {"detail": "Not found."})
+        reply(json.dumps(body).encode(), status)(handler)
 
-    with pytest.raises(StudioMissingError, match="shows our token no /api/projects/3/"):
+    server = serve(answer)
+
+    with pytest.raises(StudioMissingError) as raised:
         open_project(Studio(server.url, TOKEN), 3)
+
+    assert str(raised.value) == f"Label Studio shows the token's user no project 3, {told}"
+    assert "page_size=20" in server.requests[-1].path
 
 
 def test_a_bare_address_has_the_name_of_the_configs_first_field(serve: StartServer) -> None:

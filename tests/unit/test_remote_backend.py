@@ -7,6 +7,7 @@ from base64 import b64encode
 
 import pytest
 
+from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
 
@@ -32,12 +33,39 @@ def test_what_is_no_backend_is_told_apart(serve: StartServer, answer: Answer) ->
         RemoteBackend(server.url).index()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no.such.host.invalid", "http://[", "x"])
-def test_nobody_there_is_told_with_what_to_do(url: str) -> None:
-    with pytest.raises(BackendError, match="no backend answers at") as caught:
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1", "connection refused"),
+        ("http://no.such.host.invalid", "unknown host name"),
+        ("http://[", "that is no address"),
+        ("x", "that is no address"),
+    ],
+)
+def test_nobody_there_is_told_with_what_to_do(url: str, reason: str) -> None:
+    with pytest.raises(BackendError, match=rf"^no backend answers at .* \({reason}\)$") as caught:
         RemoteBackend(url).index()
 
     assert "Start it" in caught.value.fix
+
+
+def test_a_certificate_of_ones_own_is_told_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
+    server = serve(reply(json.dumps(INDEX).encode()), tls=certificates.context("self-signed"))
+
+    with pytest.raises(BackendError) as caught:
+        RemoteBackend(server.url).index()
+
+    assert str(caught.value) == f"the certificate of {server.url} is self-signed"
+    assert caught.value.fix == "Set REQUESTS_CA_BUNDLE to a PEM file with it."
+
+
+def test_a_redirect_of_the_backend_tells_where_to(serve: StartServer) -> None:
+    server = serve(redirect("https://yolo.example:8443/?token=s3cr3t"))
+
+    with pytest.raises(BackendError) as caught:
+        RemoteBackend(server.url).index()
+
+    assert str(caught.value).endswith("(302) isn't this backend, and leads to yolo.example:8443")
 
 
 def test_the_login_goes_along_and_into_no_message(serve: StartServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def failure() -> str:
         ("predict_deadline_s", 50),
         ("local_files_document_root", None),
         ("allowed_image_hosts", frozenset()),
+        ("requests_ca_bundle", None),
         ("decode", "full"),
         ("cache_megabytes", 64),
         ("port", 9090),
@@ -210,6 +212,114 @@ def test_a_bad_value_stops_in_one_line_that_names_the_variable(
     message = failure()
     assert variable in message
     assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        ("LABEL_STUDIO_URL", "localhost:8080", "should begin with http:// or https://, as http://localhost:8080"),
+        ("LABEL_STUDIO_URL", "studio/tools", "should begin with http:// or https://, as http://studio/tools"),
+        ("LABEL_STUDIO_URL", "http:/studio", "should look like http://label-studio:8080"),
+        ("LABEL_STUDIO_URL", '"http://studio"', "has quotes around it: leave them out"),
+        ("LABEL_STUDIO_URL", "'http://studio'", "has quotes around it: leave them out"),
+        (
+            "LABEL_STUDIO_URL",
+            f"http://localhost:8080/projects/3/data?tab=7&token={SECRET}",
+            "should be Label Studio's own address, not that of a page: http://localhost:8080",
+        ),
+        (
+            "LABEL_STUDIO_URL",
+            "https://tools.example/label-studio/projects/3/settings/ml",
+            "should be Label Studio's own address, not that of a page: https://tools.example/label-studio",
+        ),
+        (
+            "LABEL_STUDIO_URL",
+            "http://studio/api/",
+            "should be Label Studio's own address, not that of a page: http://studio",
+        ),
+        (
+            "LABEL_STUDIO_URL",
+            "http://studio/user/login/?next=/",
+            "should be Label Studio's own address, not that of a page: http://studio",
+        ),
+        ("ALLOWED_IMAGE_HOSTS", "minio:9000", "commas between them: minio, not 'minio:9000'"),
+        ("ALLOWED_IMAGE_HOSTS", "nas,http://minio:9000/b", "commas between them: minio, not 'nas,http://minio:9000/b'"),
+        ("ALLOWED_IMAGE_HOSTS", f"http://me:{SECRET}@minio", "commas between them"),
+        ("ALLOWED_IMAGE_HOSTS", "nas;minio", "commas between them, not 'nas;minio'"),
+        (
+            "ALLOWED_IMAGE_HOSTS",
+            "*.example",
+            "path or *, with commas between them, not '*.example'",
+        ),
+        ("ALLOWED_IMAGE_HOSTS", "10.0.0.0/8", "commas between them, not '10.0.0.0/8'"),
+        (
+            "REQUESTS_CA_BUNDLE",
+            "nowhere.pem",
+            "a PEM file of certificates, and there is none, not 'nowhere.pem'",
+        ),
+    ],
+)
+def test_a_value_as_people_copy_it_is_told_with_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    message = failure()
+    assert message.startswith(variable)
+    assert message.endswith(told)
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (f'"{SECRET}"', "has quotes around it: leave them out"),
+        (f"'{SECRET}'", "has quotes around it: leave them out"),
+        (f"\u201c{SECRET}\u201d", "has quotes around it: leave them out"),
+        (f"Token {SECRET}", 'should be the token alone, without "Token" before it'),
+        (f"bearer {SECRET}", 'should be the token alone, without "bearer" before it'),
+        (f"Token: {SECRET}", 'should be the token alone, without "Token" before it'),
+        (f"{SECRET} {SECRET}", "should be letters, digits and dots, as Label Studio shows it: no spaces"),
+    ],
+)
+def test_a_key_as_people_copy_it_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str, told: str) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
+    message = failure()
+    assert message == f"LABEL_STUDIO_API_KEY or LABEL_STUDIO_TOKEN or LABEL_STUDIO_ACCESS_TOKEN: {told}"
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("::1, nas", {"[::1]", "nas"}),
+        ("[fd00::7]", {"[fd00::7]"}),
+        ("gr\u00f6\u00dfe.example", {"xn--gre-6ka8i.example"}),
+        ("my_nas.local.", {"my_nas.local."}),
+    ],
+)
+def test_hosts_are_written_as_addresses_name_them(monkeypatch: pytest.MonkeyPatch, text: str, hosts: set[str]) -> None:
+    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", text)
+    assert load_settings().allowed_image_hosts == hosts
+
+
+@pytest.mark.parametrize("prefix", ["", "/label-studio", "/my/api-studio", "/projects-of-ours"])
+def test_a_path_prefix_is_no_page(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", f" https://studio.example{prefix}/ ")
+    assert load_settings().label_studio_url == f"https://studio.example{prefix}"
+
+
+def test_authorities_that_the_env_file_names_are_those_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ca.pem").touch()
+    Path(".env").write_text("REQUESTS_CA_BUNDLE=ca.pem\n")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")  # so that it is put back
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    assert load_settings().requests_ca_bundle == Path("ca.pem")
+    assert os.environ["REQUESTS_CA_BUNDLE"] == "ca.pem"
+
+
+def test_an_env_file_of_another_encoding_is_told() -> None:
+    Path(".env").write_bytes("MODEL_NAME=gr\u00f6\u00dfer.pt".encode("utf-16"))
+    assert failure() == f"{Path('.env').absolute()} isn't text in UTF-8: save it as that"
 
 
 def test_several_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,11 @@ class FakeLabelStudio:
             access = signed("access", self.access_lives_s)
             self.valid.add(f"Bearer {access}")
             return 200, {"access": access}
+        if handler.path == f"{self.prefix}/health":
+            return 200, {"status": "UP"}
         if handler.path == f"{self.prefix}/api/current-user/whoami":
             return (200, {}) if handler.headers["Authorization"] in self.valid else (401, self.refusal)
-        return 404, {}
+        return 404, {"detail": "Not found."}
 
 
 def paths(server: RecordingServer) -> list[str]:
@@ -135,12 +137,21 @@ def test_another_refusal_names_the_setting(serve: StartServer, token: str, statu
 
 
 @pytest.mark.parametrize("token", [LEGACY, PERSONAL])
-@pytest.mark.parametrize("answer", [reply(b"<html>", 404), reply(b"<html>", 500), reply(b"", 302, Location="/")])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (reply(b"<html>", 404), r" isn't Label Studio's address \(404\): set LABEL_STUDIO_URL to "),
+        (reply(b"<html>", 500), r" answers 500: see the logs of Label Studio and of a proxy before it$"),
+        (reply(b"", 302, Location="/"), r" leads to another page there: set LABEL_STUDIO_URL to "),
+        (reply(b"<html>"), r" answers with a web page, and not as Label Studio does: set LABEL_STUDIO_URL to "),
+    ],
+)
 def test_something_else_at_the_address_is_told(
-    serve: StartServer, token: str, answer: Callable[[BaseHTTPRequestHandler], None]
+    serve: StartServer, token: str, answer: Callable[[BaseHTTPRequestHandler], None], told: str
 ) -> None:
-    with pytest.raises(StudioError, match="is this Label Studio's address"):
-        Studio(serve(answer).url, token).check()
+    server = serve(answer)
+    with pytest.raises(StudioError, match=f"^{server.url}{told}"):
+        Studio(server.url, token).check()
 
 
 def test_nobody_at_the_address_is_told() -> None:
@@ -548,7 +559,11 @@ def assert_tells_no_secret(message: str) -> None:
 def test_a_personal_access_token_that_cannot_be_exchanged_is_refused(
     serve: StartServer, call: Callable[[Studio], Any], status: int
 ) -> None:
-    with pytest.raises(StudioRefusedError, match=rf"refuses the token \({status}\): check LABEL_STUDIO_API_KEY"):
+    told = (
+        rf"^Label Studio refuses the token \({status}\), because it was revoked: make one at Account & Settings > "
+        "Personal Access Token, and set it as LABEL_STUDIO_API_KEY$"
+    )
+    with pytest.raises(StudioRefusedError, match=told):
         call(Studio(serve(reply_json({"detail": "Token is blacklisted"}, status)).url, PERSONAL))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import sys
@@ -24,6 +25,8 @@ COMMANDS = {
     "sample": "Choose what to label next: the images that the detector is least sure of.",
     "tasks": "List a project's tasks: image, predictions, score, annotations.",
 }
+# What isn't a fault of ours: a full disk, a quota, a folder without rights, a read-only one.
+_DISK_TROUBLES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 _OPTIONS: dict[str, dict[str, Any]] = {
     # Its flags are the server's own, and so is its help.
     "serve": {
@@ -100,9 +103,12 @@ def main() -> None:
 
         from yolo_backend.storing import explain
 
-        if not isinstance(error, Timeout):
+        if isinstance(error, Timeout):
+            _fail(explain(error))
+        if error.errno not in _DISK_TROUBLES:
             raise
-        _fail(explain(error))
+        where = f"{error.filename} can't be used" if error.filename else "What was to be written wasn't"
+        _fail(f"{where}: {error.strerror}: make room, or give the right to it, and run the command again")
 
 
 def _fail(message: str) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,8 +18,9 @@ from rich.progress import Task as ProgressTask
 from rich.text import Text
 
 from yolo_backend.errors import UserError
+from yolo_backend.messages import shortened
 from yolo_backend.prediction import Outcome, Predictor
-from yolo_backend.projects import Project, open_project, projects_of
+from yolo_backend.projects import Project, open_project, projects_of, told_projects
 from yolo_backend.protocol import Task
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.studio import Studio
@@ -100,7 +102,7 @@ def find_project(studio: Studio, name: str) -> Project:
     if found:
         numbers = ", ".join(str(project["id"]) for project in found)
         raise CommandError(f'Several projects are called "{name}" ({numbers}): give the number')
-    raise CommandError(f'No project is called "{name}" for this token: give its number, or look at its title')
+    raise CommandError(f'No project is called "{shortened(name)}" for this token, {told_projects(studio)}')
 
 
 def progress_bar() -> Progress:
@@ -129,11 +131,18 @@ def check_backend_url(url: str) -> None:
 
 def make_folder(folder: Path | None, option: str) -> None:
     """Make the folder that this option names, if it was given. Raises CommandError."""
+    if not folder:
+        return
     try:
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"{folder} can't be made: {error.strerror}: name another {option}") from None
+    try:
+        # Now, and not after minutes of work; asked by doing it, for root and read-only file systems have own answers.
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CommandError(f"{folder} can't be written to: {error.strerror}: name another {option}") from None
 
 
 def remark(text: str) -> None:

@@ -338,7 +338,8 @@ def _report(found: Sample, folder: Path, label: str, control: Control, images_of
                 f"{lost} (not on the contact sheet)" for lost in write_report(found, folder, label, control, images_of)
             ]
         except OSError as error:
-            return [f"The report in {folder} can't be written: {error.strerror}"]
+            why = error.strerror or type(error).__name__
+            return [f"The report in {folder} can't be written: {why}: make room there, or name another --report"]
 
 
 def _tell(told: Mapping[str, Any], project: str, *, is_new: bool) -> None:

@@ -132,7 +132,7 @@ def _run(kept: Path, *, check: bool) -> list[str]:
         client = LabelStudio(base_url=studio.url, api_key=token)
         if check:
             _delete_projects(client)
-        project = ensure_project(client, _TITLE, labeling_config_for(_LABELS))
+        project = ensure_project(Studio(studio.url, token), _TITLE, labeling_config_for(_LABELS))
         shown = _predict_scenes(studio, client, project, backend.url, drawing.result())
         _print_table(shown)
         picture = _OUTPUT / "predictions.png"
@@ -207,7 +207,7 @@ def _predict_scenes(
     for connection in client.ml.list(project=project):
         if connection.title == _MODEL and connection.url != backend_url:  # of another start, at another port
             client.ml.delete(id=int(connection.id))
-    ensure_connected(client, project, backend_url, _MODEL)
+    ensure_connected(Studio(studio.url, studio.personal_access_token()), project, backend_url, _MODEL)
     started_at = time.monotonic()
     client.actions.create(
         id="retrieve_tasks_predictions",

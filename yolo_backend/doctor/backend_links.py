@@ -59,11 +59,9 @@ def network_guard(it: Installation) -> Iterator[Found]:
         except StudioRejectedError:
             continue
         except StudioRefusedError as error:
-            if "permission" in error.reason:
+            if not error.reason or "permission" in error.reason:  # it isn't Label Studio who refuses, or not the guard
                 raise
-            raise BrokenLinkError(
-                f"it refuses {it.backend.shown_url}: {error.reason or error}", _OPEN_THE_GUARD
-            ) from None
+            raise BrokenLinkError(f"it refuses {it.backend.shown_url}: {error.reason}", _OPEN_THE_GUARD) from None
         except StudioError as error:
             if "resolve" not in error.reason:
                 raise

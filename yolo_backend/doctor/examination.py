@@ -8,7 +8,7 @@ from contextlib import closing
 import requests
 
 from yolo_backend.doctor import backend_links, project_links
-from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State
+from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State, broken_by
 from yolo_backend.doctor.installation import Installation
 from yolo_backend.prediction import Predictor
 from yolo_backend.projects import Project
@@ -17,6 +17,7 @@ from yolo_backend.settings import Settings
 from yolo_backend.storing import explain
 from yolo_backend.studio import Studio, StudioError
 
+_LOOK = "Look whether Label Studio is well, and whether the token's user may do that."
 _Link = Callable[[Installation], Iterator[Found]]
 
 
@@ -74,7 +75,8 @@ def _try(link: _Link, installation: Installation) -> Iterator[Found]:
         yield Found(str(error), State.NOT_TRIED)
     except (BrokenLinkError, BackendError) as error:
         yield Found(str(error), State.WRONG, error.fix)
-    except (StudioError, requests.Timeout) as error:
-        yield Found(
-            explain(error), State.WRONG, "Look whether Label Studio is well, and whether the token's user may do that."
-        )
+    except StudioError as error:
+        broken = broken_by(error, _LOOK)
+        yield Found(str(broken), State.WRONG, broken.fix)
+    except requests.Timeout as error:
+        yield Found(explain(error), State.WRONG, _LOOK)

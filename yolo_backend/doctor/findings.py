@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from yolo_backend.studio import StudioError
+
 
 class State(StrEnum):
     """What became of a link. A remark is no fault, but worth knowing."""
@@ -40,6 +42,14 @@ class BrokenLinkError(Exception):
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
         self.fix = fix
+
+
+def broken_by(error: StudioError, fix: str) -> BrokenLinkError:
+    """The link that doesn't hold because of this; `fix` is for what doesn't say itself what to do."""
+    if error.trouble is None:
+        return BrokenLinkError(str(error), fix)
+    does = error.trouble.fix
+    return BrokenLinkError(error.trouble.what, f"{does[0].upper()}{does[1:]}{'' if does.endswith('?') else '.'}")
 
 
 class NotTriedError(Exception):

@@ -12,7 +12,7 @@ import requests
 from label_studio_sdk.label_interface import LabelInterface
 
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State
+from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State, broken_by
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.failures import Failure
 from yolo_backend.images.oddities import CLOUD_SCHEMES
@@ -25,6 +25,7 @@ from yolo_backend.status import ADVICE, served_labels
 from yolo_backend.storing import explain
 from yolo_backend.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
 from yolo_backend.task_values import find_value
+from yolo_backend.tokens import kind_of
 
 _LOOKED_AT_TASKS = 2000  # for one of each storage kind
 _SHOWN_NAMES = 8
@@ -42,9 +43,11 @@ def label_studio(it: Installation) -> Iterator[Found]:
     url = it.studio.url
     try:
         version = Studio(url, None).call("GET", "/api/version/", "release", TIMEOUT_S)
-    except StudioRefusedError:  # a proxy's login, or a page that isn't there
-        raise BrokenLinkError(f"what answers at {url} isn't Label Studio", _correct_address(url)) from None
-    except (StudioError, requests.Timeout) as error:
+    except StudioError as error:
+        if isinstance(error, StudioRefusedError) and error.reason:  # Label Studio tells its version to everyone
+            raise BrokenLinkError(f"what answers at {url} isn't Label Studio", _correct_address(url)) from None
+        raise broken_by(error, _correct_address(url)) from None
+    except requests.Timeout as error:
         raise BrokenLinkError(explain(error), _correct_address(url)) from None
     yield Found(f"{url} answers, version {version}")
 
@@ -53,10 +56,12 @@ def token(it: Installation) -> Iterator[Found]:
     """Which kind of token is it, and is it accepted?"""
     if not it.studio.token:
         raise BrokenLinkError("there is none", _MAKE_ONE)
-    kind = _kind_of_token(it.studio)
+    kind = kind_of(it.studio.token)
     try:
         user = it.studio.call("GET", "/api/current-user/whoami", "email", TIMEOUT_S)
     except StudioRefusedError as error:
+        if error.trouble and error.trouble.lasts:  # it is a proxy that refuses
+            raise broken_by(error, _MAKE_ONE) from None
         raise BrokenLinkError(f"it is {kind}. {error}", _MAKE_ONE) from None
     yield Found(f"{kind} of {user}, accepted")
 
@@ -179,13 +184,6 @@ def _pairs(served: ServedControl) -> Found:
             'Where a label means one of the classes, rename it or give it predicted_values="<the class>".',
         )
     return Found(detail)
-
-
-def _kind_of_token(studio: Studio) -> str:
-    if studio.has_personal_token:
-        return "a Personal Access Token"
-    is_legacy = re.fullmatch("[0-9a-f]{40}", studio.token or "")
-    return "a legacy token" if is_legacy else "neither a Personal Access Token nor a legacy one (is it whole?)"
 
 
 def _correct_address(url: str) -> str:

@@ -17,6 +17,7 @@ from requests_hardened.ip_filter_adapter import IPFilterAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from yolo_backend.images.errors import ImageError
+from yolo_backend.tls import NamingAdapter
 
 _HOSTS_KEPT = 32
 
@@ -134,7 +135,7 @@ class _WatchedTlsPool(urllib3.HTTPSConnectionPool):
 _WATCHED_POOLS = {"http": _WatchedPool, "https": _WatchedTlsPool}
 
 
-class OpenAdapter(HTTPAdapter):
+class OpenAdapter(NamingAdapter):
     """Connects to any address, over watched connections, with or without a proxy."""
 
     def init_poolmanager(self, *sizes: Any, **options: Any) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -13,12 +11,11 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.exceptions import InvalidHeader, InvalidProxyURL, InvalidSchema, ProxyError, SSLError
-from requests.utils import default_user_agent
-from requests_hardened.ip_filter import InvalidIPAddress
+from requests.utils import default_user_agent, select_proxy
 
 from yolo_backend.images.connections import Alarm, make_adapters
 from yolo_backend.images.errors import ImageError
+from yolo_backend.images.explaining import allowing, explain_error, shown_host
 from yolo_backend.images.local_files import open_below
 from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, is_same_origin, origin_of
 from yolo_backend.images.versions import Validators, Version, read_stamp, read_validators
@@ -28,6 +25,7 @@ _READ_TIMEOUT_S = 20.0
 _MAX_REDIRECTS = 5
 _PIECE_BYTES = 1 << 16
 _ORIGINS_KEPT = 1000
+_LOGINS_OF_PROXIES = frozenset({"basic", "digest", "negotiate", "ntlm"})  # Label Studio has none of these
 _HEADERS = {"User-Agent": default_user_agent(), "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 
 
@@ -79,31 +77,54 @@ class ImageFetcher:
         except ImageError as error:
             raise (source.remark.explain(error) if source.remark else error) from None
 
-    def _fetch(self, url: str, studio: TokenHolder | None, validators: Validators | None) -> Fetched:
+    def _fetch(self, first_url: str, studio: TokenHolder | None, validators: Validators | None) -> Fetched:
+        url = first_url
         with Alarm(self._timeout_s) as alarm:
-            try:
-                return self._download(url, studio, alarm, validators)
-            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                alarm.left_s()
-                raise _explain(error) from None
+            for _ in range(_MAX_REDIRECTS + 1):
+                try:
+                    fetched = self._download(url, studio, alarm, validators)
+                except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OSError) as error:
+                    alarm.left_s()
+                    raise self._explain(error, url, studio) from None
+                if isinstance(fetched, Fetched):
+                    return fetched
+                url = fetched
+        raise ImageError("redirects", f"{shown_host(first_url)} redirects more than {_MAX_REDIRECTS} times")
 
-    def _download(self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None) -> Fetched:
-        for _ in range(_MAX_REDIRECTS + 1):
-            with self._get(url, studio, alarm, validators) as response:
-                if validators and _says_unchanged(response, validators):
-                    response.raw.read1(1)  # nothing, but then the connection can be used again
-                    return Fetched(b"", validators)
-                if not response.is_redirect:
-                    _check_status(response)
-                    version = read_validators(response.headers, response.url)
-                    return Fetched(self._read_body(response, alarm), version)
-                target = urljoin(response.url, self._session.get_redirect_target(response) or "")
-            if urlsplit(target).scheme not in DEFAULT_PORTS:
-                raise ImageError("unsupported", "the server redirects to something that isn't http(s)")
-            if _is_studio(response.url, studio) and urlsplit(target).path.rstrip("/").endswith("/user/login"):
-                raise ImageError("unauthorized", "Label Studio asks for a login: set LABEL_STUDIO_API_KEY")
-            url = target
-        raise ImageError("redirects", f"the server redirects more than {_MAX_REDIRECTS} times")
+    def _download(
+        self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None
+    ) -> Fetched | str:
+        """The image, or the address that its server redirects to."""
+        with self._get(url, studio, alarm, validators) as response:
+            if validators and _says_unchanged(response, validators):
+                response.raw.read1(1)  # nothing, but then the connection can be used again
+                return Fetched(b"", validators)
+            if not response.is_redirect:
+                _check_status(response, is_studio=_is_studio(response.url, studio))
+                version = read_validators(response.headers, response.url)
+                return Fetched(self._read_body(response, alarm), version)
+            target = urljoin(response.url, self._session.get_redirect_target(response) or "")
+        if urlsplit(target).scheme not in DEFAULT_PORTS:
+            raise ImageError("unsupported", f"{shown_host(url)} redirects to something that isn't http(s)")
+        if _is_studio(response.url, studio) and urlsplit(target).path.rstrip("/").endswith("/user/login"):
+            raise ImageError("unauthorized", "Label Studio asks for a login: set LABEL_STUDIO_API_KEY")
+        return target
+
+    def _explain(self, error: Exception, url: str, studio: TokenHolder | None) -> ImageError:
+        """What went wrong on the way to this address, of which the host alone is told."""
+        host = shown_host(url)
+        trouble = explain_error(error, host)
+        if trouble.kind == "forbidden_address":
+            value = allowing(self._allowed_hosts, _host(url))
+            return ImageError(trouble.kind, f"{host} is on a private address: to trust it, set {value}")
+        if trouble.kind == "dns" and not _is_studio(url, studio) and self._goes_by_proxy(url):
+            value = allowing(self._allowed_hosts, _host(url))
+            return ImageError(trouble.kind, f"{trouble}; where the proxy can, set {value}, and it is asked to")
+        return trouble
+
+    def _goes_by_proxy(self, url: str) -> bool:
+        """Is there a proxy for this address, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY?"""
+        return bool(select_proxy(url, self._environment(*origin_of(url))["proxies"]))
 
     def _get(
         self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None
@@ -211,54 +232,18 @@ def _says_unchanged(response: requests.Response, validators: Validators) -> bool
     return response.status_code == requests.codes.not_modified and validators.header in response.request.headers
 
 
-def _check_status(response: requests.Response) -> None:
-    status = response.status_code
+def _check_status(response: requests.Response, *, is_studio: bool) -> None:
+    status, host = response.status_code, shown_host(response.url)
     if status in {401, 403}:
-        raise ImageError("unauthorized", f"the server refuses access ({status})", status)
+        asks = response.headers.get("WWW-Authenticate", "").partition(" ")[0].lower()
+        if is_studio and asks in _LOGINS_OF_PROXIES:
+            reason = f"a proxy in front of Label Studio asks for a login ({status} of {host})"
+            raise ImageError("unauthorized", reason, status)
+        raise ImageError("unauthorized", f"{host} refuses access ({status})", status)
     if status in {404, 410}:
-        raise ImageError("not_found", f"the server has no such image ({status})", status)
+        raise ImageError("not_found", f"{host} has no such image ({status})", status)
     if status != 200:
-        raise ImageError("http_error", f"the server answers {status}", status)
-
-
-# By what is wrapped in an error, the first that fits; not by its text, which holds the address.
-_EXPLANATIONS: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
-    (
-        (InvalidIPAddress,),
-        "forbidden_address",
-        "the server is on a private address: name its host in ALLOWED_IMAGE_HOSTS to trust it",
-    ),
-    (
-        (ProxyError, InvalidProxyURL, InvalidSchema),
-        "proxy",
-        "the proxy doesn't pass this on: check HTTP_PROXY, HTTPS_PROXY and NO_PROXY",
-    ),
-    ((SSLError, urllib3.exceptions.SSLError), "tls", "the server's certificate can't be verified"),
-    ((socket.gaierror,), "dns", "the server's name can't be resolved"),
-    ((ConnectionRefusedError,), "unreachable", "the server refuses the connection"),
-    ((urllib3.exceptions.NewConnectionError,), "unreachable", "there is no way to the server"),
-    # After the line above, whose error is a time-out by its class alone.
-    ((requests.Timeout, urllib3.exceptions.TimeoutError), "timeout", "the server didn't answer in time"),
-    ((InvalidHeader, urllib3.exceptions.DecodeError), "http_error", "the server's answer isn't proper HTTP"),
-    ((urllib3.exceptions.LocationValueError,), "bad_address", "the address, or the proxy's, can't be read"),
-    ((requests.ConnectionError, urllib3.exceptions.HTTPError), "unreachable", "the connection failed or broke off"),
-)
-
-
-def _explain(error: Exception) -> ImageError:
-    causes = list(_causes(error))
-    for types, kind, message in _EXPLANATIONS:
-        if any(isinstance(cause, types) for cause in causes):
-            return ImageError(kind, message)
-    return ImageError("bad_address", f"the address can't be fetched ({type(error).__name__})")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps: requests wraps urllib3's errors, which wrap the system's."""
-    yield error
-    for wrapped in (*error.args, getattr(error, "reason", None), error.__cause__):
-        if isinstance(wrapped, BaseException):
-            yield from _causes(wrapped)
+        raise ImageError("http_error", f"{host} answers {status}", status)
 
 
 def _too_large(max_bytes: int) -> ImageError:

@@ -58,7 +58,10 @@ def with_pictures(
         try:
             _write(images, outcome, colors, path)
         except OSError as error:
-            raise PictureError(f"{path} can't be written: {error.strerror or error}") from None
+            why = error.strerror or type(error).__name__
+            raise PictureError(
+                f"{path} can't be written: {why}: make room there, or name another folder with --out"
+            ) from None
 
     for pair, _ in in_parallel(draw, outcomes, usable_cores(), "picture"):
         yield pair

@@ -26,7 +26,7 @@ def test_nobody_there_is_told_with_the_fix_and_the_rest_is_not_called_fine(tmp_p
     assert done.returncode == 1
     first, fix, *others = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert first.startswith(f"✗ Label Studio Label Studio doesn't answer at {NOWHERE} (connection refused)")
-    assert fix.startswith("→ Set LABEL_STUDIO_URL")
+    assert fix.startswith("→ Start it, or correct LABEL_STUDIO_URL; in a container, localhost is the container itself")
     assert others[0] == '- token not tried: it needs "Label Studio", above'
     assert "✓" not in done.stdout
     assert "0" * 40 not in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_a_commands_own_help_names_the_command(tmp_path: Path) -> None:
     [
         (UserError("The weights x.pt are broken: put others there"), "The weights x.pt are broken: put others there"),
         (requests.ReadTimeout("http://studio/?token=secret"), "Label Studio doesn't answer in time"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "What was to be written wasn't: No space left on device: make room, or give the right to it, and run the "
+            "command again",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/models"),
+            "/models can't be used: Permission denied: make room, or give the right to it, and run the command again",
+        ),
     ],
 )
 def test_an_error_for_a_person_is_one_line(

@@ -16,7 +16,10 @@ NOWHERE = "http://127.0.0.1:1"
     [
         ([], "Set LABEL_STUDIO_URL (or --url): which Label Studio is it about?"),
         (["--token", "0" * 40], "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?"),
-        (["--url", "studio"], "LABEL_STUDIO_URL or LABEL_STUDIO_HOST: should look like http://label-studio:8080"),
+        (
+            ["--url", "studio"],
+            "LABEL_STUDIO_URL or LABEL_STUDIO_HOST: should begin with http:// or https://, as http://studio",
+        ),
         (["--url", NOWHERE, "--backend-url", "backend:9090"], "--backend-url should look like http://localhost:9090"),
         (["--url", NOWHERE, "--backend-url", "http://[::1"], "--backend-url should look like http://localhost:9090"),
         (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness.http_server import StartServer, reply
-from yolo_backend.cli.common import CommandError, find_project
-from yolo_backend.studio import Studio
+from yolo_backend.cli.common import CommandError, find_project, make_folder
+from yolo_backend.studio import Studio, StudioMissingError
 
 TITLES = {3: "Cells", 12: "12/2025 batch", 20: "Twins", 21: "Twins"}
 
@@ -25,6 +26,9 @@ def studio(serve: StartServer) -> Studio:
             body: dict[str, Any] = {"results": [{"id": number, "title": title} for number, title in TITLES.items()]}
         else:
             number = int(path.split("/")[3])
+            if number == 99:
+                reply(b'{"detail": "Not found."}', 404)(handler)
+                return
             body = {"id": number, "title": TITLES.get(number, "another"), "label_config": "<View/>"}
         reply(json.dumps(body).encode())(handler)
 
@@ -50,8 +54,8 @@ def test_a_project_by_its_number_page_or_title(studio: Studio, name: str, number
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("3/4 view", 'No project is called "3/4 view"'),
-        ("cells", 'No project is called "cells"'),
+        ("3/4 view", 'No project is called "3/4 view" for this token, but 3 "Cells", 12 "12/2025 batch", 20 "Twins"'),
+        ("cells", 'No project is called "cells" for this token, but 3 "Cells", 12 "12/2025 batch", 20 "Twins", 21'),
         ("", 'No project is called ""'),
         ("Twins", r'Several projects are called "Twins" \(20, 21\): give the number'),
     ],
@@ -59,3 +63,22 @@ def test_a_project_by_its_number_page_or_title(studio: Studio, name: str, number
 def test_no_such_project_or_several(studio: Studio, name: str, reason: str) -> None:
     with pytest.raises(CommandError, match=reason):
         find_project(studio, name)
+
+
+@pytest.mark.parametrize("name", ["99", "http://localhost:8080/projects/99/data?tab=7"])
+def test_a_number_that_no_project_has_is_told_with_the_projects(studio: Studio, name: str) -> None:
+    with pytest.raises(StudioMissingError) as raised:
+        find_project(studio, name)
+    assert str(raised.value) == (
+        'Label Studio shows the token\'s user no project 99, but 3 "Cells", 12 "12/2025 batch", 20 "Twins", 21 "Twins"'
+    )
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match=r"can't be made: Not a directory: name another --out$"):
+        make_folder(tmp_path / "file" / "folder", "--out")
+    with pytest.raises(CommandError, match=r"^/proc can't be written to: .*: name another --out$"):
+        make_folder(Path("/proc"), "--out")
+    make_folder(tmp_path / "new", "--out")
+    assert list((tmp_path / "new").iterdir()) == []

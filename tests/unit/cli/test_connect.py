@@ -30,11 +30,21 @@ def test_an_address_that_is_none_is_told_at_once(tmp_path: Path, address: str, l
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{line}\n")
 
 
-@pytest.mark.parametrize(("status", "problem"), [(503, "503 Service Unavailable"), (404, "404 Not Found")])
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (503, "answers 503: Label Studio is starting, or stopped: see that it runs, then the proxy's log"),
+        (
+            404,
+            "isn't Label Studio's address (404): set LABEL_STUDIO_URL to the address of Label Studio's first page, "
+            "with its path, as in https://host/label-studio",
+        ),
+    ],
+)
 def test_it_gives_up_in_time(serve: StartServer, tmp_path: Path, status: int, problem: str) -> None:
     url = serve(reply(b"", status)).url
 
     done = run_command("connect", "--url", url, "--token", "0" * 40, "--timeout", "0", environment={}, cwd=tmp_path)
 
     assert done.returncode == 2
-    assert done.stderr == f"Not connected: {url} is not up after 0 s ({problem}): see its log\n"
+    assert done.stderr == f"Not connected: Label Studio is not up after 0 s. {url} {problem}\n"

@@ -34,7 +34,10 @@ def write_images(*names: str) -> None:
         (["nowhere"], "nowhere is no folder, no file, no glob that matches, and no address"),
         (["empty"], "No image is in the folder empty"),
         (["scans"], "scans/a.tif: Label Studio takes no .tif files"),
-        (["photos"], "Label Studio doesn't answer at http://127.0.0.1:1 (connection refused): check LABEL_STUDIO_URL"),
+        (
+            ["photos"],
+            "Label Studio doesn't answer at http://127.0.0.1:1 (connection refused): start it, or correct LABEL_",
+        ),
     ],
 )
 def test_what_cannot_be_registered_is_told_in_one_line(

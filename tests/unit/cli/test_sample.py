@@ -24,7 +24,7 @@ run = partial(exit_code, "sample")
         (["nowhere"], "nowhere is no folder, no file, no glob"),
         (["empty"], "No image is in the folder empty"),
         (["--report", "file/report"], "file/report can't be made: Not a directory: name another --report"),
-        ([], "Label Studio doesn't answer at http://127.0.0.1:1 (connection refused): check LABEL_STUDIO_URL"),
+        ([], "Label Studio doesn't answer at http://127.0.0.1:1 (connection refused): start it, or correct LABEL_"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(

@@ -307,7 +307,13 @@ def test_a_dry_run_sends_nothing(serve: StartServer, tmp_path: Path) -> None:
         ),
         ({0: reply(b"", 502)}, "At least 0 of 1,100 were registered, then: ", 0),
         ({1: reply(b"", 502)}, "At least 500 of 1,100 were registered, then: ", 500),
-        ({1: reply(b"", 403)}, "500 of 1,100 were registered, then: Label Studio refuses the token", 500),
+        (
+            {1: reply(b'{"detail": "You do not have permission"}', 403)},
+            "500 of 1,100 were registered, then: Label Studio doesn't let the token's user do that (403 at "
+            "/api/projects/1/import: You do not have permission): give them the right, or take the token of another. "
+            "Run it again",
+            500,
+        ),
     ],
 )
 def test_how_many_are_registered_is_told(

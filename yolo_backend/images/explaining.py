@@ -1,0 +1,72 @@
+"""Why an image's server can't be reached, in words: of an address, its host alone is told."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+import requests
+import urllib3
+from requests.exceptions import InvalidHeader, InvalidProxyURL, InvalidSchema, ProxyError
+from requests_hardened.ip_filter import InvalidIPAddress
+
+from yolo_backend.images.errors import ImageError
+from yolo_backend.images.sources import DEFAULT_PORTS, origin_of
+from yolo_backend.messages import causes_of, shortened
+from yolo_backend.tls import explain_tls
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_MAX_HOSTS_SHOWN = 80
+
+# By what is wrapped in an error, the first that fits; not by its text, which holds the address.
+_BEFORE_TLS: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    ((InvalidIPAddress,), "forbidden_address", "{host} is on a private address"),
+    (
+        (ProxyError, InvalidProxyURL, InvalidSchema),
+        "proxy",
+        "the proxy doesn't pass {host} on: check HTTP_PROXY and HTTPS_PROXY, or name it in NO_PROXY",
+    ),
+)
+_AFTER_TLS: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    ((socket.gaierror,), "dns", "the name {host} can't be looked up here"),
+    ((ConnectionRefusedError,), "unreachable", "{host} refuses the connection"),
+    ((urllib3.exceptions.NewConnectionError,), "unreachable", "there is no way to {host}"),
+    # After the line above, whose error is a time-out by its class alone.
+    ((requests.Timeout, urllib3.exceptions.TimeoutError), "timeout", "{host} didn't answer in time"),
+    ((InvalidHeader, urllib3.exceptions.DecodeError), "http_error", "the answer of {host} isn't proper HTTP"),
+    ((urllib3.exceptions.LocationValueError,), "bad_address", "the address, or the proxy's, can't be read"),
+    (
+        (requests.ConnectionError, urllib3.exceptions.HTTPError, ConnectionError),
+        "unreachable",
+        "the connection to {host} failed or broke off",
+    ),
+)
+
+
+def explain_error(error: Exception, host: str) -> ImageError:
+    """The error for a person; `host` is the server that was asked, as it is to be shown."""
+    causes = list(causes_of(error))
+    for table in (_BEFORE_TLS, _AFTER_TLS):
+        for types, kind, message in table:
+            if any(isinstance(cause, types) for cause in causes):
+                is_loopback = kind == "unreachable" and host.rpartition(":")[0] in _LOOPBACK
+                hint = "; in a container, that is the container itself" if is_loopback else ""
+                return ImageError(kind, message.format(host=host) + hint)
+        if table is _BEFORE_TLS and (trouble := explain_tls(error, host)):
+            return ImageError("tls", str(trouble))
+    return ImageError("bad_address", "the address can't be read")
+
+
+def shown_host(url: str) -> str:
+    """The host of an address, with a port that its scheme doesn't imply, as it may stand in a message."""
+    try:
+        scheme, host, port = origin_of(url)
+    except ValueError:
+        return "the server"
+    return shortened(host if port in {None, DEFAULT_PORTS.get(scheme)} else f"{host}:{port}") or "the server"
+
+
+def allowing(hosts: Iterable[str], host: str) -> str:
+    """What to write so that `host` is allowed beside these."""
+    together = ",".join(sorted({*hosts, host}))
+    return f"ALLOWED_IMAGE_HOSTS={together if len(together) <= _MAX_HOSTS_SHOWN else f'...,{shortened(host)}'}"
