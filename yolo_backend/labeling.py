@@ -151,9 +151,10 @@ def _read_control(tag: ControlTag) -> Control | None:
     if not value.startswith("$"):
         raise LabelingConfigError(f'Image "{image.name}" should have a value such as "$image", not "{value}"')
     model_path = tag.attr.get("model_path")
-    if model_path is not None and not re.fullmatch(r"[\w][\w .+-]*", model_path):
+    if model_path is not None and not re.fullmatch(r"[\w][\w .+()\[\],&@=-]*", model_path):
         raise LabelingConfigError(
-            f'model_path="{_one_line(model_path)}" should be the bare name of a file in MODEL_ROOT, such as "x.pt"'
+            f"model_path should be the bare name of a file in MODEL_ROOT, no path and no address: put the file there, "
+            f'and write model_path="{_file_name(model_path)}"'
         )
     return Control(
         from_name=str(tag.name),
@@ -210,5 +211,7 @@ def _is_true(tag: ControlTag, attribute: str) -> bool:
     return str(tag.attr.get(attribute, "")).strip().lower() in {"true", "1", "yes"}
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _file_name(path: str) -> str:
+    """The file's name at the end of a path, or of an address, whose query may hold a signature."""
+    name = re.split(r"[/\\]", re.split(r"[?#]", path)[0])[-1]
+    return "".join(re.findall(r"[\w .+()-]", name))[:60].strip(" .-") or "best.pt"
