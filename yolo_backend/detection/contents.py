@@ -77,22 +77,23 @@ def _fields(file: IO[bytes], size: int) -> set[int]:
     fields = set()
     while file.tell() < size:
         tag = _varint(file)
-        length = {_VARINT: 0, _EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(tag & 7)
-        if length is None:
-            length = _varint(file) if tag & 7 == _BYTES else size
-        elif tag & 7 == _VARINT:
-            _varint(file)
+        value = _varint(file) if tag & 7 in {_VARINT, _BYTES} else 0
+        length = {_VARINT: 0, _EIGHT_BYTES: 8, _BYTES: value, _FOUR_BYTES: 4}.get(tag & 7, size)
+        if min(tag, value) < 0 or length > size - file.tell():
+            return set()
         file.seek(length, os.SEEK_CUR)
         fields.add(tag >> 3)
-    return fields if file.tell() == size else set()
+    return fields
 
 
 def _varint(file: IO[bytes]) -> int:
+    """A number of seven bits a byte, the lowest first; -1 where the file ends in it."""
     number = 0
     for shift in range(0, 70, 7):
-        byte = (file.read(1) or b"\0")[0]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if not (byte := file.read(1)):
+            return -1
+        number |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
             break
     return number
 
