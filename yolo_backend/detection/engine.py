@@ -45,7 +45,7 @@ _REMEDIES = {
     r"'\w+' object has no attribute '\w+'": (
         "don't fit Ultralytics {ultralytics} (here): install the one that they were trained with, or train them anew"
     ),
-    r"is not a loadable checkpoint|No graph was found|Protobuf parsing failed|PytorchStreamReader": (
+    r"is not a loadable checkpoint|No graph was found|Protobuf parsing failed|PytorchStreamReader|hasRecord": (
         "are broken, or only half downloaded: download or copy them again"
     ),
     r'External data path.* "(?:[^"]*/)?([^"/]+)"': "keep their numbers in the file {0}: put that beside them",

@@ -41,7 +41,7 @@ def numbers_problem(outputs: Any, classes: int, *, end2end: bool) -> str | None:
         return None
     if bool(boxes.isnan().any() or scores.isnan().any()):
         return "not a number (NaN): its training or its export went wrong, so train or export it anew"
-    if float(scores.min()) < 0 or float(scores.max()) > 1.01:  # half precision may round
+    if float(scores.min()) < -0.01 or float(scores.max()) > 1.01:  # few bits may round
         return f"scores from {float(scores.min()):.3g} to {float(scores.max()):.3g}, not from 0 to 1; {_ANEW}"
     if not end2end and 0 < float(boxes.max()) <= 2:
         return f"boxes in parts of the image, not in pixels; {_ANEW}"
