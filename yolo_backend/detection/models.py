@@ -222,7 +222,11 @@ class OpenVinoModel(_OnnxModel):
             "INFERENCE_NUM_THREADS": usable_cores(),
             "NUM_STREAMS": self.streams,
         }
-        self._compiled = openvino.compile_model(path, "CPU", options)
+        try:
+            self._compiled = openvino.compile_model(path, "CPU", options)
+        except Exception:
+            _onnx_session(path, 1)  # whose errors say what is wrong with a file
+            raise
         self._version = openvino.__version__.split("-")[0]
         self._of_thread = threading.local()
         return [_Input.of_openvino(each) for each in self._compiled.inputs]

@@ -505,6 +505,11 @@ def test_what_onnx_runtime_cannot_read_is_told(
     assert_told(refusal(changed(export(dynamic=True), tmp_path / "m.onnx", change)), *words)
 
 
+def test_what_openvino_cannot_read_is_told_alike(export: Export, tmp_path: Path) -> None:
+    path = changed(export(dynamic=True), tmp_path / "m.onnx", _own_operator)
+    assert refusal(path, engine="openvino") == refusal(path)
+
+
 def test_numbers_that_lie_in_a_file_beside_it_are_missed(export: Export, tmp_path: Path) -> None:
     model = onnx.load(export(dynamic=True))
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data")
