@@ -25,7 +25,8 @@ from benchmarks.speed_photos import TEST_DATA
 from tests.harness.report import made_by, table, write_section
 from tests.harness.stack import ROOT
 from yolo_backend.detection.features import FeatureExtractor
-from yolo_backend.detection.weights import DEMO, find_weights
+from yolo_backend.detection.naming import DEMO
+from yolo_backend.detection.weights import find_weights
 from yolo_backend.prediction import Predictor
 from yolo_backend.sampling.sampling import (
     PoolImage,

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from yolo_backend.errors import UserError
-from yolo_backend.messages import first_line, named
+from yolo_backend.messages import first_line, named, shortened
 from yolo_backend.task_values import data_with, find_value
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from label_studio_sdk.label_interface.control_tags import ControlTag
 
 _MAX_CONFIG = 1_000_000  # those read last are kept
+_MAX_SENTENCE = 300
 _SERVED = frozenset({"rectanglelabels", "labels"})
 _OTHER_SHAPES = frozenset(
     f"{shape}{labels}"
@@ -116,7 +117,7 @@ def parse_labeling_config(label_config: str) -> LabelingConfig:
         if _is_true(tag, "model_skip"):
             continue
         if other := _why_not_served(tag, tags, repeated):
-            others.append(_one_line(other))
+            others.append(shortened(other, _MAX_SENTENCE))
         elif tag.tag.lower() in _SERVED and _image_of(tag) is not None:
             try:
                 controls.append(_read_control(tag, tags))
@@ -242,7 +243,7 @@ def _nothing_to_serve(tags: Sequence[ControlTag], others: Sequence[str]) -> str:
     if others:
         return f"{message} that can be served: {'; '.join(others)}"
     if lonely := next((tag for tag in tags if tag.tag.lower() == "rectangle"), None):
-        return f'{message}: the Rectangle "{_one_line(str(lonely.name))}" has no labels, so write RectangleLabels'
+        return f'{message}: the Rectangle "{shortened(str(lonely.name))}" has no labels, so write RectangleLabels'
     return message
 
 
@@ -255,9 +256,10 @@ def _read_control(tag: ControlTag, tags: Sequence[ControlTag]) -> Control:
     if "$" not in value:
         raise LabelingConfigError(f'Image "{image.name}" should have a value such as "$image", not "{value}"')
     model_path = attributes.get("model_path")
-    if model_path is not None and not re.fullmatch(r"[\w][\w .+-]*", model_path):
+    if model_path is not None and not re.fullmatch(r"[\w][\w .+()\[\],&@=-]*", model_path):
         raise LabelingConfigError(
-            f'model_path="{_one_line(model_path)}" should be the bare name of a file in MODEL_ROOT, such as "x.pt"'
+            f"model_path should be the bare name of a file in MODEL_ROOT, no path and no address: put the file there, "
+            f'and write model_path="{_file_name(model_path)}"'
         )
     labels = tuple(_read_labels(tag))
     labels_value = str(tag.attr.get("value") or "")
@@ -338,5 +340,7 @@ def _is_true(tag: ControlTag, attribute: str) -> bool:
     return str(tag.attr.get(attribute, "")).strip().lower() in {"true", "1", "yes"}
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _file_name(path: str) -> str:
+    """The file's name at the end of a path, or of an address, whose query may hold a signature."""
+    name = re.split(r"[/\\]", re.split(r"[?#]", path)[0])[-1]
+    return "".join(re.findall(r"[\w .+()-]", name))[:60].strip(" .-") or "best.pt"

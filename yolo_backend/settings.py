@@ -96,11 +96,11 @@ class Settings(BaseSettings):
     def _check_label_studio_url(cls, url: str | None) -> str | None:
         return None if url is None else studio_address(url)
 
-    @field_validator("label_studio_api_key", mode="before")
+    @field_validator("label_studio_api_key", "model_name", mode="before")
     @classmethod
-    def _strip_key(cls, key: Any) -> Any:
-        # Secrets that come from files often end in a newline.
-        return key.strip() if isinstance(key, str) else key
+    def _strip(cls, text: Any) -> Any:
+        # Secrets that come from files often end in a newline, and names in a space that nobody sees.
+        return text.strip() if isinstance(text, str) else text
 
     @field_validator("label_studio_api_key")
     @classmethod

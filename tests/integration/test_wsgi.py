@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,11 @@ def start(command: list[str], environment: dict[str, str], folder: Path) -> subp
     [
         ({"MODEL_NAME": "mine.pt"}, "Weights mine.pt are not in .*put the file there"),
         ({"MODEL_NAME": "yolo26n.pt"}, "Weights yolo26n.pt are not in .*downloading the Ultralytics release failed"),
-        ({"MODEL_NAME": "../x.pt"}, '"../x.pt" is not the name of weights'),
+        (
+            {"MODEL_NAME": "../x.pt"},
+            "MODEL_NAME is a bare file name in MODEL_ROOT: set MODEL_ROOT=.. and MODEL_NAME=x.pt",
+        ),
+        ({"MODEL_NAME": " yolov11n.pt "}, "Weights yolov11n.pt are not in MODEL_ROOT: did you mean yolo11n.pt"),
         ({"MODEL_NAME": "demo", "MODEL_SCORE_THRESHOLD": "high"}, "MODEL_SCORE_THRESHOLD: .*'high'"),
         (
             {"MODEL_NAME": "demo", "LABEL_STUDIO_API_KEY": "s3cret"},
@@ -56,13 +61,16 @@ def test_what_stops_the_start_is_told_in_one_line(
 
 
 def test_check_loads_the_weights_first(tmp_path: Path) -> None:
-    (tmp_path / "broken.pt").write_bytes(b"PK\x05\x06" + bytes(18))  # a zip file with nothing in it
+    with zipfile.ZipFile(tmp_path / "broken.pt", "w") as archive:  # right at first sight
+        archive.writestr("archive/data.pkl", b"broken")
     environment = {"MODEL_NAME": "broken.pt", "MODEL_ROOT": str(tmp_path)}
 
     finished = start([*PYTHON_WSGI, "--check"], environment, tmp_path)
 
     assert finished.returncode == 4
-    assert re.search(r"The backend can't start: Weights broken\.pt can't be loaded: \S", finished.stderr)
+    assert re.search(
+        r"The backend can't start: Weights broken\.pt are broken, or only half downloaded: \S", finished.stderr
+    )
 
 
 def test_the_templates_flags_become_settings(bccd_weights: Path, bccd_files: list[Path], tmp_path: Path) -> None:

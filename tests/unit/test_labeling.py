@@ -106,7 +106,28 @@ def test_a_model_path_is_a_bare_file_name(model_path: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("model_path", ["x.pt", "yolo11n-obb.pt", "my model 2.pt", "größe_1.onnx", "a+b.pt"])
+@pytest.mark.parametrize(
+    ("model_path", "name"),
+    [
+        ("runs/detect/train/weights/best.pt", "best.pt"),
+        ("C:\\models\\my best.pt", "my best.pt"),
+        ("https://me:s3cret@example.com/cells.onnx?X-Amz-Signature=s3cret", "cells.onnx"),
+        ("../", "best.pt"),
+        ("x" * 5000 + "/", "best.pt"),
+    ],
+)
+def test_a_path_as_model_path_is_told_with_what_to_write(model_path: str, name: str) -> None:
+    with pytest.raises(LabelingConfigError) as raised:
+        parse_labeling_config(config(control=f'model_path="{model_path.replace("&", "&amp;")}"'))
+    assert str(raised.value) == (
+        "model_path should be the bare name of a file in MODEL_ROOT, no path and no address: put the file there, "
+        f'and write model_path="{name}"'
+    )
+
+
+@pytest.mark.parametrize(
+    "model_path", ["x.pt", "yolo11n-obb.pt", "my model 2.pt", "größe_1.onnx", "a+b.pt", "best (1).pt"]
+)
 def test_a_bare_model_path_is_kept(model_path: str) -> None:
     assert parse_one(config(control=f'model_path="{model_path}"')).model_path == model_path
 
@@ -458,7 +479,8 @@ LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
         ),
         (
             '<RectangleLabels name="l" toName="image" model_path="a/b.pt"><Label value="a"/></RectangleLabels>',
-            'model_path="a/b.pt" should be the bare name of a file in MODEL_ROOT',
+            "model_path should be the bare name of a file in MODEL_ROOT, no path and no address: put the file there, and "
+            'write model_path="b.pt"',
         ),
         (
             '<Image name="i" value="photo.jpg"/><RectangleLabels name="l" toName="i"><Label value="a"/>'

@@ -409,3 +409,9 @@ def test_settings_do_not_change() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
         settings.port = 1
+
+
+@pytest.mark.parametrize("name", ["best.pt ", " best.pt", "best.pt\n", "\tbest.pt\r\n"])
+def test_spaces_around_the_name_of_weights_do_not_matter(clean_environment: pytest.MonkeyPatch, name: str) -> None:
+    clean_environment.setenv("MODEL_NAME", name)
+    assert load_settings().model_name == "best.pt"

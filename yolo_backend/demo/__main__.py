@@ -38,7 +38,8 @@ from yolo_backend.demo.stack import (
     label_studio_server,
     pick_port,
 )
-from yolo_backend.detection.weights import DEMO, find_weights
+from yolo_backend.detection.naming import DEMO
+from yolo_backend.detection.weights import find_weights
 from yolo_backend.drawing import draw_contact_sheet
 from yolo_backend.errors import UserError
 from yolo_backend.labeling import parse_labeling_config

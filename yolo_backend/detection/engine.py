@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import gc
+import logging
+import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 import torchvision  # noqa: F401  Ultralytics' NMS is torchvision's only where this is imported
+import ultralytics
 from numpy.typing import NDArray
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import nms, ops
 
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
-from yolo_backend.detection.layout import layout_problem
+from yolo_backend.detection.layout import layout_problem, numbers_problem
+from yolo_backend.detection.metadata import nameless
 from yolo_backend.detection.models import open_model, whole_strides
 from yolo_backend.detection.suppression import suppress
-from yolo_backend.detection.weights import WeightsError, file_fingerprint
+from yolo_backend.detection.weights import WeightsError, WeightsFileError, file_fingerprint
 from yolo_backend.messages import first_line
+
+log = logging.getLogger(__name__)
 
 # Of torch (CPU on Linux and Windows, CUDA, MPS, cuBLAS, cuDNN) and of ONNX Runtime, which has no type for it.
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "bad_alloc")
+
+
+_NEWER = (
+    "need {0} of Ultralytics, which {ultralytics} (here) doesn't have: they are of a newer one, or of a changed copy; "
+    "update it with pip install -U ultralytics-opencv-headless"
+)
+# What is said in errors of the libraries, and what it means.
+_REMEDIES = {
+    r"Can't get attribute '([^']+)' on <module 'ultralytics": _NEWER,
+    r"No module named '(ultralytics[\w.]+)'": _NEWER,
+    r"Can't get attribute '([^']+)' on <module '([^']+)'": "need {0} of {1}, which isn't here: train without it",
+    r"'\w+' object has no attribute '\w+'": (
+        "don't fit Ultralytics {ultralytics} (here): install the one that they were trained with, or train them anew"
+    ),
+    r"is not a loadable checkpoint|No graph was found|Protobuf parsing failed|PytorchStreamReader|hasRecord": (
+        "are broken, or only half downloaded: download or copy them again"
+    ),
+    r'External data path.* "(?:[^"]*/)?([^"/]+)"': "keep their numbers in the file {0}: put that beside them",
+    r"max supported IR version|opset": (
+        "are for a newer ONNX Runtime than {onnxruntime} (here): export them anew with opset=17, or update onnxruntime"
+    ),
+    r"No Op registered for (\w+)": "need {0}, an operator that ONNX Runtime doesn't have: export them with Ultralytics",
+}
 
 
 class Engine:
@@ -42,7 +73,7 @@ class Engine:
         """Load the weights, as an export where there is a folder for it. Raises WeightsError."""
         fingerprint = file_fingerprint(path)
         try:
-            self._model, self._why = open_model(
+            self._model, self._why, told = open_model(
                 path,
                 fingerprint,
                 engine=engine,
@@ -50,10 +81,12 @@ class Engine:
                 export_folder=export_folder,
                 max_detections=max_detections,
             )
+        except WeightsFileError as error:
+            raise WeightsError(f"{error} ({path})") from None
         except WeightsError:
             raise
         except Exception as error:
-            raise WeightsError(f"Weights {path.name} can't be loaded: {first_line(error)}") from error
+            raise WeightsError(f"Weights {path.name} {failure(error)} ({path})") from error
         self._iou_threshold = iou_threshold
         self._max_detections = max_detections
         model = self._model
@@ -67,13 +100,18 @@ class Engine:
             device=str(model.device),
             engine=model.engine,
             images_at_once=model.streams * self._batch_size(size),
-            remark=model.remark,
+            remark=" ".join(filter(None, [model.remark, nameless(path.name, model.class_names)])) or None,
         )
         self._is_plain = model.task == "detect" and not model.end2end and model.device.type == "cpu"
         self.streams = model.streams
         self.batch_size = self._batch_size(size)
         self._letterbox = LetterBox(size, auto=model.shape_is_free, stride=model.stride)
-        self._warm_up(size)
+        try:
+            self._warm_up(size)
+        except WeightsFileError as error:
+            raise WeightsError(f"{error} ({path})") from None
+        if told:
+            log.warning("%s", told)
 
     def __str__(self) -> str:
         return f"{self.info.name} on {self.info.device} in {self._model} ({self._why})"
@@ -83,24 +121,31 @@ class Engine:
         return min(wanted, self._model.most_images or wanted)
 
     def _warm_up(self, size: tuple[int, int]) -> None:
-        """Detect once: the first batch is slow, and its outputs show whether they can be read. Raises WeightsError."""
+        """Detect once: the first batch is slow, and its outputs show if they can be read. Raises WeightsFileError."""
         nothing = self.letterbox(np.zeros((*size, 3), np.uint8))
         try:
             with torch.inference_mode():
                 raw = self._model([nothing.pixels])
-                outputs, prototypes = self._split(raw)
-                self._check_layout(tuple(_first(outputs).shape), prototypes)
+                self._check_outputs(raw)
                 self._read(raw, [nothing], 0.5)
-        except WeightsError:
+        except WeightsFileError:
             raise
         except Exception as error:
-            raise WeightsError(f"Weights {self.info.name} can't be run: {first_line(error)}") from error
+            raise WeightsFileError(f"Weights {self.info.name} {failure(error, 'run')}") from error
 
-    def _check_layout(self, shape: tuple[int, ...], prototypes: Any) -> None:
-        extra_of_task = {"obb": 1, "segment": _channels(prototypes), "pose": None}
-        extra = extra_of_task.get(self.info.task, 0)
-        if problem := layout_problem(shape, len(self.info.class_names), extra, end2end=self._model.end2end):
-            raise WeightsError(f"Weights {self.info.name} answer numbers of the shape {shape}: {problem}")
+    def _check_outputs(self, raw: Any) -> None:
+        """Read otherwise than they are meant, outputs are no boxes at all, for every image. Raises WeightsFileError."""
+        name, task, end2end = self.info.name, self.info.task, self._model.end2end
+        if task == "segment" and isinstance(raw, torch.Tensor):
+            raise WeightsFileError(f"Weights {name} answer no masks, as those of the task segment do: export them anew")
+        outputs, prototypes = self._split(raw)
+        outputs, classes = _first(outputs), len(self.info.class_names)
+        extra = {"obb": 1, "segment": _channels(prototypes), "pose": None}.get(task, 0)
+        shape = tuple(outputs.shape)
+        if problem := layout_problem(shape, classes, extra, end2end=end2end):
+            raise WeightsFileError(f"Weights {name} answer numbers of the shape {shape}: {problem}")
+        if problem := numbers_problem(outputs, classes, end2end=end2end):
+            raise WeightsFileError(f"Weights {name} answer {problem}")
 
     def letterbox(self, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None) -> Letterboxed:
         """Scale and pad an RGB image to the model's input; the shape follows from the image alone.
@@ -178,7 +223,7 @@ class Engine:
     def _split(self, outputs: Any) -> tuple[Any, Any]:
         """The rows for NMS and, of segmentation weights, the mask prototypes."""
         if self.info.task != "segment":
-            return (outputs[0] if isinstance(outputs, list | tuple) else outputs), None
+            return _first(outputs), None
         return outputs[0], outputs[0][1] if isinstance(outputs[0], tuple) else outputs[1]
 
     def _to_detections(
@@ -202,6 +247,16 @@ class Engine:
 
 def _first(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, list | tuple) else outputs
+
+
+def failure(error: Exception, what: str = "loaded") -> str:
+    """What kept weights from being loaded or run, as far as it is known, and what to do."""
+    said = first_line(error)
+    versions = {"ultralytics": ultralytics.__version__, "onnxruntime": onnxruntime.__version__}
+    for cause, (pattern, remedy) in product((error, error.__cause__), _REMEDIES.items()):
+        if cause is not None and (found := re.search(pattern, str(cause), re.DOTALL)):
+            return remedy.format(*found.groups(), **versions)
+    return f"can't be {what}: {said} ({type(error).__name__}); see whether Ultralytics takes them: YOLO(file).predict()"
 
 
 def _channels(prototypes: Any) -> int:

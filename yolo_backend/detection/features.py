@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
 
-from yolo_backend.detection.engine import pick_device
+from yolo_backend.detection.engine import failure, pick_device
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.messages import first_line
 
 
 class FeatureExtractor:
@@ -24,7 +23,7 @@ class FeatureExtractor:
         try:
             self._yolo = YOLO(path)
         except Exception as error:
-            raise WeightsError(f"Weights {path.name} can't be loaded: {first_line(error)}") from error
+            raise WeightsError(f"Weights {path.name} {failure(error)}") from error
         self._device = pick_device(device)
         self._image_size = image_size or self._yolo.overrides.get("imgsz", 640)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions, get_available_providers
 from onnxruntime import __version__ as onnxruntime_version
 from ultralytics import YOLO
-from ultralytics.nn.backends.base import BaseBackend
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection.exports import EXPORTED_BATCH, FORMATS, ExportOptions, Exports
-from yolo_backend.detection.weights import WeightsError
+from yolo_backend.detection.metadata import ExportMetadata, check_names, read_metadata
+from yolo_backend.detection.weights import WeightsError, WeightsFileError
 from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,11 @@ class UltralyticsModel:
     streams = 1
 
     def __init__(self, path: Path, device: str, *, max_detections: int = 300) -> None:
-        yolo = YOLO(path, task=None)
-        check_kind(path.name, str(yolo.task), type(yolo).__name__)
+        said = read_metadata(path, path.name) if path.suffix == ".onnx" else None
+        yolo = YOLO(path, task=said.task or TASKS[0] if said else None)
+        check_kind(path.name, str(yolo.task), said.head if said and said.head else type(yolo).__name__)
+        if path.suffix == ".pt":
+            check_network(path.name, yolo.model)
         self.task = str(yolo.task)
         overrides = {
             "verbose": False,
@@ -94,15 +97,20 @@ class UltralyticsModel:
             self._model.model.set_head_attr(max_det=max(max_detections, 300), agnostic_nms=False)
         if is_torch and self._model.fp16:
             keep_head_in_float32(self._model.model)
-        self.shape_is_free = is_torch or bool(getattr(self._model, "dynamic", False))
+        session = getattr(self._model, "session", None)
+        taken = check_inputs(path.name, [_Input.of_onnx(each) for each in session.get_inputs()]) if session else None
+        self.shape_is_free = is_torch or (bool(getattr(self._model, "dynamic", False)) and not (taken and taken.size))
         self.most_images, self.remark = None, None
-        if not is_torch:
-            arguments = getattr(self._model, "metadata", {}).get("args", {})
-            self.most_images = _most_images(arguments, int(getattr(self._model, "batch", 1)))
-            self.remark = _remark(path.name, arguments)
+        if said:
+            self.most_images = (taken and taken.count) or _most_images(said)
+            self.remark = _remark(path.name, said)
+            if taken and taken.count:
+                self._model.backend.batch = taken.count  # what Ultralytics fills a smaller batch up to
+        elif not is_torch:
+            self.most_images = int(getattr(self._model, "batch", 1))
         self.stride = int(self._model.stride)
-        self.class_names = {int(number): str(name) for number, name in self._model.names.items()}
-        own_size = getattr(self._model, "imgsz", None) or _fixed_size(self._model) or yolo.overrides.get("imgsz", 640)
+        self.class_names = said.names if said else named(self._model.names)
+        own_size = (taken and taken.size) or getattr(self._model, "imgsz", None) or yolo.overrides.get("imgsz", 640)
         self.image_size = whole_strides(own_size, self.stride)
 
     def __str__(self) -> str:
@@ -132,17 +140,28 @@ class _OnnxModel(ABC):
     device = torch.device("cpu")
     shape_is_free = True
 
-    def __init__(self, path: Path, metadata: dict[str, Any], name: str) -> None:
+    def __init__(self, path: Path, said: ExportMetadata, name: str) -> None:
         self.streams = min(usable_cores(), _MAX_STREAMS)
-        self.task = str(metadata["task"])
-        check_kind(name, self.task, str(metadata.get("head")))
-        check_channels(name, int(metadata.get("channels", 3)))
-        self.end2end = bool(metadata.get("end2end")) or bool(metadata["args"].get("nms"))
-        self.most_images = _most_images(metadata["args"], int(metadata.get("batch", 1)))
-        self.remark = _remark(name, metadata["args"])
-        self.stride = int(metadata["stride"])
-        self.class_names = {int(number): str(label) for number, label in metadata["names"].items()}
-        self.image_size = whole_strides(metadata["imgsz"], self.stride)
+        self.task = said.task or TASKS[0]
+        check_kind(name, self.task, str(said.head))
+        check_channels(name, said.channels)
+        self.end2end = said.end2end or said.has_nms
+        self.most_images = _most_images(said)
+        self.remark = _remark(name, said)
+        self.stride = said.stride
+        self.class_names = said.names
+        self.image_size = whole_strides(said.imgsz or 640, self.stride)
+        taken = check_inputs(name, self._open(path))
+        if taken.size or (taken.count or 1) > 1:
+            raise WeightsFileError(
+                f"Weights {name} say that they take images of any size (dynamic=True), but take {taken.shape} only: "
+                "export them anew"
+            )
+        self._dtype = taken.dtype
+
+    @abstractmethod
+    def _open(self, path: Path) -> list[_Input]:
+        """Load the file; returns what it takes."""
 
     def batch_size(self, image_size: tuple[int, int]) -> int:
         return max(1, min(_BATCH_ON_CPU, _PIXELS_AT_ONCE // (image_size[0] * image_size[1])))
@@ -150,11 +169,12 @@ class _OnnxModel(ABC):
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
         # NMS is small work, and a thread of torch's own for it would only be in the way.
         _set_torch_threads(1)
-        outputs = [torch.from_numpy(output) for output in self._run(_to_numbers(images))]
+        pixels = _to_numbers(images).astype(self._dtype, copy=False)
+        outputs = [torch.from_numpy(output) for output in self._run(pixels)]
         return outputs[0] if len(outputs) == 1 else outputs
 
     @abstractmethod
-    def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]: ...
+    def _run(self, pixels: NDArray[Any]) -> list[NDArray[Any]]: ...
 
 
 class OnnxModel(_OnnxModel):
@@ -162,8 +182,7 @@ class OnnxModel(_OnnxModel):
 
     engine = "onnx"
 
-    def __init__(self, path: Path, metadata: dict[str, Any], name: str) -> None:
-        super().__init__(path, metadata, name)
+    def _open(self, path: Path) -> list[_Input]:
         cores = usable_cores()
         self._by_core = _onnx_session(path, cores // self.streams)
         self._by_all = self._by_core if self.streams == 1 else _onnx_session(path, cores)
@@ -171,11 +190,12 @@ class OnnxModel(_OnnxModel):
         self._calls = 0
         self._ended_at = float("-inf")
         self._lock = threading.Lock()
+        return [_Input.of_onnx(each) for each in self._by_core.get_inputs()]
 
     def __str__(self) -> str:
         return f"ONNX Runtime {onnxruntime_version}, {self.streams} images at a time"
 
-    def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _run(self, pixels: NDArray[Any]) -> list[NDArray[Any]]:
         with self._lock:
             # Bulk work comes without a pause: another image is about to follow this one. Between a person's requests
             # there is more, be it only an answer, and the next image's fetching and decoding.
@@ -194,8 +214,7 @@ class OpenVinoModel(_OnnxModel):
 
     engine = "openvino"
 
-    def __init__(self, path: Path, metadata: dict[str, Any], name: str) -> None:
-        super().__init__(path, metadata, name)
+    def _open(self, path: Path) -> list[_Input]:
         import openvino
 
         options = {
@@ -203,14 +222,19 @@ class OpenVinoModel(_OnnxModel):
             "INFERENCE_NUM_THREADS": usable_cores(),
             "NUM_STREAMS": self.streams,
         }
-        self._compiled = openvino.compile_model(path, "CPU", options)
+        try:
+            self._compiled = openvino.compile_model(path, "CPU", options)
+        except Exception:
+            _onnx_session(path, 1)  # whose errors say what is wrong with a file
+            raise
         self._version = openvino.__version__.split("-")[0]
         self._of_thread = threading.local()
+        return [_Input.of_openvino(each) for each in self._compiled.inputs]
 
     def __str__(self) -> str:
         return f"OpenVINO {self._version}, {self.streams} images at a time"
 
-    def _run(self, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _run(self, pixels: NDArray[Any]) -> list[NDArray[Any]]:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         return [output.copy() for output in self._of_thread.request.infer([pixels]).values()]
@@ -218,8 +242,8 @@ class OpenVinoModel(_OnnxModel):
 
 def open_model(
     path: Path, fingerprint: str, *, engine: str, device: str, export_folder: Path | None, max_detections: int
-) -> tuple[Model, str]:
-    """These weights in the runtime that `engine` asks for, and why it is that one.
+) -> tuple[Model, str, str | None]:
+    """These weights in the runtime that `engine` asks for, why it is that one, and what is to be told of it.
 
     `auto` is ONNX Runtime on a CPU and torch elsewhere. Weights are exported to `export_folder` once; where that
     fails, torch runs them. Raises WeightsError.
@@ -230,25 +254,21 @@ def open_model(
         why = f"ENGINE=auto on {'a CPU' if device == 'cpu' else device}"
     _check_runtime(wanted, device)
     if path.suffix == ".onnx":
-        return open_exported(path, path.name, wanted, device), "an ONNX file"
+        return open_exported(path, path.name, wanted, device), "an ONNX file", None
     if wanted == "torch" or export_folder is None:
-        return UltralyticsModel(path, device, max_detections=max_detections), why
+        return UltralyticsModel(path, device, max_detections=max_detections), why, None
     try:
         options = ExportOptions(fingerprint, FORMATS[wanted], device, max(max_detections, 300))
-        return _open_export(path, Exports(export_folder), options, wanted), why
-    except WeightsError:
-        raise
-    except Exception as error:
-        log.warning("%s runs in torch, for it can't be had for ENGINE=%s: %s", path.name, engine, first_line(error))
-        return UltralyticsModel(path, device, max_detections=max_detections), "its export failed"
+        return _open_export(path, Exports(export_folder), options, wanted), why, None
+    except Exception as error:  # what is wrong with the weights themselves, torch says
+        told = f"{path.name} runs in torch, for it can't be had for ENGINE={engine}: {first_line(error)}"
+        return UltralyticsModel(path, device, max_detections=max_detections), "its export failed", told
 
 
 def _open_export(path: Path, exports: Exports, options: ExportOptions, wanted: str) -> Model:
     file = exports.find(options) or exports.make(path, options)
     try:
         return open_exported(file, path.name, wanted, options.device)
-    except WeightsError:
-        raise
     except Exception as error:
         log.warning("%s: the export %s is made anew, for it can't be used: %s", path.name, file.name, first_line(error))
         file.unlink(missing_ok=True)
@@ -257,35 +277,75 @@ def _open_export(path: Path, exports: Exports, options: ExportOptions, wanted: s
 
 def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
     """An exported file, in the runtime for it. `name` is that of the weights, for errors."""
-    metadata = _read_metadata(path)
-    if path.suffix == ".onnx" and device == "cpu" and metadata.get("args", {}).get("dynamic"):
-        return (OpenVinoModel if wanted == "openvino" else OnnxModel)(path, metadata, name)
+    said = read_metadata(path, name) if path.suffix == ".onnx" and device == "cpu" else None
+    if said and said.is_dynamic:
+        return (OpenVinoModel if wanted == "openvino" else OnnxModel)(path, said, name)
     return UltralyticsModel(path, device)
 
 
-def _most_images(arguments: Mapping[str, Any], batch: int) -> int | None:
+@dataclass(frozen=True)
+class _Input:
+    """What an exported network takes: (n, channels, height, width), None where any will do."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @classmethod
+    def of_onnx(cls, taken: Any) -> _Input:
+        dtype = {"tensor(float)": "float32", "tensor(float16)": "float16"}.get(taken.type, taken.type)
+        return cls(tuple(size if isinstance(size, int) else None for size in taken.shape), dtype)
+
+    @classmethod
+    def of_openvino(cls, taken: Any) -> _Input:
+        sizes = tuple(None if size.is_dynamic else int(size.get_length()) for size in taken.partial_shape)
+        kind = taken.element_type.get_type_name()
+        return cls(sizes, {"f32": "float32", "f16": "float16"}.get(kind, kind))
+
+    @property
+    def count(self) -> int | None:
+        return self.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        height, width = self.shape[2:4]
+        return None if height is None or width is None else (height, width)
+
+
+def check_inputs(name: str, inputs: Sequence[_Input]) -> _Input:
+    """What the file takes, which has to be images as Ultralytics' exports take them. Raises WeightsFileError."""
+    what = None
+    if len(inputs) != 1:
+        what = f"{len(inputs)} inputs"
+    elif len(inputs[0].shape) != 4:
+        what = f"an input of {len(inputs[0].shape)} dimensions"
+    elif inputs[0].shape[1] not in {3, None}:
+        channels_last = inputs[0].shape[3] == 3
+        what = "images with their channels last (NHWC)" if channels_last else f"{inputs[0].shape[1]} channels"
+    elif inputs[0].dtype not in {"float32", "float16"}:
+        what = f"numbers of the type {inputs[0].dtype}"
+    if what:
+        raise WeightsFileError(
+            f"Weights {name} want {what}: expected RGB images (n, 3, height, width) as float32; export them with "
+            'Ultralytics, YOLO("best.pt").export(format="onnx")'
+        )
+    return inputs[0]
+
+
+def _most_images(said: ExportMetadata) -> int | None:
     """How many images at once an exported file was made for; None for any number.
 
-    `arguments` are those of its export, `batch` is that of the example that was traced: NMS keeps to it also where the
-    input's shape is free.
+    NMS keeps to the count of the example that was traced also where the input's shape is free.
     """
-    return None if arguments.get("dynamic") and not arguments.get("nms") else batch
+    return None if said.is_dynamic and not said.has_nms else said.batch
 
 
-def _remark(name: str, arguments: Mapping[str, Any]) -> str | None:
-    if not arguments.get("nms"):
+def _remark(name: str, said: ExportMetadata) -> str | None:
+    if not said.has_nms:
         return None
     return (
         f"NMS is part of {name}: its own threshold (0.25, unless it was exported with another), IoU and maximum hold "
         "before MODEL_SCORE_THRESHOLD, MODEL_IOU_THRESHOLD and MODEL_MAX_DETECTIONS; export it without nms=True"
     )
-
-
-def _fixed_size(model: Any) -> tuple[int, int] | None:
-    """The (height, width) that an ONNX file's input has, where it says so."""
-    session = getattr(model, "session", None)
-    height, width = session.get_inputs()[0].shape[2:4] if session is not None else (None, None)
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def keep_head_in_float32(network: Any) -> None:
@@ -298,19 +358,41 @@ def keep_head_in_float32(network: Any) -> None:
 
 
 def check_kind(name: str, task: str, head: str) -> None:
-    """Raises WeightsError for weights that don't find boxes as a YOLO does."""
+    """Raises WeightsFileError for weights that don't find boxes as a YOLO does."""
     if task not in TASKS:
-        raise WeightsError(
+        raise WeightsFileError(
             f"Weights {name} are for the task {task}: expected one that finds boxes ({', '.join(TASKS)})"
         )
     if head in {"RTDETR", "RTDETRDecoder"}:
-        raise WeightsError(f"Weights {name} are an RT-DETR: expected a YOLO")
+        raise WeightsFileError(f"Weights {name} are an RT-DETR: expected a YOLO")
+
+
+def check_network(name: str, network: Any) -> None:
+    """Raises WeightsFileError for a network of a .pt file whose classes have no names, or aren't chosen yet."""
+    check_names(name, named(getattr(network, "names", None) or {}))
+    head, names = network.model[-1], len(network.names)
+    if names != (classes := int(getattr(head, "nc", names))):
+        raise WeightsFileError(
+            f"Weights {name} have {classes} classes, but {names} names: name each of them, in a copy: "
+            'y = YOLO("x.pt"); y.model.names = {0: "cat", 1: "dog"}; y.save("mine.pt")'
+        )
+    if "YOLOE" in type(head).__name__ and not (hasattr(network, "pe") or hasattr(head, "lrpc") or head.is_fused):
+        raise WeightsFileError(
+            f"Weights {name} are a YOLOE that was told no classes: tell it, and save that: "
+            'y = YOLOE("x.pt"); y.set_classes(["cat", "dog"]); y.save("mine.pt")'
+        )
+
+
+def named(names: Any) -> dict[int, str]:
+    """The class names of a network, which may hold them as a list."""
+    numbered = enumerate(names) if isinstance(names, list | tuple) else names.items()
+    return {int(number): str(name) for number, name in numbered}
 
 
 def check_channels(name: str, channels: int) -> None:
-    """Raises WeightsError for weights that don't take RGB images."""
+    """Raises WeightsFileError for weights that don't take RGB images."""
     if channels != 3:
-        raise WeightsError(f"Weights {name} want {channels} channels: expected 3 (RGB)")
+        raise WeightsFileError(f"Weights {name} want {channels} channels: expected 3 (RGB)")
 
 
 def whole_strides(image_size: Any, stride: int) -> tuple[int, int]:
@@ -338,20 +420,6 @@ def _to_numbers(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         for plane, channel in zip(planes, cv2.split(image), strict=True):
             np.divide(channel, np.float32(255), out=plane)
     return pixels
-
-
-def _read_metadata(path: Path) -> dict[str, Any]:
-    """What Ultralytics wrote into an ONNX file; empty for a file of somebody else."""
-
-    def read(text: Any) -> Any:
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return text
-
-    return (
-        {key: read(value) for key, value in BaseBackend.read_metadata(path).items()} if path.suffix == ".onnx" else {}
-    )
 
 
 def _onnx_session(path: Path, threads: int) -> InferenceSession:

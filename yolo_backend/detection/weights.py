@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
-import zipfile
+import os
+import re
 from pathlib import Path
 
+from yolo_backend.detection.contents import content_problem
+from yolo_backend.detection.naming import DEMO, RELEASES, missing_problem, name_problem, shorten
 from yolo_backend.errors import UserError
 from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
 
-DEMO = "demo"
 _DEMO_FILE = Path(__file__).parent.parent / "demo" / "demo.pt"
-_SUFFIXES = (".pt", ".onnx")
-_MIN_ONNX_BYTES = 128
+_OTHER_KINDS = r"^(sam|mobile|rtdetr|yolo_nas)|-(cls|sem|depth|reid|grayscale)"
 
 
 class WeightsError(UserError):
     """Weights that can't be had or used; the message says what was tried and what to do."""
+
+
+class WeightsFileError(WeightsError):
+    """A file of weights that can't be used; where it is, adds whoever knows its path."""
 
 
 def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> Path:
@@ -30,15 +36,16 @@ def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> 
     """
     if name == DEMO:
         return _check_file(_DEMO_FILE)
-    if Path(name).name != name or "\\" in name or Path(name).suffix not in _SUFFIXES:
-        raise WeightsError(
-            f'"{name}" is not the name of weights: expected {DEMO}, or a file name in MODEL_ROOT ending in .pt or .onnx'
-        )
+    if problem := name_problem(name, model_root, may_download=may_download):
+        raise WeightsError(problem)
     path = model_root / name
-    if not path.is_file():
-        if not may_download:
-            raise WeightsError(f"Weights {name} are not in {model_root.resolve()}: put the file there")
-        _download(name, path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if not may_download or path.is_symlink() or not _download(name, path):
+            raise WeightsError(missing_problem(name, model_root, may_download=may_download)) from None
+    except OSError as error:
+        raise WeightsError(_unreadable(path, error)) from None
     return _check_file(path)
 
 
@@ -48,32 +55,53 @@ def file_fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(name: str, path: Path) -> None:
+def _download(name: str, path: Path) -> bool:
+    """Download the release of this name; False where Ultralytics has none. Raises WeightsError."""
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
-    missing = f"Weights {name} are not in {path.parent.resolve()}"
     if name not in GITHUB_ASSETS_NAMES:
-        raise WeightsError(f"{missing}, and it is no name of an Ultralytics release: put the file there, or use `demo`")
-    log.info("%s: downloading the Ultralytics release", missing)
+        return False
+    if name not in RELEASES and re.search(_OTHER_KINDS, name):
+        raise WeightsError(
+            f"Weights {name} of Ultralytics are of a kind that isn't served: name a YOLO for detection, segmentation, "
+            "pose or OBB, such as yolo26n.pt"
+        )
+    folder = path.parent.resolve()
+    log.info("Weights %s are not in %s: downloading the Ultralytics release", name, folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         attempt_download_asset(path.resolve())
+        reason = None if path.is_file() else "no file came"
     except Exception as error:  # Ultralytics raises ConnectionError, OSError, RuntimeError, ...
         log.debug("the download failed", exc_info=True)
-        raise WeightsError(_download_failed(missing, first_line(error))) from None
-    if not path.is_file():
-        raise WeightsError(_download_failed(missing, "no file came"))
-
-
-def _download_failed(missing: str, reason: str) -> str:
-    return f"{missing}, and downloading the Ultralytics release failed ({reason}): put the file there, or use `demo`"
+        reason = shorten(first_line(error))
+    if reason:
+        raise WeightsError(
+            f"Weights {name} are not in MODEL_ROOT, and downloading the Ultralytics release failed ({reason}): put the "
+            f"file there, or use `{DEMO}` (MODEL_ROOT={folder})"
+        )
+    return True
 
 
 def _check_file(path: Path) -> Path:
+    """The path, if the file is worth a try. Raises WeightsError."""
+    name = shorten(path.name)
     try:
-        looks_right = zipfile.is_zipfile(path) if path.suffix == ".pt" else path.stat().st_size >= _MIN_ONNX_BYTES
+        if not path.is_file():
+            raise WeightsError(f"Weights {name} are a folder, not a file: name the file of weights itself ({path})")
+        problem = content_problem(path)
     except OSError as error:
-        raise WeightsError(f"Weights {path} can't be read: {error.strerror}") from None
-    if not looks_right:
-        raise WeightsError(f"{path} is not a {path.suffix} file of weights: it is broken, or only half downloaded")
+        raise WeightsError(_unreadable(path, error)) from None
+    if problem:
+        raise WeightsError(f"{name} {problem} ({path})")
     return path
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    remedy = "look whether its disk is whole"
+    if isinstance(error, PermissionError):
+        user = f"the server's user ({os.geteuid()})" if hasattr(os, "geteuid") else "the server's user"
+        remedy = f"let {user} read the file and its folder, such as by chmod -R a+rX {path.parent}"
+    elif error.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}:
+        remedy = "give it another name, in a folder of its own"
+    return f"Weights {shorten(path.name)} can't be read ({error.strerror}): {remedy}"

@@ -10,7 +10,8 @@ from yolo_backend.demo.evaluate import match_boxes
 from yolo_backend.demo.scenes import CLASS_NAMES, draw_scene
 from yolo_backend.demo.train import write_dataset
 from yolo_backend.detection.engine import Engine
-from yolo_backend.detection.weights import DEMO, find_weights
+from yolo_backend.detection.naming import DEMO
+from yolo_backend.detection.weights import find_weights
 
 
 def test_the_training_set_is_in_yolos_format(tmp_path: Path) -> None:

@@ -58,5 +58,5 @@ def test_exported_weights_have_none(tmp_path: Path) -> None:
 def test_a_broken_file_is_told_in_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match=r"^Weights broken\.pt can't be loaded: .+$"):
+    with pytest.raises(WeightsError, match=r"^Weights broken\.pt are broken, or only half downloaded: .+$"):
         FeatureExtractor(broken)

@@ -13,71 +13,195 @@ from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_
 
 def failure(name: str, model_root: Path) -> str:
     with pytest.raises(WeightsError) as raised:
-        find_weights(name, model_root, may_download=True)
+        find_weights(name, model_root)
     assert str(raised.value).isprintable()
     return str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["x.pt", "x.onnx"])
 @pytest.mark.parametrize(
-    "name",
+    ("content", "what"),
     [
-        "",
-        ".",
-        "..",
-        ".pt",
-        "../x.pt",
-        "folder/x.pt",
-        "/x.pt",
-        "~/x.pt",
-        "folder\\x.pt",
-        "https://example.com/x.pt",
-        "http://example.com/yolo11n.pt",
-        "x",
-        "x.pth",
-        "x.pt.txt",
-        "x.yaml",
-        "x.engine",
-        "x.PT ",
-        "DEMO",
+        (b"", "is empty: download or copy it again"),
+        (b"<!DOCTYPE html><title>404</title>", "is a web page (HTML)"),
+        (b"\n  <html>404</html>", "is a web page (HTML)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n", "get that with `git lfs pull`"),
+        (b'{"message": "Bad credentials"}', "is a text, perhaps the error that a download ended in"),
+        (b"short", "is a text, perhaps the error that a download ended in"),
+        (b"\x1f\x8b\x08" + bytes(100), "is a gzip archive: unpack it"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), "is a 7z archive: unpack it"),
+        (bytes(257) + b"ustar\0" + bytes(249), "is a tar archive: unpack it"),
+        ((60).to_bytes(8, "little") + b'{"model.0.conv.weight": {}}' + bytes(60), "is a safetensors file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is a HDF5 file, as Keras saves weights"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "is a JPEG image"),
+        (b"PK\3\4" + bytes(100), "is broken, or only half downloaded"),
+        (b"\x00\x01broken", "broken"),
     ],
 )
-def test_what_is_no_name_of_weights(tmp_path: Path, name: str) -> None:
-    root = tmp_path / "models"
-    root.mkdir()
-    for file in (tmp_path / "x.pt", root / "x.pt"):
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("data.pkl", b"")
-    message = failure(name, root)
-    assert "demo" in message
-    assert "MODEL_ROOT" in message or str(root) in message
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("x.pt", b""),
-        ("x.pt", b"not weights"),
-        ("x.pt", b"<html>404</html>"),
-        ("x.pt", b"PK\3\4" + bytes(100)),
-        ("x.onnx", b""),
-        ("x.onnx", b"short"),
-        ("yolo11n.pt", b"broken, though its name is that of a release"),
-    ],
-)
-def test_a_broken_file_is_told_and_left_alone(tmp_path: Path, name: str, content: bytes) -> None:
+def test_what_a_file_is_is_told_by_its_first_bytes(tmp_path: Path, name: str, content: bytes, what: str) -> None:
     file = tmp_path / name
     file.write_bytes(content)
     message = failure(name, tmp_path)
-    assert str(file) in message
-    assert "broken" in message
+    assert message.startswith(f"{name} is ")
+    assert what in message
+    assert message.endswith(f"({file})")
     assert file.read_bytes() == content
+
+
+def test_a_release_that_is_broken_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "yolo11n.pt"
+    file.write_bytes(b"\0broken, though its name is that of a release")
+    assert failure("yolo11n.pt", tmp_path) == (
+        f"yolo11n.pt is no file of PyTorch, or it is broken: download or copy it again ({file})"
+    )
+    assert file.read_bytes().startswith(b"\0broken")
 
 
 def test_a_half_downloaded_file_is_told(tmp_path: Path, bccd_weights: Path) -> None:
     file = tmp_path / "half.pt"
     content = bccd_weights.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    assert "half downloaded" in failure("half.pt", tmp_path)
+    assert failure("half.pt", tmp_path) == (
+        f"half.pt is broken, or only half downloaded: download or copy it again ({file})"
+    )
+
+
+# ONNX files, which are protobuf messages
+
+
+def onnx_message(graph: bytes) -> bytes:
+    """A version, who made it, and a graph."""
+    return b"\x08\x08\x12\x07pytorch\x3a" + bytes([len(graph)]) + graph
+
+
+@pytest.mark.parametrize(
+    ("content", "is_taken"),
+    [
+        (onnx_message(b"graph"), True),
+        (onnx_message(b"graph") + b"\x09" + bytes(8) + b"\x15" + bytes(4), True),  # fields of fixed length
+        (onnx_message(b"graph")[:-1], False),
+        (onnx_message(b"graph") + b"\x12", False),
+        (onnx_message(b"graph") + b"\x12\x7f", False),
+        (onnx_message(b"graph") + b"\x13", False),
+        (b"\x08\x09" * 500, False),  # no graph
+        (b"\xff" * 500, False),
+        (b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", False),
+    ],
+)
+def test_an_onnx_file_that_is_cut_off_is_told(tmp_path: Path, content: bytes, is_taken: bool) -> None:
+    file = tmp_path / "x.onnx"
+    file.write_bytes(content)
+    if is_taken:
+        assert find_weights("x.onnx", tmp_path) == file
+    else:
+        assert failure("x.onnx", tmp_path) == (
+            f"x.onnx is broken, or only half downloaded: download or copy it again ({file})"
+        )
+
+
+def test_a_file_with_the_suffix_of_the_other_kind_is_told(tmp_path: Path, bccd_weights: Path) -> None:
+    (tmp_path / "a.onnx").symlink_to(bccd_weights)
+    assert "a.onnx is a file of PyTorch: name it .pt instead of .onnx" in failure("a.onnx", tmp_path)
+    (tmp_path / "b.pt").write_bytes(onnx_message(b"graph"))
+    assert "b.pt is an ONNX file: name it .onnx instead of .pt" in failure("b.pt", tmp_path)
+
+
+# What a .pt file holds
+
+
+def object_of(module: str, name: str) -> bytes:
+    """The steps of a pickle that make an object of a class; harmless, for nothing is run of it."""
+    return f"c{module}\n{name}\n".encode() + b")\x81"
+
+
+def dict_with(key: str, value: bytes) -> bytes:
+    return b"}X" + len(key).to_bytes(4, "little") + key.encode() + value + b"s"
+
+
+def saved(path: Path, steps: bytes, *others: str) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + steps + b".")
+        for other in others:
+            archive.writestr(other, b"")
+    return path.name
+
+
+YOLO = object_of("ultralytics.nn.tasks", "DetectionModel")
+CONV = object_of("ultralytics.nn.modules.conv", "Conv")
+V5 = object_of("models.yolo", "Model")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        dict_with("model", YOLO),
+        dict_with("ema", YOLO),
+        object_of("ultralytics.models.yolo.model", "YOLO") + YOLO + b"0",
+        b"\x93 what torch has to judge",
+    ],
+)
+def test_what_may_be_a_yolo_is_taken(tmp_path: Path, steps: bytes) -> None:
+    assert find_weights(saved(tmp_path / "x.pt", steps), tmp_path) == tmp_path / "x.pt"
+
+
+@pytest.mark.parametrize(
+    ("steps", "what", "remedy"),
+    [
+        (YOLO, "is a network that torch.save wrote as it is", 'YOLO(...).save("best.pt")'),
+        (object_of("torch.nn.modules.container", "Sequential") + CONV + b"0", "is a bare Sequential", ".save("),
+        (dict_with("ema", object_of("torch.nn.parallel", "DataParallel") + CONV + b"0"), "bare DataParallel", ".save("),
+        (dict_with("state_dict", object_of("collections", "OrderedDict")), "numbers without a network", "best.pt"),
+        (dict_with("model", b"}"), "numbers without a network", "best.pt"),
+        (object_of("collections", "OrderedDict"), "numbers without a network", "best.pt"),
+        (dict_with("model", b"N") + YOLO + b"0", 'holds no network under "model" or "ema"', "name the best.pt"),
+        (dict_with("model", object_of("models.yolo", "DetectionModel")), "of the YOLOv5 repository", "train anew"),
+        (dict_with("model", V5), "of the YOLOv5 repository", "train anew"),
+        (V5 + object_of("models.yolo", "IDetect") + b"0", "of the YOLOv7 repository", "train anew"),
+        (V5 + object_of("models.yolo", "DDetect") + b"0", "of the YOLOv9 repository", "train anew"),
+        (dict_with("model", object_of("yolov6.models.yolo", "Model")), "is a Model of yolov6", "name the best.pt"),
+        (dict_with("model", object_of("yolox.models", "YOLOX")), "is a YOLOX of yolox", "name the best.pt"),
+        (object_of("torchvision.models.detection.faster_rcnn", "FasterRCNN"), "FasterRCNN of torchvision", "best.pt"),
+        (dict_with("meta", object_of("mmengine.config", "ConfigDict")), "is a checkpoint of mmengine", "best.pt"),
+        (object_of("__main__", "Net"), "is a Net of a program's own", "best.pt"),
+        (dict_with("model", YOLO + object_of("no_package.blocks", "Mine") + b"0"), "module no_package", "make that"),
+        (dict_with("model", YOLO + object_of("__main__", "Loss") + b"0"), "module __main__", "make that"),
+    ],
+)  # fmt: skip
+def test_other_objects_are_named_and_never_made(tmp_path: Path, steps: bytes, what: str, remedy: str) -> None:
+    message = failure(saved(tmp_path / "x.pt", steps), tmp_path)
+    assert message.startswith("x.pt ")
+    assert what in message[:240]
+    assert remedy in message[:240]
+    assert message.endswith(f"({tmp_path / 'x.pt'})")
+
+
+def test_nothing_of_a_file_is_run(tmp_path: Path) -> None:
+    mark = tmp_path / "run"
+    steps = b"cos\nmkdir\nX" + len(str(mark)).to_bytes(4, "little") + str(mark).encode() + b"\x85R"
+    assert "is a mkdir of os" in failure(saved(tmp_path / "x.pt", dict_with("model", steps)), tmp_path)
+    assert not mark.exists()
+
+
+def test_archives_are_told_apart(tmp_path: Path) -> None:
+    saved(tmp_path / "script.pt", dict_with("model", YOLO), "archive/code/__torch__.py", "archive/constants.pkl")
+    assert "script.pt is a TorchScript export" in failure("script.pt", tmp_path)
+    for name, member in (("a.pt", "weights/best.pt"), ("b.pt", "readme.txt"), ("c.onnx", "best.onnx")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, b"x")
+    assert "a.pt is a ZIP archive that holds best.pt: unpack it, and name that" in failure("a.pt", tmp_path)
+    assert "b.pt is a ZIP archive, but not of PyTorch" in failure("b.pt", tmp_path)
+    assert "c.onnx is a ZIP archive: unpack it" in failure("c.onnx", tmp_path)
+
+
+def test_a_file_of_torch_before_1_6_is_looked_into_too(tmp_path: Path) -> None:
+    pickles = [b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", b"M\xe9\x03", b"}"]
+    for steps, is_taken in ((dict_with("model", YOLO), True), (object_of("models.yolo", "Model"), False)):
+        content = b"".join(b"\x80\x02" + each + b"." for each in [*pickles, steps])
+        (tmp_path / "old.pt").write_bytes(content)
+        if is_taken:
+            assert find_weights("old.pt", tmp_path) == tmp_path / "old.pt"
+        else:
+            assert "of the YOLOv5 repository" in failure("old.pt", tmp_path)
 
 
 def test_a_file_in_the_model_root_is_found(bccd_weights: Path) -> None:

@@ -1,0 +1,236 @@
+"""What a file of weights is, by its bytes: none of it is run, for a .pt file is code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+_HEAD_BYTES = 1024
+_MAX_PICKLE_BYTES = 64 << 20  # of large weights it is half a megabyte: their numbers lie beside it
+_LEGACY_PICKLE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of torch before 1.6: a number, then three more pickles
+
+_GRAPH = 7  # of the fields of an ONNX file
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # how a protobuf field is written
+
+_AGAIN = "download or copy it again"
+_UNPACK = "unpack it, and name the .pt or .onnx file in it"
+_FROM_TRAINING = "name the best.pt that Ultralytics wrote while it trained"
+_TO_ONNX = f'{_FROM_TRAINING}, or export that: YOLO("best.pt").export(format="onnx")'
+_FIRST_BYTES = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: get that with `git lfs pull`",
+    b"\x1f\x8b": f"is a gzip archive: {_UNPACK}",
+    b"7z\xbc\xaf\x27\x1c": f"is a 7z archive: {_UNPACK}",
+    b"Rar!": f"is a RAR archive: {_UNPACK}",
+    b"BZh": f"is a bzip2 archive: {_UNPACK}",
+    b"\xfd7zXZ": f"is an xz archive: {_UNPACK}",
+    b"\x89HDF": f"is a HDF5 file, as Keras saves weights: {_TO_ONNX}",
+    b"\x89PNG": "is a PNG image: name a file of weights",
+    b"\xff\xd8\xff": "is a JPEG image: name a file of weights",
+    b"%PDF": "is a PDF: name a file of weights",
+}
+
+
+def content_problem(path: Path) -> str | None:
+    """What is wrong with a .pt or .onnx file, and what to do; None for one that is worth a try. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return _first_bytes_problem(head) or (_onnx_problem if path.suffix == ".onnx" else _torch_problem)(path, head)
+
+
+def _first_bytes_problem(head: bytes) -> str | None:
+    if not head:
+        return f"is empty: {_AGAIN}"
+    for start, problem in _FIRST_BYTES.items():
+        if head.startswith(start):
+            return problem
+    if head[257:262] == b"ustar":
+        return f"is a tar archive: {_UNPACK}"
+    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < _MAX_PICKLE_BYTES:
+        return f"is a safetensors file, which is numbers without a network: {_TO_ONNX}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "is a web page (HTML), as a wrong address or a login sends it: download the file itself"
+    if text and not re.search(rb"[^\t\r\n\x20-\x7e]", text):
+        return "is a text, perhaps the error that a download ended in: download the file itself"
+    return None
+
+
+def _onnx_problem(path: Path, head: bytes) -> str | None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_torch = _pickle_name(archive) is not None
+        return "is a file of PyTorch: name it .pt instead of .onnx" if is_torch else f"is a ZIP archive: {_UNPACK}"
+    with path.open("rb") as file:
+        return None if _GRAPH in _fields(file, path.stat().st_size) else f"is broken, or only half downloaded: {_AGAIN}"
+
+
+def _fields(file: IO[bytes], size: int) -> set[int]:
+    """The numbers of a protobuf message's own fields; empty for one that doesn't end where it should."""
+    fields = set()
+    while file.tell() < size:
+        tag = _varint(file)
+        value = _varint(file) if tag & 7 in {_VARINT, _BYTES} else 0
+        length = {_VARINT: 0, _EIGHT_BYTES: 8, _BYTES: value, _FOUR_BYTES: 4}.get(tag & 7, size)
+        if min(tag, value) < 0 or length > size - file.tell():
+            return set()
+        file.seek(length, os.SEEK_CUR)
+        fields.add(tag >> 3)
+    return fields
+
+
+def _varint(file: IO[bytes]) -> int:
+    """A number of seven bits a byte, the lowest first; -1 where the file ends in it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if not (byte := file.read(1)):
+            return -1
+        number |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            break
+    return number
+
+
+def _torch_problem(path: Path, head: bytes) -> str | None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return _zip_problem(archive)
+    if head.startswith(_LEGACY_PICKLE):
+        with path.open("rb") as file:
+            return _pickle_problem(file, pickles=4)
+    if head.startswith(b"PK\3\4"):
+        return f"is broken, or only half downloaded: {_AGAIN}"
+    if head.startswith(b"\x08") and re.match(rb"\x08.(\x12.[\w .-]|:)", head, re.DOTALL):  # version, producer or graph
+        return "is an ONNX file: name it .onnx instead of .pt"
+    return f"is no file of PyTorch, or it is broken: {_AGAIN}"
+
+
+def _zip_problem(archive: zipfile.ZipFile) -> str | None:
+    names = [PurePosixPath(name) for name in archive.namelist()]
+    if any(name.parts[1:2] == ("code",) for name in names):
+        return f"is a TorchScript export: {_TO_ONNX}"
+    pickle_name = _pickle_name(archive)
+    if pickle_name is None:
+        inside = next((name.name for name in names if name.suffix in {".pt", ".onnx"}), None)
+        return f"is a ZIP archive that holds {inside}: unpack it, and name that" if inside else (
+            f"is a ZIP archive, but not of PyTorch: {_FROM_TRAINING}"
+        )  # fmt: skip
+    if archive.getinfo(pickle_name).file_size > _MAX_PICKLE_BYTES:
+        return None
+    with archive.open(pickle_name) as file:
+        return _pickle_problem(file)
+
+
+def _pickle_name(archive: zipfile.ZipFile) -> str | None:
+    """The member that says what the numbers beside it are."""
+    return next((name for name in archive.namelist() if PurePosixPath(name).parts[1:] == ("data.pkl",)), None)
+
+
+class _Thing:
+    """Stands in for an object of any class."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Thing:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+    def __setitem__(self, _: Any, __: Any) -> None: ...
+
+    def append(self, _: Any) -> None: ...
+
+    def extend(self, _: Any) -> None: ...
+
+    def add(self, _: Any) -> None: ...
+
+
+class _Reader(pickle.Unpickler):
+    """Reads a pickle with nothing but things in it, and notes the classes that it asks for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.classes: set[tuple[str, str]] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.classes.add((module, name))
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        return type(name, (_Thing,), {"__module__": module})
+
+    def persistent_load(self, what: Any) -> Any:
+        """Nothing for numbers, which lie beside the pickle; of torch before 1.6, the class for one with its source."""
+        return what[1] if isinstance(what, tuple) and what[:1] == ("module",) else None
+
+
+def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
+    reader = _Reader(file)
+    try:
+        for _ in range(pickles):
+            saved = reader.load()
+    except Exception:  # whatever is wrong with it: torch says what, if it can't read it either
+        return None
+    network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else saved
+    if not any(module.startswith("ultralytics.nn.") for module, _ in reader.classes):
+        return _foreign_problem(network, reader.classes)
+    if missing := sorted(package for package in _packages(reader.classes) if not _is_installed(package)):
+        return (
+            f"was saved by a program that added code of its own (module {missing[0]}), which isn't here: "
+            "make that module importable, or train without it"
+        )
+    if not isinstance(network, _Thing):
+        return f'holds no network under "model" or "ema": {_FROM_TRAINING}'
+    package = type(network).__module__
+    if package == "ultralytics.nn.tasks" and network is saved:
+        return (
+            'is a network that torch.save wrote as it is: save it with YOLO(...).save("best.pt"), or put it into a '
+            'dict, torch.save({"model": torch.load("m.pt", weights_only=False)}, "best.pt")'
+        )
+    if package.startswith(("torch.", "ultralytics.nn.modules")):
+        layers = f"is a bare {type(network).__name__} with layers of a YOLO"
+        return f'{layers}: save the whole YOLO with YOLO(...).save("best.pt")'
+    return None
+
+
+def _foreign_problem(network: Any, classes: Iterable[tuple[str, str]]) -> str:
+    """Weights that aren't of Ultralytics: whose, as far as one can tell."""
+    names = {name for module, name in classes if module.startswith("models.")}
+    if names or any(module == "models" for module, _ in classes):
+        version = 7 if names & {"IDetect", "IAuxDetect", "IBin", "IKeypoint"} else 9 if names & _YOLOV9 else 5
+        return (
+            f"is of the YOLOv{version} repository, whose weights Ultralytics can't load: train anew with Ultralytics, "
+            'such as YOLO("yolov5su.pt").train(data=...)'
+        )
+    others = sorted(_packages(classes) - {"torch", "numpy", "ultralytics"})
+    if isinstance(network, _Thing) or others:
+        what = type(network).__name__ if isinstance(network, _Thing) else "checkpoint"
+        package = type(network).__module__.split(".")[0] if isinstance(network, _Thing) else others[0]
+        whose = "a program's own" if package == "__main__" else package
+        return f"is a {what} of {whose}, not a YOLO of Ultralytics: only such are served; {_FROM_TRAINING}"
+    return (
+        "holds numbers without a network (a state_dict, or of another framework): name the best.pt that Ultralytics "
+        'wrote, or load them into a YOLO and save that with its save("best.pt")'
+    )
+
+
+_YOLOV9 = {"DDetect", "DualDetect", "DualDDetect", "TripleDetect", "TripleDDetect"}
+
+
+def _packages(classes: Iterable[tuple[str, str]]) -> set[str]:
+    """Where classes come from, but for Python's own, by their names of today and of Python 2."""
+    return {module.split(".")[0] for module, _ in classes} - sys.stdlib_module_names - {"__builtin__", "copy_reg"}
+
+
+def _is_installed(package: str) -> bool:
+    """Can it be imported? A folder of that name, such as `models`, is no package."""
+    if package == "__main__":
+        return False
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None

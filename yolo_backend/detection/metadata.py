@@ -1,0 +1,107 @@
+"""What an exported file says of itself, and whether its class names can be right."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ultralytics.nn.backends.base import BaseBackend
+
+from yolo_backend.detection.weights import WeightsFileError
+
+_NO_NAMES = (
+    'has no class names in its metadata: export it with Ultralytics, YOLO("best.pt").export(format="onnx"), or add '
+    "them (key `names`, such as {0: 'cat', 1: 'dog'})"
+)
+
+
+class ExportMetadata(BaseModel):
+    """The metadata that Ultralytics writes into an export. Only `names` has to be there.
+
+    `args` are those of the export, `batch` is that of the example that was traced, `imgsz` is (height, width).
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    names: dict[int, str]
+    task: str | None = None
+    head: str | None = None
+    stride: int = Field(32, ge=1, le=1024)
+    batch: int = Field(1, ge=1)
+    channels: int = 3
+    imgsz: tuple[int, int] | None = None
+    args: dict[str, Any] = {}
+    end2end: bool = False
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _number(cls, names: Any) -> Any:
+        if isinstance(names, list | tuple):
+            names = dict(enumerate(names))
+        return {key: str(name) for key, name in names.items()} if isinstance(names, dict) else names
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _pair(cls, size: Any) -> Any:
+        size = [size] if isinstance(size, int) else size
+        return size * 2 if isinstance(size, list) and len(size) == 1 else size
+
+    @property
+    def has_nms(self) -> bool:
+        """Is NMS part of the file, with thresholds of its own?"""
+        return bool(self.args.get("nms"))
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Was it exported for images of any size?"""
+        return bool(self.args.get("dynamic"))
+
+
+def read_metadata(path: Path, name: str) -> ExportMetadata:
+    """What is said in an ONNX file; `name` is that of the weights, for errors. Raises WeightsFileError."""
+    said = {key: _read(value) for key, value in BaseBackend.read_metadata(path).items()}
+    if not said.get("names"):
+        raise WeightsFileError(f"{name} {_NO_NAMES}")
+    try:
+        metadata = ExportMetadata.model_validate(said)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        raise WeightsFileError(
+            f"{name} has metadata that can't be read, {key}={str(said[key])[:60]!r}: export it with Ultralytics, "
+            'YOLO("best.pt").export(format="onnx")'
+        ) from None
+    check_names(name, metadata.names)
+    return metadata
+
+
+def _read(text: Any) -> Any:
+    """A value, written as Python writes it, or as JSON."""
+    for parse in (ast.literal_eval, json.loads):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+def check_names(name: str, class_names: Mapping[int, str]) -> None:
+    """Raises WeightsFileError for names that can't be those of the classes that a network answers with."""
+    if not any(label.strip() for label in class_names.values()):
+        raise WeightsFileError(f"{name} has no class names: train or export it with names for its classes")
+    if sorted(class_names) != list(range(len(class_names))):
+        raise WeightsFileError(
+            f"{name} has {len(class_names)} class names, numbered {min(class_names)} to {max(class_names)}: number "
+            f"them 0 to {len(class_names) - 1}, one for each class of the network"
+        )
+
+
+def nameless(name: str, class_names: Mapping[int, str]) -> str | None:
+    """What is to be said of classes whose boxes no label can take."""
+    numbers = [str(number) for number, label in class_names.items() if not label.strip()]
+    if not numbers:
+        return None
+    return f"Of the classes of {name}, {', '.join(numbers[:8])} have no name: no label gets their boxes"
