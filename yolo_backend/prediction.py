@@ -24,7 +24,7 @@ from yolo_backend.parallel import in_parallel
 from yolo_backend.plans import ProjectPlan, make_plan
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.settings import Settings, load_settings
-from yolo_backend.smart_tools import drawn_boxes, meant_boxes
+from yolo_backend.smart_tools import SmartTools, meant_boxes
 from yolo_backend.studio import Studios
 from yolo_backend.tasks import Finish, IsAbandoned, TaskImage, TaskPredictor
 from yolo_backend.tickets import State
@@ -59,6 +59,7 @@ class Predictor:
         self.failures = FailureLog()
         self.is_draining = False
         self._jobs = Jobs()
+        self._smart_tools = SmartTools()
         self._workers = {PERSON: ThreadPoolExecutor(settings.threads, thread_name_prefix="person")}
         self._tasks = TaskPredictor(settings, self.pool, _MAX_PARALLEL_TASKS)
 
@@ -171,15 +172,20 @@ class Predictor:
 
     def _predict_meant(self, task: Task, request: _Request, context: Mapping[str, Any]) -> Prediction | None:
         # What a smart tool gets isn't stored, so it has no part in what is delivered once.
-        drawn = drawn_boxes(context)
-        prediction = self._work_alone(task, request) if drawn else None
-        meant = meant_boxes(drawn, task, prediction) if prediction else None
-        if prediction and not meant:
+        project = project_id_of(request.project)
+        click = self._smart_tools.read(context, task, project)
+        prediction = self._work_alone(task, request) if click else None
+        if click is None or prediction is None:
+            return None
+        meant = meant_boxes(click, prediction)
+        if meant is None:
             log.info(
                 "Task %s: the smart tool's rectangle brings nothing: no box of its label overlaps it by half, or it is "
                 "there already",
                 task_id_of(task),
             )
+        else:
+            self._smart_tools.gave(meant, task, project)
         return meant
 
     def _predict_alone(self, task: Task, request: _Request) -> Prediction | None:

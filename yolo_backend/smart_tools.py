@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blake3 import blake3
+from cachetools import LRUCache
 
 from yolo_backend.protocol import Prediction, Task, task_id_of
 from yolo_backend.regions import Region
@@ -19,7 +18,10 @@ MEANT_IOU = 0.5
 THERE_IOU = 0.7
 """Two boxes of a label that overlap by more are the same one."""
 
-_MAX_DRAWN = 100
+_MAX_REMEMBERED = 10_000
+_MAX_READ = 1000
+_MAX_DRAWN = 50
+_MAX_ID = 100
 _MAX_NUMBER = 1000.0
 _MAX_SIDE = 1_000_000
 _DIGITS = 6  # of an overlap: what is beyond is rounding
@@ -48,28 +50,78 @@ class LabelledBox:
         return round(_iou(self.place, other.place, self.size_wh or other.size_wh or (100, 100)), _DIGITS)
 
 
-def drawn_boxes(context: Mapping[str, Any]) -> list[LabelledBox]:
-    """What was drawn, the newest last; what is no rectangle with a label is left out."""
-    return _boxes(_regions(context))[-_MAX_DRAWN:]
+@dataclass(frozen=True)
+class Click:
+    """The rectangles that a smart tool drew, the newest last, and the boxes that are on the page, or were saved."""
+
+    drawn: Sequence[LabelledBox]
+    there: Sequence[LabelledBox]
 
 
-def meant_boxes(drawn: Sequence[LabelledBox], task: Task, prediction: Prediction) -> Prediction | None:
+class SmartTools:
+    """Tells a smart tool's rectangles from the other boxes that come with them.
+
+    The page sends all its regions of the drawn one's label, in the order they came there, and says of none what drew
+    it. But each rectangle was once the newest, so who remembers that knows it again.
+    """
+
+    def __init__(self) -> None:
+        self._is_drawn: LRUCache[tuple[str, int | None, str], bool] = LRUCache(_MAX_REMEMBERED)
+        self._lock = threading.Lock()
+
+    def read(self, context: Mapping[str, Any], task: Task, project: str) -> Click | None:
+        """A request's rectangles; None where nothing is drawn, as when a drawn one was deleted.
+
+        What is malformed, or no rectangle with a label, is left out.
+        """
+        regions = [(box, region) for region in _regions(context) for box in _boxes([region])][-_MAX_READ:]
+        saved = _boxes(_regions_saved(task))
+        saved_ids = {box.id for box in saved}
+        known_ids = saved_ids | {box.id for box in _boxes(_regions_of(_mappings(task.get("predictions"))))}
+        place = (project, task_id_of(task))
+        drawn: list[LabelledBox] = []
+        there: list[LabelledBox] = []
+        for number, (box, region) in enumerate(regions):
+            has_score = _is_number(region.get("score"))  # as a model's boxes have
+            if str(region.get("origin")).startswith("prediction"):
+                is_drawn = False
+            elif number == len(regions) - 1:
+                is_drawn = not has_score or box.id not in known_ids
+            else:
+                is_drawn = not has_score and box.id not in saved_ids
+            if box.id is not None:
+                with self._lock:
+                    is_drawn = self._is_drawn.setdefault((*place, box.id), is_drawn)
+            (drawn if is_drawn else there).append(box)
+        if not drawn:
+            return None
+        # A draft may hold a drawn rectangle, also one that is gone by now.
+        with self._lock:
+            there += [box for box in saved if not (box.id and self._is_drawn.get((*place, box.id)))]
+        return Click(drawn[-_MAX_DRAWN:], there)
+
+    def gave(self, prediction: Prediction, task: Task, project: str) -> None:
+        """Remember that these regions are a model's, when they come along with later rectangles."""
+        with self._lock:
+            for box in _boxes(_regions(prediction)):
+                if box.id is not None:
+                    self._is_drawn[project, task_id_of(task), box.id] = False
+
+
+def meant_boxes(click: Click, prediction: Prediction) -> Prediction | None:
     """Of a task's prediction the boxes that were meant, one for each drawn rectangle at most; None without any.
 
     Meant is the box of the drawn label that overlaps most, by `MEANT_IOU` at least, and isn't there yet: not the same,
-    by `THERE_IOU`, as one of the task's drafts and annotations, or of this answer. Where it is there, only the newest
-    rectangle gets the next best: the older ones, which the page sends along, have got theirs.
+    by `THERE_IOU`, as one on the page, in the task's drafts and annotations, or in this answer. Where it is there, only
+    the newest rectangle gets the next best: the older ones have got theirs.
     """
     offered = [(box, region) for region in _regions(prediction) for box in _boxes([region])]
-    drawn_ids = {box.id for box in drawn}
-    regions_there = _regions_there(task)
-    # A draft may hold the drawn rectangle itself.
-    there = [box for box in _boxes(regions_there) if box.id is None or box.id not in drawn_ids]
     pairs = [
         (box.overlap(wanted), _score(region), number, index)
-        for number, wanted in enumerate(drawn)
+        for number, wanted in enumerate(click.drawn)
         for index, (box, region) in enumerate(offered)
     ]
+    there = list(click.there)
     chosen: dict[int, int] = {}
     satisfied: set[int] = set()
     for overlap, _, number, index in sorted(pairs, reverse=True):
@@ -79,7 +131,7 @@ def meant_boxes(drawn: Sequence[LabelledBox], task: Task, prediction: Prediction
             continue
         box = offered[index][0]
         if any(box.overlap(other) > THERE_IOU for other in there):
-            if number < len(drawn) - 1:
+            if number < len(click.drawn) - 1:
                 satisfied.add(number)
         else:
             chosen[number] = index
@@ -87,44 +139,26 @@ def meant_boxes(drawn: Sequence[LabelledBox], task: Task, prediction: Prediction
             there.append(box)
     if not chosen:
         return None
-    used_ids = {str(region.get("id")) for region in regions_there} | {str(id_) for id_ in drawn_ids}
     regions: list[Region] = []
     for _, index in sorted(chosen.items()):
         box, region = offered[index]
-        id_ = _id_for_page(box, task, used_ids)
-        used_ids.add(id_)
         # A region may have several parts, told by their id: a rectangle and its labels, say.
-        parts = [each for each in _regions(prediction) if box.id is not None and each.get("id") == box.id]
-        regions += [{**part, "id": id_} for part in parts or [region]]
+        parts = [part for part in _regions(prediction) if box.id is not None and part.get("id") == box.id]
+        regions += [dict(part) for part in parts or [region]]
     scores = [_score(offered[index][1]) for index in chosen.values()]
     return {**prediction, "result": regions, "score": sum(scores) / len(scores)}
 
 
-def _id_for_page(box: LabelledBox, task: Task, used_ids: set[str]) -> str:
-    """The same id whenever this box is asked for: then the page has it once, however often it comes.
-
-    The page saves a draft seconds after a change, so what was accepted a moment ago isn't in the request. A region that
-    it has under the same id it replaces. What it made of a prediction has that one's ids. An id that is used in the
-    draft is another box's by now, which would be replaced.
-    """
-    for known in _boxes(region for result in _results(task, "predictions") for region in _regions(result)):
-        if known.id is not None and known.id not in used_ids and known.overlap(box) > THERE_IOU:
-            return known.id
-    ingredients = [task_id_of(task), *box.control, sorted(box.labels), [round(number, 2) for number in box.place]]
-    id_ = blake3(json.dumps(ingredients).encode()).hexdigest(5)
-    return os.urandom(5).hex() if id_ in used_ids else id_
-
-
-def _regions_there(task: Task) -> list[Mapping[str, Any]]:
+def _regions_saved(task: Task) -> list[Mapping[str, Any]]:
     """All regions of the task's drafts and annotations; a draft stands for the annotation that it changes."""
-    drafts = _results(task, "drafts")
+    drafts = _mappings(task.get("drafts"))
     changed = [draft.get("annotation") for draft in drafts]
-    kept = [each for each in _results(task, "annotations") if each.get("id") is None or each["id"] not in changed]
-    return [region for result in [*drafts, *kept] for region in _regions(result)]
+    kept = [each for each in _mappings(task.get("annotations")) if each.get("id") is None or each["id"] not in changed]
+    return _regions_of([*drafts, *kept])
 
 
-def _results(task: Task, part: str) -> list[Mapping[str, Any]]:
-    return _mappings(task.get(part))
+def _regions_of(results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [region for result in results for region in _regions(result)]
 
 
 def _regions(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -153,7 +187,7 @@ def _read(region: Mapping[str, Any]) -> LabelledBox | None:
     if item_index is not None and type(item_index) is not int:
         return None
     return LabelledBox(
-        id=id_ if isinstance(id_, str) else None,
+        id=id_ if isinstance(id_, str) and len(id_) <= _MAX_ID else None,
         control=(from_name, to_name, item_index or 0),
         labels=frozenset(labels),
         place=place,

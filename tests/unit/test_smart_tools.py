@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.label_interface import LabelInterface
 
 from yolo_backend.protocol import Prediction, Task
-from yolo_backend.smart_tools import LabelledBox, drawn_boxes, meant_boxes
+from yolo_backend.smart_tools import Click, LabelledBox, SmartTools, meant_boxes
 
 CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image" smart="true">
 <Label value="RBC"/><Label value="WBC"/><Label value="Platelets"/></RectangleLabels></View>"""
@@ -29,6 +29,7 @@ DRAWN: dict[str, Any] = {
     "image_rotation": 0,
     "value": {"x": 20, "y": 20, "width": 15, "height": 25, "rotation": 0, "rectanglelabels": ["WBC"]},
 }
+VALUE = DRAWN["value"]
 _ids = itertools.count()
 
 
@@ -57,18 +58,31 @@ def as_label_studio_sends(*regions: Any, drafts: Any = (), annotations: Any = ()
 NEW = as_label_studio_sends()
 
 
-def answer(context: Any, found: list[Any], task: Task = NEW) -> list[dict[str, Any]]:
+def boxes_of(*regions: Any) -> list[LabelledBox]:
+    """The boxes that are read of regions, whatever they are taken for."""
+    read = [SmartTools().read({"result": [region]}, NEW, "7") for region in regions]
+    return [box for click in read if click for box in click.drawn]
+
+
+def answer(context: list[Any], found: list[Any], task: Task = NEW, tools: SmartTools | None = None) -> list[Any]:
     """The regions that come, by a prediction of those that are found."""
-    wanted = drawn_boxes({"result": context})
-    prediction = {"result": found, "score": 0.5, "model_version": "bccd-1"}
+    click = (tools or SmartTools()).read({"result": context}, task, "7")
+    if click is None:
+        return []
     before = copy.deepcopy((found, task))
-    meant = meant_boxes(wanted, task, prediction)
+    meant = meant_boxes(click, {"result": found, "score": 0.5, "model_version": "bccd-1"})
     assert (found, task) == before
     if meant is None:
         return []
+    if tools:
+        tools.gave(meant, task, "7")
     assert meant["result"]
     assert meant["model_version"] == "bccd-1"
     return list(meant["result"])
+
+
+def click_of(*drawn: LabelledBox) -> Click:
+    return Click(drawn, ())
 
 
 def places(regions: list[dict[str, Any]]) -> list[list[Any]]:
@@ -84,14 +98,12 @@ FOUND = [
 
 
 def test_one_rectangle_brings_the_one_box_that_was_meant() -> None:
-    [box] = answer([DRAWN], FOUND)
-    assert box == FOUND[1] | {"id": box["id"]}
-    assert box["id"] not in {"a1", *(each["id"] for each in FOUND)}
+    assert answer([DRAWN], FOUND) == [FOUND[1]]
 
 
 def test_what_comes_is_valid_and_has_score_and_version() -> None:
     prediction = {"result": FOUND, "score": 0.9, "model_version": "bccd-1"}
-    meant = meant_boxes(drawn_boxes({"result": [DRAWN]}), NEW, prediction)
+    meant = meant_boxes(click_of(*boxes_of(DRAWN)), prediction)
     assert meant is not None
     assert (meant["score"], meant["model_version"]) == (0.8, "bccd-1")
     assert LabelInterface(CONFIG).validate_prediction(meant, return_errors=True) == []
@@ -153,7 +165,7 @@ def test_each_rectangle_brings_its_box_in_the_order_they_were_drawn() -> None:
 
 
 def test_the_score_is_that_of_what_comes() -> None:
-    meant = meant_boxes(drawn_boxes({"result": TWO}), NEW, {"result": CELLS, "score": 0.1, "model_version": "v"})
+    meant = meant_boxes(click_of(*boxes_of(*TWO)), {"result": CELLS, "score": 0.1, "model_version": "v"})
     assert meant is not None
     assert meant["score"] == pytest.approx(0.65)
 
@@ -248,13 +260,13 @@ def test_a_turned_rectangle_is_compared_in_pixels_around_its_corner() -> None:
     """A quarter turn around the top left corner; of percents of 640x480, width and height change places by 4:3."""
     upright = region(20, 20, 15, 40)  # 96 x 192 pixels
     turned = drawn(35, 20, 30, 20, rotation=90)  # 192 x 96, turned: from the right corner to the left and down
-    assert drawn_boxes({"result": [turned]})[0].overlap(drawn_boxes({"result": [upright]})[0]) == 1
+    assert overlap(turned, upright) == 1
     assert answer([turned], [upright])
     assert answer([turned | {"value": {**turned["value"], "rotation": 270}}], [upright]) == []
 
 
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
-    first, second = drawn_boxes({"result": [one, other]})
+    first, second = boxes_of(*({**each, "score": None} for each in (one, other)))
     assert first.overlap(second) == pytest.approx(second.overlap(first), abs=1e-5)
     return first.overlap(second)
 
@@ -305,35 +317,81 @@ def test_boxes_far_apart_share_nothing() -> None:
     assert overlap(region(0, 0, 10, 10, rotation=30), region(60, 60, 10, 10, rotation=200)) == 0
 
 
-# Ids: by them the page knows what it has
+# What is on the page: it sends all its regions of the drawn one's label
 
 
-def test_the_same_box_comes_under_the_same_id_so_that_the_page_has_it_once() -> None:
-    """What was accepted a moment ago isn't in the draft yet."""
-    [first] = answer([DRAWN], FOUND)
-    [again] = answer(
-        [drawn(20.5, 20.5, 15, 25)], [each | {"id": f"other{number}"} for number, each in enumerate(FOUND)]
-    )
-    assert again["id"] == first["id"]
-    [elsewhere] = answer([drawn(60, 60, 15, 25)], FOUND)
-    [of_another_task] = answer([DRAWN], FOUND, NEW | {"id": 85})  # type: ignore[operator]
-    assert len({first["id"], elsewhere["id"], of_another_task["id"]}) == 3
+def taken(box: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A box as the page sends it once it was accepted, with its score."""
+    return box | {"origin": "manual"} | more
 
 
-def test_an_id_that_has_become_another_box_is_left_to_it() -> None:
-    [first] = answer([DRAWN], FOUND)
-    moved = first | {"value": {**first["value"], "x": 70}}
-    [again] = answer([DRAWN], FOUND, as_label_studio_sends(drafts=[moved]))
-    assert again["id"] != first["id"]
+def test_what_was_accepted_or_predicted_comes_along_and_brings_nothing() -> None:
+    boxes = [
+        taken(CELLS[1]),
+        taken(CELLS[2], origin="prediction"),
+        taken(region(5, 70, 20, 20), origin="prediction-changed"),
+    ]
+    found = [*CELLS, region(5.1, 70, 20, 20)]
+    assert places(answer([*boxes, TWO[1]], found)) == [[61, 61, 20, 20]]
+    assert answer([*boxes, drawn(40.2, 40, 20, 20)], found) == []
 
 
-def test_where_the_page_made_its_regions_of_a_prediction_the_box_has_its_id() -> None:
-    known = [region(21, 21, 15, 25, id="known"), region(21, 21, 15, 25, "RBC", id="another label")]
-    [box] = answer([DRAWN], FOUND, as_label_studio_sends(predictions=known))
-    assert box["id"] == "known"
-    moved = region(70, 21, 15, 25, id="known")
-    [box] = answer([DRAWN], FOUND, as_label_studio_sends(predictions=known, drafts=[moved]))
-    assert box["id"] not in {"known", "another label"}
+@pytest.mark.parametrize("origin", ["prediction", "prediction-changed"])
+def test_what_came_of_a_prediction_of_somebody_elses_has_no_score_but_an_origin(origin: str) -> None:
+    older = {key: value for key, value in CELLS[1].items() if key != "score"} | {"origin": origin}
+    assert places(answer([older, TWO[1]], CELLS)) == [[61, 61, 20, 20]]
+
+
+def test_a_box_drawn_by_hand_brings_nothing_once_it_is_saved() -> None:
+    by_hand = drawn(12, 12, 20, 20, origin="manual")
+    assert places(answer([by_hand, TWO[1]], CELLS, as_label_studio_sends(drafts=[by_hand]))) == [[61, 61, 20, 20]]
+
+
+def test_an_earlier_rectangle_is_known_again_also_once_it_is_saved() -> None:
+    """Its suggestion may wait for a tick still, and the page drops it for this answer."""
+    tools = SmartTools()
+    saved = as_label_studio_sends(drafts=TWO)
+    assert places(answer(TWO[:1], CELLS, tools=tools)) == [[11, 11, 20, 20]]
+    assert places(answer(TWO, CELLS, saved, tools)) == [[11, 11, 20, 20], [61, 61, 20, 20]]
+    assert places(answer([TWO[0], taken(CELLS[1]), TWO[1]], CELLS, saved, tools)) == [[61, 61, 20, 20]]
+    # The first is moved onto another cell.
+    moved = [TWO[0] | {"value": VALUE | {"x": 40.5, "y": 40, "width": 20, "height": 20}}, taken(CELLS[1])]
+    assert places(answer(moved, CELLS, saved, tools)) == [[40, 40, 20, 20]]
+
+
+def test_where_a_drawn_rectangle_is_deleted_what_is_left_brings_nothing() -> None:
+    """The page asks then, too, with the regions that are left."""
+    tools = SmartTools()
+    by_hand = drawn(12, 12, 20, 20, origin="manual")
+    saved = as_label_studio_sends(drafts=[by_hand])
+    assert answer([by_hand, TWO[1]], CELLS, saved, tools)
+    assert answer([by_hand], CELLS, saved, tools) == []
+    [box] = answer(TWO[:1], CELLS, tools=tools)
+    assert answer([taken(box)], CELLS, tools=tools) == []
+    assert answer([taken(CELLS[1])], CELLS, as_label_studio_sends(drafts=[CELLS[1]])) == []
+    assert answer([taken(CELLS[1], origin="prediction")], CELLS) == []
+    assert answer([taken(CELLS[1])], CELLS, as_label_studio_sends(predictions=[CELLS[1]])) == []
+    assert answer([], CELLS) == []
+
+
+def test_a_rectangle_that_is_gone_from_the_page_is_not_there_though_the_draft_has_it_yet() -> None:
+    tools = SmartTools()
+    first, second = drawn(61, 61, 20, 20), drawn(61.2, 61, 20, 20)
+    assert answer([first], CELLS, tools=tools)
+    assert answer([second], CELLS, as_label_studio_sends(drafts=[first]), tools)
+    assert answer([second], CELLS, as_label_studio_sends(drafts=[first])) == []
+
+
+def test_tasks_and_projects_are_told_apart() -> None:
+    tools = SmartTools()
+    saved = as_label_studio_sends(drafts=[DRAWN])
+    for task, project in ((saved, "7"), ({**saved, "id": 85}, "7"), (saved, "8")):
+        click = tools.read({"result": [DRAWN, TWO[0]]}, task, project)
+        assert click
+        assert [box.id for box in click.drawn] == [TWO[0]["id"]]
+    click = tools.read({"result": [DRAWN, TWO[0]]}, {"id": 86}, "7")
+    assert click
+    assert len(click.drawn) == 2
 
 
 def test_a_prediction_keeps_no_box_away() -> None:
@@ -351,7 +409,6 @@ def test_a_draft_stands_for_the_annotation_that_it_changes() -> None:
 
 # What is malformed or of another kind
 
-VALUE = dict(DRAWN["value"])
 NOT_NUMBERS: list[Any] = [None, "20", [], True, {}, 10**400]
 ODD_REGIONS: list[Any] = [
     None,
@@ -399,7 +456,7 @@ def test_what_is_malformed_or_no_rectangle_brings_nothing_and_disturbs_nobody(od
 @pytest.mark.parametrize("context", [{}, {"result": None}, {"result": []}, {"result": {}}, {"result": "x"}, {"x": 1}])
 def test_a_context_without_a_region_means_nothing(context: dict[str, Any]) -> None:
     """As comes where a drawn region was deleted."""
-    assert drawn_boxes(context) == []
+    assert SmartTools().read(context, NEW, "7") is None
 
 
 @pytest.mark.parametrize(
@@ -414,14 +471,13 @@ def test_drafts_and_annotations_of_any_shape_are_let_pass(odd: Any) -> None:
 
 @pytest.mark.parametrize("odd", [None, {}, {"result": None}, {"result": [None, 5]}])
 def test_a_prediction_of_ones_own_may_look_like_anything(odd: Any) -> None:
-    assert meant_boxes(drawn_boxes({"result": [DRAWN]}), NEW, odd or {}) is None
+    assert meant_boxes(click_of(*boxes_of(DRAWN)), odd or {}) is None
 
 
 def test_sizes_are_told_by_either_or_taken_for_square() -> None:
     sizes = ("original_width", "original_height")
     bare = {key: value for key, value in FOUND[1].items() if key not in (*sizes, "id", "score")}
-    [box] = answer([DRAWN], [bare])
-    assert box == bare | {"id": box["id"]}
+    assert answer([DRAWN], [bare]) == [bare]
     bare_drawn = {key: value for key, value in DRAWN.items() if key not in sizes}
     for odd in (None, "640", 0, -640, 10**12, 1.5, True):
         assert answer([bare_drawn | {"original_width": odd, "original_height": 480}], [bare])
@@ -429,7 +485,9 @@ def test_sizes_are_told_by_either_or_taken_for_square() -> None:
 
 def test_of_very_many_rectangles_the_newest_count() -> None:
     many = [drawn(60, 60, 15, 25) for _ in range(5000)]
-    assert len(drawn_boxes({"result": [*many, DRAWN]})) == 100
+    click = SmartTools().read({"result": [*many, DRAWN]}, NEW, "7")
+    assert click
+    assert len(click.drawn) == 50
     assert places(answer([*many, DRAWN], FOUND))[-1] == [21, 21, 15, 25]
 
 
@@ -449,14 +507,15 @@ json_values = st.recursive(
 
 @given(context=json_values, drafts=json_values, annotations=json_values, predictions=json_values, extra=json_values)
 def test_whatever_comes_is_answered(context: Any, drafts: Any, annotations: Any, predictions: Any, extra: Any) -> None:
-    wanted = drawn_boxes({"result": [DRAWN, context]})
     task = {"id": 84, "drafts": drafts, "annotations": annotations, "predictions": predictions}
+    click = SmartTools().read({"result": [context, DRAWN]}, task, "7")
     prediction: Prediction = {"result": [*FOUND, extra], "score": 0.5, "model_version": "v"}
-    meant = meant_boxes(wanted, task, prediction)
+    assert click
+    meant = meant_boxes(click, prediction)
     assert meant is not None
     json.dumps(meant["result"][0], allow_nan=False)
 
 
 def test_a_box_is_plain_data() -> None:
-    [box] = drawn_boxes({"result": [DRAWN]})
+    [box] = boxes_of(DRAWN)
     assert box == LabelledBox("a1", ("label", "image", 0), frozenset({"WBC"}), (20, 20, 15, 25, 0), SIZE)
