@@ -82,6 +82,13 @@ class ModelClass:
         finally:
             self._lock.release()
 
+    @property
+    def loaded(self) -> Callable[..., Backend] | None:
+        """The class, or None while it isn't imported. Raises ModelClassError where it can't be."""
+        if self.error is not None:
+            raise ModelClassError(self.error)
+        return self._class
+
     def _try(self) -> Callable[..., Backend] | None:
         try:
             return self._load()
