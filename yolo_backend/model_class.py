@@ -46,7 +46,9 @@ class ModelClass:
     @classmethod
     def of(cls, model_class: Callable[..., Backend]) -> ModelClass:
         """A class that is imported already."""
-        return cls(model_class.__name__, lambda: model_class)
+        made = cls(model_class.__name__, lambda: model_class)
+        made._class = model_class
+        return made
 
     @classmethod
     def named(cls, name: str) -> ModelClass:
