@@ -7,6 +7,7 @@ from typing import Any
 
 from yolo_backend.detection.batching import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.fitting import START_TRAINING, placeholder
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.prediction import default_predictor
 
@@ -47,6 +48,11 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
             is_abandoned=kwargs.get("is_abandoned"),
         )
 
+    @placeholder
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
-        """Train on what people do in the project. Override it: `event` and `data` are a webhook's action and body."""
-        log.info("%s: nothing is trained, for YoloBackend.fit isn't overridden", event)
+        """Train on what people do in the project. Override it: `event` and `data` are a webhook's action and body.
+
+        Our server doesn't call it as it is, and tells that; that of label-studio-ml 2.x does, for each annotation.
+        """
+        level = logging.INFO if event == START_TRAINING else logging.DEBUG
+        log.log(level, "%s: nothing is trained, for %s.fit isn't overridden", event, type(self).__name__)

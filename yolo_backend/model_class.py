@@ -46,7 +46,9 @@ class ModelClass:
     @classmethod
     def of(cls, model_class: Callable[..., Backend]) -> ModelClass:
         """A class that is imported already."""
-        return cls(model_class.__name__, lambda: model_class)
+        made = cls(model_class.__name__, lambda: model_class)
+        made._class = model_class
+        return made
 
     @classmethod
     def named(cls, name: str) -> ModelClass:
@@ -81,6 +83,13 @@ class ModelClass:
             return self._class
         finally:
             self._lock.release()
+
+    @property
+    def loaded(self) -> Callable[..., Backend] | None:
+        """The class, or None while it isn't imported. Raises ModelClassError where it can't be."""
+        if self.error is not None:
+            raise ModelClassError(self.error)
+        return self._class
 
     def _try(self) -> Callable[..., Backend] | None:
         try:

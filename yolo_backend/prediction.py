@@ -24,6 +24,7 @@ from yolo_backend.parallel import in_parallel
 from yolo_backend.plans import ProjectPlan, make_plan
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.settings import Settings, load_settings
+from yolo_backend.smart_tools import SmartTools, meant_boxes
 from yolo_backend.studio import Studios
 from yolo_backend.tasks import Finish, IsAbandoned, TaskImage, TaskPredictor
 from yolo_backend.tickets import State
@@ -58,6 +59,7 @@ class Predictor:
         self.failures = FailureLog()
         self.is_draining = False
         self._jobs = Jobs()
+        self._smart_tools = SmartTools()
         self._workers = {PERSON: ThreadPoolExecutor(settings.threads, thread_name_prefix="person")}
         self._tasks = TaskPredictor(settings, self.pool, _MAX_PARALLEL_TASKS)
 
@@ -80,9 +82,9 @@ class Predictor:
 
         Several tasks are bulk work: what isn't ready goes on behind, and is pushed to Label Studio or kept for the
         next click. One task is a person's, who goes first; it is dropped when `is_abandoned` says that they have
-        gone. With `context`, their smart tool, the entry of a failure is `{"result": []}`. `finish` gets each task
-        and its prediction, and returns the prediction to deliver. Raises LabelingConfigError and WeightsError, for
-        they concern all tasks.
+        gone. With `context`, their smart tool, an entry has what they meant, or is `{"result": []}`. `finish` gets each
+        task and its prediction, and returns the prediction to deliver. Raises LabelingConfigError and WeightsError,
+        for they concern all tasks.
         """
         if not tasks:
             return []
@@ -94,8 +96,10 @@ class Predictor:
         except WeightsLoadingError as error:
             return not_ready(tasks, context, str(error))
         request = _Request(plan, project, ends_at, is_abandoned, finish)
-        if len(tasks) == 1:
-            predictions = [self._predict_alone(tasks[0], request, is_stored=not context)]
+        if context:
+            predictions = [self._predict_meant(task, request, context) for task in tasks]
+        elif len(tasks) == 1:
+            predictions = [self._predict_alone(tasks[0], request)]
         else:
             try:
                 predictions = self._predict_bulk(tasks, request)
@@ -166,10 +170,25 @@ class Predictor:
             )
         return predictions
 
-    def _predict_alone(self, task: Task, request: _Request, *, is_stored: bool) -> Prediction | None:
+    def _predict_meant(self, task: Task, request: _Request, context: Mapping[str, Any]) -> Prediction | None:
         # What a smart tool gets isn't stored, so it has no part in what is delivered once.
-        if not is_stored:
-            return self._work_alone(task, request)
+        project = project_id_of(request.project)
+        click = self._smart_tools.read(context, task, project)
+        prediction = self._work_alone(task, request) if click else None
+        if click is None or prediction is None:
+            return None
+        meant = meant_boxes(click, prediction)
+        if meant is None:
+            log.info(
+                "Task %s: the smart tool's rectangle brings nothing: no box of its label overlaps it by half, or it is "
+                "there already",
+                task_id_of(task),
+            )
+        else:
+            self._smart_tools.gave(meant, task, project)
+        return meant
+
+    def _predict_alone(self, task: Task, request: _Request) -> Prediction | None:
         key = self._key(request)
         job = self._jobs.find(key)
         ticket = job.ticket(task) if job is not None else None

@@ -23,7 +23,7 @@ from yolo_backend import __version__, metrics
 from yolo_backend.detection.batching import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
-from yolo_backend.fitting import FitRunner
+from yolo_backend.fitting import START_TRAINING, FitRunner, trains, why_ignored
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
 from yolo_backend.messages import to_latin1
 from yolo_backend.model_class import ModelClass, ModelClassError, ModelClassLoadingError
@@ -31,7 +31,16 @@ from yolo_backend.plans import ProjectPlan
 from yolo_backend.prediction import Predictor, not_ready
 from yolo_backend.protocol import from_json, project_id_of, to_json
 from yolo_backend.settings import Settings
-from yolo_backend.status import PAGE_HEADERS, ModelStatus, ProjectStatus, Status, as_json, render_page, wants_page
+from yolo_backend.status import (
+    PAGE_HEADERS,
+    ModelStatus,
+    ProjectStatus,
+    Status,
+    TrainingStatus,
+    as_json,
+    render_page,
+    wants_page,
+)
 from yolo_backend.studio import StudioError
 
 log = logging.getLogger(__name__)
@@ -115,6 +124,7 @@ class _Routes:
             projects=self._latest_projects(),
             work=predictor.progress(),
             failures=predictor.failures.last(),
+            training=self._training(),
             workers=predictor.settings.workers,
         )
         if wants_page(request.headers.get("Accept")):
@@ -190,8 +200,25 @@ class _Routes:
 
     def webhook(self) -> Response:
         body = _json_body()
-        self._fits.start(_text(body, "action"), body)
-        return jsonify(status="accepted")
+        event = _text(body, "action")
+        try:
+            backend_class = self._model_class.loaded
+        except ModelClassError as error:
+            if event == START_TRAINING:
+                raise
+            return jsonify(status="ignored", reason=str(error))
+        if backend_class is None or trains(backend_class):  # else who waits for the class finds out
+            self._fits.start(event, body)
+            return jsonify(status="accepted")
+        reason = why_ignored(self._model_class.name)
+        self._fits.ignore(event, body, reason)
+        return _error(409, reason) if event == START_TRAINING else jsonify(status="ignored", reason=reason)
+
+    def _training(self) -> TrainingStatus:
+        with contextlib.suppress(ModelClassError):
+            if backend_class := self._model_class.loaded:
+                return TrainingStatus(self._fits.told(), trains(backend_class))
+        return TrainingStatus(self._fits.told())
 
     def versions(self) -> Response:
         versions = [project.plan.model_version for project in self._latest_projects() if project.plan]

@@ -19,6 +19,7 @@ from werkzeug.http import parse_accept_header
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.failures import Failure
+from yolo_backend.fitting import START_TRAINING, Training
 from yolo_backend.jobs import Progress
 from yolo_backend.plans import ProjectPlan, ServedControl
 
@@ -103,6 +104,14 @@ class ProjectStatus:
 
 
 @dataclass(frozen=True)
+class TrainingStatus:
+    """What became of what was asked of `fit`, the newest first; `trains` is None while the class isn't imported."""
+
+    told: Sequence[Training] = ()
+    trains: bool | None = None
+
+
+@dataclass(frozen=True)
 class Status:
     """All that the page shows: projects, work and failures as they are to be listed; times are times of day."""
 
@@ -113,6 +122,7 @@ class Status:
     projects: Sequence[ProjectStatus] = ()
     work: Sequence[Progress] = ()
     failures: Sequence[Failure] = ()
+    training: TrainingStatus = TrainingStatus()
     workers: int = 1
     at: float = field(default_factory=time.time)
 
@@ -160,6 +170,8 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
         ago=lambda at: f"{_span(status.at - at)} ago",
         span=_span,
         iso=_iso,
+        start_training=START_TRAINING,
+        training_fact=_training_fact(status),
     )
 
 
@@ -194,6 +206,18 @@ def as_json(status: Status) -> dict[str, Any]:
             asdict(progress) | {"finished_at": _iso(progress.finished_at) if progress.finished_at else None}
             for progress in status.work
         ],
+        "training": {
+            "trains": status.training.trains,
+            "remark": _training_fact(status),
+            "told": [
+                asdict(training)
+                | {
+                    "asked_at": _iso(training.asked_at),
+                    "ended_at": None if training.ended_at is None else _iso(training.ended_at),
+                }
+                for training in status.training.told
+            ],
+        },
         "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
     }
 
@@ -234,6 +258,12 @@ def served_labels(served: ServedControl) -> list[LabelStatus]:
         for label in served.control.labels
         if (ids := ids_of_label.get(label.value))
     ]
+
+
+def _training_fact(status: Status) -> str | None:
+    if status.training.trains is not False:
+        return None
+    return f"Start Training: the class {status.model_class} doesn't train; override fit, see docs/extending.md"
 
 
 def _control_json(served: ServedControl) -> dict[str, Any]:

@@ -238,16 +238,21 @@ def test_one_broken_image_among_twenty_is_asked_for_again(
     assert [len(of_task) for of_task in client.predictions(project).values()] == [1] * 20
 
 
-def test_a_smart_tool_gets_regions(backend: BackendServer, client: StudioClient, photographs: list[Path]) -> None:
+def test_a_smart_tool_gets_the_box_that_was_drawn(
+    backend: BackendServer, client: StudioClient, photographs: list[Path]
+) -> None:
     project = client.create_project("smart tool")
     client.upload(project, photographs[:1])
     connection = client.connect(project, backend.url)
+    client.retrieve_predictions(project)
     (task,) = client.tasks(project)
-    body = {"task": task["id"], "context": {"result": [{"type": "rectanglelabels"}]}}
+    region = task["predictions"][0]["result"][0]
+    drawn = {key: region[key] for key in region if key != "score"} | {"id": "drawn", "origin": "manual"}
+    body = {"task": task["id"], "context": {"result": [drawn]}}
 
     answer = client.call("POST", f"/api/ml/{connection['id']}/interactive-annotating", json=body)
 
-    assert len(answer["data"]["result"]) > 0
+    assert boxes(answer["data"]) == boxes({"result": [region]})
 
 
 def test_the_person_reads_what_is_wrong_with_the_labels(backend: BackendServer, client: StudioClient) -> None:

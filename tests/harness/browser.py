@@ -39,6 +39,10 @@ _IMAGE_IS_SHOWN = """() => {
   const image = document.querySelector(".lsf-image img");
   return image !== null && image.complete && image.naturalWidth > 0 && window.Konva.stages.length > 0;
 }"""
+_REGIONS = "Htx.annotationStore.selected.regions"
+
+Box = list[float]
+"""x, y, width, height in percent of the image."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,66 @@ class StudioBrowser:
         ):
             submit.click()
 
+    def open_task_of(self, project: int, task: int) -> None:
+        """Go to a task's own address and wait for its image; there may be no region on it."""
+        self.page.goto(f"{self._url}/projects/{project}/data?task={task}")
+        self.page.wait_for_function(_IMAGE_IS_SHOWN)
+
+    def take_the_smart_tool(self, *, auto_accept: bool) -> None:
+        """Switch Auto-Annotation on, Auto-Accept Suggestions on or off, and pick the smart rectangle."""
+        for name, wanted in (("annotation", True), ("accept", auto_accept)):
+            switch = self.page.get_by_test_id(f"bottombar-auto-{name}-toggle")
+            switch.set_checked(wanted, force=True)
+        self.page.locator(".lsf-tool_smart").first.click()
+
+    def draw(self, label: str, box: Box) -> list[dict[str, Any]]:
+        """Choose a label, and draw a rectangle with the smart tool; the regions of Label Studio's answer.
+
+        It is begun at the top left corner, where no region may lie: else that one is dragged.
+        """
+        self.page.locator(".lsf-label", has_text=label).first.click()
+        corners = [self.point_of(box[0], box[1]), self.point_of(box[0] + box[2], box[1] + box[3])]
+        with self.page.expect_response(_is_post_to(re.compile("/api/ml/[0-9]+/interactive-annotating"))) as answer:
+            self.page.mouse.move(*corners[0])
+            self.page.mouse.down()
+            for part in (0.3, 0.6, 1):  # the page looks at the pointer 20 times a second
+                self.page.wait_for_timeout(100)
+                self.page.mouse.move(*(start + part * (end - start) for start, end in zip(*corners, strict=True)))
+            self.page.wait_for_timeout(100)
+            self.page.mouse.up()
+        regions: list[dict[str, Any]] = answer.value.json()["data"]["result"]
+        self.page.wait_for_function("() => !Htx.awaitingSuggestions")
+        return regions
+
+    def accept(self, box: Box) -> None:
+        """Click the tick below a suggestion."""
+        x, y = self.point_of(box[0] + box[2] / 2, box[1] + box[3])
+        self.page.mouse.click(x + 16, y + 26)
+
+    def delete_region(self, region: str) -> None:
+        """Click a region's entry in the Regions panel, and press Delete."""
+        self.page.evaluate(f"Htx.annotationStore.selected.selectArea({_REGIONS}.find(r => r.cleanId === '{region}'))")
+        self.page.keyboard.press("Backspace")
+        self.page.wait_for_function(f"() => !{_REGIONS}.some(r => r.cleanId === '{region}')")
+
+    def boxes_on_the_page(self) -> tuple[list[Box], list[Box], list[Box]]:
+        """What lies on the image: boxes, suggestions, and what the smart tool drew."""
+        boxes, suggestions, drawn = self.page.evaluate(f"""() => {{
+            const places = regions => regions.map(r => [r.x, r.y, r.width, r.height]);
+            return [
+                places({_REGIONS}.filter(r => !r.dynamic)),
+                places([...Htx.annotationStore.selected.suggestions.values()]),
+                places({_REGIONS}.filter(r => r.dynamic)),
+            ];
+        }}""")
+        return boxes, suggestions, drawn
+
+    def point_of(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the image, in percent, is on the page, in pixels."""
+        image = self.page.locator(".lsf-image img").first.bounding_box()  # the page zooms a little
+        assert image
+        return image["x"] + image["width"] * x / 100, image["y"] + image["height"] * y / 100
+
     def keep_picture(self, step: str) -> None:
         """Keep a picture of the page among the artifacts."""
         self._step += 1
@@ -195,5 +259,6 @@ def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iter
             browser.keep_picture("end")
 
 
-def _is_post_to(path: str) -> Any:
-    return lambda response: response.request.method == "POST" and urlsplit(response.url).path == path
+def _is_post_to(path: str | re.Pattern[str]) -> Any:
+    pattern = path if isinstance(path, re.Pattern) else re.compile(re.escape(path))
+    return lambda response: response.request.method == "POST" and bool(pattern.fullmatch(urlsplit(response.url).path))

@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from label_studio_ml.model import LabelStudioMLBase
 
+from model import YoloBackend as TemplateBackend
 from tests.harness.stack import ROOT, backend_server, pick_port
 from tests.harness.studio_client import BCCD_CONFIG, boxes
+from yolo_backend.fitting import trains
 from yolo_backend.model import YoloBackend
 
 SERVE_WITH_2X = """
@@ -100,7 +103,22 @@ def test_it_is_label_studio_mls_class_and_cheap_to_make(clean_environment: pytes
     assert (backend.project_id, backend.label_config) == ("7", BCCD_CONFIG)
 
 
-def test_fit_says_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_fit_says_that_it_does_nothing_but_not_for_each_annotation(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="yolo_backend.model"):
-        YoloBackend(project_id="7", label_config=BCCD_CONFIG).fit("ANNOTATION_CREATED", {})
-    assert "ANNOTATION_CREATED: nothing is trained" in caplog.text
+        backend = YoloBackend(project_id="7", label_config=BCCD_CONFIG)
+        for event in ("ANNOTATION_CREATED", "START_TRAINING", "ANNOTATION_UPDATED"):
+            backend.fit(event, {})
+    assert caplog.messages == ["START_TRAINING: nothing is trained, for YoloBackend.fit isn't overridden"]
+
+
+def test_whether_it_trains_is_told_by_its_fit_under_either_contract() -> None:
+    class Mine(YoloBackend):
+        def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None: ...
+
+    class Theirs(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml has no types
+        pass
+
+    assert trains(Mine)
+    assert not trains(YoloBackend)
+    assert not trains(TemplateBackend)
+    assert not trains(Theirs), "its own fit does nothing"

@@ -9,7 +9,8 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -554,13 +555,122 @@ def test_a_task_may_lack_one_of_two_images_but_not_both(client: FlaskClient, pho
 @pytest.mark.parametrize("broken", BROKEN_TASKS.values(), ids=BROKEN_TASKS.keys())
 def test_a_broken_task_alone(client: FlaskClient, broken: dict[str, Any]) -> None:
     assert predict(client, [broken]) == [[]]
-    context = {"result": [{"type": "rectanglelabels"}]}
-    assert predict(client, [broken], params={"context": context}) == [{"result": []}]
+    assert predict(client, [broken], params={"context": {"result": [drawn([20, 20, 15, 25])]}}) == [{"result": []}]
 
 
-def test_with_context_a_good_task_is_predicted(client: FlaskClient, photo: str) -> None:
-    (prediction,) = predict(client, [task(photo)], params={"context": {"result": []}, "login": None, "password": None})
-    assert prediction["result"]
+# Smart tools
+
+
+def drawn(place: list[float], label: str = "WBC", **more: Any) -> dict[str, Any]:
+    """A rectangle as the page sends it."""
+    value = dict(zip(("x", "y", "width", "height"), place, strict=True)) | {"rotation": 0, "rectanglelabels": [label]}
+    plain = {"from_name": "label", "to_name": "image", "type": "rectanglelabels", "image_rotation": 0}
+    sizes = {"original_width": 640, "original_height": 480}
+    return {"id": f"drawn{next(_projects)}", **plain, **sizes, "origin": "manual", "value": value, **more}
+
+
+def place_of(region: dict[str, Any]) -> list[float]:
+    return [region["value"][key] for key in ("x", "y", "width", "height")]
+
+
+def click(client: FlaskClient, asked: dict[str, Any], *rectangles: Any) -> dict[str, Any]:
+    (answer,) = predict(client, [asked], params={"context": {"result": [*rectangles]}, "login": None, "password": None})
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_smart_rectangle_brings_its_box_once(client: FlaskClient, photo: str) -> None:
+    (whole,) = predict(client, [task(photo)])
+    cells = [region for region in whole["result"] if region["value"]["rectanglelabels"] == ["RBC"]][:2]
+    rectangles = [drawn([number + 0.3 for number in place_of(cell)], "RBC") for cell in cells]
+
+    first = click(client, task(photo), rectangles[0])
+    assert LabelInterface(CONFIG).validate_prediction(first, return_errors=True) == []
+    (box,) = first["result"]
+    assert box == cells[0] | {"id": box["id"]}
+    assert box["id"] not in {region["id"] for region in whole["result"]}
+    assert first["score"] == box["score"]
+    assert first["model_version"] == whole["model_version"]
+
+    both = click(client, task(photo), *rectangles)
+    assert [place_of(region) for region in both["result"]] == [place_of(cell) for cell in cells]
+    assert LabelInterface(CONFIG).validate_prediction(both, return_errors=True) == []
+    saved = task(photo) | {"drafts": [{"id": 1, "result": [box, rectangles[0]]}], "annotations": []}
+    (other,) = click(client, saved, *rectangles)["result"]
+    assert place_of(other) == place_of(cells[1])
+    saved["annotations"] = [{"id": 1, "result": [other]}]
+    assert click(client, saved, *rectangles) == {"result": []}
+
+
+def test_a_smart_rectangle_of_another_label_or_place_brings_nothing(client: FlaskClient, photo: str) -> None:
+    (whole,) = predict(client, [task(photo)])
+    (white,) = (place_of(each) for each in whole["result"] if each["value"]["rectanglelabels"] == ["WBC"])
+    assert [place_of(region) for region in click(client, task(photo), drawn(white))["result"]] == [white]
+    for other in (
+        drawn(white, "Platelets"),
+        drawn(white, "no label"),
+        drawn([0, 0, 3, 3]),
+        drawn(white, from_name="x"),
+    ):
+        assert click(client, task(photo), other) == {"result": []}
+    assert click(client, task(photo)) == {"result": []}
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"result": None}, {"result": "x"}, {"result": [5]}, {"result": {"id": 1}}, {"x": 1}]
+)
+def test_a_context_of_any_shape_is_answered_with_nothing(client: FlaskClient, photo: str, body: Any) -> None:
+    (answer,) = predict(client, [task(photo)], params={"context": body or {"": ""}})
+    assert answer == {"result": []}
+
+
+def test_a_smart_rectangle_may_bring_nothing_for_nan(client: FlaskClient, photo: str) -> None:
+    region = json.dumps(drawn([20, 20, 15, 25])).replace("15", "NaN", 1)
+    body = (
+        f'{{"tasks": [{json.dumps(task(photo))}], "label_config": {json.dumps(CONFIG)}, "project": "9.9", '
+        f'"params": {{"context": {{"result": [{region}, {region.replace("NaN", "Infinity")}]}}}}}}'
+    )
+    response = client.post("/predict", data=body, content_type="application/json")
+    assert (response.status_code, response.get_json()) == (200, {"results": [{"result": []}]})
+
+
+def test_of_a_list_of_images_the_drawn_page_answers(client: FlaskClient, photo: str, bccd_images: list[Any]) -> None:
+    config = CONFIG.replace('value="$image"', 'valueList="$pages"')
+    pages = {"id": 1, "data": {"pages": [photo, data_address(encode(bccd_images[0][:, ::-1]))]}}
+    (whole,) = predict(client, [pages], config)
+    for page in (0, 1):
+        (white,) = (
+            place_of(region)
+            for region in whole["result"]
+            if region["item_index"] == page and region["value"]["rectanglelabels"] == ["WBC"]
+        )
+        context = {"result": [drawn(white, item_index=page)]}
+        (answer,) = predict(client, [pages], config, params={"context": context})
+        assert [(region["item_index"], place_of(region)) for region in answer["result"]] == [(page, white)]
+
+
+def test_a_finish_of_ones_own_comes_before_the_rectangle(predictor: Predictor, photo: str) -> None:
+    """It sees the whole prediction, and what it moved, relabelled or took away is what is compared."""
+
+    class Mine(YoloBackend):
+        def predict(self, tasks: Any, context: Any = None, **kwargs: Any) -> Any:
+            return default_predictor().predict(tasks, self.label_config, context=context, finish=self.finish)
+
+        @staticmethod
+        def finish(task: Any, prediction: dict[str, Any]) -> dict[str, Any]:
+            for region in prediction["result"]:
+                region["value"]["rectanglelabels"] = ["Platelets"]
+            return prediction
+
+    (white,) = (
+        place_of(region)
+        for region in predict(other_app(predictor), [task(photo)])[0]["result"]
+        if region["value"]["rectanglelabels"] == ["WBC"]
+    )
+    client = other_app(predictor, Mine)
+    assert click(client, task(photo), drawn(white)) == {"result": []}
+    (box,) = click(client, task(photo), drawn(white, "Platelets"))["result"]
+    assert (box["value"]["rectanglelabels"], place_of(box)) == (["Platelets"], white)
 
 
 @pytest.mark.parametrize("params", [None, [], "text", {}, {"context": None}])
@@ -1105,6 +1215,101 @@ def test_a_training_that_fails_does_not_stop_the_next(trainer: FlaskClient, capl
 def test_a_webhook_of_any_shape_is_accepted(trainer: FlaskClient, project: Any) -> None:
     Trainer.gate.set()
     notify(trainer, "START_TRAINING", project)
+
+
+def training(client: FlaskClient) -> dict[str, Any]:
+    told = client.get("/").get_json()["training"]
+    assert isinstance(told, dict)
+    return told
+
+
+def page_of(client: FlaskClient) -> str:
+    return " ".join(re.sub("<[^>]*>", " ", client.get("/", headers={"Accept": "text/html"}).text).split())
+
+
+class Inherits(YoloBackend):
+    """As the one in model.py: nobody has overridden its `fit`."""
+
+
+def test_start_training_where_nothing_trains_is_refused_and_told(
+    predictor: Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = other_app(predictor, Inherits)
+    fact = "Start Training: the class Inherits doesn't train; override fit, see docs/extending.md"
+    assert training(client) == {"trains": False, "remark": fact, "told": []}
+    assert fact in html.unescape(page_of(client))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        for project in (3, 3, 4):
+            response = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": project}})
+            told = assert_one_line_error(response, 409)
+            assert told == (
+                "Nothing is trained: the class Inherits doesn't train. Override its fit, see docs/extending.md, and "
+                "restart the backend"
+            )
+        for action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "TASKS_DELETED", "PROJECT_UPDATED"):
+            response = client.post("/webhook", json={"action": action, "project": {"id": 3, "label_config": CONFIG}})
+            assert response.status_code == 200
+            assert response.get_json() == {"status": "ignored", "reason": told}
+    assert [record.getMessage() for record in caplog.records] == [f"Project 3: START_TRAINING is ignored: {told}"]
+    assert [(each["project"], each["state"], each["reason"]) for each in training(client)["told"]] == [
+        ("4", "ignored", told),
+        ("3", "ignored", told),
+    ]
+    assert re.search(r"Start Training of Project 3 , asked 0 s ago , did nothing\.", page_of(client))
+
+
+def test_while_the_class_is_imported_start_training_waits_for_it(predictor: Predictor) -> None:
+    is_imported = threading.Event()
+
+    def load() -> Any:
+        assert is_imported.wait(WAIT_S)
+        return Inherits
+
+    client = create_app(ModelClass("Inherits", load), predictor).test_client()
+    notify(client, "START_TRAINING", {"id": 5})
+    assert training(client)["trains"] is None
+    assert [each["state"] for each in training(client)["told"]] in (["waiting"], ["running"])
+    is_imported.set()
+    until(lambda: [each["state"] for each in training(client)["told"]] == ["ignored"])
+    assert client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 5}}).status_code == 409
+
+
+def test_a_class_that_can_not_be_imported_says_so_at_start_training_alone(
+    predictor: Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load() -> Any:
+        raise NameError("torhc")
+
+    client = create_app(ModelClass("Mine", load), predictor).test_client()
+    until(lambda: client.get("/health").status_code == 503)
+    caplog.clear()
+    response = client.post("/webhook", json={"action": "ANNOTATION_CREATED", "project": {"id": 5}})
+    assert (response.status_code, response.get_json()["status"]) == (200, "ignored")
+    assert caplog.records == []
+    response = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 5}})
+    assert assert_one_line_error(response, 500) == (
+        "The class Mine can't be imported (NameError): see the backend's log"
+    )
+
+
+def test_the_page_says_how_a_training_ended(trainer: FlaskClient) -> None:
+    Trainer.gate.set()
+    notify(trainer, "START_TRAINING", {"id": 6}, fail=True)
+    until(lambda: [each["state"] for each in training(trainer)["told"]] == ["failed"])
+    assert "RuntimeError: training failed . The backend's log has more." in html.unescape(page_of(trainer))
+    assert "Traceback" not in page_of(trainer)
+    notify(trainer, "START_TRAINING", {"id": 6})
+    until(lambda: [each["state"] for each in training(trainer)["told"]] == ["done"])
+    assert re.search(r"Start Training of Project 6 , asked \d s ago , ended well after \d s\.", page_of(trainer))
+    assert training(trainer)["remark"] is None
+
+
+def until(holds: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("body", [{}, {"action": None}, {"action": ""}, {"action": 5}, {"project": {"id": 1}}])

@@ -186,6 +186,27 @@ def test_without_a_name_only_the_only_project_is_taken(
     assert (found.state, found.detail) == (State.NOT_TRIED, told)
 
 
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"trains": False, "remark": "Start Training: the class X doesn't train", "told": []}, 1),
+        ({"trains": True, "remark": None, "told": []}, 0),
+        (None, 0),  # a backend of an earlier version
+    ],
+)
+def test_that_a_backend_does_not_train_is_a_fact_and_no_fault(serve: StartServer, training: Any, told: int) -> None:
+    index = {"model_class": "X", "status": "UP", "version": "0.1.0"} | ({"training": training} if training else {})
+    backend = serve(reply(json.dumps(index).encode()))
+    server = serve(label_studio())
+    settings = load_settings(label_studio_url=server.url, label_studio_api_key=LEGACY_TOKEN)
+
+    findings = examine(settings, Studio(server.url, LEGACY_TOKEN), backend_url=backend.url)
+
+    of_backend = [finding for finding in findings if finding.check == "backend"]
+    assert [finding.state for finding in of_backend] == [State.OK] * (1 + told)
+    assert [finding.detail for finding in of_backend[1:]] == ["Start Training: the class X doesn't train"] * told
+
+
 def test_without_a_token_one_is_asked_for(serve: StartServer) -> None:
     server = serve(label_studio())
     settings = load_settings(label_studio_url=server.url)

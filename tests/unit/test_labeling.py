@@ -479,8 +479,8 @@ LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
         ),
         (
             '<RectangleLabels name="l" toName="image" model_path="a/b.pt"><Label value="a"/></RectangleLabels>',
-            "model_path should be the bare name of a file in MODEL_ROOT, no path and no address: put the file there, and "
-            'write model_path="b.pt"',
+            "model_path should be the bare name of a file in MODEL_ROOT, no path and no address: put the file there, "
+            'and write model_path="b.pt"',
         ),
         (
             '<Image name="i" value="photo.jpg"/><RectangleLabels name="l" toName="i"><Label value="a"/>'

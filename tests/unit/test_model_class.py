@@ -121,9 +121,23 @@ def test_who_cannot_wait_for_the_import_is_told() -> None:
             time.sleep(0.01)
         with pytest.raises(ModelClassLoadingError, match="The class Mine is being imported"):
             model_class.load(timeout_s=0.05)
+        assert model_class.loaded is None
         gate.set()
         assert importing.result() is SomeClass
     assert model_class.load(timeout_s=0.05) is SomeClass
+    assert model_class.loaded is SomeClass
+
+
+def test_whether_it_is_there_can_be_asked_without_importing_it() -> None:
+    def load() -> type:
+        raise NameError
+
+    assert ModelClass.of(SomeClass).loaded is SomeClass
+    model_class = ModelClass("Mine", load)
+    assert model_class.loaded is None
+    for ask in (model_class.load, lambda: model_class.loaded):
+        with pytest.raises(ModelClassError, match="can't be imported"):
+            ask()
 
 
 class SomeClass:

@@ -346,16 +346,43 @@ def test_a_lone_task_that_is_not_ready(house: House, caplog: pytest.LogCaptureFi
     gate.opened.set()
 
 
+DRAWN = {
+    "id": "drawn",
+    "from_name": "label",
+    "to_name": "image",
+    "type": "rectanglelabels",
+    "value": {"x": 0, "y": 0, "width": 25, "height": 25, "rectanglelabels": ["car"]},
+}
+
+
 def test_a_smart_tool_has_no_part_in_the_work_under_way(house: House) -> None:
     gate = Gate(2)
+    context = {"result": [DRAWN]}
     with ThreadPoolExecutor(1) as clients:
         bulk = clients.submit(house.predict, tasks(1, 2), finish=gate)
         assert gate.met.wait(WAIT_S)
         for _ in range(2):
-            assert house.predict(tasks(1), context={"result": []})[0]["result"]
-        assert house.predict([task(1, "data:,broken")], context={"result": []}) == [{"result": []}]
+            assert len(house.predict(tasks(1), context=context)[0]["result"]) == 1
+        assert house.predict([task(1, "data:,broken")], context=context) == [{"result": []}]
+        assert house.predict(tasks(1), context={"result": []}) == [{"result": []}]
         gate.opened.set()
         assert all(bulk.result())
+
+
+def test_a_smart_tool_that_asks_for_several_tasks_gets_each_and_nothing_is_delivered(house: House) -> None:
+    answer = house.predict(tasks(1, 2, 3), context={"result": [DRAWN]})
+    assert [len(each["result"]) for each in answer] == [1, 1, 1]
+    assert house.predictor.progress() == []
+
+
+def test_what_brings_nothing_is_said_in_a_line(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="yolo_backend.prediction"):
+        there = {"id": 1, "result": [DRAWN | {"id": "there"}]}
+        assert house.predict([{**task(1), "drafts": [there]}], context={"result": [DRAWN]}) == [{"result": []}]
+    assert messages(caplog, logging.INFO) == [
+        "Task 1: the smart tool's rectangle brings nothing: no box of its label overlaps it by half, or it is there "
+        "already"
+    ]
 
 
 def test_a_lone_request_takes_a_task_over(house: House) -> None:
@@ -461,7 +488,7 @@ def test_a_stream_gives_each_task_with_its_prediction_or_failure(house: House) -
     asked = [task(1), task(2, "nothing"), task(3), task(4, None)]
     outcomes = {one["id"]: outcome for one, outcome in house.predictor.stream(asked, house.predictor.plan(CONFIG), "7")}
     assert sorted(outcomes) == [1, 2, 3, 4]
-    (alone,) = house.predict([task(1)], context={"result": []})
+    (alone,) = house.predict([task(1)], project="8.1700000000")
     for outcome in (outcomes[1], outcomes[3]):
         assert isinstance(outcome, dict)
         assert (outcome["score"], outcome["model_version"]) == (alone["score"], house.version)

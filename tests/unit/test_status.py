@@ -19,6 +19,7 @@ import pytest
 import yolo_backend
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.failures import Failure
+from yolo_backend.fitting import START_TRAINING, Training
 from yolo_backend.jobs import Progress
 from yolo_backend.labeling import Control, Label, LabelMap, map_labels, parse_labeling_config
 from yolo_backend.plans import ProjectPlan, ServedControl
@@ -31,6 +32,7 @@ from yolo_backend.status import (
     ProjectStatus,
     State,
     Status,
+    TrainingStatus,
     as_json,
     group_failures,
     render_page,
@@ -250,6 +252,50 @@ def test_a_kind_that_is_new_has_advice_too() -> None:
     assert group.advice == ADVICE["internal"]
 
 
+@pytest.mark.parametrize(
+    ("training", "shown"),
+    [
+        (
+            Training("7", START_TRAINING, NOON - 180, "waiting"),
+            "Start Training of Project 7, asked 3 min ago, waits for",
+        ),
+        (Training("7", START_TRAINING, NOON - 5, "running"), "Start Training of Project 7, asked 5 s ago, is running."),
+        (
+            Training("7", START_TRAINING, NOON - 3600, "done", None, NOON - 3480),
+            "Start Training of Project 7, asked 1 h ago, ended well after 2 min.",
+        ),
+        (
+            Training("7", START_TRAINING, NOON - 60, "failed", "ValueError: no labels", NOON - 58),
+            "asked 1 min ago, failed after 2 s: ValueError: no labels. The backend's log has more.",
+        ),
+        (
+            Training("7", START_TRAINING, NOON, "ignored", "why", NOON),
+            "Start Training of Project 7, asked 0 s ago, did nothing.",
+        ),
+        (
+            Training("7", "ANNOTATION_CREATED", NOON, "dropped", "fit is 100 events behind", NOON),
+            "ANNOTATION_CREATED of Project 7, asked 0 s ago, was dropped: fit is 100 events behind.",
+        ),
+        (Training("", START_TRAINING, NOON, "running"), "Start Training of Unknown project, asked"),
+    ],
+)
+def test_what_became_of_a_training_is_shown(training: Training, shown: str) -> None:
+    told = status(training=TrainingStatus([training], trains=True))
+    assert shown in Page(render_page(told)).text
+    [read] = as_json(told)["training"]["told"]
+    assert (read["state"], read["reason"], read["project"]) == (training.state, training.reason, training.project)
+    assert datetime.fromisoformat(read["asked_at"]).timestamp() == training.asked_at
+    assert (read["ended_at"] is None) == (training.ended_at is None)
+
+
+@pytest.mark.parametrize(("trains", "is_told"), [(False, True), (True, False), (None, False)])
+def test_that_a_class_does_not_train_stands_there(trains: bool | None, is_told: bool) -> None:
+    told = status(training=TrainingStatus((), trains))
+    fact = "Start Training: the class YoloBackend doesn't train; override fit, see docs/extending.md"
+    assert (f"{fact}." in Page(render_page(told)).text) is is_told
+    assert as_json(told)["training"] == {"trains": trains, "remark": fact if is_told else None, "told": []}
+
+
 def test_an_empty_page_says_what_to_do() -> None:
     text = Page(render_page(status())).text
 
@@ -319,6 +365,8 @@ def full_of(text: str) -> Status:
         ],
         work=[replace(WORK, project=text, model_version=text, trouble=text)],
         failures=[Failure(text, 1, text, text, text)],
+        training=TrainingStatus([Training(text, text, NOON, "failed", text, NOON)], trains=False),
+        model_class=text,
     )
 
 
@@ -426,6 +474,7 @@ def test_programs_read_the_same() -> None:
                 "finished_at": None,
             }
         ],
+        "training": {"trains": None, "remark": None, "told": []},
         "failures": [
             {
                 "kind": "broken",

@@ -29,6 +29,9 @@ def backend(it: Installation) -> Iterator[Found]:
         raise BrokenLinkError(f"{it.backend.shown_url} can't predict: {reason}", "Do what it says, and see its log.")
     place = f"{index.get('model')} on {index.get('device')} in {index.get('engine')}"
     yield Found(f"{it.backend.shown_url} answers, version {index.get('version')}: {place}")
+    training = index.get("training")
+    if isinstance(training, dict) and training.get("remark"):
+        yield Found(str(training["remark"]))
 
 
 def model_version(it: Installation) -> Iterator[Found]:
