@@ -140,11 +140,12 @@ def test_the_servers_log_holds_no_token(bccd_environment: dict[str, str], tmp_pa
 
 
 def test_what_a_stranger_wrote_stays_in_its_line(bccd_environment: dict[str, str], tmp_path: Path) -> None:
-    with backend_server(pick_port(0), bccd_environment, tmp_path / "backend.log") as server:
+    environment = {**bccd_environment, "LOG_LEVEL": "DEBUG"}
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
         body = {"action": "X\n[2026-11-22] [ERROR] [forged] a line", "project": {"id": 1}}
         assert requests.post(f"{server.url}/webhook", json=body, timeout=10).ok
         ends_at = time.monotonic() + 60  # fit waits for the class, which is imported in the background
         while "forged" not in server.log.read_text() and time.monotonic() < ends_at:
             time.sleep(0.1)
     (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]
-    assert "[INFO] [yolo_backend.model] X [2026-11-22]" in line
+    assert "[DEBUG] [yolo_backend.fitting] Project 1: X [2026-11-22]" in line
