@@ -28,8 +28,11 @@ _MAX_REASON = 200
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _SECRET = re.compile(
     r"\beyJ[\w-]+(\.[\w-]*)*|\b[0-9a-f]{40}\b"
-    r"|(?<=\bToken )\S+|(?<=\bBearer )\S+|(?<=\bBasic )\S+"
-    r"|(?<=token=)\S+|(?<=token: )\S+|(?<=password=)\S+|(?<=password: )\S+|(?<=api_key=)\S+|(?<=secret=)\S+",
+    r"|(?<=\bToken )\S+|(?<=\bBearer )\S+|(?<=\bBasic )\S+",
+    re.IGNORECASE,
+)
+_NAMED_SECRET = re.compile(
+    r"((?:token|passw(?:or)?d|passphrase|api_?key|secret\w*|access_?key\w*)['\"]?\s*[=:]\s*['\"]?)[^\s'\",}]+",
     re.IGNORECASE,
 )
 
@@ -177,7 +180,7 @@ def _project_of(data: dict[str, Any]) -> str:
 def _told_of(error: BaseException) -> str:
     """An error in one line, without what it may quote of secrets; the log has the whole."""
     if isinstance(error, UserError):
-        return str(error)
+        return _without_secrets(str(error))
     if isinstance(error, SystemExit):
         return f"it ended by sys.exit({_without_secrets(repr(error.code))})"
     try:
@@ -190,4 +193,5 @@ def _told_of(error: BaseException) -> str:
 
 def _without_secrets(text: str) -> str:
     text = _SECRET.sub("...", _ADDRESS.sub(lambda found: redact(found[0]), text))
+    text = _NAMED_SECRET.sub(r"\1...", text)
     return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from label_studio_sdk.label_interface.control_tags import ControlTag
 
 _MAX_CONFIG = 1_000_000  # those read last are kept
-_MAX_SENTENCE = 300
+_MAX_SENTENCE, _MAX_NAME = 300, 40
 _SERVED = frozenset({"rectanglelabels", "labels"})
 _OTHER_SHAPES = frozenset(
     f"{shape}{labels}"
@@ -114,13 +114,13 @@ def parse_labeling_config(label_config: str) -> LabelingConfig:
     others: list[str] = []
     faults: list[str] = []
     for tag in tags:
-        if _is_true(tag, "model_skip"):
+        if _is_true(_attributes(tag, tags), "model_skip"):
             continue
         if other := _why_not_served(tag, tags, repeated):
             others.append(shortened(other, _MAX_SENTENCE))
-        elif tag.tag.lower() in _SERVED and _image_of(tag) is not None:
+        elif tag.tag.lower() in _SERVED:
             try:
-                controls.append(_read_control(tag, tags))
+                controls += [_read_control(tag, image, tags) for image in _images_of(tag)]
             except LabelingConfigError as error:
                 faults.append(str(error))
     if not controls:
@@ -147,7 +147,7 @@ def labels_of_task(control: Control, data: Any) -> tuple[Label, ...]:
     value = control.labels_value or ""
     items = find_value(data, value)
     found = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
-    attributes = [{str(name): str(text) for name, text in item.items() if text is not None} for item in found]
+    attributes = [{str(name): _as_text(text) for name, text in item.items() if text is not None} for item in found]
     labels = [
         _read_label(shown, item, position)
         for position, item in enumerate(attributes, 1)
@@ -159,6 +159,11 @@ def labels_of_task(control: Control, data: Any) -> tuple[Label, ...]:
             '[{"value": "car"}, {"value": "truck"}]'
         )
     return tuple(labels)
+
+
+def _as_text(value: Any) -> str:
+    """What a task's label says, as an attribute of a `<Label>` says it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
@@ -214,13 +219,13 @@ def _inside_repeaters(interface: LabelInterface) -> Iterator[Any]:
 def _why_not_served(tag: ControlTag, tags: Sequence[ControlTag], repeated: set[str | None]) -> str | None:
     """What is to be said of a control that we don't serve; None of those that we do, and of those without regions."""
     kind = tag.tag.lower()
-    shown = f'{tag.tag} "{tag.name}"'
+    shown = f'{tag.tag} "{shortened(str(tag.name), _MAX_NAME)}"'
     if kind in _OF_VIDEOS:
         return f"{shown} is for videos, which are not predicted"
-    image = _image_of(tag)
-    if kind in _SERVED and image is None:
+    images = _images_of(tag)
+    if kind in _SERVED and not images:
         return None if kind == "labels" else f"{shown} is on {_objects_of(tag)}: only an Image is looked at"
-    if image is None:
+    if not images:
         return None
     if kind in _OTHER_SHAPES:
         return f"{shown} draws no boxes, and only boxes are predicted: write RectangleLabels instead, or beside it"
@@ -228,33 +233,34 @@ def _why_not_served(tag: ControlTag, tags: Sequence[ControlTag], repeated: set[s
         return f"{shown} is left to people: only boxes are predicted"
     if kind in _SERVED and tag.name in repeated:
         return (
-            f"{shown} is inside a Repeater, and Label Studio takes no predictions for that: use one Image with "
-            f'valueList="$images", a list of addresses, and one {tag.tag} for all'
+            f"{shown} is inside a Repeater, which takes no predictions: use one Image with valueList and one {tag.tag}"
         )
     if kind == "labels" and _rectangle_of(tag, tags) is None:
-        return f'{shown} has no Rectangle on "{image.name}" beside it: add one, or write RectangleLabels'
+        return f'{shown} has no Rectangle on "{images[0].name}" beside it: add one, or write RectangleLabels'
     return None
 
 
 def _nothing_to_serve(tags: Sequence[ControlTag], others: Sequence[str]) -> str:
-    if any(tag.tag.lower() in _SERVED and _is_true(tag, "model_skip") for tag in tags):
-        return 'All of the labeling config has model_skip="true": nothing is left to predict'
     message = "The labeling config has no RectangleLabels on an Image"
     if others:
         return f"{message} that can be served: {'; '.join(others)}"
+    if any(tag.tag.lower() in _SERVED and _is_true(_attributes(tag, tags), "model_skip") for tag in tags):
+        return 'All that could be served of the labeling config has model_skip="true": nothing is left to predict'
     if lonely := next((tag for tag in tags if tag.tag.lower() == "rectangle"), None):
         return f'{message}: the Rectangle "{shortened(str(lonely.name))}" has no labels, so write RectangleLabels'
     return message
 
 
-def _read_control(tag: ControlTag, tags: Sequence[ControlTag]) -> Control:
-    image = _image_of(tag)
-    rectangle = _rectangle_of(tag, tags) if tag.tag.lower() == "labels" else None
-    attributes = {**(rectangle.attr if rectangle else {}), **tag.attr}
+def _read_control(tag: ControlTag, image: Any, tags: Sequence[ControlTag]) -> Control:
+    rectangle = _rectangle_of(tag, tags)
+    attributes = _attributes(tag, tags)
     of_image = {name.lower(): value for name, value in image.attr.items()}  # the page doesn't look at their case
     value = of_image.get("valuelist") or of_image.get("value") or ""
-    if "$" not in value:
-        raise LabelingConfigError(f'Image "{image.name}" should have a value such as "$image", not "{value}"')
+    if not re.search(r"\$\S", value):
+        raise LabelingConfigError(
+            f'Image "{shortened(str(image.name), _MAX_NAME)}" should have a value such as "$image", not '
+            f'"{shortened(value, _MAX_NAME)}"'
+        )
     model_path = attributes.get("model_path")
     if model_path is not None and not re.fullmatch(r"[\w][\w .+()\[\],&@=-]*", model_path):
         raise LabelingConfigError(
@@ -269,17 +275,23 @@ def _read_control(tag: ControlTag, tags: Sequence[ControlTag]) -> Control:
         value=value,
         is_list="valuelist" in of_image,
         labels=labels,
-        score_threshold=_threshold(attributes, f'{tag.tag} "{tag.name}"'),
+        score_threshold=_threshold(attributes, f'{tag.tag} "{shortened(str(tag.name), _MAX_NAME)}"'),
         model_path=model_path,
-        needs_obb=_is_true(tag, "model_obb"),
+        needs_obb=_is_true(attributes, "model_obb"),
         rectangle_name=str(rectangle.name) if rectangle else None,
         # Beside labels of its own, Label Studio refuses a prediction with others.
         labels_value=labels_value if labels_value.startswith("$") and not labels else None,
     )
 
 
-def _image_of(tag: ControlTag) -> Any:
-    return next((item for item in tag.objects or [] if item.tag.lower() == "image"), None)
+def _images_of(tag: ControlTag) -> list[Any]:
+    return [item for item in tag.objects or [] if item.tag.lower() == "image"]
+
+
+def _attributes(tag: ControlTag, tags: Sequence[ControlTag]) -> dict[str, str]:
+    """A control's attributes; those of `<Labels>` may stand on its `<Rectangle>`."""
+    rectangle = _rectangle_of(tag, tags)
+    return {**(rectangle.attr if rectangle else {}), **tag.attr}
 
 
 def _objects_of(tag: ControlTag) -> str:
@@ -288,9 +300,11 @@ def _objects_of(tag: ControlTag) -> str:
 
 
 def _rectangle_of(tag: ControlTag, tags: Sequence[ControlTag]) -> ControlTag | None:
-    """The `<Rectangle>` by which regions of a `<Labels>` get their place."""
-    image = _image_of(tag)
-    return next((item for item in tags if item.tag.lower() == "rectangle" and _image_of(item) is image), None)
+    """The `<Rectangle>` by which regions of a `<Labels>` get their place, on all of its images."""
+    if tag.tag.lower() != "labels" or not (images := _images_of(tag)):
+        return None
+    rectangles = (item for item in tags if item.tag.lower() == "rectangle")
+    return next((item for item in rectangles if all(image in _images_of(item) for image in images)), None)
 
 
 def _read_labels(tag: ControlTag) -> Iterator[Label]:
@@ -305,7 +319,7 @@ def _read_label(value: str, attributes: Mapping[str, str], position: int) -> Lab
         value=value,
         names=tuple(names),
         predicted_values=tuple(name for name in predicted_values if name),
-        score_threshold=_threshold(attributes, f'Label "{named(value, position)}"'),
+        score_threshold=_threshold(attributes, f'Label "{named(shortened(value, _MAX_NAME), position)}"'),
     )
 
 
@@ -319,7 +333,7 @@ def _threshold(attributes: Mapping[str, str], where: str) -> float | None:
             except ValueError:
                 threshold = -1.0
             if not 0 <= threshold <= 1:
-                raise LabelingConfigError(f'{name}="{text}" of {where} should be a number from 0 to 1')
+                raise LabelingConfigError(f'{name}="{shortened(text, 20)}" of {where} should be a number from 0 to 1')
             return threshold
     return None
 
@@ -336,8 +350,8 @@ def _fold(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-def _is_true(tag: ControlTag, attribute: str) -> bool:
-    return str(tag.attr.get(attribute, "")).strip().lower() in {"true", "1", "yes"}
+def _is_true(attributes: Mapping[str, str], name: str) -> bool:
+    return str(attributes.get(name, "")).strip().lower() in {"true", "1", "yes"}
 
 
 def _file_name(path: str) -> str:

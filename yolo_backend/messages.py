@@ -22,8 +22,8 @@ class Trouble(NamedTuple):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message that isn't blank, or its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def api_message(body: Any) -> str:

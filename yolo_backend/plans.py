@@ -21,12 +21,12 @@ from yolo_backend.labeling import (
     map_labels,
     parse_labeling_config,
 )
-from yolo_backend.messages import named
+from yolo_backend.messages import named, shortened, to_latin1
 from yolo_backend.settings import Settings
 
 # Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
 REVISION = 1
-_SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 60
+_SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 50
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,26 @@ class ProjectPlan:
     model_version: str
     not_served: tuple[str, ...] = ()
 
+    def for_task(self, data: Any) -> tuple[ProjectPlan, list[str]]:
+        """The same with the labels that a task brings, and why some of them, or a control, are left out.
+
+        Raises LabelingConfigError where no control is left.
+        """
+        controls: list[ServedControl] = []
+        left_out: list[str] = []
+        for served in self.controls:
+            try:
+                mine = served.for_task(data)
+            except LabelingConfigError as error:
+                left_out.append(str(error))
+                continue
+            controls.append(mine)
+            if mine is not served and (unknown := mine.label_map.labels_without_class):
+                left_out.append(f"no class of {mine.weights_name} for the task's labels {_shown(unknown)}")
+        if not controls:
+            raise LabelingConfigError("; ".join(left_out))
+        return replace(self, controls=tuple(controls)), left_out
+
 
 def make_plan(label_config: str, settings: Settings, pool: ModelPool, wait_s: float | None = 0) -> ProjectPlan:
     """How this labeling config is served: each of its controls that can be, one at least.
@@ -104,7 +124,10 @@ def _serve(control: Control, settings: Settings, pool: ModelPool, wait_s: float 
     name = control.model_path or settings.model_name
     weights = pool.info(name) if wait_s == 0 else pool.wait_for_info(name, wait_s)
     if control.needs_obb and weights.task != "obb":
-        raise LabelingConfigError(f'model_obb="true" wants OBB weights: {name} are {weights.task} weights')
+        raise LabelingConfigError(
+            f'model_obb="true" wants OBB weights, and {name} are {weights.task} weights: leave it out, or name others '
+            "in model_path"
+        )
     label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
     served = ServedControl(control, weights, name, label_map, settings.model_score_threshold)
     if control.labels_value is None and not label_map.label_of_class:
@@ -123,7 +146,7 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
             # Only where it isn't the default, whose versions stay as they are.
             **({"decode": settings.decode} if settings.decode != "full" else {}),
             # Images in one batch could lose their boxes to such a file, in versions before this.
-            **({"batches": "within the file's own limit"} if item.weights.remark else {}),
+            **({"batches": "within the file's own limit"} if item.weights.has_nms else {}),
             "control": [
                 item.control.from_name,
                 item.control.to_name,
@@ -148,19 +171,18 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
 def _nothing_matches(served: ServedControl) -> str:
     labels, classes = served.control.labels, served.weights.class_names
     if not labels:
-        return f'"{served.control.from_name}" has no Label: write one for each class that is wanted'
+        return f'The control "{served.control.from_name}" has no Label: write one for each class that is wanted'
     shown = _shown([named(label.value, position) for position, label in enumerate(labels, 1)])
     known = _shown([named(name, number, "class") for number, name in classes.items()])
     return (
-        f"None of the labels {shown} is a class of {served.weights_name}, which has {known}: rename a label, "
-        'or give it predicted_values="<a class>"'
+        f"None of the labels {shown} is a class of {shortened(served.weights_name, _SHOWN_CHARACTERS)}, "
+        f'which has {known}: rename a label, or give it predicted_values="<a class>"'
     )
 
 
 def _shown(names: Sequence[str]) -> str:
     """So many that a sentence of 240 characters has room for what to do."""
-    shown = [name if len(name) <= _SHOWN_CHARACTERS else name[: _SHOWN_CHARACTERS - 3] + "..." for name in names]
-    kept = shown[:_SHOWN_NAMES]
-    while len(kept) > 1 and len(", ".join(kept)) > _SHOWN_TOGETHER:
+    kept = [shortened(name, _SHOWN_CHARACTERS) for name in names[:_SHOWN_NAMES]]
+    while len(kept) > 1 and len(to_latin1(", ".join(kept))) > _SHOWN_TOGETHER:
         kept.pop()
     return ", ".join(kept) + (f" and {len(names) - len(kept)} more" if len(names) > len(kept) else "")

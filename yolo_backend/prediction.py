@@ -174,8 +174,11 @@ class Predictor:
         # What a smart tool gets isn't stored, so it has no part in what is delivered once.
         project = project_id_of(request.project)
         click = self._smart_tools.read(context, task, project)
-        prediction = self._work_alone(task, request) if click else None
-        if click is None or prediction is None:
+        if click is None:
+            log.info("Task %s: the smart tool brings nothing, for only a rectangle with a label does", task_id_of(task))
+            return None
+        prediction = self._work_alone(task, request)
+        if prediction is None:
             return None
         meant = meant_boxes(click, prediction)
         if meant is None:

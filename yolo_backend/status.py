@@ -66,7 +66,7 @@ ADVICE: Mapping[str, str] = {
 
 _MAX_SHOWN = 50
 _MAX_TASKS = 8
-_MAX_TEXT = 240
+_MAX_TEXT, _MAX_SENTENCE = 240, 2000
 _DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 _STYLE = Markup((Path(__file__).parent / "templates" / "status.css").read_text(encoding="utf-8"))  # noqa: S704  ours
 _STYLE_HASH = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -275,15 +275,21 @@ def _control_json(served: ServedControl) -> dict[str, Any]:
         "engine": served.weights.engine,
         "labels": [asdict(label) for label in served_labels(served)],
         "labels_without_class": list(served.label_map.labels_without_class),
-        "classes_without_label": list(served.label_map.classes_without_label),
+        # Which these are, each task says.
+        "classes_without_label": [] if served.control.labels_value else list(served.label_map.classes_without_label),
     }
+
+
+class _Sentence(str):
+    """A message that stands nowhere else whole."""
 
 
 def _fit_for_page(value: Any) -> Any:
     """Of a text that strangers wrote: no control characters, no half of a surrogate pair, not without end."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    shown = value if len(value) <= _MAX_TEXT else value[: _MAX_TEXT - 1] + "…"
+    most = _MAX_SENTENCE if isinstance(value, _Sentence) else _MAX_TEXT
+    shown = value if len(value) <= most else value[: most - 1] + "…"
     return "".join("\N{REPLACEMENT CHARACTER}" if _turns_the_page(letter) else letter for letter in shown)
 
 
@@ -302,11 +308,13 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
-_TEMPLATE = Environment(
+_ENVIRONMENT = Environment(
     loader=PackageLoader("yolo_backend"),
     autoescape=True,
     undefined=StrictUndefined,
     finalize=_fit_for_page,
     trim_blocks=True,
     lstrip_blocks=True,
-).get_template("status.html")
+)
+_ENVIRONMENT.filters["sentence"] = _Sentence
+_TEMPLATE = _ENVIRONMENT.get_template("status.html")

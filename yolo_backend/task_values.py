@@ -22,7 +22,7 @@ def value_of(data: Mapping[str, Any], value: str) -> Any:
         found = _follow(data, match[0][1:])
         if isinstance(found, (str, int, float)):
             return str(found)
-        raise KeyError(name)
+        raise KeyError(name if match.start() == 0 and "$" not in name else match[0][1:])
 
     return _VARIABLE.sub(text, value)
 
@@ -43,7 +43,7 @@ def data_with(value: str, content: Any) -> dict[str, Any] | None:
     data = content
     for step in reversed(_steps(value.removeprefix("$"))):
         if step.isdecimal():
-            if int(step) > 0:
+            if step.strip("0"):  # no other but the first can be made
                 return None
             data = [data]
         else:
@@ -58,7 +58,7 @@ def _follow(data: Mapping[str, Any], name: str) -> Any:
     for step in _steps(name):
         if isinstance(found, Mapping) and step in found:
             found = found[step]
-        elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+        elif isinstance(found, list) and re.fullmatch("[0-9]{1,9}", step) and int(step) < len(found):
             found = found[int(step)]
         else:
             raise KeyError(name)

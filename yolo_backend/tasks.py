@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -352,8 +354,14 @@ def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | Non
     data = task.get("data")
     if not isinstance(data, Mapping):
         raise ImageError("wrong_type", "the task has no data")
+    try:
+        plan, left_out = plan.for_task(data)
+    except LabelingConfigError as error:
+        raise ImageError("labels", str(error)) from None
+    for reason in left_out:
+        _say_once(plan.model_version, reason)
     by_value: dict[tuple[str, bool], list[ServedControl]] = {}
-    for served in _controls_of(data, plan):
+    for served in plan.controls:
         by_value.setdefault((served.control.value, served.control.is_list), []).append(served)
     given = {key: controls for key, controls in by_value.items() if find_value(data, key[0])}
     # A task may lack one of several images, but not all.
@@ -362,17 +370,10 @@ def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | Non
             yield image, item_index if is_list else None, controls
 
 
-def _controls_of(data: Mapping[str, Any], plan: ProjectPlan) -> list[ServedControl]:
-    """The controls, with the labels that the task brings, and without those for which it brings none."""
-    controls, faults = [], []
-    for served in plan.controls:
-        try:
-            controls.append(served.for_task(data))
-        except LabelingConfigError as error:
-            faults.append(str(error))
-    if not controls:
-        raise ImageError("labels", "; ".join(faults))
-    return controls
+@lru_cache(maxsize=1000)
+def _say_once(model_version: str, reason: str) -> None:
+    """Of labels that come with the tasks, one line for all the tasks that lack the same."""
+    log.warning("Predictions of %s are without some labels: %s", model_version, reason)
 
 
 def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[Any]:
@@ -393,13 +394,21 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
             )
         return images
     if isinstance(images, Mapping):
-        example = next((key for key, item in images.items() if isinstance(item, str)), "url")
+        attribute = "valueList" if is_list else "value"
         raise ImageError(
             "wrong_type",
-            f'"{name}" is not an address, but an object with {_keys_of(images) or "nothing in it"}: '
-            f'write value="{value}.{example}" in the labeling config',
+            f'"{name}" is not an address, but an object: write {attribute}="{value}.{_field_of_image(images)}" in the '
+            f"labeling config, for it has {_keys_of(images) or 'nothing in it'}",
         )
     return [images]
+
+
+def _field_of_image(images: Mapping[str, Any]) -> str:
+    """Which field of an object has the image's address, as far as can be seen."""
+    texts = {key: item for key, item in images.items() if isinstance(item, str) and re.fullmatch(r"\w+", key)}
+    return next((key for key, item in texts.items() if "/" in item), None) or next(
+        (key for key, item in texts.items() if "." in item), "url"
+    )
 
 
 def _keys_of(data: Mapping[str, Any]) -> str:

@@ -723,8 +723,12 @@ def without_ids(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ("value", "data", "reason"),
     [
         ("$image", {"image": ["a.jpg", "b.jpg"]}, '"image" is a list of 2 images: write valueList="$image" in the'),
-        ("$image", {"image": {"n": 1, "url": "a.jpg"}}, 'an object with "n", "url": write value="$image.url" in the'),
-        ("$image", {"image": {}}, "an object with nothing in it"),
+        (
+            "$image",
+            {"image": {"n": 1, "url": "a.jpg"}},
+            'not an address, but an object: write value="$image.url" in the labeling config, for it has "n", "url"',
+        ),
+        ("$image", {"image": {}}, "in the labeling config, for it has nothing in it"),
         ("$image.url", {"image": "a.jpg"}, 'the task\'s data has no "image.url"'),
         ("$images[3]", {"images": ["a.jpg"]}, 'the task\'s data has no "images[3]"'),
         ("$image", {"image": []}, '"image" is an empty list'),

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.engine import info_of
 from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import Finding, State
-from yolo_backend.doctor.project_links import storage_kind
+from yolo_backend.doctor.project_links import one_of_each_kind, storage_kind
+from yolo_backend.labeling import map_labels, parse_labeling_config
+from yolo_backend.plans import ProjectPlan, ServedControl
+from yolo_backend.projects import Project
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.studio import Studio
 
@@ -237,3 +241,19 @@ def test_a_proxy_that_asks_for_a_login_makes_no_token_wrong(serve: StartServer) 
 
     assert found.detail == f"A proxy in front of Label Studio at {server.url} asks for a login (401)"
     assert found.fix == "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it."
+
+
+def test_a_task_of_each_kind_of_storage_is_looked_at(serve: StartServer) -> None:
+    values: list[Any] = ["/data/upload/1/a.jpg", ["s3://b/1.jpg", "gs://b/2.jpg"], {"url": "x"}, None, "http://h/a.jpg"]
+    tasks = [{"id": number, "data": {"photo": {"url": value}}} for number, value in enumerate(values)]
+    server = serve(reply(json.dumps({"tasks": tasks, "total": len(tasks)}).encode()))
+    (control,) = parse_labeling_config(
+        """<View><Image name="image" value="$photo.url"/>
+        <RectangleLabels name="label" toName="image"><Label value="car"/></RectangleLabels></View>"""
+    ).controls
+    served = ServedControl(control, info_of("a.pt"), "a.pt", map_labels(control, {0: "car"}, 0.25), 0.25)
+    project = Project(Studio(server.url, LEGACY_TOKEN), 7, "Cells", "")
+    found = one_of_each_kind(project, ProjectPlan((served,), "v"))
+    assert {kind: task["id"] for kind, task in found.items()} == {
+        "upload": 0, "s3": 1, "gs": 1, "no image": 2, "http": 4,
+    }  # fmt: skip

@@ -63,8 +63,7 @@ def test_the_list_holds_every_message(request: pytest.FixtureRequest) -> None:
     assert not changed, "Read these as whoever meets them: what, where, what to do? Then write the list anew, as above."
 
 
-def test_a_message_reaches_the_person_whole() -> None:
-    """In Settings > Model it is one line of Latin-1, and nobody should meet a library's own words."""
+def test_a_message_is_a_line_of_latin_1_in_our_words() -> None:
     for where, text in messages():
         plain = text.replace(HOLE, "")
         assert plain.isprintable(), (where, text)

@@ -214,6 +214,14 @@ class _SpeechlessError(Exception):
         (RuntimeError("in 0123456789abcdef0123456789abcdef01234567"), "RuntimeError: in ..."),
         (RuntimeError("Bearer eyJhbGciOi.eyJ0b2tlbi.c2ln-bmF0 is old"), "RuntimeError: Bearer ... is old"),
         (RuntimeError("password=hunter2 is wrong"), "RuntimeError: password=... is wrong"),
+        (
+            RuntimeError({"password": "hunter2", "token": "abc", "user": "me"}),
+            "RuntimeError: {'password': '...', 'token': '...', 'user': 'me'}",
+        ),
+        (RuntimeError('{"api_key": "abc123"}'), 'RuntimeError: {"api_key": "..."}'),
+        (RuntimeError("aws_secret_access_key = AKIA123"), "RuntimeError: aws_secret_access_key = ..."),
+        (UserError("password: hunter2 of the bucket"), "password: ... of the bucket"),
+        (RuntimeError("\nmissing"), "RuntimeError: missing"),
         (RuntimeError("x" * 1000), "RuntimeError: " + "x" * 183 + "..."),
     ],
 )

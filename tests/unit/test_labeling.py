@@ -19,6 +19,7 @@ from yolo_backend.labeling import (
     map_labels,
     parse_labeling_config,
 )
+from yolo_backend.messages import to_latin1
 
 
 def config(labels: str = '<Label value="Car"/>', control: str = "", image: str = 'value="$image"') -> str:
@@ -455,7 +456,10 @@ LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (REPEATED, "inside a Repeater, and Label Studio takes no predictions for that: use one Image with valueList="),
+        (
+            REPEATED,
+            "inside a Repeater, which takes no predictions: use one Image with valueList and one RectangleLabels",
+        ),
         (REPEATED.replace("{{idx}}", "%i%"), 'RectangleLabels "on_%i%" is inside a Repeater'),
         (LABELS, 'Labels "kind" has no Rectangle on "image" beside it: add one, or write RectangleLabels'),
         (
@@ -596,6 +600,61 @@ def test_beside_labels_of_its_own_a_control_takes_none_of_the_task() -> None:
     control = dynamic(labels='<Label value="RBC"/>')
     assert control.labels_value is None
     assert [label.value for label in control.labels] == ["RBC"]
+
+
+def test_predicted_values_of_a_tasks_label_may_be_a_list() -> None:
+    (label,) = labels_of_task(dynamic(), {"labels": [{"value": "Lorry", "predicted_values": ["truck", "bus"]}]})
+    assert label.predicted_values == ("truck", "bus")
+
+
+@pytest.mark.parametrize("place", ["Labels", "Rectangle"])
+def test_what_is_said_of_labels_may_stand_on_their_rectangle(place: str) -> None:
+    both = f'{LABELS}<Rectangle name="box" toName="image"/>'
+    image = '<Image name="image" value="$image"/>'
+    rotated = both.replace(f"<{place} ", f'<{place} model_obb="true" ')
+    assert parse_one(f"<View>{image}{rotated}</View>").needs_obb
+    skipped = both.replace(f"<{place} ", f'<{place} model_skip="true" ')
+    assert (
+        parse_labeling_config(f"<View>{PLAIN}{skipped}</View>").controls
+        == parse_labeling_config(f"<View>{PLAIN}</View>").controls
+    )
+
+
+def test_a_control_of_several_images_is_served_on_each() -> None:
+    config = parse_labeling_config(
+        """<View><Image name="a" value="$a"/><Image name="b" value="$b"/><Text name="t" value="$t"/>
+        <RectangleLabels name="label" toName="a,t,b"><Label value="car"/></RectangleLabels></View>"""
+    )
+    assert [(control.from_name, control.to_name, control.value) for control in config.controls] == [
+        ("label", "a", "$a"),
+        ("label", "b", "$b"),
+    ]
+
+
+def test_a_skipped_control_does_not_hide_why_another_cannot_be_served() -> None:
+    skipped = PLAIN.replace('name="label"', 'name="label" model_skip="true"')
+    with pytest.raises(LabelingConfigError, match='Labels "kind" has no Rectangle on "image" beside it'):
+        parse_labeling_config(f"<View>{skipped}{LABELS}</View>")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        REPEATED.replace("on_{{idx}}", "bounding_boxes_of_the_page_{{idx}}"),
+        PLAIN.replace('name="label"', f'name="{"n" * 300}" model_score_threshold="{"9" * 300}"'),
+        PLAIN.replace('value="RBC"', f'value="{"L" * 300}" score_threshold="x"'),
+        PLAIN.replace("$image", "p" * 300),
+        '<Image name="image" value="$image"/>' + LABELS.replace("kind", "k" * 300),
+        '<Image name="i" value="$image"/><PolygonLabels name="'
+        + "n" * 300
+        + '" toName="i"><Label value="a"/></PolygonLabels>',
+    ],
+)
+def test_long_names_leave_room_for_what_to_do(inside: str) -> None:
+    """Settings > Model cuts at 240 characters."""
+    with pytest.raises(LabelingConfigError) as raised:
+        parse_labeling_config(f"<View>{inside}</View>")
+    assert len(to_latin1(str(raised.value))) <= 240
 
 
 @pytest.mark.parametrize("name", ["valueList", "valuelist", "VALUELIST"])

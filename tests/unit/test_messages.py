@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from yolo_backend.messages import named, to_latin1
+from yolo_backend.messages import first_line, named, to_latin1
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,19 @@ from yolo_backend.messages import named, to_latin1
 def test_a_line_that_latin_1_can_say(text: str, expected: str) -> None:
     assert to_latin1(text) == expected
     to_latin1(text).encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n  two"), "two"),
+        (ValueError(), "ValueError"),
+        (ValueError("\n"), "ValueError"),
+    ],
+)
+def test_the_first_line_that_says_something(error: Exception, expected: str) -> None:
+    assert first_line(error) == expected
 
 
 @pytest.mark.parametrize(

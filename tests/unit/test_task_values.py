@@ -70,6 +70,9 @@ def test_a_variable_is_followed(value: str, expected: Any) -> None:
         ("$number[0]", "number[0]"),
         ("$image[0]", "image[0]"),  # no letters of a text
         ("https://cdn.example/$picture", "picture"),
+        ("https://cdn.example/$nothing", "nothing"),
+        ("https://cdn.example/$images", "images"),
+        ("$images[" + "9" * 5000 + "]", "images[" + "9" * 5000 + "]"),
     ],
 )
 def test_what_is_not_there_is_named(value: str, name: str) -> None:

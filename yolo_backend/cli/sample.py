@@ -202,7 +202,7 @@ def sample(
     predictor = Predictor(settings)
     try:
         with err.status("Loading the weights"):
-            plan = predictor.plan(project.label_config, wait_s=None)
+            plan = _plan_for(control if images else None, predictor, project)
             extract = _features_by(plan, settings) if diverse else None
         empty = empty_by_default(measure, floor, plan) if empty is None else empty
         scoring = Scoring(measure, aggregate, floor, round(empty, 6))
@@ -278,6 +278,14 @@ def _told_of(found: Sample, delivered: _Delivered) -> dict[str, Any]:
             for one in found.unscored
         ],
     }
+
+
+def _plan_for(control: Control | None, predictor: Predictor, project: Project) -> ProjectPlan:
+    """The project's plan. Raises CommandError where it can't serve the control that images are to be made tasks for."""
+    plan = predictor.plan(project.label_config, wait_s=None)
+    if control and control.from_name not in {served.control.from_name for served in plan.controls}:
+        raise CommandError(f'The control "{control.from_name}" can\'t be served: {"; ".join(plan.not_served)}')
+    return plan
 
 
 def _find_pool(

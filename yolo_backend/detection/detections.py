@@ -31,7 +31,7 @@ class WeightsInfo:
     """What there is to know of weights without a model in memory.
 
     `image_size` is (height, width), `device` such as cpu or cuda:0, `engine` torch or onnx; `images_at_once` go through
-    the model at its best rate. `remark` is what its user should know of the file.
+    the model at its best rate. `remark` is what its user should know of the file, `has_nms` whether NMS is part of it.
     """
 
     name: str
@@ -43,6 +43,7 @@ class WeightsInfo:
     engine: str
     images_at_once: int = 1
     remark: str | None = None
+    has_nms: bool = False
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,8 @@ class Engine:
             device=str(model.device),
             engine=model.engine,
             images_at_once=model.streams * self._batch_size(size),
-            remark=" ".join(filter(None, [model.remark, nameless(path.name, model.class_names)])) or None,
+            remark=". ".join(filter(None, [model.remark, nameless(path.name, model.class_names)])) or None,
+            has_nms=model.remark is not None,
         )
         self._is_plain = model.task == "detect" and not model.end2end and model.device.type == "cpu"
         self.streams = model.streams

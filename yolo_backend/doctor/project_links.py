@@ -146,7 +146,7 @@ def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:
     image_values = {served.control.value for served in plan.controls}
     found: dict[str, Task] = {}
     for task in islice(project.tasks(fields=["data"]), _LOOKED_AT_TASKS):
-        values = [found for value in image_values if (found := find_value(task["data"], value))]
+        values = [image for value in image_values if (image := find_value(task["data"], value))]
         for value in values or [None]:
             for item in value if isinstance(value, list) else [value]:
                 found.setdefault(storage_kind(item), task)
@@ -173,6 +173,8 @@ def _advice(kind: str, failure: Failure) -> str:
 
 
 def _pairs(served: ServedControl) -> Found:
+    if served.control.labels_value:
+        return Found(f"{served.control.from_name} on {served.control.to_name}: the labels come with each task")
     pairs = [f"{_shown(pair.classes)} → {pair.label} above {pair.threshold:g}" for pair in served_labels(served)]
     detail = f"{served.control.from_name} on {served.control.to_name}: {_shown(pairs, '; ') or 'nothing'}"
     if without_label := served.label_map.classes_without_label:

@@ -14,6 +14,7 @@ import requests
 
 from yolo_backend.errors import UserError
 from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.messages import shortened
 from yolo_backend.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
 from yolo_backend.protocol import Prediction
 from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image, readable
@@ -28,6 +29,7 @@ IS_THERE = "registered already"
 NAME_IS_THERE = "an uploaded file has this name"
 IS_REPEATED = "the same as another of these"
 
+_MAX_NAMES = 200
 _CHUNK_TASKS = 500
 _CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice, and of data: addresses
 _LOCAL_FILES = "/data/local-files/?d="
@@ -132,19 +134,21 @@ def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> 
     Raises LabelingConfigError.
     """
     controls = parse_labeling_config(label_config).controls
-    names = ", ".join(control.from_name for control in controls)
+    names = shortened(", ".join(dict.fromkeys(control.from_name for control in controls)), _MAX_NAMES)
     if name is not None:
         found = [control for control in controls if control.from_name == name]
         if not found:
-            raise LabelingConfigError(f'The labeling config has no RectangleLabels "{name}", but {names}')
+            raise LabelingConfigError(
+                f'The labeling config has no control "{shortened(name)}" that is served, but {names}'
+            )
         controls = tuple(found)
-    if for_labels and controls[0].labels_value:
+    if controls[0].labels_value:
         raise LabelingConfigError(
-            f'"{controls[0].from_name}" has the labels that come with each task ({controls[0].labels_value}): --labels '
-            "needs a control with labels of its own"
+            f'"{controls[0].from_name}" has the labels that come with each task ({controls[0].labels_value}), which a '
+            "task made here wouldn't have: import tasks that have them"
         )
-    if len(controls) > 1 and (for_labels or len({control.value for control in controls}) > 1):
-        raise LabelingConfigError(f"The labeling config has several RectangleLabels: give --control, one of {names}")
+    if name is None and len(controls) > 1 and (for_labels or len({control.value for control in controls}) > 1):
+        raise LabelingConfigError(f"The labeling config has several controls: give --control, one of {names}")
     return controls[0]
 
 

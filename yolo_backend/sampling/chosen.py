@@ -45,7 +45,10 @@ def write_to_tasks(project: Project, chosen: Sequence[Scored], plan: ProjectPlan
     for start in range(0, len(there), _CHUNK_TASKS):
         of_task = {item.image.task_id: item for item in there[start : start + _CHUNK_TASKS]}
         tasks = list(project.tasks([task_filter("id", "in_list", list(of_task), "List")], fields=["data"]))
-        predictions = [{"task": task["id"], **as_served(of_task[task["id"]].prediction, plan)} for task in tasks]
+        predictions = [
+            {"task": task["id"], **as_served(of_task[task["id"]].prediction, plan, of_task[task["id"]].image)}
+            for task in tasks
+        ]
         for stored in store_predictions(project.studio, project.id, predictions):
             yield Written(predicted=len(stored.created), rejected=len(stored.rejected))
         for task in tasks:
@@ -61,7 +64,7 @@ def register_chosen(
     Raises RegisterError, StudioError, requests.Timeout.
     """
     items = [
-        Item(item.image.source, {UNCERTAINTY_KEY: item.uncertainty}, [as_served(item.prediction, plan)])
+        Item(item.image.source, {UNCERTAINTY_KEY: item.uncertainty}, [as_served(item.prediction, plan, item.image)])
         for item in chosen
         if not isinstance(item.image.source, Mapping)
     ]

@@ -174,8 +174,8 @@ def score_pool(
         if isinstance(outcome, Failure):
             yield Unscored(image, outcome.kind, outcome.reason)
             continue
-        uncertainty = round(scoring.uncertainty(outcome["result"], plan), _DIGITS)
-        yield Scored(image, uncertainty, outcome, count_boxes(as_served(outcome, plan)["result"]))
+        uncertainty = round(scoring.uncertainty(outcome["result"], _plan_for(image, plan)), _DIGITS)
+        yield Scored(image, uncertainty, outcome, count_boxes(as_served(outcome, plan, image)["result"]))
     yield from unreadable
 
 
@@ -184,9 +184,9 @@ def lower_thresholds(plan: ProjectPlan, floor: float) -> ProjectPlan:
     return replace(plan, controls=tuple(served.lowered(floor) for served in plan.controls))
 
 
-def as_served(prediction: Prediction, plan: ProjectPlan) -> Prediction:
-    """Of a prediction with boxes down to a floor, what the server says: those above the plan's own thresholds."""
-    threshold_of = _thresholds(plan)
+def as_served(prediction: Prediction, plan: ProjectPlan, image: PoolImage) -> Prediction:
+    """Of a prediction with boxes down to a floor, what the server says of the image: those above its thresholds."""
+    threshold_of = _thresholds(_plan_for(image, plan))
     # By the id, for a box may be two regions: its place, and its label.
     served = {
         region["id"]
@@ -303,6 +303,11 @@ def _features(
 
 def _identity(item: Scored) -> tuple[int, str]:
     return (item.image.task_id, "") if item.image.task_id is not None else (0, str(item.image.source))
+
+
+def _plan_for(image: PoolImage, plan: ProjectPlan) -> ProjectPlan:
+    """The plan with the labels that a task of the pool brings, if they come with the tasks."""
+    return plan.for_task(image.source.get("data"))[0] if isinstance(image.source, Mapping) else plan
 
 
 def _thresholds(plan: ProjectPlan) -> Callable[[Region], float]:

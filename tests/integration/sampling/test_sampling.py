@@ -79,7 +79,7 @@ def test_what_is_registered_is_what_the_server_says(predictor: Predictor, config
         assert isinstance(item, Scored)
         expected = served[images.index(item.image)]
         assert isinstance(expected, dict)
-        registered = as_served(item.prediction, plan)
+        registered = as_served(item.prediction, plan, item.image)
         assert boxes(registered) == boxes(expected)
         assert {key: registered[key] for key in ("score", "model_version")} == {
             key: expected[key] for key in ("score", "model_version")
@@ -112,7 +112,7 @@ def test_other_controls_of_the_same_labels_are_as_uncertain(
     assert isinstance(expected, Scored)
     assert (item.uncertainty, item.above_threshold) == (expected.uncertainty, expected.above_threshold)
     assert count_boxes(item.prediction["result"]) == len(expected.prediction["result"])
-    registered = as_served(item.prediction, other)
+    registered = as_served(item.prediction, other, item.image)
     assert count_boxes(registered["result"]) == item.above_threshold > 5
     assert LabelInterface(config).validate_prediction(registered, return_errors=True) == []
     assert empty_by_default("entropy", 0.1, other) == empty_by_default("entropy", 0.1, plan)

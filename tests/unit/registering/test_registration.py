@@ -409,16 +409,17 @@ def test_which_control_it_is(label_config: str, name: str | None, for_labels: bo
 @pytest.mark.parametrize(
     ("label_config", "name", "for_labels", "message"),
     [
-        (TWO_CONTROLS, None, True, "several RectangleLabels: give --control, one of cells, stains"),
-        (TWO_IMAGES, None, False, "several RectangleLabels: give --control, one of on_left, on_right"),
-        (BCCD_CONFIG, "boxes", True, 'no RectangleLabels "boxes", but label'),
+        (TWO_CONTROLS, None, True, "several controls: give --control, one of cells, stains"),
+        (TWO_IMAGES, None, False, "several controls: give --control, one of on_left, on_right"),
+        (BCCD_CONFIG, "boxes", True, 'no control "boxes" that is served, but label'),
         ("<View/>", None, False, "has no RectangleLabels on an Image"),
         (
             DYNAMIC,
             None,
             True,
-            r'"label" has the labels that come with each task \(\$labels\): --labels needs a control',
+            r'"label" has the labels that come with each task \(\$labels\), which a task made here',
         ),
+        (DYNAMIC, "label", False, "import tasks that have them"),
     ],
 )
 def test_a_control_that_has_to_be_chosen(label_config: str, name: str | None, for_labels: bool, message: str) -> None:
