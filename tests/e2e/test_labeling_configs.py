@@ -124,7 +124,7 @@ REPEATER = """<View><Repeater on="$pages" indexFlag="{{idx}}" mode="pagination">
 @pytest.mark.parametrize(
     ("label_config", "reason"),
     [
-        (REPEATER, "inside a Repeater, which takes no predictions: use one Image with valueList and one RectangleLabels"),
+        (REPEATER, "inside a Repeater, which takes no predictions: use one Image with valueList and one Rectangle"),
         (
             config('value="$image"', f'<PolygonLabels name="p" toName="image">{LABELS}</PolygonLabels>'),
             'PolygonLabels "p" draws no boxes, and only boxes are predicted: write RectangleLabels instead',

@@ -792,6 +792,36 @@ def test_labels_of_each_task_are_predicted(client: FlaskClient, photo: str, capl
     assert "The labels come with each task, in <code>$labels</code>" in page
 
 
+def test_labels_that_a_task_lacks_are_told_once_where_others_are_predicted(
+    client: FlaskClient, photo: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_config = CONFIG.replace("</View>", '<RectangleLabels name="more" toName="image" value="$labels"/></View>')
+    labels: list[Any] = [None, None, [{"value": "RBC"}, {"value": "rbcc"}], [{"value": "RBC"}, {"value": "rbcc"}]]
+    tasks = [{"id": number, "data": {"image": photo, "labels": some}} for number, some in enumerate(labels)]
+    answered = predict(client, tasks, label_config)
+    controls = [{region["from_name"] for region in prediction["result"]} for prediction in answered]
+    assert controls == [{"label"}, {"label"}, {"label", "more"}, {"label", "more"}]
+    told = [message for message in caplog.messages if "are without some labels" in message]
+    assert len(told) == 2
+    assert any('the task has no labels in its "labels"' in message for message in told)
+    assert any("no class of bccd.pt for the task's labels rbcc" in message for message in told)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["卡车", "轿车", "公交车", "行人"],
+        ["машина", "грузовик", "автобус"],
+        ["a very long name of a label that goes on and on", "another one that is just as long as the first"],
+        ["x"],
+    ],
+)
+def test_what_to_do_about_labels_without_a_class_is_not_cut(client: FlaskClient, labels: list[str]) -> None:
+    written = "".join(f'<Label value="{label}"/>' for label in labels)
+    response = setup(client, WBC_ONLY.replace('<Label value="WBC"/>', written))
+    assert response.status.endswith('rename a label, or give it predicted_values="<a class>"')
+
+
 def test_several_controls_and_images(client: FlaskClient, photo: str) -> None:
     label_config = """<View><Image name="a" value="$first"/><Image name="b" value="$second"/>
       <RectangleLabels name="red" toName="a"><Label value="RBC"/></RectangleLabels>

@@ -118,6 +118,21 @@ def test_other_controls_of_the_same_labels_are_as_uncertain(
     assert empty_by_default("entropy", 0.1, other) == empty_by_default("entropy", 0.1, plan)
 
 
+def test_thresholds_of_a_tasks_own_labels_count_as_they_do_on_the_server(
+    predictor: Predictor, plan: ProjectPlan, bccd_files: list[Path]
+) -> None:
+    labels = [{"value": "RBC", "model_score_threshold": "0.6"}, {"value": "WBC"}]
+    image = PoolImage("a", bccd_files[0]).to_task(plan.controls[0].control)["data"]
+    task = {"id": 1, "data": {**image, "labels": labels}}
+    other = predictor.plan(LABELS_OF_TASK, wait_s=None)
+    [(_, expected)] = predictor.stream([task], other, "7")
+    assert isinstance(expected, dict)
+    [item] = score(predictor, other, [PoolImage("a", task)])
+    assert isinstance(item, Scored)
+    assert boxes(as_served(item.prediction, other, item.image)) == boxes(expected)
+    assert item.above_threshold == len(expected["result"]) < count_boxes(item.prediction["result"])
+
+
 def test_an_image_is_as_uncertain_as_its_boxes(predictor: Predictor, plan: ProjectPlan, bccd_files: list[Path]) -> None:
     [item] = score(predictor, plan, [PoolImage("a", bccd_files[0])], Scoring("threshold", "max", 0.1, 0.5))
     assert isinstance(item, Scored)
