@@ -81,7 +81,7 @@ def labeling_config_for(class_names: Iterable[str]) -> str:
 def ensure_project(studio: Studio, title: str, label_config: str) -> int:
     """The id of the project of this title; made if there is none, left as it is otherwise."""
     query = {"title": title, "include": "id,title", "page_size": "1000"}
-    found = studio.call("GET", "/api/projects/", "results", _REQUEST_TIMEOUT_S, query=query)
+    found = studio.call("GET", "/api/projects/", "results", _CREATE_TIMEOUT_S, query=query)
     for project in found:  # the filter also finds titles that only contain ours
         if project["title"] == title:
             return int(project["id"])

@@ -127,12 +127,14 @@ def _explain_redirect(answer: Answer, url: str, path: str) -> Trouble | None:
         return None if is_here else _moved(shown, address + prefix)
     if is_same_host and found.endswith("/user/login"):
         return Trouble(f"{shown} leads to a login page, and not to Label Studio's API", _FIRST_PAGE)
-    if _LOGIN.search(found.lower()) or (not is_same_host and (found or parts.query)):
+    if _LOGIN.search(f"{host}{found}".lower()):
         return Trouble(
             f"A proxy in front of Label Studio asks for a login (it leads to {shortened(host, _MAX_SHOWN)})",
             _AROUND,
             lasts=True,
         )
+    if not is_same_host and (found or parts.query):  # a login of another kind, or a page for the time being
+        return Trouble(f"{shown} leads to {shortened(host, _MAX_SHOWN)}, and not to Label Studio's API", _AROUND)
     if not is_same_origin(target, url):
         return _moved(shown, address + (own.path if is_same_host else ""))
     return Trouble(f"{shown} leads to another page there", f"{_FIRST_PAGE}, with the path that it may have")
@@ -161,7 +163,7 @@ def explain_silence(error: BaseException, url: str) -> Trouble:
             f"correct {scheme}_PROXY, or name {shortened(host, _MAX_SHOWN)} in NO_PROXY",
         )
     if trouble := explain_tls(error, f"Label Studio at {shown}", "LABEL_STUDIO_URL"):
-        return Trouble(trouble.what[0].upper() + trouble.what[1:], trouble.fix, lasts=True)
+        return trouble._replace(what=trouble.what[0].upper() + trouble.what[1:])
     fix = "start it, or correct LABEL_STUDIO_URL"
     if reason == REFUSED and host in LOOPBACK:
         fix += "; " + IN_A_CONTAINER

@@ -15,6 +15,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from yolo_backend.errors import UserError
+from yolo_backend.messages import shortened
 
 _QUOTES = frozenset("\"'`\u2018\u2019\u201c\u201d")
 _WITHOUT_SCHEME = re.compile(r"[a-z0-9.-]+(:\d{1,5})?(/[\w./-]*)?", re.ASCII | re.IGNORECASE)
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
     @property
     def outside_url(self) -> str | None:
         """Label Studio's address in a browser, where it is set beside the one that we reach; one alone says nothing."""
-        host = self.label_studio_host and self.label_studio_host.rstrip("/")
+        host = self.label_studio_host and studio_address(self.label_studio_host)
         return host if host != self.label_studio_url else None
 
     @field_validator("label_studio_url")
@@ -118,8 +119,12 @@ class Settings(BaseSettings):
     @field_validator("requests_ca_bundle")
     @classmethod
     def _check_bundle(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.exists():
-            raise ValueError("should name a PEM file of certificates, and there is none")
+        try:
+            is_there = path is None or path.exists()
+        except OSError:  # such as the text of a certificate in place of its name
+            is_there = False
+        if not is_there:
+            raise ValueError("should name a PEM file of certificates that is there and may be read")
         return path
 
     @field_validator("allowed_image_hosts", mode="before")
@@ -225,7 +230,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"{Path('.env').absolute()} can't be read: {error.strerror}") from None
     if settings.requests_ca_bundle:
         # requests looks for it in the environment alone.
-        os.environ.setdefault("REQUESTS_CA_BUNDLE", str(settings.requests_ca_bundle))
+        os.environ["REQUESTS_CA_BUNDLE"] = str(settings.requests_ca_bundle)
     return settings
 
 
@@ -236,7 +241,9 @@ def _explain(problem: dict[str, Any]) -> str:
     variables = _variables(str(problem["loc"][0]))
     # An address may hold a login.
     secret = any(word in variables[0] for word in ("KEY", "PASS", "URL")) or "@" in str(problem["input"])
-    return f"{' or '.join(variables)}: {message}" + ("" if secret else f", not {str(problem['input'])!r}")
+    return f"{' or '.join(variables)}: {message}" + (
+        "" if secret else f", not {shortened(repr(str(problem['input'])))}"
+    )
 
 
 def _variables(field_or_variable: str) -> list[str]:

@@ -138,7 +138,7 @@ def _check_start() -> tuple[Settings, ModelClass]:
 
 def _check_port(host: str, port: int) -> None:
     """Exits with a line where nobody can listen there; gunicorn would try for seconds, and show errors of its own."""
-    if "LISTEN_FDS" in os.environ:  # systemd listens for us
+    if {"LISTEN_FDS", "GUNICORN_FD"} & os.environ.keys():  # systemd listens for us, or the gunicorn before this one
         return
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -158,7 +158,9 @@ class Studio:
 
         It is a name only: nothing is asked of that address, and no token goes there.
         """
-        with self._asking_outside:
+        if not self._asking_outside.acquire(blocking=self._asked_outside_at == float("-inf")):
+            return self.known_outside_url  # another thread is asking anew
+        try:
             is_fresh = time.monotonic() - self._asked_outside_at < _OUTSIDE_IS_FRESH_S
             if self._outside_url is None and self._token and not is_fresh:
                 try:
@@ -168,6 +170,8 @@ class Studio:
                     log.info("Label Studio at %s doesn't tell its address in a browser: %s", self.url, error)
                 self._asked_outside_at = time.monotonic()
             return self.known_outside_url
+        finally:
+            self._asking_outside.release()
 
     def authorization(self, *, renew: bool = False) -> str | None:
         """What to send as `Authorization`, None without a token.
@@ -381,6 +385,9 @@ class Studio:
                 )
                 body = _read(response, ends_at)
                 return _Answer(response.status_code, response.headers, _json_of(body), body[:_HEAD_BYTES])
+        except _TooLongError:
+            what = f"{shortened(self.url)} answers more than {_MAX_ANSWER_BYTES // 1_000_000} MB at {path}"
+            raise StudioError(Trouble(what, "are there tasks with very much in them?", lasts=True)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if reason_of(error) == IN_TIME:
                 raise self._timeout() from None
@@ -527,13 +534,17 @@ def _anew(error: Exception) -> Exception:
     return type(error)(str(error))
 
 
+class _TooLongError(Exception):
+    """The answer has more bytes than are read."""
+
+
 def _read(response: requests.Response, ends_at: float) -> bytes:
     """The answer's body, of a bounded size and by then: the time-out of requests is for each piece."""
     body = bytearray()
     while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
         body += piece
         if len(body) > _MAX_ANSWER_BYTES:
-            raise requests.exceptions.ContentDecodingError("the answer is too long")
+            raise _TooLongError
         if time.monotonic() > ends_at:
             raise requests.Timeout
     return bytes(body)

@@ -34,15 +34,20 @@ class NamingAdapter(HTTPAdapter):
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         if host["scheme"] == "https":
             # The name is compared by urllib3 then, and not by OpenSSL, which doesn't tell the certificate's names.
-            pool["assert_hostname"] = host["host"]  # type: ignore[typeddict-unknown-key]  # of urllib3, and known there
+            pool["assert_hostname"] = (host["host"] or "").rstrip(".")  # type: ignore[typeddict-unknown-key]  # of urllib3, and known there
         return host, pool
 
 
 def explain_tls(error: BaseException, host: str, address: str = "the address") -> Trouble | None:
     """What is wrong with TLS, or with the file of authorities, None where it is something else.
 
-    `host` is the server's name, perhaps with its port; `address` is what holds its address.
+    `host` is the server's name, perhaps with its port; `address` is what holds its address. What breaks off may pass.
     """
+    trouble = _explain(error, host, address)
+    return trouble and trouble._replace(lasts=not trouble.what.startswith("TLS with"))
+
+
+def _explain(error: BaseException, host: str, address: str) -> Trouble | None:
     causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, CertificateError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import requests
 from tests.harness.http_server import http_servers, reply
 from tests.harness.stack import ROOT, pick_port
 from tests.harness.studio_client import BCCD_CONFIG
+from yolo_backend import startup
 
 YOLO_BACKEND = str(Path(sys.executable).with_name("yolo-backend"))
 OWN = """
@@ -159,3 +161,14 @@ def test_a_host_of_another_machine_is_told(tmp_path: Path, environment: dict[str
         "The backend can't start: --host 203.0.113.7 is no address of this machine: leave it out, and all of them are "
         "listened on"
     )
+
+
+@pytest.mark.parametrize("variable", ["LISTEN_FDS", "GUNICORN_FD"])
+def test_a_port_that_was_handed_on_is_not_taken(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """By systemd, or at an upgrade by the gunicorn before this one, whose socket it is."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(SystemExit):
+            startup._check_port("127.0.0.1", port)
+        monkeypatch.setenv(variable, "3")
+        startup._check_port("127.0.0.1", port)

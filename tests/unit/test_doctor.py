@@ -160,6 +160,22 @@ def test_a_proxy_that_takes_no_posts_is_no_guard(serve: StartServer) -> None:
     assert found.fix == "Let the backend through, or set LABEL_STUDIO_URL to an address that goes around it."
 
 
+@pytest.mark.parametrize("status", [400, 413])
+def test_who_rejects_everything_in_label_studios_place_is_no_guard(serve: StartServer, status: int) -> None:
+    server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=reply(b"<html>", status)))
+    found = examined(server.url, backend_url="http://127.0.0.1:1")["network guard"]
+    assert found.state is State.WRONG
+    assert str(status) in found.detail
+
+
+@pytest.mark.parametrize(("status", "words"), [(403, "refuses the backend"), (404, "isn't Label Studio's address")])
+def test_who_refuses_in_label_studios_place_makes_no_token_wrong(serve: StartServer, status: int, words: str) -> None:
+    found = examined(serve(label_studio(whoami=reply(b"<html>", status))).url)["token"]
+    assert words in found.detail
+    assert "legacy token" not in found.detail
+    assert "Personal Access Token" not in (found.fix or "")
+
+
 def test_nothing_that_label_studio_could_make_is_sent(serve: StartServer) -> None:
     refusal = reply(b'{"validation_errors": {"timeout": ["A valid number is required."]}}', 400)
     server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=refusal, webhooks=refusal))

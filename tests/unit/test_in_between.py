@@ -77,6 +77,10 @@ CASES: dict[str, tuple[Answer, str]] = {
         to(f"https://sso.example/realms/ours/protocol/openid-connect/auth?state={SECRET}"),
         f"A proxy in front of Label Studio asks for a login (it leads to sso.example): {AROUND}",
     ),
+    "a page for the time being": (
+        to("https://status.example/maintenance?since=1"),
+        f"{{url}} leads to status.example, and not to Label Studio's API: {AROUND}",
+    ),
     "Label Studio's own login": (
         to("/user/login/?next={path}"),
         f"{{url}} leads to a login page, and not to Label Studio's API: {FIRST_PAGE}",

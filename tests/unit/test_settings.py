@@ -117,6 +117,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, firs
         ("http://studio:8080/", "http://studio:8080", None),
         ("", "https://labels.example", None),  # where it is reached, perhaps not as a browser does
         ("http://studio:8080", "", None),
+        ("http://studio:8080", " https://labels.example/studio/ ", "https://labels.example/studio"),
     ],
 )
 def test_label_studios_host_beside_its_url_is_its_address_outside(
@@ -255,7 +256,7 @@ def test_a_bad_value_stops_in_one_line_that_names_the_variable(
         (
             "REQUESTS_CA_BUNDLE",
             "nowhere.pem",
-            "a PEM file of certificates, and there is none, not 'nowhere.pem'",
+            "a PEM file of certificates that is there and may be read, not 'nowhere.pem'",
         ),
     ],
 )
@@ -306,6 +307,19 @@ def test_hosts_are_written_as_addresses_name_them(monkeypatch: pytest.MonkeyPatc
 def test_a_path_prefix_is_no_page(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     monkeypatch.setenv("LABEL_STUDIO_URL", f" https://studio.example{prefix}/ ")
     assert load_settings().label_studio_url == f"https://studio.example{prefix}"
+
+
+def test_a_certificates_text_in_place_of_its_files_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "-----BEGIN CERTIFICATE-----\n" + "A" * 5000)
+    assert failure().startswith("REQUESTS_CA_BUNDLE: should name a PEM file of certificates that is there and may be")
+
+
+def test_an_empty_variable_does_not_hide_the_env_files_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ca.pem").touch()
+    Path(".env").write_text("REQUESTS_CA_BUNDLE=ca.pem\n")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
+    assert load_settings().requests_ca_bundle == Path("ca.pem")
+    assert os.environ["REQUESTS_CA_BUNDLE"] == "ca.pem"
 
 
 def test_authorities_that_the_env_file_names_are_those_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:

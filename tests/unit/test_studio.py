@@ -613,5 +613,7 @@ def test_an_answer_without_end_is_not_kept(serve: StartServer, monkeypatch: pyte
         for _ in range(10_000):
             handler.wfile.write(b" " * 10_000)
 
-    with pytest.raises(StudioError):
+    with pytest.raises(StudioError, match="answers more than 0 MB at /api/projects/7/") as raised:
         Studio(serve(flood).url, LEGACY).label_config(7)
+    assert raised.value.trouble is not None
+    assert raised.value.trouble.lasts  # to ask again brings the same

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, reply
@@ -15,6 +17,7 @@ from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
 from yolo_backend.status import ADVICE
 from yolo_backend.studio import Studio, StudioError
+from yolo_backend.tls import explain_tls
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -169,6 +172,20 @@ def test_a_server_that_hangs_up_at_the_greeting_is_told() -> None:
         threading.Thread(target=hang_up, daemon=True).start()
         told = studio_says(url)
     assert told.startswith((f"TLS with Label Studio at {url} fails", f"Label Studio doesn't answer at {url} ("))
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (ssl.SSLError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"), False),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), False),
+        (CertificateError("hostname 'studio.example' doesn't match 'other.example'"), True),
+    ],
+)
+def test_what_breaks_off_may_pass_and_a_certificate_lasts(error: Exception, lasts: bool) -> None:
+    trouble = explain_tls(error, "studio.example")
+    assert trouble is not None
+    assert trouble.lasts is lasts
 
 
 def test_a_guarded_host_is_held_to_the_same_authorities(

@@ -59,7 +59,9 @@ def network_guard(it: Installation) -> Iterator[Found]:
     for path, impossible in attempts:
         try:
             it.studio.call("POST", path, None, TIMEOUT_S, body=impossible)
-        except StudioRejectedError:
+        except StudioRejectedError as error:
+            if not error.reason:  # it isn't Label Studio who rejects it
+                raise
             continue
         except StudioRefusedError as error:
             if not error.reason or "permission" in error.reason:  # it isn't Label Studio who refuses, or not the guard

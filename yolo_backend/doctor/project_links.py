@@ -60,7 +60,7 @@ def token(it: Installation) -> Iterator[Found]:
     try:
         user = it.studio.call("GET", "/api/current-user/whoami", "email", TIMEOUT_S)
     except StudioRefusedError as error:
-        if error.trouble and error.trouble.lasts:  # it is a proxy that refuses
+        if not error.reason:  # Label Studio says why it refuses; whoever is before it doesn't
             raise broken_by(error, _MAKE_ONE) from None
         raise BrokenLinkError(f"it is {kind}. {error}", _MAKE_ONE) from None
     yield Found(f"{kind} of {user}, accepted")

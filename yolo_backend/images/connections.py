@@ -93,8 +93,9 @@ class _AlarmClock:
                 if not due:
                     self._wakes_at = min((alarm.ends_at for alarm in self._alarms), default=float("inf"))
                     self._changed.wait(None if self._wakes_at == float("inf") else self._wakes_at - now)
-            for alarm in due:
-                alarm.ring()
+                # Under the lock: who is out of its alarm has given its connection back, and others may have it.
+                for alarm in due:
+                    alarm.ring()
 
 
 _clock = _AlarmClock()

@@ -35,11 +35,13 @@ _TWICE_ESCAPED = re.compile(r"%25[0-9a-f]{2}", re.IGNORECASE)
 # Label Studio's own way to say no: 404 mostly, 403 for what it doesn't serve, 500 for an upload that it doesn't know.
 _REFUSED = frozenset({400, 403, 404, 410, 500})
 _MISSING = frozenset({404, 410})
+# Not what came and was too large, for instance.
+_NOT_HAD = frozenset({"unauthorized", "not_found", "forbidden_address", "dns", "unreachable", "http_error", "tls"})
 
 
 @dataclass(frozen=True)
 class Remark:
-    """What is odd about an address, to be told where it can't be fetched, and with which statuses (all without any)."""
+    """What is odd about an address, to be told where it can't be had: with these statuses, or with any."""
 
     kind: str
     message: str
@@ -47,7 +49,8 @@ class Remark:
 
     def explain(self, error: ImageError) -> ImageError:
         """The error with what is odd, where that is its cause."""
-        if self.statuses and error.status not in self.statuses:
+        is_its_fault = error.status in self.statuses if self.statuses else error.kind in _NOT_HAD
+        if not is_its_fault:
             return error
         return ImageError(self.kind, f"{self.message} ({error})", error.status)
 

@@ -42,7 +42,7 @@ _OWN_PATH = re.compile(
 # A value may be thousands of characters long, and no stranger's may make these take long.
 _PARAMETER = re.compile(r"[?&#;]([^=?&#;]*)=")
 _SECRET = re.compile(r"sig|token|secret|passw|credential|key|auth|jwt|session", re.IGNORECASE)
-_LOGIN = re.compile(r"((?:^|:)//)[^/\s]*@|(^|:/)(?=[^/@\s]*:)[^/\s]*@")
+_LOGIN = re.compile(r"((?:^|:)/{2,})[^/]*@|(^|:/)(?=[^/@\s]*:)[^/\s]*@")
 _WEB = re.compile(r"https?:|//", re.IGNORECASE)
 
 OutsideUrl = Callable[[], str | None]
@@ -92,15 +92,15 @@ def resolve_source(
     if not isinstance(value, str) or not value.strip():
         raise ImageError("wrong_type", type_sentence(value))
     value = value.strip()
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
     if value[:5].lower() == "data:":
         return Inline(decode_data_uri(value))
     if len(value) > _MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
         raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
     value = value.translate(_DROPPED)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
     check_address(value)
     scheme = value.split(":", 1)[0].lower()
     if scheme in CLOUD_SCHEMES:
@@ -223,10 +223,10 @@ def _web(value: str, studio_url: str | None, root: Path | None, outside_url: Out
 def _remark_on_unknown(address: str, outside: str | None, studio_url: str | None) -> Remark | None:
     try:
         parts = urlsplit(address)
-        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+        scheme, host, port = origin_of(address)  # which keeps an IPv6 address in its brackets
     except ValueError:
         return None
-    shown = f"{parts.scheme}://{host}{parts.path}"
+    shown = f"{scheme}://{host}{'' if port == DEFAULT_PORTS.get(scheme) else f':{port}'}{parts.path}"
     if not host or parts.query or not shown.isprintable() or len(shown) > 100:
         return None
     return remark_on_unknown_studio(shown, outside, is_configured=studio_url is not None)
@@ -258,11 +258,11 @@ def _own(path: str, studio_url: str | None, root: Path | None) -> Source:
 
 def _local_file(path: str, root: Path) -> LocalFile | None:
     """The file of a `/data/local-files/?d=` address below `root`, or None where it can't be read there."""
-    parts = urlsplit(path)
-    if not _is_local_files(parts.path):
+    path, _, query = path.partition("?")
+    if not _is_local_files(path):
         return None
     # Of several, Django takes the last.
-    name = parse_qs(parts.query, keep_blank_values=True).get("d", [""])[-1].lstrip("/")
+    name = parse_qs(query.partition("#")[0], keep_blank_values=True).get("d", [""])[-1].lstrip("/")
     try:
         open_below(root, name).close()
     except (OSError, ValueError):

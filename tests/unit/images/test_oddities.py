@@ -328,6 +328,14 @@ def test_an_upload_that_the_tokens_user_may_not_see_is_there(serve: StartServer)
     assert failure(serve, "/data/upload/1/a.jpg", 403).kind == "unauthorized"
 
 
+@pytest.mark.parametrize("kind", ["too_large", "timeout", "empty", "redirects", "proxy", "bad_address"])
+def test_what_came_and_was_not_right_is_not_laid_to_label_studios_address(kind: str) -> None:
+    source = resolve_source("https://shop.example/data/upload/1/a.jpg", 7, "http://studio:8080", None)
+    assert isinstance(source, Remote)
+    assert source.remark is not None
+    assert source.remark.explain(ImageError(kind, "as it was")).kind == kind
+
+
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_another_address_of_label_studios_may_be_its_own(serve: StartServer, status: int) -> None:
     error = failure(serve, "{host}/tools/data/local-files/?d=a.jpg", status)

@@ -636,6 +636,11 @@ def test_redacted(value: Any, expected: str) -> None:
         "/data/upload/1/a.jpg,https://someone:S3CR3T@example.com/a.jpg",
         "file:///a.jpg?token=S3CR3T",
         "/srv/a.jpg#token=S3CR3T",
+        "http://someone:S3 CR3T@example.com/a.jpg".replace("S3 CR3T", "pa ss S3CR3T"),
+        "http://someone:pa\u00a0ss S3CR3T@example.com/a.jpg",
+        "https:///someone:S3CR3T@example.com/a.jpg",
+        "http:////someone:S3CR3T@example.com/a.jpg",
+        "///someone:S3CR3T@example.com/a.jpg",
     ],
 )
 def test_no_secret_is_left(value: str) -> None:
@@ -646,3 +651,24 @@ def test_no_secret_is_left(value: str) -> None:
 def test_redacted_is_one_short_line(value: str) -> None:
     assert redact(value).isprintable()
     assert len(redact(value)) <= 200
+
+
+@pytest.mark.parametrize("value", ["data:,\ud800", "data:image/png;base64,\udfff"])
+def test_half_of_a_character_of_an_inline_image_is_told(value: str) -> None:
+    assert failure(value).kind == "bad_address"
+
+
+@pytest.mark.parametrize(
+    "value", ["/pre//]/data/local-files/x", "/pre//[/data/local-files/?d=a.jpg", "/pre//]/data/upload/1/a.jpg"]
+)
+def test_a_path_that_looks_like_a_broken_host_is_a_path(value: str, tmp_path: Path) -> None:
+    source = resolve_source(value, 7, "http://studio:8080/pre", tmp_path)
+    assert isinstance(source, Remote)
+    assert source.url.startswith("http://studio:8080/pre//")
+
+
+def test_an_ipv6_host_keeps_its_brackets() -> None:
+    source = resolve_source("http://[2001:db8::1]:8080/data/upload/1/a.jpg", 7, None, None)
+    assert isinstance(source, Remote)
+    assert source.remark is not None
+    assert "set LABEL_STUDIO_URL=http://[2001:db8::1]:8080 and" in source.remark.message
