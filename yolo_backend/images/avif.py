@@ -13,10 +13,13 @@ from yolo_backend.images.errors import ImageError, NotAnImageError
 
 _BRANDS = {b"avif", b"avis"}
 _MAX_BOXES = 20_000
-_MAX_UNITS = 1000  # of one coded picture
+_MAX_EXTENTS = 20_000  # and items in the table of them; a grid has one for each tile
+_MAX_UNITS = 5000  # of all coded pictures together
 _MAX_SHARE = 4  # of the limit of pixels, all pictures together: the image, its alpha, a gain map, a thumbnail
 _UNIT_BYTES = 1024  # of a unit, its header is in far less
-_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
+_SEQUENCE_HEADER = 1
+_FRAME_HEADERS = {3, 6, 7}  # alone, in a frame, redundant: dav1d takes the last for the first where none came before
+_MAX_ZEROS = 31  # before a number of variable length
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _CHOSEN_BY_FRAME = 2
 
@@ -36,7 +39,8 @@ def check_avif(content: bytes, max_megapixels: float) -> bytes:
     """
     try:
         file = _File(content)
-        sizes_wh = [_coded_size(data) for data in file.pictures()]
+        units_left = _Budget(_MAX_UNITS)
+        sizes_wh = [_coded_size(data, units_left) for data in file.pictures()]
     except (_BrokenError, IndexError, KeyError):
         sizes_wh = []
     if not sizes_wh:
@@ -59,6 +63,19 @@ def check_avif(content: bytes, max_megapixels: float) -> bytes:
 
 class _BrokenError(Exception):
     """Not what an AVIF must be."""
+
+
+class _Budget:
+    """So much and no more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, amount: int = 1) -> None:
+        """Raises _BrokenError where less is left."""
+        self.left -= amount
+        if self.left < 0:
+            raise _BrokenError
 
 
 _Key = TypeVar("_Key")
@@ -87,7 +104,7 @@ class _File:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._boxes_left = _MAX_BOXES
+        self._boxes_left = _Budget(_MAX_BOXES)
         self._tracks: list[_Box] = []
         meta: list[_Box] = []
         for box in self._boxes_of_file():
@@ -103,13 +120,10 @@ class _File:
 
     def pictures(self) -> Iterator[bytes]:
         """The AV1 data of each picture, and of the first one of each track."""
-        left_bytes = _MAX_SHARE * len(self._content)  # pictures may lie in the same place
-        for item, data in self._read_places():
-            if self._items.get(item, (b"", 0))[0] == b"av01":
-                yield data
-                left_bytes -= len(data)
-                if left_bytes < 0:
-                    raise _BrokenError
+        bytes_left = _Budget(_MAX_SHARE * len(self._content))  # pictures may lie in the same place
+        for places in self._read_places():
+            bytes_left.spend(sum(end - start for start, end in places))
+            yield b"".join(self._content[start:end] for start, end in places)
         for track in self._tracks:
             tables = _by_key((box.kind, box) for box in self._below(track, b"mdia", b"minf", b"stbl"))
             sizes, offsets = tables[b"stsz"], tables.get(b"stco") or tables.get(b"co64")
@@ -117,6 +131,7 @@ class _File:
                 raise _BrokenError
             size = self._number(sizes.start + 4, 4) or self._number(sizes.start + 12, 4)
             offset = self._number(offsets.start + 8, 4 if offsets.kind == b"stco" else 8)
+            bytes_left.spend(min(size, len(self._content)))
             yield self._content[offset : offset + size]
 
     def without_exif(self) -> bytes:
@@ -134,14 +149,12 @@ class _File:
         try:
             yield from self._boxes(0, len(self._content))
         except _BrokenError:
-            if self._boxes_left < 0:
+            if self._boxes_left.left < 0:
                 raise
 
     def _boxes(self, start: int, end: int) -> Iterator[_Box]:
         while start + 8 <= end:
-            self._boxes_left -= 1
-            if self._boxes_left < 0:
-                raise _BrokenError
+            self._boxes_left.spend()
             size, kind, head = self._number(start, 4), self._content[start + 4 : start + 8], 8
             if size == 1:
                 size, head = self._number(start + 8, 8), 16
@@ -171,8 +184,8 @@ class _File:
             place = entry.start + 4 + id_bytes + 2
             yield self._number(entry.start + 4, id_bytes), (self._content[place : place + 4], place)
 
-    def _read_places(self) -> Iterator[tuple[int, bytes]]:
-        """The id of each item, and its data."""
+    def _read_places(self) -> Iterator[list[tuple[int, int]]]:
+        """Where the data of each picture begins and ends: the places of its pieces (extents)."""
         table = self._meta.get(b"iloc")
         if table is None:
             return
@@ -188,32 +201,40 @@ class _File:
         sizes = take(2)
         offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
         index_bytes = sizes & 15 if version else 0
+        extents_left = _Budget(_MAX_EXTENTS)
         for _ in range(take(4 if version == 2 else 2)):
+            extents_left.spend()
             item = take(4 if version == 2 else 2)
             method = take(2) & 15 if version else 0
             take(2)
             base = take(base_bytes)
-            pieces = []
-            for _ in range(take(2)):
+            extents = []
+            count = take(2)
+            extents_left.spend(count)
+            if count > 1 and not offset_bytes + length_bytes:
+                raise _BrokenError  # each is the same
+            for _ in range(count):
                 take(index_bytes)
                 offset, length = take(offset_bytes), take(length_bytes)
-                pieces.append((base + offset, length))
+                extents.append((base + offset, length))
             if self._items.get(item, (b"", 0))[0] == b"av01":
-                yield item, self._read_pieces(method, pieces)
+                yield self._places_of(method, extents)
 
-    def _read_pieces(self, method: int, pieces: list[tuple[int, int]]) -> bytes:
+    def _places_of(self, method: int, extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Where each extent begins and ends in the file; one of no length goes to the end of it, or of its box."""
         start, end = 0, len(self._content)
         if method == 1:
             box = self._meta[b"idat"] if b"idat" in self._meta else _Box(b"", 0, 0)
             start, end = box.start, box.end
         elif method:
             raise _BrokenError
-        if sum(length for _, length in pieces) > len(self._content):
+        places = []
+        for offset, length in extents:
+            first = min(start + offset, end)
+            places.append((first, min(first + length, end) if length else end))
+        if sum(last - first for first, last in places) > len(self._content):
             raise _BrokenError
-        return b"".join(
-            self._content[start + offset : min(start + offset + length, end) if length else end]
-            for offset, length in pieces
-        )
+        return places
 
 
 class _Bits:
@@ -243,15 +264,16 @@ class _Sequence:
     integer_motion: int = _CHOSEN_BY_FRAME
 
 
-def _coded_size(data: bytes) -> tuple[int, int]:
+def _coded_size(data: bytes, units_left: _Budget) -> tuple[int, int]:
     """The largest width and height that a frame in this AV1 data has. Raises _BrokenError."""
     sequence: _Sequence | None = None
     largest = 0, 0
     for kind, unit in _units(data):
+        units_left.spend()
         if kind == _SEQUENCE_HEADER:
             sequence = _read_sequence(_Bits(unit))
             largest = max(largest[0], sequence.width), max(largest[1], sequence.height)
-        elif kind in {_FRAME_HEADER, _FRAME} and (sequence is None or _has_own_size(_Bits(unit), sequence)):
+        elif kind in _FRAME_HEADERS and (sequence is None or _has_own_size(_Bits(unit), sequence)):
             raise _BrokenError
     if sequence is None:
         raise _BrokenError
@@ -260,7 +282,7 @@ def _coded_size(data: bytes) -> tuple[int, int]:
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The kind of each unit of AV1 (OBU), and its start."""
-    place = count = 0
+    place = 0
     while place < len(data):
         head = data[place]
         place += 2 if head & 4 else 1
@@ -274,9 +296,6 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
                     break
                 if shift > 56:
                     raise _BrokenError
-        count += 1
-        if count > _MAX_UNITS:
-            raise _BrokenError
         yield head >> 3 & 15, data[place : place + min(size, _UNIT_BYTES)]
         place += size
 
@@ -313,6 +332,8 @@ def _read_operating_points(bits: _Bits, sequence: _Sequence) -> None:
             zeros = 0
             while not bits.take(1):
                 zeros += 1
+                if zeros > _MAX_ZEROS:
+                    raise _BrokenError
             bits.take(zeros)
         if bits.take(1):  # decoder model
             delay_bits = bits.take(5) + 1

@@ -47,7 +47,9 @@ def _scale_of(values: Numbers) -> float:
         rows = rows[(rows >= -_MAX_16_BITS) & (rows <= _MAX_16_BITS)]
         if rows.size:
             low, high, count = min(low, float(rows.min())), max(high, float(rows.max())), count + rows.size
-    if count >= _MIN_SHARE * of_all:
+    if not of_all:
+        told = "are all NaN or infinite"
+    elif count >= _MIN_SHARE * of_all:
         for white, least, most in _WHITES:
             if least <= high <= most and low >= -_MAX_BELOW_BLACK * white:
                 return 1 / 256 if white == _MAX_16_BITS else 255 / white

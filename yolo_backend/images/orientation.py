@@ -1,13 +1,14 @@
 """How the labeling page turns a file: the EXIF orientation as Chromium reads it, which isn't as Pillow does.
 
-The page looks neither at XMP nor at the texts in which ImageMagick keeps EXIF; of several blocks or values it takes the
-first, and a value of an odd type is none. tests/e2e/test_orientation.py asks the browser.
+The page looks neither at XMP nor at the texts in which ImageMagick keeps EXIF; of several blocks, inner directories or
+values it takes the first, and a value of an odd type is none. tests/e2e/test_orientation.py asks the browser.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 from PIL import AvifImagePlugin, Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin
 
@@ -71,24 +72,21 @@ def _read_exif(exif: bytes) -> int:
     if order is None or len(exif) < 8:
         return 1
     (start,) = struct.unpack_from(order + "I", exif, 4)
-    return _read_directory(exif, order, start, is_first=True) or 1
+    return next((value for value in _orientations(exif, order, start) if 1 <= value <= 8), 1)
 
 
-def _read_directory(exif: bytes, order: str, start: int, *, is_first: bool) -> int | None:
-    """The first proper orientation in a directory, or in the EXIF directory that the first one names."""
+def _orientations(exif: bytes, order: str, start: int, *, may_follow: bool = True) -> Iterator[int]:
+    """The orientations in a directory, and in the first EXIF directory that it names, which names none itself."""
     if start + 2 > len(exif):
-        return None
+        return
     (count,) = struct.unpack_from(order + "H", exif, start)
     for place in range(start + 2, min(start + 2 + count * _ENTRY_BYTES, len(exif) - _ENTRY_BYTES + 1), _ENTRY_BYTES):
         tag, kind, values = struct.unpack_from(order + "HHI", exif, place)
         if values != 1:
             continue
-        found = None
         if tag == _ORIENTATION and kind == _SHORT:
-            (found,) = struct.unpack_from(order + "H", exif, place + 8)
-        elif tag == _EXIF_DIRECTORY and kind == _LONG and is_first:
+            yield struct.unpack_from(order + "H", exif, place + 8)[0]
+        elif tag == _EXIF_DIRECTORY and kind == _LONG and may_follow:
+            may_follow = False  # of others, which could be any number, Chromium reads none
             (inner,) = struct.unpack_from(order + "I", exif, place + 8)
-            found = _read_directory(exif, order, inner, is_first=False)
-        if found and 1 <= found <= 8:
-            return int(found)
-    return None
+            yield from _orientations(exif, order, inner, may_follow=False)

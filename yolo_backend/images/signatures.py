@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from yolo_backend.images.errors import NotAnImageError
@@ -78,16 +79,22 @@ _PATTERNS = tuple((place, re.compile(pattern, re.DOTALL), told) for place, patte
 _BRANDS = (
     (frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}), _HEIC),
     (frozenset({b"crx "}), RAW),
+    (frozenset({b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "}), _SOUND),
     (frozenset({b"jxl "}), _JPEG_XL),
     (frozenset({b"jp2 ", b"jpx ", b"jpm ", b"mjp2"}), _JPEG_2000),
     (frozenset({b"avci", b"avcs", b"j2ki", b"j2is"}), _HEIF),
 )
 _GENERAL_BRANDS = frozenset({b"mif1", b"mif2", b"msf1", b"miaf"})
 _LOOKED_AT_BYTES = 4096
-_BLANKS = b" \t\r\n\f\0"
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _JSON_START = re.compile(r'\{\s*["}]|\[\s*["{\[\]\d]')
-_HTML_START = re.compile(r"<!doctype html|<(html|head|title|body|script|meta)\b")
+# Comments, instructions and declarations, and the name of a document's kind or of its first element.
+_MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<!doctype\s+([\w:.-]+)|<[?!][^>]*|<([\w:.-]+)", re.DOTALL)
+_HTML_NAMES = frozenset(
+    {"b", "body", "br", "center", "div", "h1", "h2", "head", "html", "link", "meta", "p", "pre", "script", "style"}
+    | {"title"}
+)
+_SVG_NAME = "svg"
 
 
 def tell_apart(start: bytes) -> NotAnImageError | None:
@@ -119,17 +126,23 @@ def _by_text(start: bytes) -> tuple[str, str] | None:
     if not text or _CONTROL.search(text):
         return None
     if text[0] == "<":
-        if _HTML_START.search(text):
-            return _HTML
-        return _SVG if "<svg" in text else _XML
+        return _by_markup(text)
     return _JSON if _JSON_START.match(text) else _TEXT
+
+
+def _by_markup(text: str) -> tuple[str, str]:
+    names = (match[1] or match[2] for match in _MARKUP.finditer(text))
+    name = next(filter(None, names), "")
+    if name in _HTML_NAMES:
+        return _HTML
+    return _SVG if name.rpartition(":")[2] == _SVG_NAME else _XML
 
 
 def _decode(start: bytes) -> str:
     """The text of these bytes; nothing where they are none."""
     encoding = "utf-16" if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
-        return start.decode(encoding)
-    except UnicodeDecodeError as error:
-        # A letter may have been cut in two at the end of what is looked at.
-        return start[: error.start].decode(encoding) if len(start) - error.start < 4 and error.start else ""
+        # In steps, for a letter may have been cut in two at the end of what is looked at.
+        return codecs.getincrementaldecoder(encoding)().decode(start)
+    except UnicodeDecodeError:
+        return ""

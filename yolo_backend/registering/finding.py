@@ -22,7 +22,7 @@ _IMAGE_SUFFIXES = SHOWN_SUFFIXES | {
 _ADDRESS = re.compile(r"(https?|s3|gs|azure-blob)://[^\s/]|data:image/")
 # A path below Label Studio's address, which may be a folder of this machine as well.
 _STUDIO_PATH = re.compile(r"(/[^\s?]+)?/data/(upload/|local-files/\?d=)")
-_MAY_HOLD_A_SECRET = re.compile(r"://|^data:|\?.*=", re.IGNORECASE | re.DOTALL)
+_MAY_HOLD_A_SECRET = re.compile(r"://|@|^\s*data:|\?.*=", re.IGNORECASE | re.DOTALL)
 _SHOWN_CHARACTERS = 200
 
 Image = Path | str  # a file on this machine, or an address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,14 +39,16 @@ def _why_unfit(file: Path, *, uploaded: bool) -> str | None:
     if uploaded and suffix not in TAKEN_SUFFIXES:
         return f"Label Studio takes no {file.suffix} uploads: make it a PNG or JPEG, or use --how local-files"
     try:
-        size_bytes = file.stat().st_size
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe waits for who writes to it
+            return "is no regular file but such as a pipe or a device: leave it out"
         with file.open("rb") as opened:
             start = opened.read(_START_BYTES)
     except OSError:
         return None
-    if not size_bytes:
+    if not status.st_size:
         return "has no bytes: replace it"
-    if size_bytes > MAX_UPLOAD_BYTES:
+    if status.st_size > MAX_UPLOAD_BYTES:
         return f"has more than {MAX_UPLOAD_BYTES:,} bytes, which Label Studio doesn't take: make it smaller"
     return None if suffix == _DRAWN_BY_THE_PAGE else _why_not_shown(file, start)
 

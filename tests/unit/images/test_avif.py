@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,102 @@ def test_units_without_end_are_broken_soon() -> None:
     content = STILL[:start] + units
     content = with_box(content, b"mdat", struct.pack(">I", len(units) + 8), -4)
     content = with_box(content, b"iloc", struct.pack(">I", len(units)), 22)
+    assert failure(content).kind == "broken"
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + name + content
+
+
+def with_table(table: bytes, more: bytes = b"") -> bytes:
+    """An AVIF with another table of where its items lie (iloc), and more behind its end."""
+    start = STILL.index(b"meta") - 4
+    (length,) = struct.unpack_from(">I", STILL, start)
+    added = box(b"iloc", bytes(4) + table)
+    content = STILL.replace(b"iloc", b"free")
+    head = content[:start] + struct.pack(">I", length + len(added)) + content[start + 4 : start + 12]
+    return head + added + content[start + 12 :] + more
+
+
+def with_extents(count: int, *, item: int = 1, items: int = 1, more: bytes = b"") -> bytes:
+    """An AVIF whose picture's data is in extents that take no bytes: each is the whole file."""
+    return with_table(struct.pack(">HH", 0, items) + struct.pack(">HHH", item, 0, count) * items, more)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_extents(65_535),
+        with_extents(65_535, more=box(b"free", bytes(10_000))),
+        with_extents(2),
+        with_extents(65_535, item=9, items=10_000),
+        with_extents(1, item=9, items=60_000),
+        with_extents(1, items=1000, more=box(b"free", bytes(100_000))),
+    ],
+    ids=["many", "many of more bytes", "two", "in items of no picture", "many items", "many pictures"],
+)
+def test_extents_without_end_are_broken_soon_and_with_little_memory(content: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert failure(content).kind == "broken"
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_extents_that_lie_in_the_same_place_are_broken() -> None:
+    """Each of them goes to the end of the file, and says so with a length of 0."""
+    table = b"\x44\0" + struct.pack(">HHHH", 1, 1, 0, 5000) + struct.pack(">II", 0, 0) * 5000
+    assert failure(with_table(table)).kind == "broken"
+
+
+def test_tracks_that_name_the_whole_file_are_broken_soon() -> None:
+    """Each of them with the same data, that takes a while to look at."""
+    unit = b"\x12\0" * 300
+    tables = box(b"stsz", struct.pack(">III", 0, 10**6, 1)) + box(b"stco", struct.pack(">III", 0, 1, 0))
+    track = box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", tables))))
+    content = STILL[:32] + box(b"moov", track * 3000) + unit
+    file = images_avif._File(content)
+    taken: list[int] = []
+    with pytest.raises(images_avif._BrokenError):
+        taken.extend(map(len, file.pictures()))
+    assert sum(taken) <= 4 * len(content)
+    assert failure(content).kind == "broken"
+
+
+def test_headers_that_take_long_to_read_are_broken_soon() -> None:
+    """Sequence headers of 32 operating points; and numbers of variable length, of which most bits are zeros."""
+    points = "000" + "0" + "0" + "0" + "0" + "11111" + ("0" * 12 + "11111" + "0" + "0") * 32
+    zeros = "000" + "0" + "0" + "1" + "0" * 64 + "1" + "0" * 3900 + "1" + "0" * 3900
+    for bits in (points + "0" * 400, zeros):
+        unit = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+        data = (b"\x0a" + bytes([len(unit) & 127 | 128, len(unit) >> 7]) + unit) * 6000
+        assert failure(with_data(STILL, data)).kind == "broken"
+
+
+def with_data(content: bytes, data: bytes) -> bytes:
+    """An AVIF of one picture that has other AV1 data, behind all else."""
+    place = content.index(b"iloc") + 18
+    return content[:place] + struct.pack(">II", len(content) + 8, len(data)) + content[place + 8 :] + box(b"mdat", data)
+
+
+@pytest.mark.parametrize("kind", [3, 7])
+def test_a_redundant_header_is_one_where_none_came_before(kind: int) -> None:
+    """The decoder takes it for one, and the size in it."""
+    content = avif("frames_of_other_sizes")
+    data = next(images_avif._File(content).pictures())
+    place = content.index(data)
+    behind = content[place + len(data) :]  # which lies after it, so that it is found there
+    sequence, frame = data[: 2 + data[1]], data[2 + data[1] :]
+    assert (sequence[0] >> 3, frame[0] >> 3) == (1, 6)
+    frame = frame[next(number for number in range(1, 5) if frame[number] < 128) + 1 :]
+    split = sequence + bytes([kind << 3 | 2, 100]) + frame[:100] + bytes([4 << 3]) + frame[100:]
+    content = content.replace(struct.pack(">I", len(data)), struct.pack(">I", len(split)))
+    content = content.replace(struct.pack(">I", place), struct.pack(">I", len(content) + 8)) + box(
+        b"free", split + behind
+    )
+    if kind == 7:
+        AvifImagePlugin.AvifImageFile(io.BytesIO(content), "").load()
     assert failure(content).kind == "broken"
 
 

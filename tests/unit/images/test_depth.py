@@ -90,11 +90,11 @@ def test_both_byte_orders_are_read(order: Literal["<", ">"]) -> None:
         ([[-0.02, 0.5, 1.04]], [0, 127, 255]),
         ([[-3, 127.5, 261]], [0, 127, 255]),
         ([[np.nan, 1, np.inf, -np.inf, 0.5]], [0, 255, 255, 0, 127]),
-        ([[np.nan, np.nan]], [0, 0]),
+        ([[np.nan, 0]], [0, 0]),
         ([[0, 0]], [0, 0]),
         ([[0, 100, 255, 255, 3.4e38]], [0, 100, 255, 255, 255]),
     ],
-    ids=["resampled", "resampled, to 255", "not finite", "nothing", "black", "filled"],
+    ids=["resampled", "resampled, to 255", "not finite", "nothing but black", "black", "filled"],
 )
 def test_numbers_a_little_beyond_are_clipped(values: list[list[float]], expected: list[int]) -> None:
     assert levels(encode(Image.fromarray(np.array(values, np.float32)), "TIFF")) == expected
@@ -113,6 +113,8 @@ SAVE = "which tells neither black nor white: save it as PNG with 8 bits, or with
         ((RAMP * 65_535 - 32_768).astype("i2"), 2, "go from -32768 to 32767"),
         ((RAMP * (2**32 - 1)).astype("u4"), 1, "go beyond 65535"),
         ((RAMP * 1e6).astype("f4"), 3, "go beyond 65535"),
+        (np.full((3, 4), np.nan, "f4"), 3, "are all NaN or infinite"),
+        (np.array([[np.inf, -np.inf, np.nan]], "f4"), 3, "are all NaN or infinite"),
     ],
 )
 def test_numbers_that_could_be_this_or_that_are_told(values: Values, form: int, numbers: str) -> None:

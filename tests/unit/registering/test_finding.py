@@ -113,7 +113,11 @@ def test_standard_input_that_is_no_text_is_told() -> None:
         (Path("a?b=c.jpg"), "a?b=c.jpg"),
         ("photos/?.jpg", "photos/?.jpg"),
         ("https://me:secret@host/a.jpg?sig=secret", "https://host/a.jpg?..."),
+        ("//me:secret@host/a.jpg", "//host/a.jpg"),
+        ("me:secret@host/a.jpg", "host/a.jpg"),
+        ("photos/a@2x.jpg", "photos/a@2x.jpg"),
         ("data:image/png;base64,AAAA", "data: address of 26 characters"),
+        (" data:image/png;base64,AAAA", "data: address of 26 characters"),
         ("a" * 300, "a" * 197 + "..."),
     ],
 )
