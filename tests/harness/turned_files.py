@@ -113,6 +113,25 @@ _OTHER = (0x0113, 3, 1, 6)
 _XMP_SEGMENT = (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + _xmp(6))
 _XMP_CHUNK = (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + _xmp(6))
 
+_INNER, _LONG = 0x8769, 4
+_NONE, _THREE, _SIX, _NINE = exif((0x0113, 3, 1, 6))[8:], orientation(3)[8:], orientation(6)[8:], orientation(9)[8:]
+_BEHIND = 8 + 2 + 2 * 12 + 4  # a directory of two entries
+_NEXT = _BEHIND + len(_NONE)
+# Of several inner directories, Chromium reads the first that a LONG of one value names, and no other.
+_INNER_DIRECTORIES: dict[str, tuple[bytes, int]] = {
+    "none, then 6": (exif((_INNER, _LONG, 1, _BEHIND), (_INNER, _LONG, 1, _NEXT)) + _NONE + _SIX, 1),
+    "6, then 3": (exif((_INNER, _LONG, 1, _BEHIND), (_INNER, _LONG, 1, _NEXT)) + _SIX + _THREE, 6),
+    "9, then 6": (exif((_INNER, _LONG, 1, _BEHIND), (_INNER, _LONG, 1, _NEXT)) + _NINE + _SIX, 1),
+    "beyond the end, then 6": (exif((_INNER, _LONG, 1, 50_000), (_INNER, _LONG, 1, _BEHIND)) + _SIX, 1),
+    "itself, then 6": (exif((_INNER, _LONG, 1, 8), (_INNER, _LONG, 1, _BEHIND)) + _SIX, 1),
+    "a SHORT, then 6": (exif((_INNER, 3, 1, _BEHIND), (_INNER, _LONG, 1, _NEXT)) + _NONE + _SIX, 6),
+    "of two values, then 6": (exif((_INNER, _LONG, 2, _BEHIND), (_INNER, _LONG, 1, _NEXT)) + _NONE + _SIX, 6),
+    "6 within, then 3": (exif((_INNER, _LONG, 1, _BEHIND), (0x0112, 3, 1, 3)) + _SIX, 6),
+    "none within, then 3": (exif((_INNER, _LONG, 1, _BEHIND), (0x0112, 3, 1, 3)) + _NONE, 3),
+    "9 within, then 3": (exif((_INNER, _LONG, 1, _BEHIND), (0x0112, 3, 1, 3)) + _NINE, 3),
+    "within what is within": (exif((_INNER, _LONG, 1, 26)) + exif((_INNER, _LONG, 1, 44))[8:] + _SIX, 1),
+}
+
 TURNED_FILES: dict[str, tuple[bytes, int]] = {
     # Values
     **{f"JPEG, {value}": (_jpeg_exif(orientation(value)), 1) for value in (0, 9, 255, 65_535)},
@@ -144,6 +163,8 @@ TURNED_FILES: dict[str, tuple[bytes, int]] = {
     "JPEG, far behind": (_jpeg_exif(exif((0x0112, 3, 1, 6), start=400)), 6),
     "JPEG, more entries said than there are": (_jpeg_exif(exif((0x0112, 3, 1, 6), count=50)), 6),
     "JPEG, cut behind the entry": (_jpeg_exif(orientation(6)[:-4]), 6),
+    **{f"JPEG, inner, {name}": (_jpeg_exif(content), turn) for name, (content, turn) in _INNER_DIRECTORIES.items()},
+    **{f"PNG, inner, {name}": (_png_exif(content), turn) for name, (content, turn) in _INNER_DIRECTORIES.items()},
     # Headers
     "JPEG, any byte behind Exif": (with_segments(_JPEG, (0xE1, b"Exif\0\1" + orientation(6))), 6),
     "JPEG, EXIF in capitals": (with_segments(_JPEG, (0xE1, b"EXIF\0\0" + orientation(6))), 1),
