@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import pickletools
 import re
 import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 _HEAD_BYTES = 1024
-_MAX_PICKLE_BYTES = 64 << 20  # of large weights it is half a megabyte: their numbers lie beside it
+_MAX_PICKLE_BYTES = 16 << 20  # of large weights it is half a megabyte: their numbers lie beside it
+_MAX_NESTED_TUPLES = 20_000  # Python hashes those nested deeper until its stack is full, and crashes
 _LEGACY_PICKLE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of torch before 1.6: a number, then three more pickles
 
 _GRAPH = 7  # of the fields of an ONNX file
+_MAX_FIELDS = 10_000  # a graph, metadata, and functions, of which there may be hundreds
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # how a protobuf field is written
 
 _AGAIN = "download or copy it again"
+_BROKEN = f"is broken, or only half downloaded: {_AGAIN}"
+_NO_TORCH = f"is no file of PyTorch, or it is broken: {_AGAIN}"
 _UNPACK = "unpack it, and name the .pt or .onnx file in it"
 _FROM_TRAINING = "name the best.pt that Ultralytics wrote while it trained"
 _TO_ONNX = f'{_FROM_TRAINING}, or export that: YOLO("best.pt").export(format="onnx")'
@@ -42,7 +50,16 @@ def content_problem(path: Path) -> str | None:
     """What is wrong with a .pt or .onnx file, and what to do; None for one that is worth a try. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    return _first_bytes_problem(head) or (_onnx_problem if path.suffix == ".onnx" else _torch_problem)(path, head)
+    if problem := _first_bytes_problem(head):
+        return problem
+    try:
+        return (_onnx_problem if path.suffix == ".onnx" else _torch_problem)(path, head)
+    except (zipfile.BadZipFile, RuntimeError, ValueError):  # damaged, encrypted, or compressed in an unknown way
+        return _BROKEN
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # the second half of a ZIP file, whose offsets are those of the whole
+            return _BROKEN
+        raise
 
 
 def _first_bytes_problem(head: bytes) -> str | None:
@@ -69,21 +86,23 @@ def _onnx_problem(path: Path, head: bytes) -> str | None:
             is_torch = _pickle_name(archive) is not None
         return "is a file of PyTorch: name it .pt instead of .onnx" if is_torch else f"is a ZIP archive: {_UNPACK}"
     with path.open("rb") as file:
-        return None if _GRAPH in _fields(file, path.stat().st_size) else f"is broken, or only half downloaded: {_AGAIN}"
+        return None if _GRAPH in _fields(file, path.stat().st_size) else _BROKEN
 
 
 def _fields(file: IO[bytes], size: int) -> set[int]:
-    """The numbers of a protobuf message's own fields; empty for one that doesn't end where it should."""
-    fields = set()
-    while file.tell() < size:
+    """The numbers of a protobuf message's own fields; empty for one that is invalid or doesn't end where it should."""
+    fields: set[int] = set()
+    for _ in range(_MAX_FIELDS):
+        if file.tell() == size:
+            return fields
         tag = _varint(file)
         value = _varint(file) if tag & 7 in {_VARINT, _BYTES} else 0
         length = {_VARINT: 0, _EIGHT_BYTES: 8, _BYTES: value, _FOUR_BYTES: 4}.get(tag & 7, size)
-        if min(tag, value) < 0 or length > size - file.tell():
+        if tag >> 3 <= 0 or value < 0 or length > size - file.tell():
             return set()
         file.seek(length, os.SEEK_CUR)
         fields.add(tag >> 3)
-    return fields
+    return set()
 
 
 def _varint(file: IO[bytes]) -> int:
@@ -106,10 +125,10 @@ def _torch_problem(path: Path, head: bytes) -> str | None:
         with path.open("rb") as file:
             return _pickle_problem(file, pickles=4)
     if head.startswith(b"PK\3\4"):
-        return f"is broken, or only half downloaded: {_AGAIN}"
+        return _BROKEN
     if head.startswith(b"\x08") and re.match(rb"\x08.(\x12.[\w .-]|:)", head, re.DOTALL):  # version, producer or graph
         return "is an ONNX file: name it .onnx instead of .pt"
-    return f"is no file of PyTorch, or it is broken: {_AGAIN}"
+    return _NO_TORCH
 
 
 def _zip_problem(archive: zipfile.ZipFile) -> str | None:
@@ -171,8 +190,11 @@ class _Reader(pickle.Unpickler):
 
 
 def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
-    reader = _Reader(file)
     try:
+        content = file.read(_MAX_PICKLE_BYTES)
+        if _is_absurd(content, pickles):
+            return _NO_TORCH
+        reader = _Reader(BytesIO(content))
         for _ in range(pickles):
             saved = reader.load()
     except Exception:  # whatever is wrong with it: torch says what, if it can't read it either
@@ -180,7 +202,8 @@ def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
     network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else saved
     if not any(module.startswith("ultralytics.nn.") for module, _ in reader.classes):
         return _foreign_problem(network, reader.classes)
-    if missing := sorted(package for package in _packages(reader.classes) if not _is_installed(package)):
+    modules = {module for module, _ in reader.classes if _packages([(module, "")])}
+    if missing := sorted(module for module in modules if not _is_installed(module)):
         return (
             f"was saved by a program that added code of its own (module {missing[0]}), which isn't here: "
             "make that module importable, or train without it"
@@ -197,6 +220,103 @@ def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
         layers = f"is a bare {type(network).__name__} with layers of a YOLO"
         return f'{layers}: save the whole YOLO with YOLO(...).save("best.pt")'
     return None
+
+
+_TUPLE_STEPS = frozenset(b"t\x85\x86\x87")
+_PUT, _LONG_BINPUT, _STOP = b"pr."
+_CHECKED_STEPS = _TUPLE_STEPS | {_PUT, _LONG_BINPUT, _STOP}
+# How many bytes follow each step of a pickle; below zero where the file says it.
+_ARGUMENT_BYTES = {ord(step.code): step.arg.n if step.arg else 0 for step in pickletools.opcodes}
+_PLAIN_STEP_BYTES = {
+    step: 1 + size for step, size in _ARGUMENT_BYTES.items() if size >= 0 and step not in _CHECKED_STEPS
+}
+_LENGTH_BYTES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_TWO_LINES = frozenset(b"ci")
+
+
+def _is_absurd(content: bytes, pickles: int) -> bool:
+    """Returns True if Python would crash over these pickles, or fill its memory, instead of raising an error.
+
+    It runs over the steps itself because pickletools.genops, which reads their arguments, takes several times as long.
+    """
+    position = tuples = stops = 0
+    end, plain_bytes = len(content), _PLAIN_STEP_BYTES.get  # at hand: this loop runs a hundred thousand times
+    while position < end:
+        step = content[position]
+        if plain := plain_bytes(step):
+            position += plain
+            continue
+        start = position + 1
+        if step not in _ARGUMENT_BYTES:  # no pickle: the reader says so
+            break
+        if step in _TUPLE_STEPS:
+            tuples += 1
+        elif step == _STOP:
+            stops += 1
+            if stops == pickles:
+                break
+        if step in {_PUT, _LONG_BINPUT} and _memo_index(content, step, start) > position:
+            return True  # Python makes room for as many objects as the index says
+        position = start + _argument_bytes(content, step, start)
+    if position > end:  # Python makes room for as many bytes as the file says follow
+        return end < _MAX_PICKLE_BYTES
+    return tuples > _MAX_NESTED_TUPLES and _is_nested_deep(content, pickles)
+
+
+def _argument_bytes(content: bytes, step: int, start: int) -> int:
+    size = _ARGUMENT_BYTES[step]
+    if size >= 0:
+        return size
+    if size != pickletools.UP_TO_NEWLINE:
+        width = _LENGTH_BYTES[size]
+        return width + int.from_bytes(content[start : start + width], "little")
+    end = start
+    for _ in range(2 if step in _TWO_LINES else 1):
+        end = content.find(b"\n", end) + 1 or len(content)
+    return end - start
+
+
+def _memo_index(content: bytes, step: int, start: int) -> int:
+    """Where an object is noted. An index that isn't above its position in the file is one that a program wrote."""
+    argument = content[start : start + _argument_bytes(content, step, start)]
+    return int(argument) if step == _PUT else int.from_bytes(argument, "little")
+
+
+def _is_nested_deep(content: bytes, pickles: int) -> bool:
+    """Returns True if tuples are nested too deep. Raises where the steps are those of no pickle."""
+    file = BytesIO(content)
+    return any(_has_deep_tuples(pickletools.genops(file)) for _ in range(pickles))
+
+
+def _has_deep_tuples(steps: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> bool:
+    stack: list[int] = []  # of each object on the pickle machine's stack, how deep the tuples in it are nested
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    for step, argument, _ in steps:
+        takes, gives = step.stack_before, step.stack_after
+        if step.name == "MARK":
+            marks.append(len(stack))
+        elif step.name.endswith("PUT"):
+            memo[int(argument)] = stack[-1]
+        elif step.name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif step.name.endswith("GET"):
+            stack.append(memo[int(argument)])
+        elif step.name == "POP" and marks[-1:] == [len(stack)]:
+            marks.pop()
+        else:
+            has_mark = pickletools.markobject in takes
+            start = marks.pop() - takes.index(pickletools.markobject) if has_mark else len(stack) - len(takes)
+            depth = max(stack[start:], default=0) + (step.name in {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
+            if depth > _MAX_NESTED_TUPLES:
+                return True
+            stack[start:] = [depth] * len(gives)
+    return False
 
 
 def _foreign_problem(network: Any, classes: Iterable[tuple[str, str]]) -> str:
@@ -228,9 +348,20 @@ def _packages(classes: Iterable[tuple[str, str]]) -> set[str]:
     return {module.split(".")[0] for module, _ in classes} - sys.stdlib_module_names - {"__builtin__", "copy_reg"}
 
 
-def _is_installed(package: str) -> bool:
-    """Can it be imported? A folder of that name, such as `models`, is no package."""
-    if package == "__main__":
+def _is_installed(module: str) -> bool:
+    """Returns True if it can be imported, as far as one can tell without running any of it.
+
+    A folder without an `__init__.py` is a package, too, but no module that a class could be of, such as `models`.
+    """
+    package, *parts = module.split(".")
+    if package in {"", "__main__", "__mp_main__"}:
         return False
-    spec = find_spec(package)
+    try:
+        spec = find_spec(package)
+    except ValueError:  # of a module that was made by hand
+        return package in sys.modules
+    for part in parts:
+        if spec is None or spec.origin is not None:  # what a package with code makes of itself, nobody knows
+            break
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations or ()))
     return spec is not None and spec.origin is not None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -37,19 +38,17 @@ _NEWER = (
     "need {0} of Ultralytics, which {ultralytics} (here) doesn't have: they are of a newer one, or of a changed copy; "
     "update it with pip install -U ultralytics-opencv-headless"
 )
+_MISFIT = "don't fit Ultralytics {ultralytics} (here): install the one that they were trained with, or train them anew"
 # What is said in errors of the libraries, and what it means.
 _REMEDIES = {
     r"Can't get attribute '([^']+)' on <module 'ultralytics": _NEWER,
     r"No module named '(ultralytics[\w.]+)'": _NEWER,
     r"Can't get attribute '([^']+)' on <module '([^']+)'": "need {0} of {1}, which isn't here: train without it",
-    r"'\w+' object has no attribute '\w+'": (
-        "don't fit Ultralytics {ultralytics} (here): install the one that they were trained with, or train them anew"
-    ),
     r"is not a loadable checkpoint|No graph was found|Protobuf parsing failed|PytorchStreamReader|hasRecord": (
         "are broken, or only half downloaded: download or copy them again"
     ),
     r'External data path.* "(?:[^"]*/)?([^"/]+)"': "keep their numbers in the file {0}: put that beside them",
-    r"max supported IR version|opset": (
+    r"max supported IR version|[Oo]pset \d+ is under development|official support for domain \S+ is till opset": (
         "are for a newer ONNX Runtime than {onnxruntime} (here): export them anew with opset=17, or update onnxruntime"
     ),
     r"No Op registered for (\w+)": "need {0}, an operator that ONNX Runtime doesn't have: export them with Ultralytics",
@@ -72,12 +71,13 @@ class Engine:
     ) -> None:
         """Load the weights, as an export where there is a folder for it. Raises WeightsError."""
         fingerprint = file_fingerprint(path)
+        device = pick_device(device)
         try:
             self._model, self._why, told = open_model(
                 path,
                 fingerprint,
                 engine=engine,
-                device=pick_device(device),
+                device=device,
                 export_folder=export_folder,
                 max_detections=max_detections,
             )
@@ -86,7 +86,7 @@ class Engine:
         except WeightsError:
             raise
         except Exception as error:
-            raise WeightsError(f"Weights {path.name} {failure(error)} ({path})") from error
+            raise WeightsError(f"Weights {path.name} {failure(error, device)} ({path})") from error
         self._iou_threshold = iou_threshold
         self._max_detections = max_detections
         model = self._model
@@ -132,7 +132,7 @@ class Engine:
         except WeightsFileError:
             raise
         except Exception as error:
-            raise WeightsFileError(f"Weights {self.info.name} {failure(error, 'run')}") from error
+            raise WeightsFileError(f"Weights {self.info.name} {failure(error, self.info.device, 'run')}") from error
 
     def _check_outputs(self, raw: Any) -> None:
         """Read otherwise than they are meant, outputs are no boxes at all, for every image. Raises WeightsFileError."""
@@ -250,14 +250,28 @@ def _first(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, list | tuple) else outputs
 
 
-def failure(error: Exception, what: str = "loaded") -> str:
-    """What kept weights from being loaded or run, as far as it is known, and what to do."""
+def failure(error: Exception, device: str, what: str = "loaded") -> str:
+    """What kept weights from being loaded or run on a device, as far as it is known, and what to do."""
     said = first_line(error)
+    causes = [cause for cause in (error, error.__cause__) if cause is not None]
+    if any(is_out_of_memory(cause) for cause in causes):
+        return (
+            f"don't fit into the memory of {device}: lower MODEL_IMAGE_SIZE, BATCH_SIZE or MAX_MODELS, or set another "
+            "DEVICE"
+        )
     versions = {"ultralytics": ultralytics.__version__, "onnxruntime": onnxruntime.__version__}
-    for cause, (pattern, remedy) in product((error, error.__cause__), _REMEDIES.items()):
-        if cause is not None and (found := re.search(pattern, str(cause), re.DOTALL)):
+    for cause, (pattern, remedy) in product(causes, _REMEDIES.items()):
+        if found := re.search(pattern, str(cause), re.DOTALL):
             return remedy.format(*found.groups(), **versions)
+    if any(isinstance(cause, AttributeError) and _is_of_libraries(cause) for cause in causes):
+        return _MISFIT.format(**versions)
     return f"can't be {what}: {said} ({type(error).__name__}); see whether Ultralytics takes them: YOLO(file).predict()"
+
+
+def _is_of_libraries(error: BaseException) -> bool:
+    """Returns True if it was raised within Ultralytics or torch, not by our own code."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).split(".")[0] in {"ultralytics", "torch"}
 
 
 def _channels(prototypes: Any) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ultralytics import YOLO
 
 from yolo_backend.detection.engine import failure, pick_device
+from yolo_backend.detection.models import load_checkpoint
 from yolo_backend.detection.weights import WeightsError
 
 
@@ -20,11 +20,11 @@ class FeatureExtractor:
         """Load the weights in torch, whatever engine detects. Raises WeightsError, for exported weights too."""
         if path.suffix != ".pt":
             raise WeightsError(f"Weights {path.name} have no features to compare images by: only a .pt file has")
-        try:
-            self._yolo = YOLO(path)
-        except Exception as error:
-            raise WeightsError(f"Weights {path.name} {failure(error)}") from error
         self._device = pick_device(device)
+        try:
+            self._yolo = load_checkpoint(path)
+        except Exception as error:
+            raise WeightsError(f"Weights {path.name} {failure(error, self._device)}") from error
         self._image_size = image_size or self._yolo.overrides.get("imgsz", 640)
 
     def extract(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copy
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import cv2
@@ -72,7 +74,7 @@ class UltralyticsModel:
 
     def __init__(self, path: Path, device: str, *, max_detections: int = 300) -> None:
         said = read_metadata(path, path.name) if path.suffix == ".onnx" else None
-        yolo = YOLO(path, task=said.task or TASKS[0] if said else None)
+        yolo = YOLO(path, task=said.task or TASKS[0]) if said else load_checkpoint(path)
         check_kind(path.name, str(yolo.task), said.head if said and said.head else type(yolo).__name__)
         if path.suffix == ".pt":
             check_network(path.name, yolo.model)
@@ -238,6 +240,31 @@ class OpenVinoModel(_OnnxModel):
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         return [output.copy() for output in self._of_thread.request.infer([pixels]).values()]
+
+
+def load_checkpoint(path: Path) -> Any:
+    """The YOLO of a .pt file.
+
+    By their names, Ultralytics takes some files for others: `yolov5s.pt` for its own `yolov5su.pt`, which it may
+    download. So it is given this one under a name that says nothing.
+    """
+    with TemporaryDirectory(prefix="yolo-backend-") as folder:
+        file = Path(folder, "weights.pt")
+        try:
+            file.symlink_to(path.resolve())
+        except OSError:  # Windows lets not everyone make links
+            copy(path, file)
+        try:
+            yolo = YOLO(file)
+        except Exception as error:
+            error.args = tuple(_renamed(part, file, path) for part in error.args)
+            raise
+    yolo.overrides["model"] = yolo.model_name = yolo.ckpt_path = yolo.model.pt_path = str(path)
+    return yolo
+
+
+def _renamed(said: Any, file: Path, path: Path) -> Any:
+    return said.replace(str(file), str(path)) if isinstance(said, str) else said
 
 
 def open_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import types
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from ultralytics.nn.modules import block
 
 from tests.harness.detections import Pixels, assert_close, assert_same, detect, ultralytics_detections
 from yolo_backend.detection.engine import Engine
+from yolo_backend.detection.features import FeatureExtractor
+from yolo_backend.detection.models import load_checkpoint
 from yolo_backend.detection.weights import WeightsError, find_weights
 
 MAX_REASON = 240  # of what Label Studio shows
@@ -227,6 +230,43 @@ def test_other_kinds_are_named(tmp_path: Path, make: Callable[[], Any], words: t
     assert_told(refusal(tmp_path / "m.pt"), *words)
 
 
+@pytest.mark.parametrize("name", ["yolov5s.pt", "yolov5n6.pt", "yolov3.pt", "yolov3-tiny.pt", "it's.pt"])
+def test_a_file_is_never_taken_for_another(
+    tmp_path: Path, own: Any, bccd_weights: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """By a path without a "u", Ultralytics loads yolov5su.pt for yolov5s.pt; and it strikes out apostrophes."""
+    copy(bccd_weights, tmp_path / name)
+    own.model.names = {0: "another's", 1: "another's", 2: "another's"}
+    for others in (name.replace(".pt", "u.pt"), name.replace("'", "_").replace("_", "")):
+        if others != name:
+            own.save(tmp_path / others)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    info = Engine(Path(name), device="cpu").info
+    assert (info.name, info.class_names) == (name, {0: "RBC", 1: "WBC", 2: "Platelets"})
+    extractor = FeatureExtractor(Path(name), device="cpu", image_size=64)
+    assert extractor._yolo.names == info.class_names
+    assert extractor.extract(np.zeros((64, 64, 3), np.uint8)).shape
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_where_links_cannot_be_made_the_file_is_copied(bccd_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert load_checkpoint(bccd_weights).model.pt_path == str(bccd_weights)
+
+
+def test_an_error_of_ultralytics_says_the_files_own_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"nothing")
+    with pytest.raises(TypeError) as raised:
+        load_checkpoint(tmp_path / "mine.pt")
+    assert str(tmp_path / "mine.pt") in str(raised.value)
+    assert "weights.pt" not in str(raised.value)
+
+
 # Exports of Ultralytics
 
 
@@ -335,8 +375,8 @@ def test_names_as_people_write_them(
         ({"names": "RBC,WBC,P"}, ("metadata that can't be read, names='RBC,WBC,P'", "export it with Ultralytics")),
         ({"names": "{'a': 0, 'b': 1, 'c': 2}"}, ("metadata that can't be read, names=", "export it with")),
         ({"stride": "many"}, ("metadata that can't be read, stride='many'", "export it with Ultralytics")),
-        ({"imgsz": "[1, 2, 3]"}, ("metadata that can't be read, imgsz=", "export it with Ultralytics")),
         ({"args": "none"}, ("metadata that can't be read, args='none'", "export it with Ultralytics")),
+        ({"imgsz": "[1, 2, 3]"}, ("metadata that can't be read, imgsz=", "export it with Ultralytics")),
         ({"names": "{1: 'a', 2: 'b', 3: 'c'}"}, ("numbered 1 to 3", "number them 0 to 2")),
         ({"names": "{0: 'a', 1: 'b'}"}, ("2 classes need 6 rows, not 7", "export it anew")),
         ({"names": str(dict.fromkeys(range(1000), "x"))}, ("1000 classes need 1004 rows, not 7", "export it")),

@@ -32,7 +32,7 @@ from tests.harness.detections import (
     detect,
     ultralytics_detections,
 )
-from yolo_backend.detection.engine import Engine, is_out_of_memory
+from yolo_backend.detection.engine import Engine, failure, is_out_of_memory
 from yolo_backend.detection.models import UltralyticsModel
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 
@@ -253,6 +253,49 @@ def test_other_errors_of_the_model_are_not_changed(engine: Engine, bccd_images: 
             detect(engine, bccd_images[:1], 0.25)
     finally:
         hook.remove()
+
+
+@pytest.mark.parametrize("method", ["__call__", "__init__"])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory"), MemoryError()]
+)
+def test_weights_without_room_are_told_so(
+    bccd_weights: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
+) -> None:
+    def lack(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(UltralyticsModel, method, lack)
+    with pytest.raises(WeightsError) as raised:
+        Engine(bccd_weights, device="cpu")
+    assert str(raised.value) == (
+        f"Weights {bccd_weights.name} don't fit into the memory of cpu: lower MODEL_IMAGE_SIZE, BATCH_SIZE or "
+        f"MAX_MODELS, or set another DEVICE ({bccd_weights})"
+    )
+
+
+def test_a_mistake_of_our_own_is_not_put_down_to_the_weights(
+    bccd_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UltralyticsModel, "__call__", lambda *_: [].missing)  # type: ignore[attr-defined]
+    with pytest.raises(
+        WeightsError, match=r"can't be run: 'list' object has no attribute 'missing' \(AttributeError\)"
+    ):
+        Engine(bccd_weights, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_newer"),
+    [
+        ("Unsupported model IR version: 99, max supported IR version: 10", True),
+        ("Opset 99 is under development and support for this is limited", True),
+        ("Current official support for domain ai.onnx is till opset 21.", True),
+        ("Resize of opset 11 wants four inputs", False),
+        ("No such file: /data/opset/m.onnx", False),
+    ],
+)
+def test_only_what_onnx_runtime_says_of_versions_means_a_newer_one(said: str, is_newer: bool) -> None:
+    assert ("are for a newer ONNX Runtime" in failure(RuntimeError(said), "cpu")) == is_newer
 
 
 # A dense batch: Ultralytics' NMS would run out of time and leave the rest of the batch empty

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import pickle
+import sys
+import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,6 +71,53 @@ def test_a_half_downloaded_file_is_told(tmp_path: Path, bccd_weights: Path) -> N
     )
 
 
+BROKEN = "is broken, or only half downloaded: download or copy it again"
+
+
+def zip_of(content: bytes = b"\x80\x02N.") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+    return file.getvalue()
+
+
+def overwritten(content: bytes, at: int, new: bytes) -> bytes:
+    return content[:at] + new + content[at + len(new) :]
+
+
+def _without_directory(content: bytes) -> bytes:
+    return overwritten(content, content.rfind(b"PK\1\2"), b"XXXX")
+
+
+def _without_head(content: bytes) -> bytes:
+    return overwritten(content, 0, b"XXXX")
+
+
+def _second_half(content: bytes) -> bytes:
+    return content[content.rfind(b"PK\1\2") - 1 :]
+
+
+def _encrypted(content: bytes) -> bytes:
+    marked = overwritten(content, 6, b"\1")
+    return overwritten(marked, content.rfind(b"PK\1\2") + 8, b"\1")
+
+
+def _compressed_otherwise(content: bytes) -> bytes:
+    marked = overwritten(content, 8, b"\x63")
+    return overwritten(marked, content.rfind(b"PK\1\2") + 10, b"\x63")
+
+
+@pytest.mark.parametrize("damage", [_without_directory, _without_head, _second_half, _encrypted, _compressed_otherwise])
+def test_a_damaged_archive_is_told(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "x.pt").write_bytes(damage(zip_of(bytes(2000))))
+    assert failure("x.pt", tmp_path) == f"x.pt {BROKEN} ({tmp_path / 'x.pt'})"
+
+
+def test_a_damaged_archive_named_onnx_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(_without_directory(zip_of(bytes(2000))))
+    assert failure("x.onnx", tmp_path) == f"x.onnx {BROKEN} ({tmp_path / 'x.onnx'})"
+
+
 # ONNX files, which are protobuf messages
 
 
@@ -84,6 +136,8 @@ def onnx_message(graph: bytes) -> bytes:
         (onnx_message(b"graph") + b"\x12\x7f", False),
         (onnx_message(b"graph") + b"\x13", False),
         (b"\x08\x09" * 500, False),  # no graph
+        (onnx_message(b"graph") + bytes(2), False),  # there is no field 0
+        (onnx_message(b"graph") + b"\x08\x09" * 20_000, False),  # more fields than any network has
         (b"\xff" * 500, False),
         (b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", False),
     ],
@@ -104,6 +158,13 @@ def test_a_file_with_the_suffix_of_the_other_kind_is_told(tmp_path: Path, bccd_w
     assert "a.onnx is a file of PyTorch: name it .pt instead of .onnx" in failure("a.onnx", tmp_path)
     (tmp_path / "b.pt").write_bytes(onnx_message(b"graph"))
     assert "b.pt is an ONNX file: name it .onnx instead of .pt" in failure("b.pt", tmp_path)
+
+
+@pytest.mark.timeout(5)
+def test_a_file_of_zeros_is_told_at_once(tmp_path: Path) -> None:
+    for name in ("x.onnx", "x.pt"):
+        (tmp_path / name).write_bytes(bytes(64 << 20))
+        assert "broken" in failure(name, tmp_path)
 
 
 # What a .pt file holds
@@ -175,6 +236,90 @@ def test_other_objects_are_named_and_never_made(tmp_path: Path, steps: bytes, wh
     assert message.endswith(f"({tmp_path / 'x.pt'})")
 
 
+def test_code_in_a_folder_that_is_no_regular_package_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plain_folder" / "deeper").mkdir(parents=True)
+    (tmp_path / "plain_folder" / "deeper" / "blocks.py").write_text("raise RuntimeError('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module, is_there in (
+        ("plain_folder.deeper.blocks", True),
+        ("plain_folder.deeper.others", False),
+        ("plain_folder.deeper", False),
+        ("plain_folder", False),
+    ):
+        name = saved(tmp_path / "x.pt", dict_with("model", YOLO + object_of(module, "Mine") + b"0"))
+        if is_there:
+            assert find_weights(name, tmp_path) == tmp_path / name
+        else:
+            assert f"(module {module})" in failure(name, tmp_path)
+    assert "plain_folder" not in sys.modules
+
+
+@pytest.mark.parametrize("module", ["__mp_main__", ".blocks"])
+def test_a_module_that_nobody_else_has_is_told(tmp_path: Path, module: str) -> None:
+    name = saved(tmp_path / "x.pt", dict_with("model", YOLO + object_of(module, "Mine") + b"0"))
+    assert f"(module {module})" in failure(name, tmp_path)
+
+
+# Pickles that crash Python, or fill its memory
+
+
+def legacy(steps: bytes) -> bytes:
+    """As torch before 1.6 wrote it: what it is, three pickles more, and the numbers."""
+    pickles = [b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", b"M\xe9\x03", b"}"]
+    return b"".join(b"\x80\x02" + each + b"." for each in [*pickles, steps])
+
+
+DEEP = 300_000
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("is_legacy", [False, True])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        b"})" + b"\x85" * DEEP + b"Ns",
+        b"})" + b"\x85q\0" * DEEP + b"Ns",
+        b"})" + b"N\x86" * DEEP + b"Ns",
+        b"})" + b"X\1\0\0\0a0]0NN\x87" * DEEP + b"Ns",
+        b"}" + b"(" * DEEP + b"t" * DEEP + b"Ns",
+        b"})q\0" + b"0h\0\x85q\0" * DEEP + b"Ns",
+        b"Nr\0\0\0\x08",
+        b"Np134217728\n",
+        b"\x96\0\0\0\0\1\0\0\0",
+    ],
+    ids=["tuples", "noted", "pairs", "mixed", "marks", "recalled", "note", "textual note", "bytes"],
+)
+def test_what_crashes_python_is_never_read(tmp_path: Path, steps: bytes, is_legacy: bool) -> None:
+    content = legacy(steps) if is_legacy else zip_of(b"\x80\x02" + steps + b".")
+    (tmp_path / "x.pt").write_bytes(content)
+    assert failure("x.pt", tmp_path) == (
+        f"x.pt is no file of PyTorch, or it is broken: download or copy it again ({tmp_path / 'x.pt'})"
+    )
+
+
+def test_as_deep_as_is_taken_python_reads_it_in_any_thread(tmp_path: Path) -> None:
+    steps = dict_with("model", YOLO) + b")" + b"\x85" * 20_000 + b"Ns"
+    found = []
+    name = saved(tmp_path / "x.pt", steps)
+    thread = threading.Thread(target=lambda: found.append(find_weights(name, tmp_path)))
+    thread.start()
+    thread.join()
+    assert found == [tmp_path / name]
+
+
+def test_many_tuples_side_by_side_are_fine(tmp_path: Path) -> None:
+    content = pickle.dumps([tuple((number, number + 1) for number in range(30_000)), {"a": (1,)}], protocol=2)
+    steps = content.removeprefix(b"\x80\x02").removesuffix(b".") + b"0" + dict_with("model", YOLO)
+    assert find_weights(saved(tmp_path / "x.pt", steps), tmp_path) == tmp_path / "x.pt"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_python_writes_is_read_in_every_protocol(tmp_path: Path, protocol: int) -> None:
+    content = pickle.dumps({"a": [1.5, b"x" * 300, "é" * 300, -(2**80), {3}, (None, True)] * 9}, protocol=protocol)
+    (tmp_path / "x.pt").write_bytes(zip_of(content))
+    assert "numbers without a network" in failure("x.pt", tmp_path)
+
+
 def test_nothing_of_a_file_is_run(tmp_path: Path) -> None:
     mark = tmp_path / "run"
     steps = b"cos\nmkdir\nX" + len(str(mark)).to_bytes(4, "little") + str(mark).encode() + b"\x85R"
@@ -194,10 +339,8 @@ def test_archives_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_file_of_torch_before_1_6_is_looked_into_too(tmp_path: Path) -> None:
-    pickles = [b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", b"M\xe9\x03", b"}"]
     for steps, is_taken in ((dict_with("model", YOLO), True), (object_of("models.yolo", "Model"), False)):
-        content = b"".join(b"\x80\x02" + each + b"." for each in [*pickles, steps])
-        (tmp_path / "old.pt").write_bytes(content)
+        (tmp_path / "old.pt").write_bytes(legacy(steps))
         if is_taken:
             assert find_weights("old.pt", tmp_path) == tmp_path / "old.pt"
         else:
