@@ -59,7 +59,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class BySharedServers(scheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/e2e" if nodeid.startswith("tests/e2e/") else str(super()._split_scope(nodeid))
+            # What stands apart has servers of its own.
+            is_of_one = nodeid.startswith("tests/e2e/") and not nodeid.startswith("tests/e2e/apart/")
+            return "tests/e2e" if is_of_one else str(super()._split_scope(nodeid))
 
     return BySharedServers(config, log)
 

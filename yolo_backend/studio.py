@@ -372,7 +372,7 @@ class Studio:
             with requests.Session() as session:
                 session.trust_env = self.url.startswith("https:")  # a proxy would read the token
                 session.mount("https://", NamingAdapter())
-                response = session.request(
+                with session.request(
                     method,
                     self.url + path,
                     params=query,
@@ -382,8 +382,8 @@ class Studio:
                     timeout=(min(_CONNECT_TIMEOUT_S, half_s), half_s),
                     allow_redirects=False,
                     stream=True,
-                )
-                body = _read(response, ends_at)
+                ) as response:  # what isn't read to its end is hung up on
+                    body = _read(response, ends_at)
                 return _Answer(response.status_code, response.headers, _json_of(body), body[:_HEAD_BYTES])
         except _TooLongError:
             what = f"{shortened(self.url)} answers more than {_MAX_ANSWER_BYTES // 1_000_000} MB at {path}"

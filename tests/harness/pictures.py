@@ -43,7 +43,7 @@ TURNED_BY_THE_PAGE = {
     "BMP": _NOT_AT_ALL,
     "AVIF": _AS_EXIF_SAYS,  # by its container, into which Pillow writes what the EXIF says
 }
-"""By which EXIF orientation a browser turns a file of each format: tests/e2e/test_orientation.py asks one."""
+"""By which EXIF orientation a browser turns a file of each format: tests/e2e/apart/test_orientation.py asks one."""
 
 
 def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

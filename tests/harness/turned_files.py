@@ -1,6 +1,6 @@
 """Files whose orientation stands in odd places or forms, and by what a browser turns each: the truth of decoding.
 
-Made once with Chromium; tests/e2e/test_orientation.py asks it again.
+Made once with Chromium; tests/e2e/apart/test_orientation.py asks it again.
 """
 
 from __future__ import annotations

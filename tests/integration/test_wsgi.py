@@ -60,9 +60,11 @@ def test_what_stops_the_start_is_told_in_one_line(
     assert "s3cret" not in finished.stderr + finished.stdout
 
 
-def test_check_loads_the_weights_first(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "broken.pt", "w") as archive:  # right at first sight
-        archive.writestr("archive/data.pkl", b"broken")
+def test_check_loads_the_weights_first(bccd_weights: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(bccd_weights) as whole, zipfile.ZipFile(tmp_path / "broken.pt", "w") as archive:
+        for name in whole.namelist():
+            if not name.endswith("/data/0"):  # right at first sight
+                archive.writestr(name, whole.read(name))
     environment = {"MODEL_NAME": "broken.pt", "MODEL_ROOT": str(tmp_path)}
 
     finished = start([*PYTHON_WSGI, "--check"], environment, tmp_path)

@@ -1,7 +1,7 @@
 """How the labeling page turns a file: the EXIF orientation as Chromium reads it, which isn't as Pillow does.
 
 The page looks neither at XMP nor at the texts in which ImageMagick keeps EXIF; of several blocks, inner directories or
-values it takes the first, and a value of an odd type is none. tests/e2e/test_orientation.py asks the browser.
+values it takes the first, and a value of an odd type is none. tests/e2e/apart/test_orientation.py asks the browser.
 """
 
 from __future__ import annotations
