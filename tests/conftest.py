@@ -42,7 +42,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the tests that were asked for, leave out those in a browser where there is none."""
+    """Those that share Label Studio go first, for they take longest; where no browser is, its tests are left out."""
+    items.sort(key=lambda item: not _shares_label_studio(item.nodeid))
     in_browser = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
     if in_browser and not find_chromium():
         items[:] = [item for item in items if item not in in_browser]
@@ -52,6 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             output["left_out"] = len(in_browser)
 
 
+def _shares_label_studio(nodeid: str) -> bool:
+    """Is this one of the end-to-end tests with the one Label Studio? What stands apart has servers of its own."""
+    return nodeid.startswith("tests/e2e/") and not nodeid.startswith("tests/e2e/apart/")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep together what shares servers: each file's, and the one Label Studio of all end-to-end tests."""
@@ -59,10 +65,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class BySharedServers(scheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            # What stands apart has servers of its own.
-            is_of_one = nodeid.startswith("tests/e2e/") and not nodeid.startswith("tests/e2e/apart/")
-            return "tests/e2e" if is_of_one else str(super()._split_scope(nodeid))
+            return "tests/e2e" if _shares_label_studio(nodeid) else str(super()._split_scope(nodeid))
 
+    config.option.loadscopereorder = False  # as they were collected: the longest first, not that of the most tests
     return BySharedServers(config, log)
 
 
