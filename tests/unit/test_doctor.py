@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.engine import info_of
-from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import Finding, State
@@ -235,18 +234,6 @@ def test_without_a_token_one_is_asked_for(serve: StartServer) -> None:
 
     assert findings["Label Studio"].state is State.OK
     assert "LABEL_STUDIO_API_KEY" in str(findings["token"].fix)
-
-
-def test_a_certificate_of_ones_own_is_told_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
-    server = serve(label_studio(), tls=certificates.context("good"))
-
-    found = examined(server.url)["Label Studio"]
-
-    assert (found.state, found.detail, found.fix) == (
-        State.WRONG,
-        f"The certificate of Label Studio at {server.url} is from an authority that isn't known here",
-        "Set REQUESTS_CA_BUNDLE to a PEM file with it.",
-    )
 
 
 def test_a_proxy_that_asks_for_a_login_makes_no_token_wrong(serve: StartServer) -> None:

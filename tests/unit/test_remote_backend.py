@@ -7,7 +7,6 @@ from base64 import b64encode
 
 import pytest
 
-from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
 
@@ -47,16 +46,6 @@ def test_nobody_there_is_told_with_what_to_do(url: str, reason: str) -> None:
         RemoteBackend(url).index()
 
     assert "Start it" in caught.value.fix
-
-
-def test_a_certificate_of_ones_own_is_told_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
-    server = serve(reply(json.dumps(INDEX).encode()), tls=certificates.context("self-signed"))
-
-    with pytest.raises(BackendError) as caught:
-        RemoteBackend(server.url).index()
-
-    assert str(caught.value) == f"the certificate of {server.url} is self-signed"
-    assert caught.value.fix == "Set REQUESTS_CA_BUNDLE to a PEM file with it."
 
 
 def test_a_redirect_of_the_backend_tells_where_to(serve: StartServer) -> None:

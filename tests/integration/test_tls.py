@@ -12,9 +12,13 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, reply
+from yolo_backend.doctor.examination import examine
+from yolo_backend.doctor.findings import State
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
+from yolo_backend.remote_backend import BackendError, RemoteBackend
+from yolo_backend.settings import load_settings
 from yolo_backend.status import ADVICE
 from yolo_backend.studio import Studio, StudioError
 from yolo_backend.tls import explain_tls
@@ -207,3 +211,27 @@ def test_a_guarded_host_is_held_to_the_same_authorities(
 def test_the_advice_names_the_setting() -> None:
     assert "REQUESTS_CA_BUNDLE" in ADVICE["tls"]
     assert "PEM" in ADVICE["tls"]
+
+
+def test_check_tells_it_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
+    server = serve(ANSWER, tls=certificates.context("good"))
+    key = "0123456789abcdef" * 2 + "01234567"
+    settings = load_settings(label_studio_url=server.url, label_studio_api_key=key)
+
+    [found, *_] = [each for each in examine(settings, Studio(server.url, key)) if each.check == "Label Studio"]
+
+    assert (found.state, found.detail, found.fix) == (
+        State.WRONG,
+        f"The certificate of Label Studio at {server.url} is from an authority that isn't known here",
+        "Set REQUESTS_CA_BUNDLE to a PEM file with it.",
+    )
+
+
+def test_the_backends_certificate_is_told_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
+    server = serve(reply(b"{}"), tls=certificates.context("self-signed"))
+
+    with pytest.raises(BackendError) as caught:
+        RemoteBackend(server.url).index()
+
+    assert str(caught.value) == f"the certificate of {server.url} is self-signed"
+    assert caught.value.fix == "Set REQUESTS_CA_BUNDLE to a PEM file with it."
