@@ -132,6 +132,7 @@ class Job:
         self._submit = submit
         self._parallel = parallel
         self._tickets: dict[int, Ticket] = {}
+        self._pushed: dict[int, tuple[int, float]] = {}  # what tasks were, and until when they aren't taken on again
         self._waiting: deque[Ticket] = deque()
         self._nameless = 0
         self._running = 0
@@ -154,9 +155,12 @@ class Job:
             self._asks += 1
             stored_by_now = self._stored_by_now()
             mine: set[Ticket] = set()
+            just_pushed = 0
             for fresh in new:
                 ticket = self._known(fresh)
-                if ticket is None or ticket in mine:
+                if ticket is None and self._was_just_pushed(fresh):
+                    just_pushed += 1
+                elif ticket is None or ticket in mine:
                     ticket = self._take_on(fresh, mine) if room > 0 and not self.is_stopping else None
                     room -= 1
                 ask.tickets.append(ticket)
@@ -168,7 +172,8 @@ class Job:
             if not ask.unsettled:
                 ask.is_settled.set()
         self._tell_left_out(
-            ask.tickets.count(None), "the backend is stopping" if self.is_stopping else "too many wait already"
+            ask.tickets.count(None) - just_pushed,
+            "the backend is stopping" if self.is_stopping else "too many wait already",
         )
         self.resume()
         return ask
@@ -283,6 +288,15 @@ class Job:
             self._counts["pushed"] += len(tickets) if by_us else 0
             for ticket in tickets:
                 self._set(ticket, State.GONE)
+            if by_us:
+                # Label Studio picks the tasks of a click first, and sends them seconds later.
+                until = time.monotonic() + _STORING_S + _STORING_EACH_S * len(tickets)
+                old = [task_id for task_id, (_, ends_at) in self._pushed.items() if ends_at < time.monotonic()]
+                for task_id in old:
+                    del self._pushed[task_id]
+                self._pushed.update(
+                    {ticket.task_id: (ticket.fingerprint, until) for ticket in tickets if ticket.task_id is not None}
+                )
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Label Studio doesn't hold these predictions: they are to be delivered still."""
@@ -402,6 +416,11 @@ class Job:
         # Label Studio asks only for what it doesn't hold: this answer was lost.
         if ticket.state is State.ANSWERED and ticket.since < stored_by_now:
             self._set(ticket, State.READY)
+
+    def _was_just_pushed(self, fresh: Ticket) -> bool:
+        """Did whoever asks pick this task before Label Studio held its prediction?"""
+        fingerprint, ends_at = self._pushed.get(fresh.task_id or 0, (0, 0.0))
+        return fingerprint == fresh.fingerprint and time.monotonic() < ends_at
 
     def _known(self, fresh: Ticket) -> Ticket | None:
         ticket = self._tickets.get(fresh.task_id) if fresh.task_id is not None else None

@@ -189,6 +189,23 @@ def test_what_was_answered_is_given_again_only_after_a_while(work: Work, clock: 
     assert len(work.predicted) == 100
 
 
+def test_what_was_just_pushed_is_not_taken_on_again(work: Work, clock: Clock) -> None:
+    """Label Studio picks a click's tasks first, and sends them when a push in between may have stored some of them."""
+    job = work.job()
+    job.leave(job.ask(tickets_of(tasks(1, 2))))
+    work.run()
+    job.pushed(job.take_for_push(1))
+    again = job.ask(tickets_of([*tasks(1, 2), task(1, "another.jpg")]))
+    work.run()
+    assert answer(job, again) == [None, 2, 1]  # other data is another task
+    assert work.predicted == [1, 2, 1]
+    clock.now_s += 10  # by now, who asks for it doesn't hold it
+    later = job.ask(tickets_of(tasks(1)))
+    work.run()
+    assert answer(job, later) == [1]
+    assert work.predicted == [1, 2, 1, 1]
+
+
 def test_more_tasks_than_are_kept(
     monkeypatch: pytest.MonkeyPatch, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
