@@ -353,7 +353,7 @@ TASKS = [
     _shaped("data without the image", {"data": {"text": "x"}}, "missing_key"),
     _valued("an image that is null", None, "wrong_type"),
     _valued("an image that is a number", 5, "wrong_type"),
-    _valued("an image that is a list", ["http://127.0.0.1/a.jpg"], "wrong_type"),
+    _valued("an image that is a list", ["http://127.0.0.1/a.jpg", "http://127.0.0.1/b.jpg"], "wrong_type"),
     _valued("an image that is an object", {"url": "a.jpg"}, "wrong_type"),
     _valued("an image that is true", True, "wrong_type"),
     _valued("an empty text", "", "wrong_type"),
