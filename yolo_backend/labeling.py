@@ -60,6 +60,10 @@ class Control:
     rectangle_name: str | None = None
     labels_value: str | None = None
 
+    def threshold(self, default: float) -> float:
+        """The threshold of its labels that have none of their own."""
+        return default if self.score_threshold is None else self.score_threshold
+
     def data_of(self, address: str) -> dict[str, Any]:
         """The data of a new task with this image. Raises LabelingConfigError where the config leaves none."""
         data = data_with(self.value, [address] if self.is_list else address)
@@ -191,7 +195,7 @@ def map_labels(control: Control, class_names: Mapping[int, str], default_thresho
             if name in claim:
                 label_of_class[class_id] = claim[name]
                 break
-    control_threshold = default_threshold if control.score_threshold is None else control.score_threshold
+    control_threshold = control.threshold(default_threshold)
     served = {label.value for label in label_of_class.values()}
     return LabelMap(
         label_of_class={class_id: label.value for class_id, label in sorted(label_of_class.items())},

@@ -58,8 +58,7 @@ class ServedControl:
     @property
     def own_threshold(self) -> float:
         """The threshold of labels that have none of their own."""
-        own = self.control.score_threshold
-        return min(self.default_threshold if own is None else own, self.highest_threshold)
+        return min(self.control.threshold(self.default_threshold), self.highest_threshold)
 
     def lowered(self, threshold: float) -> ServedControl:
         """The same, for boxes down to this score."""
@@ -81,6 +80,8 @@ class ProjectPlan:
 
         Raises LabelingConfigError where no control is left.
         """
+        if all(served.control.labels_value is None for served in self.controls):
+            return self, []
         controls: list[ServedControl] = []
         left_out: list[str] = []
         for served in self.controls:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -153,18 +153,23 @@ class Settings(BaseSettings):
         return self
 
 
+def split_web_address(url: str) -> SplitResult | None:
+    """The parts of an http(s) address, None for what is none."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
+
+
 def studio_address(url: str) -> str:
     """An address of Label Studio's, without a slash at its end. Raises ValueError for what can't be one."""
     url = url.strip()
     _check_unquoted(url)
     if _WITHOUT_SCHEME.fullmatch(url):
         raise ValueError(f"should begin with http:// or https://, as http://{url}")
-    try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
+    parts = split_web_address(url)
+    if parts is None:
         raise ValueError("should look like http://label-studio:8080")
     if parts.username or parts.password:
         raise ValueError("should be an address only, without a login")

@@ -43,11 +43,6 @@ def explain_tls(error: BaseException, host: str, address: str = "the address") -
 
     `host` is the server's name, perhaps with its port; `address` is what holds its address. What breaks off may pass.
     """
-    trouble = _explain(error, host, address)
-    return trouble and trouble._replace(lasts=not trouble.what.startswith("TLS with"))
-
-
-def _explain(error: BaseException, host: str, address: str) -> Trouble | None:
     causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, CertificateError):
@@ -68,29 +63,34 @@ def bundle_variable() -> str | None:
     return next((name for name in _BUNDLE_VARIABLES if os.environ.get(name)), None)
 
 
+def _lasting(what: str, fix: str) -> Trouble:
+    """What no waiting mends."""
+    return Trouble(what, fix, lasts=True)
+
+
 def _other_name(error: CertificateError, host: str, address: str) -> Trouble:
     names = re.findall(r"'([^']+)'", str(error).partition(" match")[2])
     if not names:
-        return Trouble(f"the certificate of {host} names no host (subjectAltName)", "have one made that does")
+        return _lasting(f"the certificate of {host} names no host (subjectAltName)", "have one made that does")
     more = ", ..." if len(names) > _SHOWN_NAMES else ""
     shown = shortened(", ".join(names[:_SHOWN_NAMES]) + more)
-    return Trouble(f"the certificate of {host} is for another name: {shown}", f"use that name in {address}")
+    return _lasting(f"the certificate of {host} is for another name: {shown}", f"use that name in {address}")
 
 
 def _refused(error: ssl.SSLCertVerificationError, host: str, address: str) -> Trouble:
     code = error.verify_code
     if code == _EXPIRED:
-        return Trouble(f"the certificate of {host} has expired", "renew it there")
+        return _lasting(f"the certificate of {host} has expired", "renew it there")
     if code == _NOT_YET_VALID:
-        return Trouble(f"the certificate of {host} isn't valid yet", "compare the clocks of both machines")
+        return _lasting(f"the certificate of {host} isn't valid yet", "compare the clocks of both machines")
     if code in _OTHER_NAME:
-        return Trouble(f"the certificate of {host} is for another name", f"use its name in {address}")
+        return _lasting(f"the certificate of {host} is for another name", f"use its name in {address}")
     if code == _SELF_SIGNED:
-        return Trouble(f"the certificate of {host} is self-signed", _trust())
+        return _lasting(f"the certificate of {host} is self-signed", _trust())
     if code in _UNKNOWN_AUTHORITY:
-        return Trouble(f"the certificate of {host} is from an authority that isn't known here", _trust())
+        return _lasting(f"the certificate of {host} is from an authority that isn't known here", _trust())
     reason = shortened(error.verify_message.lower())
-    return Trouble(f"the certificate of {host} isn't accepted ({reason})", "have another one made")
+    return _lasting(f"the certificate of {host} isn't accepted ({reason})", "have another one made")
 
 
 def _trust() -> str:
@@ -102,13 +102,13 @@ def _trust() -> str:
 def _broken(error: ssl.SSLError, host: str, address: str) -> Trouble:
     reason = getattr(error, "reason", None) or ""  # not all have one
     if reason in _PLAIN_HTTP:
-        return Trouble(f"{host} speaks plain http, and not https", f"write http:// in {address}")
+        return _lasting(f"{host} speaks plain http, and not https", f"write http:// in {address}")
     if "CERTIFICATE_REQUIRED" in reason:
-        return Trouble(f"{host} wants a client's certificate, and the backend has none", "let it in without one")
+        return _lasting(f"{host} wants a client's certificate, and the backend has none", "let it in without one")
     if reason in _OLD_TLS:
-        return Trouble(f"{host} speaks an old TLS only", "let it speak TLS 1.2 or newer")
+        return _lasting(f"{host} speaks an old TLS only", "let it speak TLS 1.2 or newer")
     words = shortened(reason.replace("_", " ").lower()) or "it breaks off"
-    return Trouble(f"TLS with {host} fails ({words})", "see that server's log")
+    return Trouble(f"TLS with {host} fails ({words})", "see that server's log")  # as while it is restarted
 
 
 def _explain_bundle() -> Trouble | None:
@@ -123,5 +123,5 @@ def _explain_bundle() -> Trouble | None:
         )
     except OSError as error:
         why = "is no PEM file of certificates" if isinstance(error, ssl.SSLError) else "can't be read"
-        return Trouble(f"the file that {variable} names {why} ({shortened(str(path))})", "correct it")
+        return _lasting(f"the file that {variable} names {why} ({shortened(str(path))})", "correct it")
     return None

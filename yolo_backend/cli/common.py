@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -22,7 +21,7 @@ from yolo_backend.messages import shortened
 from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.projects import Project, open_project, projects_of, told_projects
 from yolo_backend.protocol import Task
-from yolo_backend.settings import Settings, load_settings
+from yolo_backend.settings import Settings, load_settings, split_web_address
 from yolo_backend.studio import Studio
 
 # What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
@@ -118,12 +117,8 @@ class _Rate(ProgressColumn):
 
 def check_backend_url(url: str) -> None:
     """Raises CommandError for what is no address of a backend, or holds a login, which would be printed."""
-    try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
+    parts = split_web_address(url)
+    if parts is None:
         raise CommandError("--backend-url should look like http://localhost:9090")
     if parts.username or parts.password:
         raise CommandError("--backend-url should hold no login: set BASIC_AUTH_USER and BASIC_AUTH_PASS")
