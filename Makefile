@@ -1,16 +1,21 @@
-# Every target sets up what it needs. `make help` lists them.
+# Every target sets up what it needs. `make help` lists them; its minutes are those of two slow cores.
 PYTHON ?= python3
 # `make demo CPU=1`, for a machine without a GPU: PyTorch without CUDA, several GB less.
 CPU ?=
 TORCH_INDEX_URL ?= $(if $(filter 1,$(CPU)),https://download.pytorch.org/whl/cpu)
 export YOLO_AUTOINSTALL := false
 export YOLO_OFFLINE := true
+# Empty is off: what Python compiled is kept, or each worker of the tests and each process compiles it anew, for 10 s.
+export PYTHONDONTWRITEBYTECODE :=
 
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12")'
 PYTEST := .venv/bin/python -m pytest
+# Each worker has servers of its own, for all of its files; the longest come first, as tests/conftest.py sorts them. A worker
+# that dies ends the run, which would else wait for its tests for good.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: help install run demo demo-check train-demo check quick test proofs test-all browser faults probes memory bench decode sampling clean
+.PHONY: help install run demo demo-check train-demo check quick test coverage proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -61,10 +66,15 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 	.venv/bin/mypy
 
 quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a minute)
-	$(PYTEST) tests/unit -n 2 -q -m "not alone and not proof"
+	$(PYTEST) tests/unit -n 3 --dist loadfile -q -m "not alone and not proof"
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
-	$(PYTEST) -n 2 -m "not proof and not alone" --cov --cov-report=
+	$(PYTEST) $(IN_PARALLEL) -m "not proof and not alone"
+	$(PYTEST) -m "alone and not proof"
+
+# Apart from `make test`: it takes longer, and Python 3.11 now and then loses a thread that begins while another is traced.
+coverage: .venv/.installed-dev .venv-label-studio/.installed ## the same tests, and which lines they run
+	$(PYTEST) $(IN_PARALLEL) -m "not proof and not alone" --cov --cov-report=
 	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
@@ -84,8 +94,17 @@ probes: .venv/.installed-dev ## time the short calls while bulk work keeps the m
 memory: .venv/.installed-dev ## watch the memory over requests of up to 5,000 large photographs (15 minutes)
 	.venv/bin/python -m benchmarks.memory
 
+neighbours: .venv/.installed-dev .venv-label-studio/.installed ## time another person's calls during a click, with both databases (10 minutes)
+	.venv/bin/python -m benchmarks.neighbours
+
+imports: .venv/.installed-dev .venv-label-studio/.installed ## time imports into a project with predictions, for docs/performance.md (8 minutes)
+	.venv/bin/python -m benchmarks.imports
+
 bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-written loop, for docs/performance.md (20 minutes)
 	.venv/bin/python -m benchmarks.speed
+
+bench-click: .venv/.installed-dev .venv-label-studio/.installed ## clicks in a real Label Studio, beside what bounds them, for docs/performance.md (15 minutes)
+	.venv/bin/python -m benchmarks.click
 
 decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled photographs, for docs/performance.md (5 minutes)
 	.venv/bin/python -m benchmarks.decode

@@ -27,7 +27,6 @@ from tests.harness.stack import ROOT
 from yolo_backend.detection.features import FeatureExtractor
 from yolo_backend.detection.naming import DEMO
 from yolo_backend.detection.weights import find_weights
-from yolo_backend.prediction import Predictor
 from yolo_backend.sampling.sampling import (
     PoolImage,
     Scored,
@@ -39,6 +38,7 @@ from yolo_backend.sampling.sampling import (
     sample_of,
     score_pool,
 )
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
 _REPORT = ROOT / "docs" / "sampling.md"

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +64,13 @@ class Client:
     @contextmanager
     def backend(self, weights: str, **environment: str) -> Iterator[BackendServer]:
         """Our backend, started and ready."""
-        with backend_server(pick_port(0), self._environment(weights, environment), self._new_log()) as backend:
+        with self.starting_backend(weights, **environment) as backend:
             wait_until_ready(backend.url)
             yield backend
+
+    def starting_backend(self, weights: str, **environment: str) -> AbstractContextManager[BackendServer]:
+        """Our backend, started, which loads or exports its model still."""
+        return backend_server(pick_port(0), self._environment(weights, environment), self._new_log())
 
     @contextmanager
     def handwritten_backend(self, weights: str) -> Iterator[BackendServer]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -21,11 +22,14 @@ from tests.harness.report import made_by, table
 from tests.harness.stack import ROOT
 from yolo_backend.cores import usable_cores
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 REPORT = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "images" / "speed.png"
 _RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "onnxruntime", "ultralytics-opencv-headless", "numpy", "pillow")
-_GREY, _BLUE, _ORANGE = "#b8b8b8", "#2f6db3", "#e0913a"
+GREY, BLUE, ORANGE = "#b8b8b8", "#2f6db3", "#e0913a"
 
 
 def machine() -> dict[str, str | int | float]:
@@ -41,10 +45,16 @@ def machine() -> dict[str, str | int | float]:
     }
 
 
-def write_json(results: Results, ratios: Sequence[Ratio], settings: dict[str, str], took_s: float) -> Path:
-    """Keep the numbers in benchmarks/results; the file."""
+def write_json(
+    results: DataclassInstance,
+    ratios: Sequence[Ratio],
+    settings: dict[str, str],
+    took_s: float,
+    benchmark: str | None = None,
+) -> Path:
+    """Keep the numbers in benchmarks/results; the file. `benchmark` ends its name; None for `make bench`."""
     facts = machine()
-    name = re.sub(r"[^a-z0-9]+", "-", f"{facts['cpu']} {facts['cores']} cores".lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", f"{facts['cpu']} {facts['cores']} cores {benchmark or ''}".lower()).strip("-")
     path = _RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.json"
     content = {
         "machine": facts,
@@ -68,7 +78,7 @@ def section(results: Results, ratios: Sequence[Ratio], took_s: float) -> str:
         made_by("bench", took_s, "python -m benchmarks.speed"),
         _setting(results),
         _photos(results),
-        _ratios(ratios),
+        ratios_table(ratios),
         _limits(results),
         _throughputs(results),
     ]
@@ -82,15 +92,15 @@ def draw(results: Results, path: Path = PLOT) -> None:
     subplots = figure.subplots(1, max(1, len(results.limits)), squeeze=False, sharey=False)[0]
     for axes, (weights, limits) in zip(subplots, results.limits.items(), strict=False):
         bars = [
-            ("model alone, our export", limits.own_onnx, _GREY),
-            ("model alone, Ultralytics' export", limits.best_onnx, _GREY),
+            ("model alone, our export", limits.own_onnx, GREY),
+            ("model alone, Ultralytics' export", limits.best_onnx, GREY),
         ]
         if limits.torch:
-            bars.append(("model alone, torch", limits.best_torch, _GREY))
+            bars.append(("model alone, torch", limits.best_torch, GREY))
         for each in (each for each in results.throughputs if each.weights == weights):
-            bars.append((each.case, each.typical, _BLUE))
+            bars.append((each.case, each.typical, BLUE))
             if each.loop:
-                bars.append((f"{each.case}, hand-written loop", statistics.median(each.loop), _ORANGE))
+                bars.append((f"{each.case}, hand-written loop", statistics.median(each.loop), ORANGE))
         names, rates, colors = zip(*reversed(bars), strict=True)
         drawn = axes.barh(names, rates, color=colors, height=0.7)
         axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
@@ -125,7 +135,8 @@ def _photos(results: Results) -> str:
     )
 
 
-def _ratios(ratios: Sequence[Ratio]) -> str:
+def ratios_table(ratios: Sequence[Ratio]) -> str:
+    """The numbers that have a target, in Markdown."""
     return table(["", "measured", "target", ""], [each.row() for each in ratios]) if ratios else ""
 
 

@@ -1,4 +1,4 @@
-"""A server of photographs that costs next to nothing, and a stand-in for the Label Studio that holds uploads.
+"""A server of photographs that costs next to nothing, and a stand-in for a Label Studio with uploads and for a bucket.
 
 `python -m benchmarks.speed_server FOLDER` is a process of its own, which tells its address on its first line.
 """
@@ -22,6 +22,7 @@ from benchmarks.speed_photos import PHOTOS, photo_file
 from tests.harness.stack import ROOT, StackError
 
 PLAIN, WITH_ETAG, LATE, UPLOAD = "plain", "etag", "late", "data/upload"
+S3 = "bucket"  # of S3, where Label Studio signs the addresses: whose signature it is, nobody looks at
 LATE_BY_S = 0.05
 TOKEN = "5eed" * 10  # as long as a legacy token
 _LABEL_STUDIO = "/api/"
@@ -35,10 +36,11 @@ class PhotoServer:
     process: subprocess.Popen[str]
 
     def address(self, mode: str, name: str, number: int) -> str:
-        """Where a photograph is; of an upload it is the path on Label Studio that a task holds."""
+        """Where a photograph is, as a task holds it: of an upload that is the path on Label Studio."""
         if mode == UPLOAD:
             return f"/{UPLOAD}/1/{number:08x}-{name.replace(' ', '_')}.jpg"  # as Label Studio names them
-        return f"{self.url}/{mode}/{name.replace(' ', '_')}/{number}.jpg"
+        place = "s3:/" if mode == S3 else self.url
+        return f"{place}/{mode}/{name.replace(' ', '_')}/{number}.jpg"
 
     def cpu_s(self) -> float:
         """The processor time that it took until now."""
@@ -82,8 +84,8 @@ class _Handler(socketserver.StreamRequestHandler):
             self._send("401 Unauthorized")
         elif path.startswith(_LABEL_STUDIO):
             self._send("200 OK", json.dumps(_label_studio_says(path)).encode(), "Content-Type: application/json\r\n")
-        elif mode not in {PLAIN, WITH_ETAG, LATE, UPLOAD}:
-            self._send("200 OK")  # /health
+        elif mode not in {PLAIN, WITH_ETAG, LATE, UPLOAD, S3}:
+            self._send("200 OK")  # /health, and the question whether there is such a bucket
         else:
             self._send_photo(mode, photo, number, headers)
 
@@ -113,6 +115,7 @@ def _photo_at(path: str) -> tuple[str, str, int]:
         return UPLOAD, name, int(number, 16)
     if path.startswith(_LABEL_STUDIO):  # whose query may hold anything
         return "", "", 0
+    path = path.partition("?")[0]
     mode, _, name = path.strip("/").rpartition("/")[0].rpartition("/")
     return (mode, name, int(Path(path).stem)) if mode else ("", "", 0)
 

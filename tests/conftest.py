@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from tests.harness.certificates import Certificates, make_certificates
 from tests.harness.chromium import find_chromium
 from tests.harness.http_server import StartServer, http_servers
+from tests.harness.postgres import find_postgres
 from tests.harness.stack import bypass_proxies
 from yolo_backend.images.decode import decode_image
 from yolo_backend.settings import setting_variables
@@ -25,7 +26,16 @@ hypothesis.settings.load_profile("backend")
 bypass_proxies()
 
 _DATA = Path(__file__).parent / "data"
-_LEFT_OUT = pytest.StashKey[int]()
+# What some tests need that pip doesn't bring: who needs it, is it there, and how it is got.
+_NEEDED: dict[str, tuple[Callable[[pytest.Item], bool], Callable[[], Path | None], str]] = {
+    "in a browser": (lambda item: "chromium" in getattr(item, "fixturenames", ()), find_chromium, "`make browser`"),
+    "on PostgreSQL": (
+        lambda item: item.get_closest_marker("postgres") is not None,
+        find_postgres,
+        "`apt-get install postgresql`",
+    ),
+}
+_LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,46 +52,31 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that share Label Studio go first, for they take longest; where no browser is, its tests are left out."""
-    items.sort(key=lambda item: not _shares_label_studio(item.nodeid))
-    in_browser = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
-    if in_browser and not find_chromium():
-        items[:] = [item for item in items if item not in in_browser]
-        config.hook.pytest_deselected(items=in_browser)
-        config.stash[_LEFT_OUT] = len(in_browser)
-        if (output := getattr(config, "workeroutput", None)) is not None:
-            output["left_out"] = len(in_browser)
-
-
-def _shares_label_studio(nodeid: str) -> bool:
-    """Is this one of the end-to-end tests with the one Label Studio? What stands apart has servers of its own."""
-    return nodeid.startswith("tests/e2e/") and not nodeid.startswith("tests/e2e/apart/")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep together what shares servers: each file's, and the one Label Studio of all end-to-end tests."""
-    scheduling: Any = importlib.import_module("xdist.scheduler").LoadFileScheduling
-
-    class BySharedServers(scheduling):  # type: ignore[misc]  # xdist has no types
-        def _split_scope(self, nodeid: str) -> str:
-            return "tests/e2e" if _shares_label_studio(nodeid) else str(super()._split_scope(nodeid))
-
-    config.option.loadscopereorder = False  # as they were collected: the longest first, not that of the most tests
-    return BySharedServers(config, log)
+    """The end-to-end tests go first, for they take longest; what needs what isn't there is left out."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    left_out = config.stash[_LEFT_OUT] = {}
+    for kind, (needs, find, _) in _NEEDED.items():
+        those = [item for item in items if needs(item)]
+        if those and not find():
+            items[:] = [item for item in items if item not in those]
+            config.hook.pytest_deselected(items=those)
+            left_out[kind] = len(those)
+    if left_out and (output := getattr(config, "workeroutput", None)) is not None:
+        output["left_out"] = left_out
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """What a worker left out, its controller tells."""
-    if count := getattr(node, "workeroutput", {}).get("left_out"):
-        node.config.stash[_LEFT_OUT] = count
+    if left_out := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[_LEFT_OUT] = left_out
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say in the last line what was left out."""
-    if (count := config.stash.get(_LEFT_OUT, 0)) and not hasattr(config, "workerinput"):
-        print(f"\n{count} tests in a browser were left out, for there is none: `make browser` gets one")
+    """Say in the last lines what was left out."""
+    if not hasattr(config, "workerinput"):
+        for kind, count in config.stash.get(_LEFT_OUT, {}).items():
+            print(f"\n{count} tests {kind} were left out, for there is none: {_NEEDED[kind][2]} gets one")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from yolo_backend import metrics
+from yolo_backend import metrics, request_ids
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class CommonCause:
     def __init__(self, project: str, failures: FailureLog) -> None:
         self._project = project
         self._failures = failures
-        self._held: list[Failure] = []
+        self._held: list[tuple[Failure, str]] = []  # with the id of the request that it is a line of
         self._is_common = True
         self._lock = threading.Lock()
 
@@ -75,9 +75,10 @@ class CommonCause:
         """A task failed; its line comes now, or with those of the same cause."""
         self._failures.add(failure)
         with self._lock:
-            if self._held and (failure.kind, failure.reason) != (self._held[0].kind, self._held[0].reason):
+            first = self._held[0][0] if self._held else failure
+            if (failure.kind, failure.reason) != (first.kind, first.reason):
                 self._is_common = False
-            self._held.append(failure)
+            self._held.append((failure, request_ids.current()))
             if not self._is_common:
                 self._write()
 
@@ -89,12 +90,13 @@ class CommonCause:
                     "Project %s: none of %d tasks is predicted, for one cause: %s",
                     self._project,
                     len(self._held),
-                    self._held[0].reason,
+                    self._held[0][0].reason,
                 )
             self._write()
             self._is_common = True
 
     def _write(self) -> None:
-        for failure in self._held:
-            log.warning("%s", failure)
+        for failure, request_id in self._held:
+            with request_ids.working_for(request_id):
+                log.warning("%s", failure)
         self._held.clear()

@@ -8,19 +8,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from yolo_backend.errors import UserError
 from yolo_backend.images.sources import redact
 from yolo_backend.messages import first_line
+from yolo_backend.request_ids import carrying
 
 log = logging.getLogger(__name__)
 
 START_TRAINING = "START_TRAINING"
 """The event of the button in Settings > Model."""
 
-_MAX_WAITING_EVENTS = 100
+# A training takes the whole machine; a few run at once, so that a long one holds up no other project's short one.
+_MAX_THREADS = 4
+_MAX_WAITING_EVENTS, _MAX_WAITING_PROJECTS = 100, 100  # of each project; a webhook may name any project
 _MAX_TOLD = 50
 _MAX_NAME = 60
 _MAX_REASON = 200
@@ -79,11 +83,14 @@ def trains(backend_class: Callable[..., Any]) -> bool:
 
 
 class FitRunner:
-    """Runs `fit` behind the webhook: the events of a project one at a time, in order."""
+    """Runs `fit` behind the webhook: the events of a project one at a time and in order, few projects at once."""
 
     def __init__(self, load_class: Callable[[], Callable[..., Fitting]]) -> None:
         self._load_class = load_class
-        self._waiting: dict[str, deque[tuple[Training, dict[str, Any]]]] = {}
+        # Of each project that has an event under way: those that wait.
+        self._waiting: dict[str, deque[tuple[Training, Callable[[Training], Training]]]] = {}
+        self._turns: deque[str] = deque()  # the projects whose next event may run, the first come first
+        self._threads = 0
         self._told: dict[tuple[str, str], Training] = {}
         self._logged: set[bool] = set()
         self._lock = threading.Lock()
@@ -98,60 +105,83 @@ class FitRunner:
         key = _project_of(data)
         training = Training(key, event, time.time(), "waiting")
         with self._lock:
-            running = key in self._waiting
-            events = self._waiting.setdefault(key, deque())
-            if len(events) >= _MAX_WAITING_EVENTS:
-                reason = f"fit is {len(events)} events behind"
-                log.warning("Project %s: %s is dropped, for %s", key, event, reason)
+            reason = self._why_dropped(key)
+            if reason:
                 self._tell(replace(training, state="dropped", reason=reason, ended_at=time.time()))
-                return
-            events.append((training, data))
-            self._tell(training)
-            if not running:
-                threading.Thread(target=self._run, args=(key,), name=f"fit {key[:_MAX_NAME]}", daemon=True).start()
+            else:
+                self._queue(key, training, carrying(lambda training: self._fit(training, data)))
+        if reason:
+            log.warning("Project %s: %s is dropped, for %s", key, event, reason)
 
     def ignore(self, event: str, data: dict[str, Any], reason: str) -> None:
         """Tell that nothing is done for this event, and log it once: such events come for each annotation."""
+        ignored = self._ignored(Training(_project_of(data), event, time.time(), "waiting"), reason)
         with self._lock:
-            self._ignore(Training(_project_of(data), event, time.time(), "waiting"), reason)
+            self._tell(ignored)
 
-    def _run(self, key: str) -> None:
+    def _why_dropped(self, key: str) -> str | None:
+        events = self._waiting.get(key, ())
+        if len(events) >= _MAX_WAITING_EVENTS:
+            return f"fit is {len(events)} events behind"
+        if key not in self._waiting and len(self._waiting) >= _MAX_WAITING_PROJECTS:
+            return f"fit is behind in {len(self._waiting)} other projects already"
+        return None
+
+    def _queue(self, key: str, training: Training, fit: Callable[[Training], Training]) -> None:
+        if key not in self._waiting:
+            self._waiting[key] = deque()
+            self._turns.append(key)
+        self._waiting[key].append((training, fit))
+        self._tell(training)
+        if self._turns and self._threads < _MAX_THREADS:
+            threading.Thread(target=self._run, name="fit", daemon=True).start()
+            self._threads += 1  # it waits for the lock
+
+    def _run(self) -> None:
         while True:
             with self._lock:
-                events = self._waiting[key]
-                if not events:
-                    del self._waiting[key]
+                if not self._turns:
+                    self._threads -= 1
                     return
-                training, data = events.popleft()
+                key = self._turns.popleft()
+                training, fit = self._waiting[key].popleft()
                 self._tell(replace(training, state="running"))
-            self._fit(training, data)
+            ended = fit(training)
+            with self._lock:
+                self._tell(replace(ended, ended_at=time.time()))
+                if self._waiting[key]:
+                    self._turns.append(key)
+                else:
+                    del self._waiting[key]
 
-    def _fit(self, training: Training, data: dict[str, Any]) -> None:
+    def _fit(self, training: Training, data: dict[str, Any]) -> Training:
+        """How it ended; raises nothing, whatever the class does: the next event is to be heard all the same."""
         project = data.get("project")
         label_config = project.get("label_config") if isinstance(project, dict) else None
-        reason = None
+        reason: str | None = None
         try:
             backend_class = self._load_class()
             if not trains(backend_class):
-                with self._lock:
-                    self._ignore(training, why_ignored(backend_class.__name__))
-                return
+                return self._ignored(training, why_ignored(backend_class.__name__))
             backend_class(project_id=training.project, label_config=label_config).fit(training.event, data)
-        except BaseException as error:  # a script may end by sys.exit, and the next event is to be heard all the same
-            if not (isinstance(error, SystemExit) and error.code in {None, 0}):
-                log.exception("Project %s: fit failed on %s", training.project, training.event)
+        except BaseException as error:  # a script may end by sys.exit
+            reason = "it can't say why"
+            with suppress(BaseException):  # to look at an error runs code of its own
                 reason = _told_of(error)
-        with self._lock:
-            state: Any = "failed" if reason else "done"
-            self._tell(replace(training, state=state, reason=reason, ended_at=time.time()))
+            if reason:
+                with suppress(BaseException):
+                    log.exception("Project %s: fit failed on %s", training.project, training.event)
+        return replace(training, state="failed" if reason else "done", reason=reason)
 
-    def _ignore(self, training: Training, reason: str) -> None:
+    def _ignored(self, training: Training, reason: str) -> Training:
         is_asked = training.event == START_TRAINING
-        if is_asked not in self._logged:
+        with self._lock:
+            is_new = is_asked not in self._logged
             self._logged.add(is_asked)
+        if is_new:
             level = logging.WARNING if is_asked else logging.DEBUG
             log.log(level, "Project %s: %s is ignored: %s", training.project, training.event, reason)
-        self._tell(replace(training, state="ignored", reason=reason, ended_at=time.time()))
+        return replace(training, state="ignored", reason=reason, ended_at=time.time())
 
     def _tell(self, training: Training) -> None:
         """Of events beside Start Training only what went wrong is told, until the next such one goes well."""
@@ -177,15 +207,15 @@ def _project_of(data: dict[str, Any]) -> str:
     return str(project.get("id", "")) if isinstance(project, dict) else str(project or "")
 
 
-def _told_of(error: BaseException) -> str:
-    """An error in one line, without what it may quote of secrets; the log has the whole."""
+def _told_of(error: BaseException) -> str | None:
+    """An error in one line, without what it may quote of secrets; None for a script that ended well by `sys.exit`."""
     if isinstance(error, UserError):
         return _without_secrets(str(error))
     if isinstance(error, SystemExit):
-        return f"it ended by sys.exit({_without_secrets(repr(error.code))})"
+        return None if error.code in (None, 0) else f"it ended by sys.exit({_without_secrets(repr(error.code))})"
     try:
         text = first_line(error)
-    except Exception:  # an error of one's own may fail to say what it is
+    except BaseException:  # an error of one's own may fail to say what it is
         text = ""
     name = type(error).__name__
     return _without_secrets(name if text in {"", name} else f"{name}: {text}")

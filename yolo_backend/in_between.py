@@ -187,6 +187,11 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 )
 
 
+def is_unsent(error: BaseException) -> bool:
+    """Returns True if no connection came about, so that nothing of a request arrived."""
+    return any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in causes_of(error))
+
+
 def reason_of(error: BaseException) -> str:
     """Why there is no answer, in some words; TLS is for `explain_tls`."""
     causes = list(causes_of(error))

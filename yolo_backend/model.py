@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
-from yolo_backend.detection.batching import WeightsLoadingError
+from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fitting import START_TRAINING, placeholder
 from yolo_backend.labeling import LabelingConfigError
-from yolo_backend.prediction import default_predictor
+from yolo_backend.serving.request import default_predictor
 
 try:
     from label_studio_ml.model import LabelStudioMLBase
@@ -20,23 +21,33 @@ except ModuleNotFoundError as error:
 
 log = logging.getLogger(__name__)
 
+_READ_FOR_S = 2.0  # Label Studio waits three for its /setup
+
 
 class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml has no types
     """Predicts rectangles. Made anew for each request, by our server or by that of label-studio-ml 2.x."""
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any) -> None:
         self.project_id = project_id
+        self._no_version: Exception | None = None
         super().__init__(project_id=project_id, label_config=label_config, **kwargs)
 
     def setup(self) -> None:
         """Tell label-studio-ml 2.x our model_version, for it answers `/setup` from its own store."""
         if self.label_config and hasattr(self, "set"):
             try:
-                plan = default_predictor().plan(self.label_config, wait_s=2)
+                plan = default_predictor().plan(self.label_config, wait_s=_READ_FOR_S)
             except (WeightsLoadingError, WeightsError, LabelingConfigError) as error:
-                log.warning("model_version stays as it is: %s", error)
+                log.warning("There is no model_version: %s", error)
+                self._no_version = error
             else:
                 self.set("model_version", plan.model_version)
+
+    def get(self, key: str) -> Any:
+        """What label-studio-ml 2.x has stored. Raises why there is no model_version: its `/setup` is refused then."""
+        if key == "model_version" and self._no_version:
+            raise self._no_version
+        return super().get(key)
 
     def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """One prediction for each task, in order; `[]` for one that failed, so that the next click asks again."""
@@ -47,6 +58,13 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
             context=context,
             is_abandoned=kwargs.get("is_abandoned"),
         )
+
+    def publish(self, path: Path, name: str | None = None) -> None:
+        """Let a finished file of weights serve in the place of `name` (MODEL_NAME), without a restart.
+
+        Raises WeightsError where it can't be used, and has changed nothing then.
+        """
+        default_predictor().publish(path, name)
 
     @placeholder
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import requests
 
+from yolo_backend.pauses import Pauses
 from yolo_backend.storing import explain
 from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.studio_connections import REPEATABLE
 
 _ASK_AGAIN_AFTER_S = (1.0, 15.0)
 _WAIT_AT_MOST_S = 600.0
-_REPEATABLE = frozenset({"GET", "DELETE"})
 
 
 class PatientStudio(Studio):
@@ -42,20 +43,19 @@ class PatientStudio(Studio):
         files: Sequence[tuple[str, tuple[str, bytes]]] | None = None,
     ) -> Any:
         """As `Studio.call`; while Label Studio is away, again and again."""
-        again_after_s = _ASK_AGAIN_AFTER_S[0]
+        pauses = Pauses(*_ASK_AGAIN_AFTER_S)
         while True:
             try:
                 answer = super().call(method, path, wanted, timeout_s, query=query, body=body, files=files)
             except (StudioRefusedError, StudioRejectedError):
                 raise
             except (StudioError, requests.Timeout) as error:
-                if method not in _REPEATABLE or self._stop.is_set() or not self._may_wait(error):
+                if method not in REPEATABLE or self._stop.is_set() or not self._may_wait(error):
                     raise
             else:
                 self._is_back()
                 return answer
-            self._stop.wait(again_after_s)
-            again_after_s = min(2 * again_after_s, _ASK_AGAIN_AFTER_S[1])
+            self._stop.wait(pauses.next())
 
     def _may_wait(self, error: StudioError | requests.Timeout) -> bool:
         if isinstance(error, StudioError) and error.trouble and error.trouble.lasts:

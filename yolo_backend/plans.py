@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from yolo_backend.detection.batching import ModelPool
+from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labeling import (
@@ -98,7 +99,7 @@ class ProjectPlan:
         return replace(self, controls=tuple(controls)), left_out
 
 
-def make_plan(label_config: str, settings: Settings, pool: ModelPool, wait_s: float | None = 0) -> ProjectPlan:
+def make_plan(label_config: str, settings: Settings, catalog: Catalog, wait_s: float | None = 0) -> ProjectPlan:
     """How this labeling config is served: each of its controls that can be, one at least.
 
     Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
@@ -108,10 +109,14 @@ def make_plan(label_config: str, settings: Settings, pool: ModelPool, wait_s: fl
     config = parse_labeling_config(label_config)
     served: list[ServedControl] = []
     faults: list[LabelingConfigError | WeightsError] = []
+
+    @cache  # asked once for each name: other weights may serve under it from one moment to the next
+    def weights_of(name: str) -> WeightsInfo:
+        return catalog.wait_for_info(name, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+
     for control in config.controls:
-        left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
         try:
-            served.append(_serve(control, settings, pool, 0 if wait_s == 0 else left_s))
+            served.append(_serve(control, settings, weights_of))
         except (LabelingConfigError, WeightsError) as error:
             faults.append(error)
     if not served:
@@ -121,9 +126,9 @@ def make_plan(label_config: str, settings: Settings, pool: ModelPool, wait_s: fl
     return ProjectPlan(tuple(served), _model_version(served, settings), not_served)
 
 
-def _serve(control: Control, settings: Settings, pool: ModelPool, wait_s: float | None) -> ServedControl:
+def _serve(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
     name = control.model_path or settings.model_name
-    weights = pool.info(name) if wait_s == 0 else pool.wait_for_info(name, wait_s)
+    weights = weights_of(name)
     if control.needs_obb and weights.task != "obb":
         raise LabelingConfigError(
             f'model_obb="true" wants OBB weights, and {name} are {weights.task} weights: leave it out, or name others '

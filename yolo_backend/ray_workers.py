@@ -18,12 +18,13 @@ from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
 from yolo_backend.messages import first_line
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.protocol import Task, from_json, to_json
+from yolo_backend.serving.request import Outcome, Predictor
 from yolo_backend.settings import Settings
 
 _CONNECT_TIMEOUT_S = 10.0
 _DATASET_TASKS, _DATASET_BYTES = 5000, 500_000_000  # they lie in the cluster's memory
+_STARTS_FAILED_IN_A_ROW = 5
 _BLOCK_TASKS = 32  # what is lost with a node, and done again by another
 
 
@@ -81,7 +82,7 @@ class _Worker:
         node = os.uname().nodename
         for served in self._plan.controls:
             try:
-                there = self._predictor.pool.wait_for_info(served.weights_name, None)
+                there = self._predictor.catalog.wait_for_info(served.weights_name, None)
             except WeightsError as error:
                 return f"On the node {node}: {error}"
             if there.fingerprint != served.weights.fingerprint:
@@ -119,6 +120,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
             logging.getLogger(name).setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        # A node may die while its worker starts; Ray's own is to give up at the first.
+        context.max_consecutive_actor_init_deaths = _STARTS_FAILED_IN_A_ROW
         yield ray
     finally:
         ray.shutdown()
@@ -164,12 +167,13 @@ def _pulled(rows: Iterable[Any]) -> Iterator[Any]:
 
 def _for_nodes(settings: Settings) -> Settings:
     """The settings as they hold in a worker, which is in another folder, and sees its own GPU only."""
-    root = settings.local_files_document_root
+    root, media_root = settings.local_files_document_root, settings.label_studio_media_root
     return settings.model_copy(
         update={
             "model_root": settings.model_root.resolve(),
             "model_dir": settings.model_dir.resolve(),
             "local_files_document_root": root and root.resolve(),
+            "label_studio_media_root": media_root and media_root.resolve(),
             "device": "cuda:0" if settings.device.startswith("cuda") else settings.device,
         }
     )

@@ -15,22 +15,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from werkzeug.exceptions import Forbidden, HTTPException
+from werkzeug.exceptions import Forbidden, HTTPException, RequestEntityTooLarge
 
-from yolo_backend import __version__, metrics
-from yolo_backend.detection.batching import WeightsLoadingError
+from yolo_backend import __version__, metrics, request_ids
+from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
 from yolo_backend.fitting import START_TRAINING, FitRunner, trains, why_ignored
+from yolo_backend.images.uploads import FolderOfUploads
 from yolo_backend.labeling import LabelingConfigError, parse_labeling_config
 from yolo_backend.messages import to_latin1
 from yolo_backend.model_class import ModelClass, ModelClassError, ModelClassLoadingError
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Predictor, not_ready
 from yolo_backend.protocol import from_json, project_id_of, to_json
-from yolo_backend.settings import Settings
+from yolo_backend.serving.held import Share
+from yolo_backend.serving.request import Predictor, not_ready, nothing
+from yolo_backend.settings import BODY_COSTS, Settings
 from yolo_backend.status import (
     PAGE_HEADERS,
     ModelStatus,
@@ -42,6 +44,7 @@ from yolo_backend.status import (
     wants_page,
 )
 from yolo_backend.studio import StudioError
+from yolo_backend.task_count import count_tasks
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,10 @@ _MAX_REASON = 240
 _MAX_PROJECTS = 200
 _MAX_KEPT_TEXT = 4000
 _PIECE_BYTES = 1 << 18
+_WAIT_FOR_ROOM_S = 2.0
+_FEW_BYTES = 1_000_000
+_MAX_SMALL_BODY_BYTES = 16_000_000  # of a labeling config, or an event
+_LONG_TEXT = 1000
 _STOPPING = "The backend is stopping: try again when it is back"
 # Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
 _THREADS_FOR_OTHERS = 2
@@ -76,12 +83,18 @@ _STATUS_OF_ERROR: dict[type[Exception], int] = {
 
 
 def create_app(model_class: ModelClass, predictor: Predictor) -> Flask:
-    """The WSGI application; starts to import the class and to read the weights in the background."""
+    """The WSGI application; its first request begins to load class and weights, where `begin_loading` hasn't before."""
     settings = predictor.settings
     app = Flask(__name__)
     app.extensions["predictor"] = predictor
+    app.extensions["begin_loading"] = begin_loading = _Loading(model_class, predictor).begin
+    metrics.QUEUE_TASKS.set_function(lambda: predictor.waiting()[0])
+    metrics.QUEUE_AGE_SECONDS.set_function(lambda: predictor.waiting()[1])
+    metrics.HELD_BYTES.set_function(lambda: predictor.held.held_bytes)
     app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_megabytes * 1e6)
     routes = _Routes(model_class, predictor)
+    app.before_request(_begin)
+    app.before_request(begin_loading)
     app.before_request(lambda: _check_login(settings))
     app.before_request(_check_origin)
     app.before_request(lambda: _check_running(predictor))
@@ -94,7 +107,6 @@ def create_app(model_class: ModelClass, predictor: Predictor) -> Flask:
     app.post("/webhook")(routes.webhook)
     app.get("/versions")(routes.versions)
     app.get("/metrics")(routes.metrics)
-    _start_loading(model_class, predictor)
     return app
 
 
@@ -106,13 +118,17 @@ class _Routes:
         self._predictor = predictor
         self._places = _Places(predictor.settings.threads)
         self._fits = FitRunner(model_class.load)
+        media_root = predictor.settings.label_studio_media_root
+        self._uploads = FolderOfUploads(media_root) if media_root else None
         self._projects: dict[str, ProjectStatus] = {}
         self._projects_lock = threading.Lock()
         self._started_at = time.time()
 
     def health(self) -> Response:
         model = self._model()
-        return _error(503, model.reason) if model.reason else jsonify(status="UP", model_class=self._model_class.name)
+        if model.state == "UP":
+            return jsonify(status="UP", model_class=self._model_class.name)
+        return _error(503, model.reason or f"Loading {model.name}, try again")
 
     def index(self) -> Response:
         predictor = self._predictor
@@ -126,6 +142,9 @@ class _Routes:
             failures=predictor.failures.last(),
             training=self._training(),
             workers=predictor.settings.workers,
+            runtimes=predictor.catalog.pool.runtimes(),
+            refused=predictor.catalog.refused(),
+            uploads=self._uploads.trouble() if self._uploads else None,  # it may be mended meanwhile
         )
         if wants_page(request.headers.get("Accept")):
             page = render_page(status, refreshes="paused" not in request.args)
@@ -138,10 +157,10 @@ class _Routes:
 
     def _model(self) -> ModelStatus:
         """The default weights, and why they can't be had or used; no reason while they are read."""
-        name, pool = self._predictor.settings.model_name, self._predictor.pool
-        weights, reason = None, self._model_class.error or pool.down_reason(name)
+        name, catalog = self._predictor.settings.model_name, self._predictor.catalog
+        weights, reason = None, self._model_class.error or catalog.down_reason(name)
         try:
-            weights = pool.info(name)
+            weights = catalog.info(name)
         except WeightsLoadingError:
             pass
         except WeightsError as error:
@@ -153,7 +172,10 @@ class _Routes:
         return ModelStatus(name, "UP" if weights else "LOADING", weights)
 
     def setup(self) -> Response:
-        body = _json_body()
+        with self._small_body() as body:
+            return self._set_up(body)
+
+    def _set_up(self, body: dict[str, Any]) -> Response:
         label_config = _text(body, "schema")
         project = _short(body, "project")
         studios = self._predictor.studios
@@ -169,6 +191,12 @@ class _Routes:
         self._keep(project, ProjectStatus(project_id_of(project), plan, time.time()))
         return jsonify(model_version=plan.model_version)
 
+    @contextmanager
+    def _small_body(self) -> Iterator[dict[str, Any]]:
+        """A body that is never very large, which finds room in any case, and is counted."""
+        with Share(self._predictor.held) as share:
+            yield _json_object(_read_body(share, _MAX_SMALL_BODY_BYTES))
+
     def _keep(self, project: str, status: ProjectStatus) -> None:
         with self._projects_lock:
             self._projects.pop(project, None)
@@ -177,7 +205,18 @@ class _Routes:
                 del self._projects[next(iter(self._projects))]
 
     def predict(self) -> Response:
-        body = _json_body()
+        with Share(self._predictor.held) as share:
+            try:
+                content = _read_body(share)
+            except _NoRoomError as error:
+                return _answer_without_room(error.body)
+            body = _json_object(content)
+            length = len(content)
+            del content
+            share.give_back(BODY_COSTS * length - _cost_of(body, length))
+            return self._predict_body(body)
+
+    def _predict_body(self, body: dict[str, Any]) -> Response:
         tasks = _tasks(body)
         project = _short(body, "project")
         label_config = _text(body, "label_config")
@@ -199,7 +238,10 @@ class _Routes:
         return backend.predict(tasks, context=context, is_abandoned=_client_has_gone(request.environ))
 
     def webhook(self) -> Response:
-        body = _json_body()
+        with self._small_body() as body:
+            return self._take_event(body)
+
+    def _take_event(self, body: dict[str, Any]) -> Response:
         event = _text(body, "action")
         try:
             backend_class = self._model_class.loaded
@@ -228,15 +270,30 @@ class _Routes:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _start_loading(model_class: ModelClass, predictor: Predictor) -> None:
-    """Import the class and read the default weights in the background, so that `/setup` soon knows their classes."""
+class _Loading:
+    """Imports the class and reads the default weights in the background, once: `/setup` soon knows their classes.
 
-    def load() -> None:
-        with contextlib.suppress(UserError):  # logged where it was met, and /health tells it
-            model_class.load()
-            predictor.pool.wait_for_info(predictor.settings.model_name, timeout_s=None)
+    To be begun in the process that serves, for neither a model nor its threads survive the fork of a server's workers.
+    """
 
-    threading.Thread(target=load, name="load", daemon=True).start()
+    def __init__(self, model_class: ModelClass, predictor: Predictor) -> None:
+        self._model_class = model_class
+        self._predictor = predictor
+        self._lock = threading.Lock()
+        self._has_begun = False
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._has_begun:
+                threading.Thread(target=self._load, name="load", daemon=True).start()
+                self._has_begun = True
+
+    def _load(self) -> None:
+        # What goes wrong is logged where it is met, and /health tells it.
+        with contextlib.suppress(UserError, WeightsLoadingError):
+            self._predictor.catalog.info(self._predictor.settings.model_name)
+        with contextlib.suppress(UserError):
+            self._model_class.load()
 
 
 class _Places:
@@ -260,6 +317,11 @@ class _Places:
         finally:
             for semaphore in taken:
                 semaphore.release()
+
+
+def _begin() -> None:
+    g.began_at = time.monotonic()
+    g.request_id = request_ids.begin(request.headers.get(request_ids.HEADER))
 
 
 def _check_login(settings: Settings) -> Response | None:
@@ -310,12 +372,31 @@ def _client_has_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
     return has_gone
 
 
-def _json_body() -> dict[str, Any]:
+class _Body:
+    """A body that is read on, after the pieces that were read already."""
+
+    def __init__(self, start: bytes) -> None:
+        self._start = io.BytesIO(start)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """So many bytes at most, b"" at the end."""
+        if size == 0:  # as ijson asks, to see whether it gets bytes
+            return b""
+        return self._start.read(size) or request.stream.read(size)
+
+
+class _NoRoomError(Exception):
+    """There is no memory for a body now."""
+
+    def __init__(self, body: _Body) -> None:
+        super().__init__("no room")
+        self.body = body
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        body = from_json(_read_body())  # it may be large, and waits for its answer
-    except HTTPException:
-        raise
-    except Exception:  # brackets in brackets in brackets, or chunks that gunicorn can't read
+        body = from_json(content)  # it may be large, and waits for its answer
+    except Exception:  # brackets in brackets in brackets
         body = None
     if body is None:
         raise BadRequestError("The body is not JSON")
@@ -324,12 +405,64 @@ def _json_body() -> dict[str, Any]:
     return body
 
 
-def _read_body() -> bytes:
-    """The whole body. Request.get_data reads small pieces, and gunicorn moves all it has for each of them."""
+def _read_body(share: Share, limit_bytes: int | None = None) -> bytes:
+    """The whole body, for which `share` takes room, in any case where it has a limit of its own.
+
+    Raises _NoRoomError, BadRequestError, and RequestEntityTooLarge. Request.get_data reads small pieces, and gunicorn
+    moves all it has for each of them.
+    """
+    stream = request.stream  # raises where the length is too large
+    always_bytes = limit_bytes or _FEW_BYTES
     body = io.BytesIO()
-    while piece := request.stream.read(_PIECE_BYTES):
-        body.write(piece)
+    try:
+        _check_length(request.content_length or 0, limit_bytes)
+        while piece := stream.read(_PIECE_BYTES):
+            body.write(piece)
+            _check_length(body.tell(), limit_bytes)
+            cost = BODY_COSTS * len(piece)  # piece by piece, for what is announced may never come
+            if body.tell() <= always_bytes:
+                share.count(cost)  # a person's click finds room in any case
+            elif not share.take(cost, _WAIT_FOR_ROOM_S):
+                raise _NoRoomError(_Body(body.getvalue()))  # noqa: TRY301  its pieces are here
+    except (HTTPException, _NoRoomError):
+        raise
+    except Exception:  # chunks that gunicorn can't read
+        raise BadRequestError("The body is not JSON") from None
     return body.getvalue()
+
+
+def _check_length(length: int, limit_bytes: int | None) -> None:
+    if limit_bytes and length > limit_bytes:
+        raise RequestEntityTooLarge(
+            f"{request.path} takes {limit_bytes / 1e6:.0f} MB at most: make the labeling config, or the annotation "
+            "that is sent, smaller"
+        )
+
+
+def _cost_of(body: dict[str, Any], length: int) -> int:
+    """About what a body of so many bytes takes as Python objects: long texts, `data:` addresses above all, once."""
+    tasks = body.get("tasks")
+    data = [task.get("data") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    texts = [text for fields in data if isinstance(fields, dict) for text in fields.values() if isinstance(text, str)]
+    long = sum(len(text) for text in texts if len(text) > _LONG_TEXT)
+    return BODY_COSTS * (length - long) + long if long <= length else length
+
+
+def _answer_without_room(body: _Body) -> Response:
+    """`[]` for each task of a body that isn't kept."""
+    try:
+        count, has_context = count_tasks(body)
+    except HTTPException:
+        raise
+    except Exception:
+        raise BadRequestError("The body is not JSON") from None
+    if not count:
+        raise BadRequestError('"tasks" should be a list of at least one task')
+    log.warning("%d tasks are not predicted: too much memory is held already (MAX_HELD_MEGABYTES)", count)
+    metrics.TASKS.labels("not ready").inc(count)
+    entry = to_json(nothing({"": ""} if has_context else None))
+    results = b",".join([entry] * count)  # the list has one object, many times
+    return Response(b'{"results":[' + results + b"]}", mimetype="application/json")
 
 
 def _text(body: dict[str, Any], key: str) -> str:
@@ -382,7 +515,10 @@ def _log_what_is_left_out(project: str, plan: ProjectPlan) -> None:
 def _finish(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "unknown"
     metrics.REQUESTS.labels(route, str(response.status_code)).inc()
+    metrics.REQUEST_SECONDS.labels(route).observe(time.monotonic() - g.began_at)
     response.headers.update(PAGE_HEADERS)
+    response.headers[request_ids.HEADER] = g.request_id
+    response.call_on_close(request_ids.end)  # and not before, for Flask's own server writes its line in between
     return response
 
 

@@ -17,6 +17,9 @@ from urllib3.util import parse_url
 from yolo_backend.errors import UserError
 from yolo_backend.messages import shortened
 
+# A body as bytes and as Python objects: 2.0 times its length for `data:` addresses, 7.3 for boxes (measured).
+BODY_COSTS = 8
+
 _QUOTES = frozenset("\"'`\u2018\u2019\u201c\u201d")
 _WITHOUT_SCHEME = re.compile(r"[a-z0-9.-]+(:\d{1,5})?(/[\w./-]*)?", re.ASCII | re.IGNORECASE)
 _PAGE = re.compile(r"/(projects(/\d+(/.*)?)?|user/login|user/account(/.*)?|api(/.*)?|organization)/?$")
@@ -63,6 +66,7 @@ class Settings(BaseSettings):
 
     predict_deadline_s: float = Field(50, ge=0, validation_alias="PREDICT_DEADLINE_SECONDS")
     local_files_document_root: Path | None = Field(None, validation_alias="LOCAL_FILES_DOCUMENT_ROOT")
+    label_studio_media_root: Path | None = Field(None, validation_alias="LABEL_STUDIO_MEDIA_ROOT")
     requests_ca_bundle: Path | None = Field(None, validation_alias="REQUESTS_CA_BUNDLE")
     allowed_image_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), validation_alias="ALLOWED_IMAGE_HOSTS"
@@ -73,6 +77,7 @@ class Settings(BaseSettings):
     decode: Literal["full", "fast"] = Field("full", validation_alias="DECODE")
     cache_megabytes: float = Field(64, ge=0, validation_alias="CACHE_MEGABYTES")
     max_request_megabytes: float = Field(256, gt=0, validation_alias="MAX_REQUEST_MEGABYTES")
+    max_held_megabytes: float | None = Field(None, gt=0, validation_alias="MAX_HELD_MEGABYTES")
 
     port: int = Field(9090, ge=1, le=65535, validation_alias="PORT")
     workers: int = Field(1, ge=1, validation_alias="WORKERS")
@@ -85,6 +90,11 @@ class Settings(BaseSettings):
         if not self.basic_auth_user or not self.basic_auth_pass:
             return None
         return self.basic_auth_user, self.basic_auth_pass.get_secret_value()
+
+    @property
+    def max_held_bytes(self) -> int:
+        """What bodies, waiting tasks and kept results may take; one allowed body has room when nothing is held."""
+        return int((self.max_held_megabytes or BODY_COSTS * self.max_request_megabytes) * 1e6)
 
     @property
     def outside_url(self) -> str | None:
@@ -143,8 +153,16 @@ class Settings(BaseSettings):
     def _check_pairs(self) -> Settings:
         if self.label_studio_api_key and not self.label_studio_url:
             raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?")
+        if self.label_studio_media_root and not self.label_studio_url:
+            raise ValueError("LABEL_STUDIO_MEDIA_ROOT is set without LABEL_STUDIO_URL: whose uploads are there?")
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together: set both or neither")
+        least = BODY_COSTS * self.max_request_megabytes
+        if self.max_held_megabytes and self.max_held_megabytes < least:
+            raise ValueError(
+                f"MAX_HELD_MEGABYTES should be at least {least:g}, {BODY_COSTS} times MAX_REQUEST_MEGABYTES: "
+                "raise the one or lower the other"
+            )
         if self.label_studio_host:  # here, for alone it is checked as the URL
             try:
                 studio_address(self.label_studio_host)

@@ -20,11 +20,15 @@ from flask import Flask
 
 from yolo_backend.detection.weights import find_weights
 from yolo_backend.errors import UserError
+from yolo_backend.images.uploads import FolderOfUploads
 from yolo_backend.model_class import ModelClass
 from yolo_backend.remote_backend import BackendError, BackendLoginError, RemoteBackend
+from yolo_backend.request_ids import RequestIds
 from yolo_backend.settings import Settings, load_settings
 
-_LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] %(message)s"
+log = logging.getLogger(__name__)
+
+_LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] [%(request_id)s] %(message)s"
 # For what runs when the backend is told to stop: the images under way, their answers, and a last push.
 _GRACEFUL_TIMEOUT_S = 60
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # of glibc's malloc.h
@@ -49,27 +53,45 @@ def serve(arguments: Sequence[str]) -> None:
     host = options.host or "0.0.0.0"
     _check_port(host, settings.port)
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
-        make_app().run(host=host, port=settings.port, threaded=True)
+        _make_loading_app().run(host=host, port=settings.port, threaded=True)
     else:
         _serve(settings, host)
 
 
 def make_app() -> Flask:
-    """The application, with logging set up and the weights checked."""
+    """The application, with logging set up and the weights checked; `gunicorn --preload` makes it before it forks."""
     settings, model_class = _check_start()
     _tune_malloc()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
+    handler.addFilter(RequestIds())  # of the handler, for a logger's own filters don't see its children's lines
     logging.basicConfig(level=settings.log_level, handlers=[handler])
     for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
         logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings of odd headers
+    _tell_of_uploads(settings)
     import label_studio_sdk.label_interface  # noqa: F401  a third of a second, which the first `/setup` is spared
 
-    from yolo_backend.prediction import default_predictor
     from yolo_backend.server import create_app
+    from yolo_backend.serving.request import default_predictor
 
     return create_app(model_class, default_predictor())
+
+
+def _tell_of_uploads(settings: Settings) -> None:
+    if root := settings.label_studio_media_root:
+        if trouble := FolderOfUploads(root).trouble():
+            level = logging.WARNING if trouble.lasts else logging.INFO
+            log.log(level, "%s. Meanwhile uploads are fetched from Label Studio", trouble)
+        else:
+            log.info("Uploads are read from %s", root)
+
+
+def _make_loading_app() -> Flask:
+    """The application, in the process that serves it."""
+    app = make_app()
+    app.extensions["begin_loading"]()
+    return app
 
 
 def _tune_malloc() -> None:
@@ -170,12 +192,13 @@ def _listener_at(host: str, port: int) -> str:
 
 
 def _check_model(model_class: ModelClass) -> None:
-    from yolo_backend.prediction import default_predictor
+    from yolo_backend.serving.request import default_predictor
 
     predictor = default_predictor()
     try:
         model_class.load()(project_id="0", label_config="<View/>")
-        info = predictor.pool.wait_for_info(predictor.settings.model_name, timeout_s=None)
+        info = predictor.catalog.wait_for_info(predictor.settings.model_name, timeout_s=None)
+        predictor.catalog.wait_for_runtime(predictor.settings.model_name)
     except UserError as error:
         _refuse(error)
     print(f"{info.name}: {info.task} weights of {len(info.class_names)} classes, ready")
@@ -225,6 +248,6 @@ def _serve(settings: Settings, host: str) -> None:
                 self.cfg.set(name, value)
 
         def load(self) -> Flask:
-            return make_app()
+            return _make_loading_app()
 
     Server().run()

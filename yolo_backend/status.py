@@ -17,11 +17,12 @@ from markupsafe import Markup
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.failures import Failure
 from yolo_backend.fitting import START_TRAINING, Training
-from yolo_backend.jobs import Progress
+from yolo_backend.messages import Trouble
 from yolo_backend.plans import ProjectPlan, ServedControl
+from yolo_backend.serving.progress import Progress
 
 State = Literal["UP", "LOADING", "DOWN", "STOPPING"]
 
@@ -113,7 +114,11 @@ class TrainingStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """All that the page shows: projects, work and failures as they are to be listed; times are times of day."""
+    """All that the page shows: projects, work and failures as they are to be listed; times are times of day.
+
+    `runtimes` are those that are known, by the fingerprint of the weights; `refused` says of new files of weights why
+    they don't serve, `uploads` says why uploads can't be read from the disk.
+    """
 
     model_class: str
     version: str
@@ -124,6 +129,9 @@ class Status:
     failures: Sequence[Failure] = ()
     training: TrainingStatus = TrainingStatus()
     workers: int = 1
+    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
+    refused: Sequence[str] = ()
+    uploads: Trouble | None = None
     at: float = field(default_factory=time.time)
 
 
@@ -178,16 +186,19 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
 def as_json(status: Status) -> dict[str, Any]:
     """The same for programs."""
     weights = status.model.weights
+    runtime = status.runtimes.get(weights.fingerprint) if weights else None
     return {
         "status": status.model.state,
         "reason": status.model.reason,
+        "refused": list(status.refused[:_MAX_SHOWN]),
+        "uploads": str(status.uploads) if status.uploads else None,
         "model_class": status.model_class,
         "version": status.version,
         "started_at": _iso(status.started_at),
         "model": status.model.name,
         "task": weights.task if weights else None,
-        "device": weights.device if weights else None,
-        "engine": weights.engine if weights else None,
+        "device": runtime.device if runtime else None,
+        "engine": runtime.engine if runtime else None,
         "image_size": list(weights.image_size) if weights else None,
         "classes": list(weights.class_names.values()) if weights else [],
         "remark": weights.remark if weights else None,
@@ -197,7 +208,9 @@ def as_json(status: Status) -> dict[str, Any]:
                 "model_version": item.plan.model_version if item.plan else None,
                 "reason": item.reason,
                 "seen_at": _iso(item.seen_at),
-                "controls": [_control_json(served) for served in item.plan.controls] if item.plan else [],
+                "controls": [_control_json(served, status.runtimes) for served in item.plan.controls]
+                if item.plan
+                else [],
                 "not_served": list(item.plan.not_served) if item.plan else [],
             }
             for item in status.projects
@@ -266,13 +279,14 @@ def _training_fact(status: Status) -> str | None:
     return f"Start Training: the class {status.model_class} doesn't train; override fit, see docs/extending.md"
 
 
-def _control_json(served: ServedControl) -> dict[str, Any]:
+def _control_json(served: ServedControl, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:
+    runtime = runtimes.get(served.weights.fingerprint)
     return {
         "from_name": served.control.from_name,
         "to_name": served.control.to_name,
         "model": served.weights_name,
-        "device": served.weights.device,
-        "engine": served.weights.engine,
+        "device": runtime.device if runtime else None,
+        "engine": runtime.engine if runtime else None,
         "labels": [asdict(label) for label in served_labels(served)],
         "labels_without_class": list(served.label_map.labels_without_class),
         # Which these are, each task says.

@@ -17,16 +17,15 @@ import urllib3
 
 from yolo_backend.errors import UserError
 from yolo_backend.filters import holds
-from yolo_backend.in_between import IN_TIME, explain_silence, explain_stranger, reason_of
+from yolo_backend.in_between import IN_TIME, explain_silence, explain_stranger, is_unsent, reason_of
 from yolo_backend.messages import Trouble, api_message, shortened
 from yolo_backend.settings import Settings, is_sendable, studio_address
-from yolo_backend.tls import NamingAdapter
+from yolo_backend.studio_connections import Connections
 from yolo_backend.tokens import claims_of, explain_refusal
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
-_CONNECT_TIMEOUT_S = 10.0
 # Storing a chunk of predictions makes Label Studio count the whole project anew.
 _IMPORT_TIMEOUT_S = 300.0
 _READ_TIMEOUT_S = 60.0
@@ -66,6 +65,10 @@ class StudioError(UserError):
         super().__init__(str(message))
         self.trouble = message if isinstance(message, Trouble) else None
         self.reason = reason
+
+
+class StudioUnreachedError(StudioError):
+    """No connection to Label Studio came about, so that nothing of what was to be sent arrived."""
 
 
 class StudioRefusedError(StudioError):
@@ -114,8 +117,10 @@ class Studio:
         set_by: str = "LABEL_STUDIO_API_KEY",
         outside_url: str | None = None,
         introduced_as: str | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self._connections = connections or Connections()
         self._outside_url = outside_url
         self._introduced_as = introduced_as
         self._asking_outside = threading.Lock()
@@ -182,6 +187,10 @@ class Studio:
             return f"Token {self._token}" if self._token and not renew else None
         return self._bearer(time.monotonic() + _TIMEOUT_S, renew=renew)
 
+    def must_ask(self) -> bool:
+        """Returns True if `authorization` has to exchange the token first, or to wait for another thread's exchange."""
+        return self._is_personal and (self._exchanging.locked() or not self._is_access_fresh())
+
     def check(self) -> None:
         """Ask Label Studio whether it accepts our token; a result younger than a minute is reused.
 
@@ -212,7 +221,9 @@ class Studio:
         query = {"include": "label_config"}
         return str(self.call("GET", f"/api/projects/{project}/", "label_config", _READ_TIMEOUT_S, query=query))
 
-    def tasks_holding(self, project: int, model_version: str, task_ids: Sequence[int]) -> set[int]:
+    def tasks_holding(
+        self, project: int, model_version: str, task_ids: Sequence[int], timeout_s: float | None = None
+    ) -> set[int]:
         """Which of these tasks hold a prediction of this version. Raises StudioError, requests.Timeout."""
         holding: set[int] = set()
         for start in range(0, len(task_ids), _IDS_PER_QUESTION):
@@ -228,7 +239,7 @@ class Studio:
                 "resolve_uri": "false",
                 "query": json.dumps(selection, separators=(",", ":")),
             }
-            tasks = self.call("GET", "/api/tasks/", "tasks", _READ_TIMEOUT_S, query=query)
+            tasks = self.call("GET", "/api/tasks/", "tasks", timeout_s or _READ_TIMEOUT_S, query=query)
             holding.update(int(task["id"]) for task in tasks)
         return holding
 
@@ -317,13 +328,15 @@ class Studio:
         if not self._exchanging.acquire(timeout=max(0.0, ends_at - time.monotonic())):
             raise self._timeout()  # of the thread that asks
         try:
-            soon = time.time() + _RENEW_BEFORE_EXPIRY_S
             renewed_meanwhile = self._access_token is not known
-            if self._access_token is None or soon > self._access_expires_at or (renew and not renewed_meanwhile):
+            if not self._is_access_fresh() or (renew and not renewed_meanwhile):
                 self._exchange(ends_at)
             return f"Bearer {self._access_token}"
         finally:
             self._exchanging.release()
+
+    def _is_access_fresh(self) -> bool:
+        return self._access_token is not None and time.time() + _RENEW_BEFORE_EXPIRY_S <= self._access_expires_at
 
     def _exchange(self, ends_at: float) -> None:
         started_at = time.monotonic()
@@ -366,32 +379,19 @@ class Studio:
                 request.headers["Authorization"] = authorization
             return request
 
-        # Half for connecting, half for the answer.
-        half_s = max(0.05, (ends_at - time.monotonic()) / 2)
+        request = {"params": query, "json": body, "files": files, "auth": authorize}
         try:
-            with requests.Session() as session:
-                session.trust_env = self.url.startswith("https:")  # a proxy would read the token
-                session.mount("https://", NamingAdapter())
-                with session.request(
-                    method,
-                    self.url + path,
-                    params=query,
-                    json=body,
-                    files=files,
-                    auth=authorize,
-                    timeout=(min(_CONNECT_TIMEOUT_S, half_s), half_s),
-                    allow_redirects=False,
-                    stream=True,
-                ) as response:  # what isn't read to its end is hung up on
-                    body = _read(response, ends_at)
-                return _Answer(response.status_code, response.headers, _json_of(body), body[:_HEAD_BYTES])
+            with self._connections.ask(method, self.url + path, ends_at, **request) as response:
+                content = _read(response, ends_at)
+            return _Answer(response.status_code, response.headers, _json_of(content), content[:_HEAD_BYTES])
         except _TooLongError:
             what = f"{shortened(self.url)} answers more than {_MAX_ANSWER_BYTES // 1_000_000} MB at {path}"
             raise StudioError(Trouble(what, "are there tasks with very much in them?", lasts=True)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if reason_of(error) == IN_TIME:
                 raise self._timeout() from None
-            raise StudioError(explain_silence(error, self.url)) from None
+            kind = StudioUnreachedError if is_unsent(error) else StudioError
+            raise kind(explain_silence(error, self.url)) from None
 
     def _timeout(self) -> StudioTimeout:
         return StudioTimeout(
@@ -456,6 +456,7 @@ class Studios:
         self._url = settings.label_studio_url
         self._key = key.get_secret_value() if key else None
         self._outside_url = settings.outside_url
+        self._connections = Connections()  # of all, so that there is a limit to those that are kept
         self._configured = self._studio(self._url, self._key) if self._url and key else None
         self._anonymous = self._studio(self._url, None) if self._url else None
         self._introduced: OrderedDict[str, tuple[_Introduction, Studio]] = OrderedDict()
@@ -487,7 +488,14 @@ class Studios:
 
     def _studio(self, url: str, token: str | None, introduced_as: str | None = None) -> Studio:
         set_by = "LABEL_STUDIO_API_KEY" + ("" if self._key else ", which is not set")
-        return Studio(url, token, set_by=set_by, outside_url=self._outside_url, introduced_as=introduced_as)
+        return Studio(
+            url,
+            token,
+            set_by=set_by,
+            outside_url=self._outside_url,
+            introduced_as=introduced_as,
+            connections=self._connections,
+        )
 
     def of_project(self, project: str | None) -> Studio | None:
         """The Label Studio of a project, None where nothing is configured and nobody introduced one."""
@@ -552,6 +560,6 @@ def _read(response: requests.Response, ends_at: float) -> bytes:
 
 def _json_of(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content.removeprefix(b"<pre>").removesuffix(b"</pre>"))  # its flags are shown as a page
     except (ValueError, RecursionError):
         return None

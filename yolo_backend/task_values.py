@@ -67,3 +67,9 @@ def _follow(data: Mapping[str, Any], name: str) -> Any:
 
 def _steps(name: str) -> list[str]:
     return re.findall(r"[^.\[\]]+", name)
+
+
+def fields_of(data: Mapping[str, Any], value: str) -> set[str]:
+    """The fields of a task's data that `value_of` looks at: whole fields, also where only a part of one is meant."""
+    names = [value.removeprefix("$"), *(match[0][1:] for match in _VARIABLE.finditer(value))]
+    return {field for name in names for field in (name, *_steps(name)[:1]) if field in data}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, ProxyManager
+from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from yolo_backend.messages import Trouble, causes_of, shortened
@@ -26,7 +29,22 @@ _SHOWN_NAMES = 3
 
 
 class NamingAdapter(HTTPAdapter):
-    """Accepts the certificates that requests does, and can tell for which names one is that it refuses."""
+    """Accepts the certificates that requests does, and can tell for which names one is that it refuses.
+
+    Its connections are those of the `pool_classes`, by scheme, with or without a proxy.
+    """
+
+    pool_classes: Mapping[str, type[HTTPConnectionPool]] = pool_classes_by_scheme
+
+    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
+        super().init_poolmanager(*sizes, **options)
+        self.poolmanager.pool_classes_by_scheme = dict(self.pool_classes)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options)
+        if isinstance(manager, ProxyManager):  # a SOCKS proxy's own pools are its way through the proxy
+            manager.pool_classes_by_scheme = dict(self.pool_classes)
+        return manager
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None

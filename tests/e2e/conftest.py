@@ -1,4 +1,4 @@
-"""A real Label Studio, real backends and a real image server, each started once for all end-to-end tests."""
+"""A real Label Studio, real backends and a real image server, each started once for a worker's end-to-end tests."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ from tests.harness.stack import (
 from tests.harness.studio_client import StudioClient
 from yolo_backend.cli.app import app
 from yolo_backend.connect import class_names_of
+from yolo_backend.doctor import project_links
 from yolo_backend.remote_backend import RemoteBackend
+from yolo_backend.storing import QUICK_IMPORTS
 
 LOGIN = {"BASIC_AUTH_USER": "yolo", "BASIC_AUTH_PASS": "open sesame"}
 OTHER_LABELS = """
@@ -81,8 +83,8 @@ def guarded_backend(command_environment: dict[str, str], tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def guarded_label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
-    """Label Studio as it is installed: with its network guard, and without legacy tokens."""
-    environment = {"USE_DEFAULT_BANNED_SUBNETS": "true"}
+    """Label Studio with its network guard and without legacy tokens, as it is installed; and with quick imports."""
+    environment = {"USE_DEFAULT_BANNED_SUBNETS": "true", QUICK_IMPORTS: "true"}
     with label_studio_server(tmp_path_factory.mktemp("guard") / "ls", pick_port(0), environment=environment) as server:
         yield server
 
@@ -118,17 +120,23 @@ def snapshot(client: StudioClient, project: int) -> Any:
 
 
 def test_all_is_well_and_nothing_is_changed(
-    either_environment: dict[str, str], project: int, client: StudioClient, tmp_path: Path
+    either_environment: dict[str, str],
+    project: int,
+    client: StudioClient,
+    label_studio: LabelStudioServer,
+    tmp_path: Path,
 ) -> None:
     before = snapshot(client, project)
+    environment = either_environment | {"LABEL_STUDIO_MEDIA_ROOT": str(label_studio.media_root)}
 
-    done = run_command("check", "--project", str(project), "--json", environment=either_environment, cwd=tmp_path)
+    done = run_command("check", "--project", str(project), "--json", environment=environment, cwd=tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
     findings = by_check(done.stdout)
     assert {finding["state"] for found in findings.values() for finding in found} == {"ok"}
     kinds = [finding["detail"].partition(":")[0] for finding in findings["images"]]
     assert kinds == ["Local Files", "data", "http", "s3", "upload"]
+    assert findings["uploads"][0]["detail"] == f"they are read from {label_studio.media_root}"
     assert findings["project"][0]["detail"] == f'{project} "Checked [bold]", 5 tasks'
     assert findings["webhook"][0]["detail"] == "the backend asks for no login"
     assert findings["backend"][1]["detail"] == (
@@ -321,6 +329,33 @@ def test_the_network_guard_is_seen_without_a_trace(
     assert client.call("GET", f"/api/ml/?project={project}") == []
     assert "legacy tokens are disabled" in legacy_findings["token"][0]["detail"]
     assert "Personal Access Token" in legacy_findings["token"][0]["fix"]
+
+
+def test_whether_imports_are_quick_is_seen_from_outside(
+    label_studio: LabelStudioServer,
+    guarded_label_studio: LabelStudioServer,
+    checked: Check,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(project_links, "_MANY_PREDICTED", 1)
+    states = {}
+    for name, server, token in (
+        ("off", label_studio, label_studio.personal_access_token()),
+        ("unseen", label_studio, label_studio.legacy_token),
+        ("on", guarded_label_studio, guarded_label_studio.personal_access_token()),
+    ):
+        client = StudioClient(server.url, server.personal_access_token())
+        project = client.create_project(f"Imports {name}")
+        client.import_tasks(
+            project, [{"data": {"image": "x"}, "predictions": [{"result": [], "model_version": "old"}]}]
+        )
+        environment = {**NO_WEIGHTS, "LABEL_STUDIO_URL": server.url, "LABEL_STUDIO_API_KEY": token}
+        _, findings = checked("-p", project, environment=environment)
+        (states[name],) = findings["imports"]
+
+    assert [finding["state"] for finding in states.values()] == ["remark", "remark", "ok"]
+    assert states["off"]["detail"].endswith(f"unless Label Studio runs with {QUICK_IMPORTS}=true")
+    assert states["unseen"]["detail"].endswith("can't be seen with this token")
 
 
 def wait_until_ready_with_login(backend_url: str) -> None:

@@ -78,6 +78,7 @@ def wait_for_predictions(client: StudioClient, project: int, process: Any) -> No
         time.sleep(0.2)
 
 
+@pytest.mark.proof
 def test_sample_chooses_the_same_as_without(
     command_environment: dict[str, str], client: StudioClient, bccd_files: list[Path], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -281,3 +282,32 @@ def test_the_person_reads_that_legacy_tokens_are_refused(
                 client.connect(project, server.url)
     finally:
         client.call("POST", "/api/jwt/settings", json=settings | {"legacy_api_tokens_enabled": True})
+
+
+@pytest.mark.parametrize("deadline_s", ["90", "1"])
+def test_a_click_in_the_first_second_though_nothing_is_exported(
+    label_studio: LabelStudioServer,
+    client: StudioClient,
+    command_environment: dict[str, str],
+    photographs: list[Path],
+    tmp_path: Path,
+    deadline_s: str,
+) -> None:
+    """The backend is up when its weights are read. The answer waits for the export, or what isn't ready is pushed."""
+    project = client.create_project(f"first second, {deadline_s} s")
+    client.upload(project, photographs)
+    environment = command_environment | {
+        "MODEL_DIR": str(tmp_path / "model_dir"),
+        "PREDICT_DEADLINE_SECONDS": deadline_s,
+    }
+    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as server:
+        began_at = time.monotonic()
+        assert client.connect(project, server.url)["state"] == "CO"
+        client.retrieve_predictions(project)
+        while client.total_predictions(project) < len(photographs):
+            assert time.monotonic() - began_at < 120
+            time.sleep(0.5)
+        client.retrieve_predictions(project)
+        stored = client.predictions(project)
+    assert [len(stored[task["id"]]) for task in client.tasks(project)] == [1] * len(photographs)
+    assert "exporting to onnx" in (tmp_path / "backend.log").read_text()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
+from yolo_backend.detection.detections import Detections, Letterboxed, Runtime, WeightsInfo
 
 WAIT_S = 5
 
@@ -30,12 +30,14 @@ class FakeEngine:
     """
 
     info: WeightsInfo = field(default_factory=lambda: info_of("fake.pt"))
+    runtime: Runtime = field(default_factory=lambda: Runtime("cpu", "torch"))
     gate: threading.Event = field(default_factory=threading.Event)
     gates: dict[int, threading.Event] = field(default_factory=dict)
     started: threading.Event = field(default_factory=threading.Event)
     batches: list[list[int]] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
+    for_person: list[bool] = field(default_factory=list)
     threads: set[threading.Thread] = field(default_factory=set)
     room: int = 1000
     streams: int = 1
@@ -44,11 +46,14 @@ class FakeEngine:
     def letterbox(self, image: NDArray[np.uint8], original_size_wh: tuple[int, int] | None = None) -> Letterboxed:
         return Letterboxed(image, (image.shape[1], image.shape[0]))
 
-    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+    def detect(
+        self, batch: Sequence[Letterboxed], score_threshold: float, *, for_person: bool = False
+    ) -> list[Detections]:
         numbers = [int(image.pixels[0, 0, 0]) for image in batch]
         self.batches.append(numbers)
         self.shapes.append(np.stack([image.pixels for image in batch]).shape)
         self.thresholds.append(score_threshold)
+        self.for_person.append(for_person)
         self.threads.add(threading.current_thread())
         self.started.set()
         gate = next((self.gates[number] for number in numbers if number in self.gates), self.gate)
@@ -64,7 +69,7 @@ class FakeEngine:
 
 
 def info_of(name: str) -> WeightsInfo:
-    return WeightsInfo(name, "detect", {0: "car"}, f"fingerprint of {name}", (32, 32), "cpu", "torch")
+    return WeightsInfo(name, "detect", {0: "car"}, f"fingerprint of {name}", (32, 32))
 
 
 def detections(number: int) -> Detections:

@@ -85,7 +85,9 @@ class LabelStudio:
         elif address.path == "/api/tasks/":
             status, body = self.get_tasks(json.loads(query["query"])["selectedItems"]["included"])
         else:
-            predictions = json.loads(recording.requests[-1].body)
+            # Others may have asked since.
+            body = next(each.body for each in reversed(recording.requests) if each.method == "POST")
+            predictions = json.loads(body)
             status, body = self.import_predictions([prediction["task"] for prediction in predictions])
         if status == 0:
             handler.close_connection = True

@@ -133,9 +133,11 @@ class Backend:
         """The id of a task that was not asked for before."""
         return next(self._task_ids)
 
-    def predict(self, tasks: Sequence[Task], project: str = "0", timeout_s: float = 60) -> list[Any]:
+    def predict(
+        self, tasks: Sequence[Task], project: str = "0", timeout_s: float = 60, label_config: str = LABEL_CONFIG
+    ) -> list[Any]:
         """Ask for predictions. Raises UnexpectedAnswerError and requests.RequestException."""
-        body = {"tasks": list(tasks), "label_config": LABEL_CONFIG, "project": project}
+        body = {"tasks": list(tasks), "label_config": label_config, "project": project}
         response = requests.post(f"{self.url}/predict", json=body, timeout=timeout_s)
         if response.status_code != 200:
             raise UnexpectedAnswerError(f"/predict answers {response.status_code}: {response.text[:200]}")
@@ -203,10 +205,18 @@ class Backend:
     def predicts(self) -> bool:
         """Is a good image predicted now, with the boxes that it should have?"""
         try:
-            results = self.predict([image_task(self._neighbours[0], self.new_task_id())])
+            results = self.predict([self.good_task()])
         except UnexpectedAnswerError:
             return False
-        return _same_boxes(results[0], self._expected[0])
+        return self.is_good(results[0])
+
+    def good_task(self) -> Task:
+        """A new task with a good image in it."""
+        return image_task(self._neighbours[0], self.new_task_id())
+
+    def is_good(self, result: Any) -> bool:
+        """Returns True if a good task's result has the boxes that it should have."""
+        return same_boxes(result, self._expected[0])
 
     def failure_kinds(self) -> Counter[str]:
         """How often each kind of failure was counted, by /metrics."""
@@ -264,7 +274,7 @@ class Backend:
             return _Answer(False, time.monotonic() - started_at, [str(error)])
         took_s = time.monotonic() - started_at
         problems = []
-        if not all(_same_boxes(*pair) for pair in zip((before, after), self._expected, strict=True)):
+        if not all(same_boxes(*pair) for pair in zip((before, after), self._expected, strict=True)):
             problems.append("a good task beside it has other boxes than alone")
         if took_s > ANSWER_WITHIN_S:
             problems.append(f"the answer took {took_s:.1f} s")
@@ -351,7 +361,8 @@ def _boxes(result: Any) -> list[tuple[str, list[float]]]:
     ]
 
 
-def _same_boxes(result: Any, expected: Any) -> bool:
+def same_boxes(result: Any, expected: Any) -> bool:
+    """Returns True if both have the same labels in the same places, but for rounding."""
     found, wanted = _boxes(result), _boxes(expected)
     return [label for label, _ in found] == [label for label, _ in wanted] and all(
         abs(a - b) < 0.01

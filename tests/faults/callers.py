@@ -63,7 +63,8 @@ def _call(backend: Backend, caller: BadCaller) -> str:
     return match.group(1).decode() if match else NO_ANSWER
 
 
-def _request(body: bytes, *headers: str, length: int | str | None = None) -> bytes:
+def request_of(body: bytes, *headers: str, length: int | str | None = None) -> bytes:
+    """The bytes of a POST to /predict."""
     shown_length = len(body) if length is None else length
     head = ["POST /predict HTTP/1.1", "Host: backend", "Connection: close", *headers, f"Content-Length: {shown_length}"]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -81,19 +82,22 @@ def _bad(name: str, content: Callable[[], bytes], *outcomes: str, waits: bool = 
 
 CALLERS = [
     _bad(
-        "hangs up in the middle of the body", lambda: _request(_good_body()[:500], length=5000), NO_ANSWER, waits=False
+        "hangs up in the middle of the body",
+        lambda: request_of(_good_body()[:500], length=5000),
+        NO_ANSWER,
+        waits=False,
     ),
-    _bad("ends in the middle of the body", lambda: _request(_good_body()[:500], length=5000), NO_ANSWER, "400"),
-    _bad("hangs up while 20 tasks are predicted", lambda: _request(_good_body(20)), NO_ANSWER, waits=False),
-    _bad("sends more than MAX_REQUEST_MEGABYTES", lambda: _request(bytes(17_000_000)), NO_ANSWER, "413"),
-    _bad("claims to send more than MAX_REQUEST_MEGABYTES", lambda: _request(b"{", length=17_000_000), "413"),
-    _bad("gives a negative Content-Length", lambda: _request(b"{}", length=-1), "400"),
-    _bad("gives a Content-Length that is no number", lambda: _request(b"{}", length="many"), "400"),
-    _bad("gives two Content-Lengths", lambda: _request(_good_body(), "Content-Length: 5"), "400"),
+    _bad("ends in the middle of the body", lambda: request_of(_good_body()[:500], length=5000), NO_ANSWER, "400"),
+    _bad("hangs up while 20 tasks are predicted", lambda: request_of(_good_body(20)), NO_ANSWER, waits=False),
+    _bad("sends more than MAX_REQUEST_MEGABYTES", lambda: request_of(bytes(17_000_000)), NO_ANSWER, "413"),
+    _bad("claims to send more than MAX_REQUEST_MEGABYTES", lambda: request_of(b"{", length=17_000_000), "413"),
+    _bad("gives a negative Content-Length", lambda: request_of(b"{}", length=-1), "400"),
+    _bad("gives a Content-Length that is no number", lambda: request_of(b"{}", length="many"), "400"),
+    _bad("gives two Content-Lengths", lambda: request_of(_good_body(), "Content-Length: 5"), "400"),
     _bad("sends chunks that are none", lambda: _chunked(b"zzz\r\n{}"), "400", NO_ANSWER),
     _bad("sends chunks without the last", lambda: _chunked(b"2\r\n{}\r\n"), "400", NO_ANSWER),
-    _bad("says gzip", lambda: _request(_good_body()[:-1] + b"\x1f\x8b", "Content-Encoding: gzip"), "400"),
-    _bad("sends 2,000 headers", lambda: _request(b"{}", *["X-A: b"] * 2000), "400", "431"),
+    _bad("says gzip", lambda: request_of(_good_body()[:-1] + b"\x1f\x8b", "Content-Encoding: gzip"), "400"),
+    _bad("sends 2,000 headers", lambda: request_of(b"{}", *["X-A: b"] * 2000), "400", "431"),
     _bad(
         "asks for an address of 1 MB",
         lambda: b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n",

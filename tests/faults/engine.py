@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,12 +33,13 @@ Misbehaviour = Callable[[Detect, Sequence[Letterboxed], float], list[Detections]
 class FaultyEngine(engine.Engine):
     """The real engine, but for batches that hold an image of a marked colour."""
 
-    def _detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+    def _detect(self, batch: Sequence[Letterboxed], score_threshold: float, *, for_person: bool) -> list[Detections]:
+        detect = partial(super()._detect, for_person=for_person)
         for image in batch:
             red, green, blue = (int(value) for value in image.pixels[image.pixels.shape[0] // 2, 0])
             if (red, blue) == (_MARK_RGB[0], _MARK_RGB[2]) and green < len(_MISBEHAVIOURS):
-                return _MISBEHAVIOURS[green](super()._detect, batch, score_threshold)
-        return super()._detect(batch, score_threshold)
+                return _MISBEHAVIOURS[green](detect, batch, score_threshold)
+        return detect(batch, score_threshold)
 
 
 def _raise(make_error: Callable[[], BaseException]) -> Misbehaviour:

@@ -39,6 +39,11 @@ def tiny_file(image_format: str) -> bytes:
     return encode(Image.fromarray(pixels), image_format)
 
 
+def photo_with_comment(comment: str) -> bytes:
+    """The photo as a PNG with a comment: another file for each, with the same pixels."""
+    return _png_with_chunk(b"tEXt", b"Comment\0" + comment.encode("latin-1"))
+
+
 def flat_file(color_rgb: tuple[int, int, int]) -> bytes:
     """A PNG of one colour, as large as the photo."""
     return encode(Image.new("RGB", _SIZE_WH, color_rgb), "PNG")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,11 +25,14 @@ from tests.faults.backend import (
 )
 from tests.faults.bodies import Generated, send_bad_bodies, send_bad_images
 from tests.faults.callers import CALLERS, inject_caller
+from tests.faults.ceilings import CEILINGS_ENVIRONMENT, inject_large_bodies
 from tests.faults.engine import DETECT_TIMEOUT_S, ENGINE_FAULTS, HANGING, KILLING
 from tests.faults.kinds import FAULTS, GROUPS, NO_ANSWER, PREDICTED, answers
+from tests.faults.neighbours import NEIGHBOURS_ENVIRONMENT, PERSON_WITHIN_S, inject_neighbours
+from tests.faults.replaced import inject_new_images, inject_new_weights, replaced_environment
 from tests.faults.servers import World, world
 from tests.harness.report import made_by, table
-from tests.harness.stack import BackendServer, backend_server, pick_port
+from tests.harness.stack import BackendServer, backend_server, pick_port, wait_until_ready
 from yolo_backend.detection.health import MAX_HANGS
 
 _BODIES_EACH = 1000
@@ -67,6 +70,9 @@ def inject_all(folder: Path) -> Run:
     with world(answers(), folder) as servers:
         _run_faults(run, servers, folder)
         _run_engine_faults(run, servers, folder)
+        _run_neighbours(run, servers, folder)
+        _run_ceilings(run, servers, folder)
+        _run_replaced(run, servers, folder)
     run.took_s = time.monotonic() - started_at
     return run
 
@@ -133,6 +139,37 @@ def _hang_for_good(backend: Backend) -> Outcome:
     return outcome
 
 
+def _run_neighbours(run: Run, servers: World, folder: Path) -> None:
+    with _prepared(run, servers, NEIGHBOURS_ENVIRONMENT, folder / "neighbours.log") as backend:
+        for outcome in inject_neighbours(backend):
+            run.add("Neighbours and people whose images hang", outcome)
+
+
+def _run_ceilings(run: Run, servers: World, folder: Path) -> None:
+    with _prepared(run, servers, CEILINGS_ENVIRONMENT, folder / "ceilings.log") as backend:
+        for outcome in inject_large_bodies(backend):
+            run.add("Requests of very many bytes", outcome)
+
+
+def _run_replaced(run: Run, servers: World, folder: Path) -> None:
+    with _prepared(run, servers, replaced_environment(folder), folder / "replaced.log") as backend:
+        for outcome in inject_new_images(backend, folder):
+            run.add("Images that are replaced", outcome)
+        for outcome in inject_new_weights(backend, folder):
+            run.add("Weights that are replaced under load", outcome)
+
+
+@contextlib.contextmanager
+def _prepared(run: Run, servers: World, environment: Mapping[str, str], log: Path) -> Iterator[Backend]:
+    """A backend with settings of its own, which has its model."""
+    with backend_server(pick_port(0), environment, log) as server:
+        wait_until_ready(server.url)
+        backend = Backend(server, servers)
+        backend.prepare()
+        yield backend
+        run.expect(f"in {log.name}", [*backend.leaks(), *backend.tracebacks()])
+
+
 @contextlib.contextmanager
 def _no_growth(run: Run, backend: Backend, what: str) -> Iterator[None]:
     """What the processes hold before and after should be the same."""
@@ -184,6 +221,13 @@ def section(run: Run) -> str:
         "(`yolo_image_failures_total`), or what the caller was answered. *Slowest* is the slowest whole answer; the "
         f"limit for an image was {ENVIRONMENT['IMAGE_TIMEOUT_SECONDS']} s, for a batch in the engine "
         f"{DETECT_TIMEOUT_S:g} s.",
+        "",
+        "The last four groups have backends of their own. Where neighbours' or other people's images hang, no time-out "
+        "is set, and *slowest* is one's own job, or the other person's answer: at most 2 x alone + 2 s, or "
+        f"{PERSON_WITHIN_S:g} s. Under requests of very many bytes, all processes together may grow by "
+        "`MAX_HELD_MEGABYTES`. While weights are replaced, two people click all the time; each answer must be of one "
+        "file whole, by labels, boxes, scores and `model_version`, and none may be without boxes. An image that is "
+        "replaced is clicked on twice each time, so that the second answer comes from memory.",
         "",
         *(f"- {note}" for note in run.notes),
         f"- Growth beyond {MORE_MEGABYTES} MB, {MORE_FILES} open files or {MORE_THREADS} threads fails the run; each "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,6 +74,31 @@ def predict(backend_url: str, tasks: Sequence[Task], project: str, label_config:
 def work(backend_url: str) -> list[dict[str, Any]]:
     """How far the backend is with each project, as its status page tells programs."""
     return list(requests.get(backend_url, timeout=10).json()["work"])
+
+
+def is_at_work(backend_url: str) -> bool:
+    """Returns True if the backend has not finished with a project yet: it may still import predictions."""
+    return any(project["finished_at"] is None for project in work(backend_url))
+
+
+def wait_until_idle(backend_url: str, timeout_s: float, look_every_s: float = 1.0) -> None:
+    """Wait until the backend has nothing more to do or to deliver. Raises TimeoutError, which tells its work."""
+    ends_at = time.monotonic() + timeout_s
+    while is_at_work(backend_url):
+        if time.monotonic() >= ends_at:
+            raise TimeoutError(f"{backend_url} has not finished after {timeout_s:g} s: {work(backend_url)}")
+        time.sleep(look_every_s)
+
+
+def processor_s(pids: Iterable[int]) -> float:
+    """The seconds of one core that these processes and their children took until now, those that ended, too."""
+    parents = {psutil.Process(pid) for pid in pids}
+    taken_s = 0.0
+    for each in parents.union(*(parent.children(recursive=True) for parent in parents)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            taken_s += times.user + times.system + times.children_user + times.children_system
+    return taken_s
 
 
 def held_megabytes(backend: BackendServer) -> float:

@@ -21,6 +21,7 @@ from yolo_backend.cli.app import main
 from yolo_backend.settings import setting_variables
 
 TIMEOUT_S = 240
+_BENCHMARK_TIMEOUT_S, _END_TIMEOUT_S = 600, 120
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,30 @@ def run_process(*arguments: str | Path, environment: Mapping[str, str], cwd: Pat
     stdin = subprocess.DEVNULL if text_in is None else subprocess.PIPE
     with start_command(*arguments, environment=environment, cwd=cwd, stdin=stdin) as process:
         stdout, stderr = process.communicate(text_in, TIMEOUT_S)
+    return Done(process.returncode, stdout, stderr)
+
+
+def run_benchmark(name: str, *arguments: str, data_dir: Path) -> Done:
+    """Run one of `benchmarks/` in a process of its own, to its end. Raises subprocess.TimeoutExpired after 600 s."""
+    with _heeding_ctrl_c():  # which the process inherits
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+            env={**os.environ, "TEST_DATA_DIR": str(data_dir.resolve())},
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=_BENCHMARK_TIMEOUT_S)
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # killed, it would leave behind the servers that it has started
+            try:
+                process.communicate(timeout=_END_TIMEOUT_S)
+            finally:
+                process.kill()
+            raise
     return Done(process.returncode, stdout, stderr)
 
 

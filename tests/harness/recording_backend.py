@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.harness.bulk import backend_of
 from tests.harness.stack import BackendServer
-from yolo_backend.detection import batching, engine
+from yolo_backend.detection import detector, engine, pool
 from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.startup import serve
 
@@ -56,16 +56,16 @@ class _RecordingQueue(list[Any]):
 
     def remove(self, job: Any) -> None:
         super().remove(job)
-        if job.priority == batching.BULK:
+        if job.priority == detector.BULK:
             for other in self:
                 if arrival := _order.arrivals.get(id(other.image)):
                     arrival.passed_by += 1
 
 
-class RecordingDetector(batching.Detector):
+class RecordingDetector(detector.Detector):
     """The real detector, whose lone images are noted as they come."""
 
-    def __init__(self, name: str, load: Callable[[], batching.Detecting], **options: Any) -> None:
+    def __init__(self, name: str, load: Callable[[detector.Detector], detector.Detecting], **options: Any) -> None:
         super().__init__(name, load, **options)
         with self._wakeup:
             self._queue = _RecordingQueue(self._queue)
@@ -78,7 +78,7 @@ class RecordingDetector(batching.Detector):
         is_abandoned: Callable[[], bool] | None = None,
     ) -> Future[Detections]:
         with _order.lock:
-            if priority == batching.PERSON:
+            if priority == detector.PERSON:
                 _order.arrivals[id(image)] = Arrival(time.monotonic(), len(self._queue), _order.batches_ended)
             return super().submit(image, score_threshold, priority, is_abandoned)
 
@@ -86,7 +86,9 @@ class RecordingDetector(batching.Detector):
 class RecordingEngine(engine.Engine):
     """The real engine, whose batches are counted."""
 
-    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+    def detect(
+        self, batch: Sequence[Letterboxed], score_threshold: float, *, for_person: bool = False
+    ) -> list[Detections]:
         began_at = time.monotonic()
         with _order.lock:
             for image in batch:
@@ -97,7 +99,7 @@ class RecordingEngine(engine.Engine):
                         behind, arrival.queued, arrival.passed_by, began_at - arrival.at_s,
                     )  # fmt: skip
         try:
-            return super().detect(batch, score_threshold)
+            return super().detect(batch, score_threshold, for_person=for_person)
         finally:
             with _order.lock:
                 _order.batches_ended += 1
@@ -150,7 +152,7 @@ def recording_backend_server(
 
 def main() -> None:
     """Serve with the recording queue and engine."""
-    batching.Detector = RecordingDetector  # type: ignore[misc]
+    setattr(pool, "Detector", RecordingDetector)  # noqa: B010  it is imported there
     engine.Engine = RecordingEngine  # type: ignore[misc]
     serve(sys.argv[1:])
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import requests
+from filelock import FileLock
 
+from yolo_backend.demo import stack
 from yolo_backend.demo.stack import (
     LABEL_STUDIO,
     ROOT,
@@ -14,12 +23,12 @@ from yolo_backend.demo.stack import (
     StackError,
     backend_server,
     bypass_proxies,
-    label_studio_server,
     pick_port,
 )
 
 __all__ = [
     "LABEL_STUDIO",
+    "ONE_THREAD",
     "ROOT",
     "BackendServer",
     "LabelStudioServer",
@@ -31,13 +40,63 @@ __all__ = [
     "wait_until_ready",
 ]
 
+# Label Studio answers one request after the other: it can't answer anybody while it waits for a backend.
+ONE_THREAD = (
+    LABEL_STUDIO.with_name("python"),
+    "-c",
+    "from django.core.management import call_command\n"
+    "from label_studio import server\n"
+    "server._app_run = lambda host, port: call_command('runserver', '--noreload', '--nothreading', f'{host}:{port}')\n"
+    "server.main()",
+)
 _READY_TIMEOUT_S = 120.0
 
 
+@contextlib.contextmanager
+def label_studio_server(
+    folder: Path,
+    port: int,
+    *,
+    legacy_tokens: bool = False,
+    environment: Mapping[str, str] | None = None,
+    is_new: bool = True,
+    **options: Any,
+) -> Iterator[LabelStudioServer]:
+    """Start Label Studio as the demo does; a new one on SQLite with a copy of a database, for making one takes long."""
+    if is_new and "DJANGO_DB" not in (environment or {}):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(_new_data(legacy_tokens=legacy_tokens), folder)
+        is_new = False
+    with stack.label_studio_server(
+        folder, port, legacy_tokens=legacy_tokens, environment=environment, is_new=is_new, **options
+    ) as server:
+        yield server
+
+
+def _new_data(*, legacy_tokens: bool) -> Path:
+    """The data of a Label Studio that was started once, and its user; made once for each version that is installed.
+
+    Whether legacy tokens are taken, its first start writes into them.
+    """
+    home = LABEL_STUDIO.parent.parent
+    version = hashlib.sha256((ROOT / "requirements-label-studio.txt").read_bytes()).hexdigest()[:8]
+    made = home / f"new-data-{version}{'-legacy-tokens' if legacy_tokens else ''}"
+    with FileLock(home / "new-data.lock"):
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=home, prefix="making-") as making:
+                with stack.label_studio_server(Path(making, "data"), pick_port(0), legacy_tokens=legacy_tokens):
+                    pass
+                Path(making, "data").replace(made)
+    return made
+
+
 def wait_until_ready(backend_url: str) -> None:
-    """Wait until a backend that is up has read its weights. Raises StackError."""
+    """Wait until a backend has its model: what is measured then doesn't wait for an export. Raises StackError."""
     ends_at = time.monotonic() + _READY_TIMEOUT_S
-    while requests.get(f"{backend_url}/", timeout=10).json()["status"] != "UP":
+    while True:
+        index = requests.get(f"{backend_url}/", timeout=10).json()
+        if index["status"] == "UP" and index["engine"]:
+            return
         if time.monotonic() > ends_at:
-            raise StackError(f"the backend at {backend_url} has not read its weights yet")
+            raise StackError(f"the backend at {backend_url} has not loaded its model yet")
         time.sleep(0.2)

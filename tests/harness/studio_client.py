@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ class StudioClient:
         body = {"project": project, "url": backend_url, "title": "YOLO", "is_interactive": True}
         return dict(self.call("POST", "/api/ml", json=body))
 
-    def retrieve_predictions(self, project: int) -> None:
-        """Select all tasks, Actions > Retrieve Predictions."""
-        body = {"selectedItems": {"all": True, "excluded": []}, "project": project}
-        self.call("POST", f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}", json=body)
+    def retrieve_predictions(self, project: int, ordering: Sequence[str] = ()) -> None:
+        """Select all tasks, Actions > Retrieve Predictions; `ordering` is the list's, such as `-tasks:id`."""
+        self._act("retrieve_tasks_predictions", project, ordering)
+
+    def delete_predictions(self, project: int) -> None:
+        """Select all tasks, Actions > Delete Predictions."""
+        self._act("delete_tasks_predictions", project)
 
     def tasks(self, project: int) -> list[dict[str, Any]]:
         """All tasks with their predictions, in the order of their ids."""
@@ -84,6 +88,10 @@ class StudioClient:
     def predictions(self, project: int) -> dict[int, list[dict[str, Any]]]:
         """The stored predictions of each task, by the task's id."""
         return {int(task["id"]): list(task["predictions"]) for task in self.tasks(project)}
+
+    def _act(self, action: str, project: int, ordering: Sequence[str] = ()) -> None:
+        body = {"selectedItems": {"all": True, "excluded": []}, "project": project, "ordering": list(ordering)}
+        self.call("POST", f"/api/dm/actions?id={action}&project={project}", json=body)
 
 
 def boxes(prediction: dict[str, Any]) -> list[tuple[str, float, float, float, float, float]]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.harness.stack import ROOT, pick_port
 from yolo_backend.connect import class_names_of
 from yolo_backend.remote_backend import RemoteBackend
 from yolo_backend.settings import Settings
+from yolo_backend.storing import QUICK_IMPORTS
 
 _LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
 
@@ -95,7 +97,7 @@ def test_every_image_is_pinned(compose: dict[str, Any], dockerfile: str) -> None
     images = [service["image"] for service in compose["services"].values()]
     images += re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
 
-    assert len(images) == 5
+    assert len(images) == 6
     assert all(re.search(r":(?!latest$)[\w.-]+$", image) for image in images), images
 
 
@@ -103,7 +105,8 @@ def test_label_studio_is_the_version_of_the_tests(compose: dict[str, Any]) -> No
     tested = re.search(r"^label-studio==(\S+)$", (ROOT / "requirements-label-studio.txt").read_text(), re.MULTILINE)
 
     assert tested is not None
-    assert compose["services"]["label-studio"]["image"] == f"heartexlabs/label-studio:{tested[1]}"
+    for service in ("label-studio", "media"):
+        assert compose["services"][service]["image"] == f"heartexlabs/label-studio:{tested[1]}"
 
 
 def test_services_come_back_and_wait_for_each_other(compose: dict[str, Any], dockerfile: str) -> None:
@@ -137,16 +140,184 @@ def test_a_known_token_is_of_no_use_to_other_web_pages(compose: dict[str, Any]) 
     assert "label-studio" in environment["ALLOWED_HOSTS"].split(","), "the backend calls it so"
 
 
+def test_imports_into_projects_with_predictions_are_quick(compose: dict[str, Any]) -> None:
+    assert environment_of(compose, "label-studio")[QUICK_IMPORTS] == "true"
+
+
 def test_data_and_weights_outlive_the_containers(compose: dict[str, Any], dockerfile: str) -> None:
-    mounts = [
-        with_defaults(mount).split(":")
-        for service in compose["services"].values()
-        for mount in service.get("volumes", [])
-    ]
+    mounts = {
+        (service, source, target)
+        for service, settings in compose["services"].items()
+        for source, target, _ in (mounts_of(compose, service) if "volumes" in settings else ())
+    }
     folders = dict(re.findall(r"(MODEL_ROOT|MODEL_DIR)=(\S+)", dockerfile))
 
-    assert {source for source, _ in mounts} == set(compose["volumes"])
-    assert {target for _, target in mounts} == {"/label-studio/data", folders["MODEL_ROOT"], folders["MODEL_DIR"]}
+    assert {source for _, source, _ in mounts} == set(compose["volumes"])
+    assert ("media", "media", "/new") in mounts, "where uploads of before are copied to"
+    assert {target for _, _, target in mounts - {("media", "media", "/new")}} == {
+        "/label-studio/data",
+        "/label-studio/data/media",
+        environment_of(compose, "ml-backend")["LABEL_STUDIO_MEDIA_ROOT"],
+        folders["MODEL_ROOT"],
+        folders["MODEL_DIR"],
+    }
+
+
+def mounts_of(compose: dict[str, Any], service: str) -> set[tuple[str, str, bool]]:
+    """A service's volumes, where they are, and whether it may write to them."""
+    mounts = [with_defaults(mount).split(":") for mount in compose["services"][service]["volumes"]]
+    return {(source, target, "ro" not in options) for source, target, *options in mounts}
+
+
+def test_the_backend_reads_uploads_and_sees_neither_database_nor_key(compose: dict[str, Any]) -> None:
+    mine = mounts_of(compose, "ml-backend")
+    assert ("media", environment_of(compose, "ml-backend")["LABEL_STUDIO_MEDIA_ROOT"], False) in mine
+    assert "label-studio" not in {source for source, *_ in mine}
+    assert mounts_of(compose, "label-studio") == {
+        ("label-studio", "/label-studio/data", True),
+        ("media", "/label-studio/data/media", True),
+    }
+    assert "depends_on" not in compose["services"]["ml-backend"], "it never needs the folder"
+
+
+# What the service `media` does, with the folders of a test in the place of its volumes.
+
+
+@pytest.fixture
+def make_volume(compose: dict[str, Any], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs it as Compose does on the volumes `data` and `new` of this folder, after the words of a command if given."""
+    if sys.platform != "linux":
+        pytest.skip("what the service runs is Linux's, as are setpriv and prlimit")
+    service = compose["services"]["media"]
+    assert mounts_of(compose, "media") == {("label-studio", "/label-studio/data", False), ("media", "/new", True)}
+    assert compose["services"]["label-studio"]["depends_on"] == {
+        "media": {"condition": "service_completed_successfully"}
+    }
+    assert "restart" not in service
+    (command,) = service["command"]
+    script = (
+        command.replace("$$", "$").replace("/label-studio/data", f"{tmp_path}/data").replace("/new", f"{tmp_path}/new")
+    )
+    for volume in ("data", "new"):
+        (tmp_path / volume).mkdir()
+
+    # A root that may do no more than its container's.
+    granted = ",".join(f"+{name.lower()}" for name in service["cap_add"])
+    confined = ["setpriv", f"--bounding-set=-all,{granted}", "--no-new-privs"] if os.geteuid() == 0 else []
+
+    def run(*before: str) -> subprocess.CompletedProcess[str]:
+        command = [*before, *confined, *service["entrypoint"], script]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Each file and folder, with what is in it."""
+    return {
+        path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_the_volume_of_a_first_start_is_label_studios_to_write(
+    make_volume: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "data", 1001, 0)
+    (tmp_path / "data").chmod(0o770)
+    done = make_volume()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    data, new = (tmp_path / "data").stat(), (tmp_path / "new").stat()
+    assert (new.st_uid, new.st_gid) == (data.st_uid, data.st_gid)
+    assert oct(new.st_mode & 0o777) == "0o775", "and the backend's to read, which is another user"
+    assert tree(tmp_path / "new") == {}
+
+
+def test_uploads_of_before_are_copied_once_and_none_is_lost(
+    make_volume: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "data" / "media", tmp_path / "new"
+    (old / "upload" / "1").mkdir(parents=True)
+    (old / "upload" / "1" / "0123abcd-a b.jpg").write_bytes(b"a")
+    (old / "export").mkdir()
+    (tmp_path / "data" / "label_studio.sqlite3").write_bytes(b"database")
+    before = tree(tmp_path / "data")
+    (new / ".copying" / "1").mkdir(parents=True)  # a copy that was broken off
+    (new / ".copying" / "1" / "half").write_bytes(b"")
+
+    assert make_volume().returncode == 0
+    assert tree(new) == tree(old)
+    (new / "upload" / "1" / "0123abcd-a b.jpg").unlink()  # deleted by hand since then; Label Studio deletes none
+    (new / "upload" / "1" / "0123abcd-c.jpg").write_bytes(b"c")
+    now = tree(new)
+    assert make_volume().returncode == 0
+    assert tree(new) == now
+    assert tree(tmp_path / "data") == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
+def test_what_is_copied_keeps_its_owner_and_mode(
+    make_volume: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    def rights(path: Path) -> tuple[int, int, int, int]:
+        found = path.stat()
+        return found.st_uid, found.st_gid, found.st_mode, found.st_mtime_ns
+
+    old, new = tmp_path / "data" / "media", tmp_path / "new"
+    names = ("upload", "upload/1", "upload/1/0123abcd-a.jpg")
+    (old / "upload" / "1").mkdir(parents=True)
+    (old / names[-1]).write_bytes(b"a")
+    for name, mode in zip(names, (0o755, 0o2770, 0o600), strict=True):
+        os.chown(old / name, 1001, 1002)
+        (old / name).chmod(mode)
+    done = make_volume()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [rights(new / name) for name in names] == [rights(old / name) for name in names]
+
+
+def test_a_copy_that_fails_half_way_leaves_nothing_and_begins_anew(
+    make_volume: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "data" / "media", tmp_path / "new"
+    (old / "upload").mkdir(parents=True)
+    for name in "abc":
+        (old / "upload" / name).write_bytes(name.encode() * 10_000)
+    done = make_volume("prlimit", "--fsize=5000", "--core=0")  # bytes in a file; a full disk fails at the same place
+    assert done.returncode == 1
+    assert "Label Studio isn't started" in done.stderr
+    assert tree(new) == {}, "what fills the disk would stay there"
+
+    assert make_volume().returncode == 0
+    assert tree(new) == tree(old)
+
+
+def test_what_cannot_be_copied_keeps_label_studio_from_starting(
+    make_volume: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "data" / "media", tmp_path / "new"
+    (old / "upload").mkdir(parents=True)
+    (old / "upload" / "a").write_bytes(b"a")
+    new.rmdir()  # as where the disk is full
+    new.write_bytes(b"")
+    done = make_volume()
+    assert done.returncode != 0
+    assert "Label Studio isn't started" in done.stderr
+    assert tree(old) == {"upload": None, "upload/a": b"a"}
+
+
+@pytest.mark.parametrize("target", ["nowhere", "elsewhere"])
+def test_a_link_in_the_place_of_uploads_is_told(
+    make_volume: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, target: str
+) -> None:
+    """Its target is on a disk that this service may not have, and the uploads on it would be shown as missing."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "media" / "export").mkdir(parents=True)  # which comes first, and isn't copied either
+    (tmp_path / "data" / "media" / "upload").symlink_to(tmp_path / target)
+    done = make_volume()
+    assert done.returncode == 1
+    assert "upload is a symbolic link, so Label Studio isn't started" in done.stderr
+    assert tree(tmp_path / "new") == {}
 
 
 def test_every_setting_of_the_backend_can_be_set(compose: dict[str, Any]) -> None:

@@ -37,8 +37,13 @@ def environment(bccd_environment: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def server_2x(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of label-studio-ml 2.x's own server with our class."""
+    with _server_2x(environment, tmp_path_factory.mktemp("2x")) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _server_2x(environment: dict[str, str], folder: Path) -> Iterator[str]:
     port = pick_port(0)
-    folder = tmp_path_factory.mktemp("2x")
     path = os.pathsep.join([str(ROOT / "tests" / "fakes" / "label_studio_ml_2x"), str(ROOT)])
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -81,6 +86,25 @@ def test_both_servers_predict_the_same(
 
     assert answers[0] == answers[1]
     assert len(answers[0][1]) > 5
+
+
+def test_2x_says_the_right_version_at_the_first_ask_or_refuses(
+    environment: dict[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its own answer would be 0.0.1, whatever is asked for."""
+    misfit = BCCD_CONFIG.replace("RBC", "A").replace("WBC", "B").replace("Platelets", "C")
+    with _server_2x(environment, tmp_path_factory.mktemp("2x")) as url:
+        answers = []
+        for config in (BCCD_CONFIG, misfit, BCCD_CONFIG):
+            setup = {"project": "9.1700000000", "schema": config, "hostname": "", "access_token": ""}
+            answers.append(requests.post(f"{url}/setup", json=setup, timeout=30))
+            if answers[0].ok or len(answers) > 1:
+                continue
+            time.sleep(10)  # the weights are read by then
+        first, refused, last = answers
+        assert last.json()["model_version"] == "bccd-d0c466ba"
+        assert first.status_code >= 500 or first.json() == last.json()
+        assert refused.status_code >= 500
 
 
 def test_2x_runs_fit_from_its_webhook(server_2x: str) -> None:

@@ -12,9 +12,9 @@ from tests.harness.stack import ROOT
 def test_the_garbage_collector_leaves_torchs_objects_alone(bccd_environment: dict[str, str]) -> None:
     code = """if True:
         import gc, sys
-        from yolo_backend.prediction import default_predictor
+        from yolo_backend.serving.request import default_predictor
         predictor = default_predictor()
-        predictor.pool.wait_for_info(predictor.settings.model_name, None)
+        predictor.catalog.wait_for_info(predictor.settings.model_name, None)
         predictor.close()
         assert "torch" in sys.modules
         print(gc.get_freeze_count(), len(gc.get_objects()))

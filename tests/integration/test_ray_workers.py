@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -14,11 +16,12 @@ import pytest
 
 from tests.harness.http_server import StartServer, reply
 from tests.harness.studio_client import BCCD_CONFIG, boxes
+from yolo_backend import ray_workers
 from yolo_backend.failures import Failure
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Predictor
 from yolo_backend.protocol import Task
 from yolo_backend.ray_workers import ClusterError, stream_on_ray
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings
 
 pytestmark = [
@@ -80,7 +83,7 @@ def test_a_node_killed_half_way_loses_nothing(
     assert failure.task_id == 6
     assert "404" in failure.reason
     predictor = Predictor(settings)
-    for task, here in predictor.stream(tasks_at(photographs, 8), plan, "1"):
+    for task, here in predictor.stream(tasks_at(photographs, 8), predictor.plan(BCCD_CONFIG, wait_s=None), "1"):
         there = outcomes.get(task["id"])
         if there is not None:
             assert isinstance(here, dict)
@@ -90,14 +93,49 @@ def test_a_node_killed_half_way_loses_nothing(
     predictor.close()
 
 
+@pytest.mark.proof
+def test_a_worker_that_dies_while_it_starts_is_replaced(
+    settings: Settings, plan: ProjectPlan, photographs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one on a node that is killed just then."""
+    started = tmp_path / "started"
+
+    class DiesAtFirst(ray_workers._Worker):
+        def __init__(self, *args: Any) -> None:
+            starts = started.read_text() if started.exists() else ""
+            started.write_text(starts + "x")
+            if len(starts) < 2:
+                raise RuntimeError("the node is gone")
+            super().__init__(*args)
+
+    monkeypatch.setattr(ray_workers, "_Worker", DiesAtFirst)
+    done = list(stream_on_ray(tasks_at(photographs, 40), plan, "1", settings))
+    assert started.read_text() == "xxx"
+    assert sorted(task["id"] for task, _ in done) == list(range(1, 41))
+    assert all(isinstance(outcome, dict) for _, outcome in done)
+
+
 def test_a_cluster_of_this_machine_alone(settings: Settings, plan: ProjectPlan, photographs: str) -> None:
     done = list(stream_on_ray(tasks_at(photographs, 40), plan, "1", settings))
     assert sorted(task["id"] for task, _ in done) == list(range(1, 41))
     assert all(isinstance(outcome, dict) for _, outcome in done)
 
 
+# A process of its own, as a command is one: Ray ends a driver at once, and without a word, when it loses its node.
+_IN_A_PROCESS = """
+import pickle, sys
+from pathlib import Path
+from yolo_backend.ray_workers import ClusterError, stream_on_ray
+tasks, plan, settings, address = pickle.loads(Path(sys.argv[1]).read_bytes())
+try:
+    list(stream_on_ray(tasks, plan, "1", settings, address=address))
+except ClusterError as error:
+    print(error, flush=True)
+"""
+
+
 def test_a_node_with_other_weights_is_told(
-    settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any
+    settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any, tmp_path: Path
 ) -> None:
     (served,) = plan.controls
     others = replace(served, weights=replace(served.weights, fingerprint="0" * 64))
@@ -106,16 +144,16 @@ def test_a_node_with_other_weights_is_told(
         (others, r"bccd\.pt on the node .* are other weights than here"),
         (gone, r"On the node .*gone\.pt"),
     ):
-        with pytest.raises(ClusterError, match=reason):
-            list(
-                stream_on_ray(
-                    tasks_at(photographs, 2),
-                    replace(plan, controls=(unlike,)),
-                    "1",
-                    settings,
-                    address=ray_cluster.address,
-                )
-            )
+        asked = (tasks_at(photographs, 2), replace(plan, controls=(unlike,)), settings, ray_cluster.address)
+        (tmp_path / "asked").write_bytes(pickle.dumps(asked))
+        done = subprocess.run(
+            [sys.executable, "-c", _IN_A_PROCESS, str(tmp_path / "asked")],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert re.search(reason, done.stdout), done.stderr
 
 
 @pytest.mark.parametrize(

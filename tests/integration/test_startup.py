@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from tests.harness.http_server import http_servers, reply
-from tests.harness.stack import ROOT, pick_port
+from tests.harness.stack import ROOT, pick_port, wait_until_ready
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend import startup
 
@@ -72,11 +72,14 @@ def test_a_class_of_the_current_folder_serves_and_its_import_holds_up_nothing(
         assert not (tmp_path / "imported").exists()  # the port is open, and somebody answers there
         started_at = time.monotonic()
         health = requests.get(f"{url}/health", timeout=1)
-        assert (health.status_code, health.json()) == (200, {"status": "UP", "model_class": "Loud"})
+        assert health.status_code == 200 or health.reason == "Loading bccd.pt, try again"
         assert time.monotonic() - started_at < 1
         assert not (tmp_path / "imported").exists()
         (prediction,) = predict(url).json()["results"]  # waits for the class
         assert prediction["model_version"] == "loud"
+        wait_until_ready(url)
+        health = requests.get(f"{url}/health", timeout=1)
+        assert (health.status_code, health.json()) == (200, {"status": "UP", "model_class": "Loud"})
 
 
 def test_who_asks_for_predictions_before_the_class_is_there_is_answered_by_the_deadline(
@@ -96,7 +99,7 @@ def test_a_class_that_cannot_be_imported_is_told_where_label_studio_shows_it(
     with serving(tmp_path, environment, "--model", "broken_one:Loud") as url:
         for _ in range(100):
             health = requests.get(f"{url}/health", timeout=10)
-            if not health.ok:
+            if not health.ok and not str(health.reason).startswith("Loading"):
                 break
             time.sleep(0.1)
         assert health.status_code == 503
@@ -119,6 +122,7 @@ def test_a_module_that_is_not_there_stops_the_start(tmp_path: Path, environment:
 def test_a_model_py_of_the_current_folder_is_not_served_unasked(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "model.py").write_text("raise AssertionError('this one was not asked for')")
     with serving(tmp_path, environment, "--check") as url:
+        wait_until_ready(url)
         assert requests.get(f"{url}/health", timeout=10).json()["model_class"] == "YoloBackend"
         assert predict(url).json() == {"results": [[]]}
     assert "not asked for" not in (tmp_path / "log").read_text()
@@ -172,3 +176,21 @@ def test_a_port_that_was_handed_on_is_not_taken(monkeypatch: pytest.MonkeyPatch,
             startup._check_port("127.0.0.1", port)
         monkeypatch.setenv(variable, "3")
         startup._check_port("127.0.0.1", port)
+
+
+def test_what_is_wrong_with_the_folder_of_uploads_is_told_and_it_starts_all_the_same(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    given = environment | {"LABEL_STUDIO_URL": "http://127.0.0.1:1", "LABEL_STUDIO_MEDIA_ROOT": str(tmp_path / "media")}
+    with serving(tmp_path, given) as url:
+        trouble = (
+            f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}/media) can't be read (No such file or directory): name the folder "
+            "that holds upload/, in Label Studio's data folder it is media/"
+        )
+        assert f"{trouble}. Meanwhile uploads are fetched from Label Studio\n" in (tmp_path / "log").read_text()
+        assert requests.get(url, timeout=30).json()["uploads"] == trouble
+        (tmp_path / "media" / "upload").mkdir(parents=True)
+        ends_at = time.monotonic() + 30
+        while (told := requests.get(url, timeout=30).json()["uploads"]) is not None:  # that of before is reused for 2 s
+            assert time.monotonic() < ends_at, told
+            time.sleep(0.2)

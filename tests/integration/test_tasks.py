@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from yolo_backend.detection.batching import BULK, ModelPool
+from tests.fakes.weights import fake_catalog
+from yolo_backend.detection.catalog import Catalog
+from yolo_backend.detection.detector import BULK
 from yolo_backend.detection.engine import Engine
 from yolo_backend.plans import make_plan
+from yolo_backend.serving.task import TaskPredictor
 from yolo_backend.settings import load_settings
-from yolo_backend.tasks import TaskPredictor
 
 BLOOD = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image"
 model_score_threshold="{}"><Label value="RBC"/><Label value="WBC"/></RectangleLabels></View>"""
@@ -24,14 +26,14 @@ def remembered() -> float:
     return REGISTRY.get_sample_value("yolo_remembered_images_total") or 0.0
 
 
-def asking(pool: ModelPool, **settings: Any) -> Callable[[str, str], list[dict[str, Any]]]:
+def asking(catalog: Catalog, **settings: Any) -> Callable[[str, str], list[dict[str, Any]]]:
     """What asks for the regions of an image with a labeling config, without their random ids."""
     made = load_settings(model_name="fake.pt", **settings)
-    tasks = TaskPredictor(made, pool, 4)
+    tasks = TaskPredictor(made, catalog.pool, 4)
 
     def ask(value: str, config: str) -> list[dict[str, Any]]:
         task = {"id": 7, "data": {"image": value}}
-        prediction = tasks.predict(task, make_plan(config, made, pool, 60), None, BULK, project="1")
+        prediction = tasks.predict(task, make_plan(config, made, catalog, 60), None, BULK, project="1")
         assert isinstance(prediction, dict), prediction
         return [{key: value for key, value in region.items() if key != "id"} for region in prediction["result"]]
 
@@ -39,17 +41,17 @@ def asking(pool: ModelPool, **settings: Any) -> Callable[[str, str], list[dict[s
 
 
 @pytest.fixture(scope="module")
-def blood_pool(bccd_weights: Path) -> Iterator[ModelPool]:
+def blood_catalog(bccd_weights: Path) -> Iterator[Catalog]:
     """The real model of blood cells."""
     engine = Engine(bccd_weights, device="cpu")
-    pool = ModelPool(lambda _: engine, max_models=1, batch_size=4)
-    pool.wait_for_info("fake.pt", 60)
-    yield pool
-    pool.close()
+    catalog = fake_catalog(lambda _: engine)
+    catalog.wait_for_info("fake.pt", 60)
+    yield catalog
+    catalog.close()
 
 
-def test_any_threshold_gives_what_detecting_at_it_gives(blood_pool: ModelPool, bccd_files: list[Path]) -> None:
-    ask, ask_forgetful = asking(blood_pool), asking(blood_pool, cache_megabytes=0)
+def test_any_threshold_gives_what_detecting_at_it_gives(blood_catalog: Catalog, bccd_files: list[Path]) -> None:
+    ask, ask_forgetful = asking(blood_catalog), asking(blood_catalog, cache_megabytes=0)
     counts = []
     for file in bccd_files[::6]:
         value = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()

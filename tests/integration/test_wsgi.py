@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
-from tests.harness.stack import ROOT, backend_server, pick_port
+from tests.harness.stack import ROOT, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import BCCD_CONFIG
 
 PYTHON_WSGI = [sys.executable, str(ROOT / "_wsgi.py")]
-GUNICORN = [sys.executable, "-m", "gunicorn", "--chdir", str(ROOT), "--bind", "127.0.0.1:0", "_wsgi:app"]
+GUNICORN = [sys.executable, "-m", "gunicorn", "--chdir", str(ROOT), "_wsgi:app"]
+GUNICORN_SOMEWHERE = [*GUNICORN, "--bind", "127.0.0.1:0"]
 
 
 def start(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -30,7 +34,7 @@ def start(command: list[str], environment: dict[str, str], folder: Path) -> subp
 
 
 @pytest.mark.usefixtures("no_way_out")
-@pytest.mark.parametrize("command", [PYTHON_WSGI, GUNICORN], ids=["python _wsgi.py", "gunicorn"])
+@pytest.mark.parametrize("command", [PYTHON_WSGI, GUNICORN_SOMEWHERE], ids=["python _wsgi.py", "gunicorn"])
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -150,4 +154,72 @@ def test_what_a_stranger_wrote_stays_in_its_line(bccd_environment: dict[str, str
         while "forged" not in server.log.read_text() and time.monotonic() < ends_at:
             time.sleep(0.1)
     (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]
-    assert "[DEBUG] [yolo_backend.fitting] Project 1: X [2026-11-22]" in line
+    assert re.search(r" \[DEBUG\] \[yolo_backend\.fitting\] \[[a-z2-7]{8}\] Project 1: X \[2026-11-22\]", line)
+
+
+# gunicorn's own command
+
+
+@contextmanager
+def gunicorn(
+    folder: Path, log: Path, environment: dict[str, str], *options: str
+) -> Iterator[tuple[str, psutil.Process]]:
+    """The address, and the process whose children serve; started in this folder, and asked nothing yet."""
+    port = pick_port(0)
+    command = [*GUNICORN, "--bind", f"127.0.0.1:{port}", "--timeout", "300", "--no-control-socket", *options]
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, stdout=out, stderr=out) as process,
+    ):
+        try:
+            yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def workers_of(parent: psutil.Process, count: int) -> list[psutil.Process]:
+    ends_at = time.monotonic() + 60
+    workers: list[psutil.Process] = parent.children()
+    while len(workers) != count:
+        assert time.monotonic() < ends_at
+        time.sleep(0.1)
+        workers = parent.children()
+    return workers
+
+
+def has_torch(process: psutil.Process) -> bool:
+    return any("libtorch" in mapped.path for mapped in process.memory_maps())
+
+
+@pytest.mark.parametrize(
+    ("options", "in_repository"),
+    [([], True), (["--preload"], False), (["--preload", "--workers", "2", "--threads", "8"], True)],
+)
+def test_gunicorns_own_command_serves_also_what_it_preloads(
+    options: list[str], in_repository: bool, bccd_environment: dict[str, str], bccd_files: list[Path], tmp_path: Path
+) -> None:
+    """Threads don't survive the fork of its workers: in the parent there is no model, and none is begun."""
+    environment = {**bccd_environment, "ENGINE": "torch"}  # else the workers make an export first
+    image = "data:image/jpeg;base64," + base64.b64encode(bccd_files[0].read_bytes()).decode()
+    body = {"tasks": [{"id": 1, "data": {"image": image}}], "label_config": BCCD_CONFIG, "project": "1.1"}
+    with gunicorn(ROOT if in_repository else tmp_path, tmp_path / "log", environment, *options) as (url, parent):
+        workers = workers_of(parent, 2 if "2" in options else 1)
+        if in_repository:  # its gunicorn.conf.py lets them read the weights before anybody asks
+            ends_at = time.monotonic() + 120
+            while not all(has_torch(worker) for worker in workers):
+                assert time.monotonic() < ends_at, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+        for worker in workers:  # each of them, while the others can't answer
+            others = [other for other in workers if other != worker]
+            for other in others:
+                other.suspend()
+            assert requests.get(f"{url}/health", timeout=60).status_code in {200, 503}, "up, or loading"
+            wait_until_ready(url)
+            requests.get(f"{url}/health", timeout=60).raise_for_status()
+            (prediction,) = requests.post(f"{url}/predict", json=body, timeout=60).json()["results"]
+            assert len(prediction["result"]) > 3
+            for other in others:
+                other.resume()
+        assert parent.children() == workers  # none was started anew
+        assert not has_torch(parent)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +10,8 @@ import requests
 
 from benchmarks.speed_photos import distinct
 from benchmarks.speed_results import Throughput
-from benchmarks.speed_server import LATE, PLAIN, TOKEN, UPLOAD, WITH_ETAG, PhotoServer, photo_server
-from tests.harness.stack import ROOT
+from benchmarks.speed_server import LATE, PLAIN, S3, TOKEN, UPLOAD, WITH_ETAG, PhotoServer, photo_server
+from tests.harness.command import run_benchmark
 from yolo_backend.images.decode import decode_image
 
 
@@ -55,6 +52,13 @@ def test_uploads_want_the_token(server: PhotoServer, photo: bytes) -> None:
     assert answer.content == distinct(photo, 5)
 
 
+def test_a_bucket_takes_signed_addresses(server: PhotoServer, photo: bytes) -> None:
+    assert server.address(S3, "1 MP", 5) == "s3://bucket/1_MP/5.jpg"
+    assert requests.head(f"{server.url}/bucket", timeout=10).ok
+    signed = f"{server.url}/bucket/1_MP/5.jpg?X-Amz-Credential=key%2F20260101&X-Amz-Signature=00"
+    assert requests.get(signed, timeout=10).content == distinct(photo, 5)
+
+
 def test_a_ratio_is_of_the_limits_around_it() -> None:
     limits, own_limits = [(10.0, 10.0), (8.0, 12.0), (10.0, 30.0)], [(16.0, 16.0)] * 3
     case = Throughput("1 MP", "640", 10, [8.0, 9.0, 5.0], limits, own_limits, [4.0, 3.0, 5.0], 1, 1, 0)
@@ -64,10 +68,9 @@ def test_a_ratio_is_of_the_limits_around_it() -> None:
     assert case.typical == 8
 
 
+@pytest.mark.timeout(900)
 def test_a_short_run_gives_boxes_and_ratios(data_dir: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.speed", "--quick", "--no-report", "--only", "1mp", "--weights", "320"]
-    environment = {**os.environ, "TEST_DATA_DIR": str(data_dir.resolve())}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    run = run_benchmark("speed", "--quick", "--no-report", "--only", "1mp", "--weights", "320", data_dir=data_dir)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 MP at 320, of the model alone" in run.stdout
     assert "1 MP at 320, against the hand-written loop" in run.stdout

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.fakes.engine import info_of
+from tests.fakes.engine import FakeEngine, info_of
+from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
+from tests.harness.pictures import encode
 from yolo_backend.doctor.examination import examine
-from yolo_backend.doctor.findings import Finding, State
-from yolo_backend.doctor.project_links import one_of_each_kind, storage_kind
+from yolo_backend.doctor.findings import Finding, Found, State
+from yolo_backend.doctor.installation import Installation
+from yolo_backend.doctor.project_links import images, one_of_each_kind, storage_kind, uploads
+from yolo_backend.images import uploads as uploads_module
 from yolo_backend.labeling import map_labels, parse_labeling_config
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.projects import Project
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings
+from yolo_backend.storing import QUICK_IMPORTS
 from yolo_backend.studio import Studio
 
 LEGACY_TOKEN = "0123456789abcdef" * 2 + "01234567"
@@ -109,6 +120,100 @@ def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer:
         "weights",
     }
     assert all("authorization" not in request.headers for request in server.requests), "it is nobody's to know"
+
+
+def test_whether_uploads_can_be_read_from_the_disk_is_told(serve: StartServer, tmp_path: Path) -> None:
+    server = serve(reply(b"", 404))
+    assert "uploads" not in examined(server.url)
+    settings = load_settings(label_studio_url=server.url, label_studio_media_root=tmp_path)
+
+    def found() -> Finding:
+        findings = examine(settings, Studio(server.url, None))
+        return next(finding for finding in findings if finding.check == "uploads")
+
+    assert found() == Finding(
+        "uploads",
+        State.OK,
+        f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) holds no upload/; meanwhile they are fetched from Label Studio: do "
+        "nothing where Label Studio has no upload yet, else name the folder that holds upload/, in Label Studio's data "
+        "folder it is media/",
+    )
+    (tmp_path / "upload").write_bytes(b"")
+    assert found() == Finding(
+        "uploads",
+        State.REMARK,
+        f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) can't be read (Not a directory); meanwhile they are fetched from Label "
+        "Studio",
+        "Name the folder that holds upload/, in Label Studio's data folder it is media/.",
+    )
+    (tmp_path / "upload").unlink()
+    (tmp_path / "upload").mkdir()
+    assert found() == Finding("uploads", State.OK, f"they are read from {tmp_path}")
+
+
+def test_an_upload_that_is_not_in_the_folder_of_uploads_is_told(serve: StartServer, tmp_path: Path) -> None:
+    labels = '<RectangleLabels name="l" toName="i"><Label value="car"/></RectangleLabels>'
+    config = f'<View><Image name="i" valueList="$i"/>{labels}</View>'
+    pages = ["/data/upload/7/0123abcd-a.png", "/data/upload/7/0123abcd-b.png"]
+    image = encode(np.ones((4, 4, 3), np.uint8))
+    tasks = reply(json.dumps({"tasks": [{"id": 1, "data": {"i": pages}}]}).encode())
+    server = serve(lambda request: (reply(image) if request.path in pages else tasks)(request))
+    settings = load_settings(
+        label_studio_url=server.url, label_studio_api_key=LEGACY_TOKEN, label_studio_media_root=tmp_path
+    )
+    engine = FakeEngine(info_of("absent"))
+    engine.gate.set()
+    studio = Studio(server.url, LEGACY_TOKEN)
+    (tmp_path / "upload" / "7").mkdir(parents=True)
+
+    def found() -> list[Found]:
+        with closing(Predictor(settings, fake_catalog(lambda _: engine))) as predictor:
+            project = Project(studio, 7, "Cells", config)
+            return list(images(Installation(settings, studio, predictor, lambda _: project, None)))
+
+    seen, not_read = found()
+    assert seen == Found("upload: task 1 is fetched and decoded, 2 boxes")
+    assert not_read == Found(
+        f"upload: task 1: its file isn't read from {tmp_path} (No such file or directory), but fetched from Label "
+        "Studio",
+        State.REMARK,
+        "Let LABEL_STUDIO_MEDIA_ROOT be the media/ of this Label Studio, and let the backend's user read the files in "
+        "it. Symbolic links in it aren't followed.",
+    )
+    for page in pages:
+        (tmp_path / page.removeprefix("/data/")).write_bytes(image)
+    assert found() == [seen]
+    assert [request.path for request in server.requests if request.path in pages] == pages
+
+
+def test_a_folder_of_uploads_that_hangs_is_told_and_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on a network does whose server is away."""
+    monkeypatch.setattr(uploads_module, "_LOOK_TIMEOUT_S", 0.1)
+    settings = load_settings(label_studio_url="http://studio.invalid", label_studio_media_root=tmp_path)
+    comes_back, looks, real_scandir = threading.Event(), [], os.scandir
+
+    def scandir(path: Any) -> Any:
+        if path == tmp_path:
+            looks.append(path)
+            comes_back.wait(5)
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with closing(Predictor(settings, fake_catalog(lambda _: FakeEngine(info_of("absent"))))) as predictor:
+        it = Installation(settings, Studio(settings.label_studio_url or "", None), predictor, None, None)
+        told = [*uploads(it), *uploads(it)]
+    comes_back.set()
+    assert told == 2 * [
+        Found(
+            f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) doesn't answer within 0.1 s; meanwhile they are fetched from Label "
+            "Studio",
+            State.REMARK,
+            "See to the network or the disk that it lies on.",
+        )
+    ]
+    assert looks == [tmp_path]
 
 
 @pytest.mark.parametrize(
@@ -260,3 +365,63 @@ def test_a_task_of_each_kind_of_storage_is_looked_at(serve: StartServer) -> None
     assert {kind: task["id"] for kind, task in found.items()} == {
         "upload": 0, "s3": 1, "gs": 1, "no image": 2, "http": 4,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("predicted", "flags", "state", "detail", "fix"),
+    [
+        (
+            1000,
+            reply(b'<pre>{"%s": true}</pre>' % QUICK_IMPORTS.encode()),
+            State.OK,
+            "1000 tasks hold predictions already, and Label Studio counts anew only those that an import is about",
+            None,
+        ),
+        (
+            1500,
+            reply(b'<pre>{"%s": false}</pre>' % QUICK_IMPORTS.encode()),
+            State.REMARK,
+            "1500 tasks hold predictions already, and each import of more counts all of them anew (about 3 s), unless "
+            f"Label Studio runs with {QUICK_IMPORTS}=true",
+            f"Start Label Studio with {QUICK_IMPORTS}=true.",
+        ),
+        (
+            10_000,
+            reply(b"", 403),
+            State.REMARK,
+            "10000 tasks hold predictions already, and each import of more counts all of them anew (about 20 s), "
+            f"unless Label Studio runs with {QUICK_IMPORTS}=true; whether it does can't be seen with this token",
+            f"Start Label Studio with {QUICK_IMPORTS}=true.",
+        ),
+    ],
+)
+def test_slow_imports_are_remarked_where_many_tasks_hold_predictions(
+    serve: StartServer, predicted: int, flags: Answer, state: State, detail: str, fix: str | None
+) -> None:
+    server = serve(label_studio_with(predicted, flags))
+
+    found = examined(server.url)["imports"]
+
+    assert (found.state, found.detail, found.fix) == (state, detail, fix)
+
+
+def test_where_few_hold_predictions_nothing_is_said_of_imports(serve: StartServer) -> None:
+    server = serve(label_studio_with(999, reply(b"", 500)))
+
+    findings = examined(server.url)
+
+    assert findings["project"].state is State.OK
+    assert "imports" not in findings
+
+
+def label_studio_with(predicted: int, flags: Answer) -> Answer:
+    """Label Studio with one project, so many tasks of which hold predictions."""
+    project = {"id": 3, "title": "Nuts", "label_config": "<View/>"}
+    answers: dict[str, Any] = {
+        "whoami": {"email": "me@example.com"},
+        "projects": {"results": [project]},
+        "3": project,
+        "tasks": {"tasks": [], "total": predicted},
+    }
+    known = {name: reply(json.dumps(answer).encode()) for name, answer in answers.items()}
+    return label_studio(**known, **{"feature-flags": flags})

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from yolo_backend.failures import CommonCause, Failure, FailureLog
+from yolo_backend.request_ids import RequestIds, working_for
 
 COMMON = "Project 7: none of {} tasks is predicted, for one cause: {}"
 
@@ -94,6 +95,23 @@ def test_the_next_request_has_a_cause_of_its_own(cause: CommonCause, caplog: pyt
         cause.failed(failure(task_id))
     cause.close()
     assert messages(caplog) == [line(1), COMMON.format(2, "404 Not Found"), line(2), line(3)]
+
+
+def test_a_line_that_was_held_back_is_one_of_its_own_request(
+    cause: CommonCause, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever writes it, which may be another request's thread."""
+    caplog.handler.addFilter(ids := RequestIds())
+    try:
+        for task_id, request_id in enumerate(["one", "two"]):
+            with working_for(request_id):
+                cause.failed(failure(task_id))
+        with working_for("last"):
+            cause.close()
+    finally:
+        caplog.handler.removeFilter(ids)
+    assert [vars(record)["request_id"] for record in caplog.records] == ["last", "one", "two"]
+    assert messages(caplog)[1:] == [line(0), line(1)]
 
 
 def number(name: str, **labels: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from yolo_backend import request_ids
 from yolo_backend.base import LabelStudioMLBase
 from yolo_backend.errors import UserError
 from yolo_backend.fitting import START_TRAINING, FitRunner, Training, placeholder, trains, why_ignored
@@ -240,11 +241,140 @@ def test_a_script_that_ends_well_by_exit_has_ended_well(code: int | None) -> Non
     told_when(runner, "done")
 
 
-@pytest.mark.parametrize("error", [SystemExit(2), SystemExit(0), KeyboardInterrupt(), _SpeechlessError()])
-def test_however_one_ends_the_next_is_run(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+class _Ends(BaseException):
+    """As a `sys.exit` is one, raised wherever somebody looks at an error."""
+
+
+class _EndsInStrError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class _EndsInStrUserError(UserError):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class _EndsInRepr:
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+class _Nameless(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__name__":
+            raise _Ends
+        return super().__getattribute__(name)
+
+
+class _EndsInNameError(Exception, metaclass=_Nameless):
+    pass
+
+
+class _EndsInCodeError(SystemExit):
+    def __getattribute__(self, name: str) -> Any:
+        if name == "code":
+            raise _Ends
+        return super().__getattribute__(name)
+
+
+class _EndsInBoolError(SystemExit):
+    class _Code:
+        def __eq__(self, other: object) -> bool:
+            raise _Ends
+
+        __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(self._Code())
+
+
+_SAYS_NOTHING = "it can't say why"
+_ENDS = [
+    (SystemExit(2), "it ended by sys.exit(2)"),
+    (SystemExit(["no", "GPU"]), "it ended by sys.exit(['no', 'GPU'])"),  # which isn't hashable
+    (SystemExit(_EndsInRepr()), _SAYS_NOTHING),
+    (_EndsInBoolError(), _SAYS_NOTHING),
+    (_EndsInCodeError(), _SAYS_NOTHING),
+    (KeyboardInterrupt(), "KeyboardInterrupt"),
+    (GeneratorExit(), "GeneratorExit"),
+    (_Ends(), "_Ends"),
+    (_SpeechlessError(), "_SpeechlessError"),
+    (_EndsInStrError(), "_EndsInStrError"),
+    (_EndsInStrUserError(), _SAYS_NOTHING),
+    (_EndsInNameError(), _SAYS_NOTHING),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), _ENDS, ids=[reason for _, reason in _ENDS])
+def test_however_one_ends_it_is_told_and_the_next_is_run(
+    error: BaseException, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = FitRunner(lambda: Trainer)
+    start(runner, raises(error))
+    [failed] = told_when(runner, "failed")
+    assert failed.reason == reason
+    assert [record.getMessage() for record in caplog.records] == ["Project 7: fit failed on START_TRAINING"]
+    ran = threading.Event()
+    start(runner, ran.set)
+    assert ran.wait(WAIT_S)
+    told_when(runner, "done")
+
+
+class _EndsInClass(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__mro__":
+            raise SystemExit(3)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("where", ["import", "constructor", "looking at the class"])
+def test_a_class_that_ends_the_process_costs_an_event(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    class EndsInConstructor(Trainer):
+        def __init__(self, **kwargs: Any) -> None:
+            raise SystemExit(3)
+
+    class EndsWhenLookedAt(Trainer, metaclass=_EndsInClass):
+        pass
+
+    def load() -> Any:
+        if classes:
+            return classes.pop()
+        raise SystemExit(3)
+
+    classes: list[Any] = {"import": [], "constructor": [EndsInConstructor]}.get(where, [EndsWhenLookedAt])
+    runner = FitRunner(load)
+    start(runner, lambda: None)
+    [failed] = told_when(runner, "failed")
+    assert failed.reason == "it ended by sys.exit(3)"
+    classes.append(Trainer)
+    start(runner, lambda: None)
+    told_when(runner, "done")
+
+
+class _EndsInLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise SystemExit(3)
+
+
+def test_a_log_that_ends_the_process_costs_an_event() -> None:
+    """A handler of a `fit`'s own, that a training framework brings."""
+    runner, handler = FitRunner(lambda: Trainer), _EndsInLog()
+    logging.getLogger("yolo_backend.fitting").addHandler(handler)
+    try:
+        start(runner, raises(ValueError("no labels")))
+        [failed] = told_when(runner, "failed")
+        assert failed.reason == "ValueError: no labels"
+    finally:
+        logging.getLogger("yolo_backend.fitting").removeHandler(handler)
+    start(runner, lambda: None)
+    told_when(runner, "done")
+
+
+def test_an_exit_of_0_is_no_failure_and_the_next_is_run() -> None:
     runner = FitRunner(lambda: Trainer)
     ran = threading.Event()
-    start(runner, raises(error))
+    start(runner, raises(SystemExit(0)))
     start(runner, ran.set)
     assert ran.wait(WAIT_S)
     told_when(runner, "done")
@@ -282,6 +412,122 @@ def test_what_comes_when_too_many_wait_is_dropped_and_told(caplog: pytest.LogCap
     gate.set()
 
 
+# How many run, and wait
+
+
+class Gates:
+    """Runs of `fit` that are noted as they begin, and end when they are let go."""
+
+    def __init__(self) -> None:
+        self.began: list[Any] = []
+        self.running = 0
+        self.most_running = 0
+        self._lock = threading.Lock()
+        self._open = threading.Semaphore(0)
+
+    def run(self, name: Any) -> Callable[[], None]:
+        def run() -> None:
+            with self._lock:
+                self.began.append(name)
+                self.running += 1
+                self.most_running = max(self.most_running, self.running)
+            assert self._open.acquire(timeout=WAIT_S)
+            with self._lock:
+                self.running -= 1
+
+        return run
+
+    def let_go(self, runs: int = 1) -> None:
+        self._open.release(runs)
+
+    def wait_until(self, began: int) -> list[Any]:
+        """The names of those that began, once there are so many."""
+        ends_at = time.monotonic() + WAIT_S
+        while len(self.began) < began:
+            assert time.monotonic() < ends_at, self.began
+            time.sleep(0.01)
+        time.sleep(0.05)  # for one more than there should be
+        return list(self.began)
+
+
+def fit_threads() -> int:
+    return sum(thread.name.startswith("fit") for thread in threading.enumerate())
+
+
+def wait_until_no_thread() -> None:
+    ends_at = time.monotonic() + WAIT_S
+    while fit_threads():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
+
+
+def test_names_that_anybody_posts_start_few_threads_and_hold_little(caplog: pytest.LogCaptureFixture) -> None:
+    wait_until_no_thread()  # of the tests before
+    runner, gates = FitRunner(lambda: Trainer), Gates()
+    for project in range(5000):
+        start(runner, gates.run(project), project)
+    assert gates.wait_until(4) == [0, 1, 2, 3]
+    assert fit_threads() == 4
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 4900
+    assert warnings[0] == ("Project 100: START_TRAINING is dropped, for fit is behind in 100 other projects already")
+    told = runner.told()
+    assert [(each.project, each.state, each.reason) for each in told] == [
+        (str(project), "dropped", "fit is behind in 100 other projects already") for project in range(4999, 4949, -1)
+    ]
+    assert all(each.ended_at for each in told)
+    start(runner, gates.run("a second"), 99)  # one of those that wait may wait for more
+    gates.let_go(101)
+    assert gates.wait_until(101) == [*range(100), "a second"]
+    assert gates.most_running == 4
+    wait_until_no_thread()
+    start(runner, gates.run("the next"), 5000)  # there is room again
+    gates.let_go()
+    assert gates.wait_until(102)[-1] == "the next"
+
+
+def test_projects_take_turns_and_each_keeps_its_order() -> None:
+    runner, gates, others = FitRunner(lambda: Trainer), Gates(), Gates()
+    for project in ("long 1", "long 2", "long 3"):  # which leave one thread
+        start(runner, others.run(project), project)
+    others.wait_until(3)
+    for number in range(3):
+        start(runner, gates.run(("a", number)), "a")
+    for number in range(2):
+        start(runner, gates.run(("b", number)), "b")
+    start(runner, gates.run(("c", 0)), "c")
+    gates.let_go(6)
+    assert gates.wait_until(6) == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1), ("a", 2)]
+    assert gates.most_running == 1
+    others.let_go(3)
+
+
+def test_the_events_of_a_project_run_one_at_a_time_though_threads_are_idle() -> None:
+    runner, gates = FitRunner(lambda: Trainer), Gates()
+    for number in range(50):
+        start(runner, gates.run(number))
+    gates.wait_until(1)
+    gates.let_go(50)
+    assert gates.wait_until(50) == list(range(50))
+    assert gates.most_running == 1
+
+
+def test_a_thread_that_can_not_be_started_costs_no_project_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = FitRunner(lambda: Trainer)
+    ran: list[int] = []
+
+    def refuse(thread: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            start(runner, lambda: ran.append(1))
+    start(runner, lambda: ran.append(2))
+    told_when(runner, "done")
+    assert ran == [1, 2]
+
+
 def test_a_class_that_turns_out_not_to_train_is_told_when_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
     is_imported = threading.Event()
 
@@ -296,6 +542,25 @@ def test_a_class_that_turns_out_not_to_train_is_told_when_it_is_there(caplog: py
     [ignored] = told_when(runner, "ignored")
     assert ignored.reason == why_ignored("Inherits")
     assert "fit failed" not in caplog.text
+
+
+def test_each_training_is_a_part_of_the_request_that_asked_for_it() -> None:
+    runner, gate = FitRunner(lambda: Trainer), threading.Event()
+    seen: list[str] = []
+
+    def run() -> None:
+        assert gate.wait(WAIT_S)
+        seen.append(request_ids.current())
+
+    for request_id in ("one", "two"):
+        with request_ids.working_for(request_id):
+            start(runner, run, event=f"START_{request_id}")
+    gate.set()
+    ends_at = time.monotonic() + WAIT_S
+    while len(seen) < 2:
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
+    assert seen == ["one", "two"]
 
 
 def test_a_class_that_can_not_be_imported_is_told() -> None:

@@ -42,6 +42,7 @@ def failure() -> str:
         ("basic_auth_pass", None),
         ("predict_deadline_s", 50),
         ("local_files_document_root", None),
+        ("label_studio_media_root", None),
         ("allowed_image_hosts", frozenset()),
         ("requests_ca_bundle", None),
         ("decode", "full"),
@@ -137,6 +138,16 @@ def test_another_label_studio_on_the_command_line_has_not_the_hosts_name(monkeyp
     assert read_settings("http://another:8080").outside_url is None
 
 
+def test_the_folder_of_uploads_is_of_the_label_studio_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_MEDIA_ROOT", "/media")
+    with pytest.raises(SettingsError, match=r"^LABEL_STUDIO_MEDIA_ROOT is set without LABEL_STUDIO_URL: whose uploads"):
+        load_settings()
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
+    assert load_settings().label_studio_media_root == Path("/media")
+    assert read_settings().label_studio_media_root == Path("/media")
+    assert read_settings("http://another:8080").label_studio_media_root is None
+
+
 @pytest.mark.parametrize("host", ["labels.example", "ftp://labels.example", f"https://me:{SECRET}@labels.example"])
 def test_a_bad_host_beside_the_url_is_named(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
@@ -157,6 +168,7 @@ def test_a_bad_host_beside_the_url_is_named(monkeypatch: pytest.MonkeyPatch, hos
         ("BASIC_AUTH_USER", "basic_auth_user"),
         ("BASIC_AUTH_PASS", "basic_auth_pass"),
         ("LOCAL_FILES_DOCUMENT_ROOT", "local_files_document_root"),
+        ("LABEL_STUDIO_MEDIA_ROOT", "label_studio_media_root"),
         ("ALLOWED_IMAGE_HOSTS", "allowed_image_hosts"),
         ("PORT", "port"),
         ("LOG_LEVEL", "log_level"),

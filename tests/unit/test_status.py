@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 import yolo_backend
-from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.failures import Failure
 from yolo_backend.fitting import START_TRAINING, Training
-from yolo_backend.jobs import Progress
 from yolo_backend.labeling import Control, Label, LabelMap, map_labels, parse_labeling_config
+from yolo_backend.messages import Trouble
 from yolo_backend.plans import ProjectPlan, ServedControl
+from yolo_backend.serving.progress import Progress
 from yolo_backend.status import (
     ADVICE,
     PAGE_HEADERS,
@@ -42,7 +43,8 @@ from yolo_backend.status import (
 
 NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
 CLASSES = {0: "person", 1: "car", 2: "truck", 3: "traffic light", 4: "zebra"}
-WEIGHTS = WeightsInfo("yolo26n.pt", "detect", CLASSES, "fingerprint", (480, 640), "cuda:0", "torch")
+WEIGHTS = WeightsInfo("yolo26n.pt", "detect", CLASSES, "fingerprint", (480, 640))
+RUNTIMES = {"fingerprint": Runtime("cuda:0", "torch")}
 STREET = """<View><Image name="image" value="$image"/>
 <RectangleLabels name="label" toName="image" model_score_threshold="0.3">
 <Label value="Vehicle" predicted_values="truck, car"/><Label value="Person"/><Label value="Scooter"/>
@@ -70,7 +72,7 @@ def plan(label_config: str = STREET, weights: WeightsInfo = WEIGHTS) -> ProjectP
 
 
 def status(**parts: Any) -> Status:
-    return replace(Status("YoloBackend", "0.2.0", UP, started_at=NOON, at=NOON), **parts)
+    return replace(Status("YoloBackend", "0.2.0", UP, started_at=NOON, runtimes=RUNTIMES, at=NOON), **parts)
 
 
 class Page(HTMLParser):
@@ -162,9 +164,10 @@ def test_a_project_is_shown_with_labels_classes_thresholds_and_names_without_a_p
 
 
 def test_controls_with_weights_of_their_own_say_so() -> None:
-    other = replace(WEIGHTS, name="mine.onnx", device="cpu", engine="onnx")
+    other = replace(WEIGHTS, name="mine.onnx", fingerprint="other")
 
-    text = Page(render_page(status(projects=[ProjectStatus("7", plan(weights=other), NOON)]))).text
+    told = status(projects=[ProjectStatus("7", plan(weights=other), NOON)], runtimes={"other": Runtime("cpu", "onnx")})
+    text = Page(render_page(told)).text
 
     assert "label on image: mine.onnx, cpu, onnx" in text
 
@@ -354,11 +357,13 @@ def test_what_strangers_write_stays_text(text: str) -> None:
 
 def full_of(text: str) -> Status:
     """A status with this text wherever a stranger may write."""
-    weights = WeightsInfo(text, text, {0: text}, text, (640, 640), text, text)
+    weights = WeightsInfo(text, text, {0: text}, text, (640, 640))
     control = Control(text, text, text, False, (Label(text, (text,)), Label(f"other {text}", ())), labels_value=text)
     served = ServedControl(control, weights, "other.pt", LabelMap({0: text}, {0: 0.5}, (text,), (text,)), 0.25)
     return status(
         model=ModelStatus(text, "DOWN", weights, text),
+        refused=[text],
+        runtimes={text: Runtime(text, text)},
         projects=[
             ProjectStatus(text, ProjectPlan((served,), text, (text,)), NOON),
             ProjectStatus(text, None, NOON, text),
@@ -434,6 +439,34 @@ def test_the_headers_let_the_browser_do_no_more_than_the_page_needs() -> None:
     assert PAGE_HEADERS["Vary"] == "Accept"
 
 
+def test_why_a_new_file_does_not_serve_is_told() -> None:
+    told = status(refused=["A new file yolo26n.pt can't be used: it is cut short"])
+    assert "A new file yolo26n.pt can't be used: it is cut short" in Page(render_page(told)).text
+    assert as_json(told)["refused"] == ["A new file yolo26n.pt can't be used: it is cut short"]
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_why_uploads_are_not_read_from_the_disk_is_told(lasts: bool) -> None:
+    told = status(uploads=Trouble("LABEL_STUDIO_MEDIA_ROOT (/<x>) can't be read", "let user 1000 read it", lasts))
+    page = render_page(told)
+    text = "LABEL_STUDIO_MEDIA_ROOT (/<x>) can't be read: let user 1000 read it"
+    # A folder without any yet is all right.
+    assert (f"{text}. Meanwhile uploads are fetched from Label Studio." in Page(page).text) == lasts
+    assert ('<p class="notice bad">LABEL_STUDIO' in page) == lasts
+    assert ("LABEL_STUDIO_MEDIA_ROOT" in page) == lasts
+    assert as_json(told)["uploads"] == text
+
+
+def test_while_the_export_is_made_there_is_no_engine_yet() -> None:
+    told = status(runtimes={}, projects=[ProjectStatus("7", plan(), NOON)])
+    assert (
+        "Weights yolo26n.pt Engine is being made ready: tasks wait for it Task detect" in Page(render_page(told)).text
+    )
+    read = as_json(told)
+    (control,) = read["projects"][0]["controls"]
+    assert [(each["device"], each["engine"]) for each in (read, control)] == [(None, None)] * 2
+
+
 def test_programs_read_the_same() -> None:
     failure = Failure("7", 12, "broken", "the image is broken", "http://host/12.jpg", NOON)
 
@@ -446,6 +479,8 @@ def test_programs_read_the_same() -> None:
     assert read == {
         "status": "UP",
         "reason": None,
+        "refused": [],
+        "uploads": None,
         "model_class": "YoloBackend",
         "version": "0.2.0",
         "started_at": "2026-11-22T12:00:00+00:00",

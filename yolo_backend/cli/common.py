@@ -18,9 +18,9 @@ from rich.text import Text
 
 from yolo_backend.errors import UserError
 from yolo_backend.messages import shortened
-from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.projects import Project, open_project, projects_of, told_projects
 from yolo_backend.protocol import Task
+from yolo_backend.serving.request import Outcome, Predictor
 from yolo_backend.settings import Settings, load_settings, split_web_address
 from yolo_backend.studio import Studio
 
@@ -77,8 +77,8 @@ def read_settings(url: str | None = None, token: str | None = None) -> Settings:
     """The settings, with what the command line says instead. Raises SettingsError."""
     given = {"label_studio_url": url, "label_studio_api_key": token}
     settings = load_settings(**{name: value for name, value in given.items() if value})
-    # LABEL_STUDIO_HOST is of the Label Studio that the environment names, and this may be another one.
-    return settings.model_copy(update={"label_studio_host": None}) if url else settings
+    # These are of the Label Studio that the environment names, and this may be another one.
+    return settings.model_copy(update={"label_studio_host": None, "label_studio_media_root": None}) if url else settings
 
 
 def open_studio(settings: Settings) -> Studio:

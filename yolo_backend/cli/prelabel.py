@@ -49,12 +49,12 @@ from yolo_backend.failures import Failure
 from yolo_backend.filters import lacks
 from yolo_backend.patience import PatientStudio
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Predictor
 from yolo_backend.prelabeling.model_versions import older_versions
 from yolo_backend.prelabeling.pictures import with_pictures
 from yolo_backend.prelabeling.prelabeling import Predict, Prelabeling, Report
 from yolo_backend.projects import Project
 from yolo_backend.selection import Selection, count_selected
+from yolo_backend.serving.request import Predictor
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError
 

@@ -148,9 +148,8 @@ def register(
     except KeyboardInterrupt:
         count = 0 if dry_run else sum(len(part.items) for part in parts)
         more = "" if dry_run else ", perhaps some more"
-        _print(
-            err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. Run it again, and it goes on there"
-        )
+        again = registration.RUN_IT_AGAIN if dry_run else registration.RUN_IT_AGAIN_LATER
+        _print(err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. {again}, and it goes on there")
         raise typer.Exit(INTERRUPTED) from None
 
     told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}

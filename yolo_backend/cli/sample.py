@@ -39,7 +39,6 @@ from yolo_backend.detection.weights import find_weights
 from yolo_backend.labeling import Control, parse_labeling_config
 from yolo_backend.patience import PatientStudio
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Predictor
 from yolo_backend.projects import Project
 from yolo_backend.regions import count_boxes
 from yolo_backend.registering import registration
@@ -63,6 +62,7 @@ from yolo_backend.sampling.sampling import (
     unlabelled_tasks,
     unregistered,
 )
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError
@@ -322,7 +322,7 @@ def _deliver(project: Project, chosen: Sequence[Scored], plan: ProjectPlan, cont
         except registration.RegisterError as error:
             left = len(chosen) - len(delivered.registered)
             reason = str(error).partition(". Run it again")[0]  # which would choose as many once more
-            raise CommandError(f"{reason}. Run it again with --count {left} for the rest") from None
+            raise CommandError(f"{reason}. {error.again} with --count {left} for the rest") from None
         try:
             for written in write_to_tasks(project, chosen, plan):
                 delivered.predicted += written.predicted

@@ -45,6 +45,7 @@ from yolo_backend.errors import UserError
 from yolo_backend.labeling import parse_labeling_config
 from yolo_backend.projects import open_project
 from yolo_backend.registering.registration import Item, register
+from yolo_backend.storing import QUICK_IMPORTS
 from yolo_backend.studio import Studio
 
 _OUTPUT = ROOT / "demo-output"
@@ -118,12 +119,17 @@ def _run(kept: Path, *, check: bool) -> list[str]:
         drawing = stack.enter_context(ThreadPoolExecutor(1)).submit(_draw_scenes, folder / "scenes")
         is_new = not has_data(folder / "label-studio")
         print(f"Starting Label Studio ({_FIRST_START if is_new else _LATER_START}) ...", flush=True)
-        studio = stack.enter_context(label_studio_server(folder / "label-studio", studio_port, is_new=is_new))
+        studio = stack.enter_context(
+            label_studio_server(
+                folder / "label-studio", studio_port, environment={QUICK_IMPORTS: "true"}, is_new=is_new
+            )
+        )
         token = studio.personal_access_token()
         print("Starting the backend (5 to 20 s) ...", flush=True)
         environment = {
             "LABEL_STUDIO_URL": studio.url,
             "LABEL_STUDIO_API_KEY": token,
+            "LABEL_STUDIO_MEDIA_ROOT": str(studio.media_root),
             "MODEL_NAME": DEMO,
             "MODEL_SCORE_THRESHOLD": str(_SCORE_THRESHOLD),
             "MODEL_IOU_THRESHOLD": str(_IOU_THRESHOLD),

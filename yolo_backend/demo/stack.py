@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -26,8 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LABEL_STUDIO = ROOT / ".venv-label-studio" / "bin" / "label-studio"
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 15.0
+_DATA_FOLDER = "data"
 _LOGIN_FILE, _TOKEN_FILE = "login.json", "personal-access-token"
 _LOOPBACK = "127.0.0.1,localhost"
+_FREE_PORTS, _PORTS_TRIED = range(20_000, 32_000), 100
 
 
 class StackError(UserError):
@@ -43,6 +46,11 @@ class LabelStudioServer:
     password: str
     legacy_token: str
     log: Path
+
+    @property
+    def media_root(self) -> Path:
+        """The folder that holds its `upload/`."""
+        return self.log.with_name(_DATA_FOLDER) / "media"
 
     def personal_access_token(self) -> str:
         """The user's Personal Access Token, made when it is first asked for: Label Studio shows it only once.
@@ -99,10 +107,12 @@ def label_studio_server(
     legacy_tokens: bool = False,
     environment: Mapping[str, str] | None = None,
     is_new: bool = True,
+    program: Sequence[str | Path] = (LABEL_STUDIO,),
 ) -> Iterator[LabelStudioServer]:
     """Start Label Studio on SQLite in an emptied `folder`, and stop it at the end. Raises StackError.
 
-    Not `is_new`: with the data that are there, and so with the user, tokens and password of its first start.
+    Not `is_new`: with the data that are there, and so with the user, tokens and password of its first start. Another
+    `program` takes the same arguments.
     """
     if is_new:
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,12 +121,16 @@ def label_studio_server(
             "username": "demo@example.com",
             "password": secrets.token_urlsafe(9),
             "legacy_token": secrets.token_hex(20),
+            # Of one that it draws itself and that begins with "$", it makes a reference at the next start: it draws
+            # another then, and the token is refused.
+            "secret_key": secrets.token_hex(32),
         }
     else:
         login = json.loads((folder / _LOGIN_FILE).read_text())
-    server = LabelStudioServer(url=f"http://127.0.0.1:{port}", log=folder / "label-studio.log", **login)
+    who = {name: value for name, value in login.items() if name != "secret_key"}
+    server = LabelStudioServer(url=f"http://127.0.0.1:{port}", log=folder / "label-studio.log", **who)
     settings = {
-        "LABEL_STUDIO_BASE_DATA_DIR": str(folder / "data"),
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder / _DATA_FOLDER),
         "LABEL_STUDIO_HOST": server.url,
         "DJANGO_DB": "sqlite",
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
@@ -127,10 +141,12 @@ def label_studio_server(
         "LATEST_VERSION_CHECK": "false",
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
+        # One that was started by an earlier version keeps its own.
+        **({"SECRET_KEY": login["secret_key"]} if "secret_key" in login else {}),
         **(environment or {}),
     }
     command = [
-        str(LABEL_STUDIO), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port),
+        *map(str, program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port),
         "--username", server.username, f"--password={server.password}",  # which may begin with "-"
         "--user-token", server.legacy_token,
     ]  # fmt: skip
@@ -164,15 +180,14 @@ def bypass_proxies() -> None:
 
 
 def pick_port(preferred: int) -> int:
-    """The preferred port, or a free one where it is taken."""
-    for port in (preferred, 0):
+    """The preferred port, or a free one where it is taken or 0. Raises StackError."""
+    # None that the system gives to connections going out: such a one could be taken again before a server has it.
+    for port in (*filter(None, [preferred]), *random.sample(_FREE_PORTS, _PORTS_TRIED)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+            with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+                return port
     raise StackError("no free port was found")
 
 

@@ -28,10 +28,10 @@ class Detections:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What there is to know of weights without a model in memory.
+    """What there is to know of weights without a model in memory; they are known by their `fingerprint`.
 
-    `image_size` is (height, width), `device` such as cpu or cuda:0, `engine` torch or onnx; `images_at_once` go through
-    the model at its best rate. `remark` is what its user should know of the file, `has_nms` whether NMS is part of it.
+    `image_size` is (height, width). `remark` is what its user should know of the file, `has_nms` whether NMS is part of
+    it.
     """
 
     name: str
@@ -39,11 +39,21 @@ class WeightsInfo:
     class_names: Mapping[int, str]
     fingerprint: str
     image_size: tuple[int, int]
+    remark: str | None = None
+    has_nms: bool = False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a model runs: on a `device` such as cpu or cuda:0, in an `engine` such as torch or onnx.
+
+    `images_at_once` go through it at its best rate. `fallback` says why it isn't in the runtime that was wished for.
+    """
+
     device: str
     engine: str
     images_at_once: int = 1
-    remark: str | None = None
-    has_nms: bool = False
+    fallback: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from traceback import walk_tb
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import nms, ops
 
-from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
+from yolo_backend.detection.detections import Detections, Letterboxed, Runtime, WeightsInfo
+from yolo_backend.detection.families import Wish, open_weights
 from yolo_backend.detection.layout import layout_problem, numbers_problem
 from yolo_backend.detection.metadata import nameless
-from yolo_backend.detection.models import open_model, whole_strides
+from yolo_backend.detection.models import Model, whole_strides
 from yolo_backend.detection.suppression import suppress
 from yolo_backend.detection.weights import WeightsError, WeightsFileError, file_fingerprint
 from yolo_backend.messages import first_line
@@ -68,19 +69,24 @@ class Engine:
         image_size: int | None = None,
         iou_threshold: float = 0.7,
         max_detections: int = 300,
+        fingerprint: str | None = None,
+        tell: Callable[[WeightsInfo], None] | None = None,
     ) -> None:
-        """Load the weights, as an export where there is a folder for it. Raises WeightsError."""
-        fingerprint = file_fingerprint(path)
+        """Load the weights, as an export where there is a folder for it. Raises WeightsError.
+
+        With a `fingerprint` they are those weights, or it raises WeightsReplacedError; an export of them will do where
+        the file was replaced. While an export is made, which takes long, `tell` knows already what there is to know.
+        """
+        fingerprint = fingerprint or file_fingerprint(path)
         device = pick_device(device)
+        wish = Wish(fingerprint, engine, device, export_folder, max_detections)
+
+        def told(model: Model) -> None:
+            if tell:
+                tell(_info_of(path, fingerprint, model, image_size))
+
         try:
-            self._model, self._why, told = open_model(
-                path,
-                fingerprint,
-                engine=engine,
-                device=device,
-                export_folder=export_folder,
-                max_detections=max_detections,
-            )
+            opened = open_weights(path, wish, told)
         except WeightsFileError as error:
             raise WeightsError(f"{error} ({path})") from None
         except WeightsError:
@@ -89,20 +95,11 @@ class Engine:
             raise WeightsError(f"Weights {path.name} {failure(error, device)} ({path})") from error
         self._iou_threshold = iou_threshold
         self._max_detections = max_detections
+        self._model, self._why = opened.model, opened.why
         model = self._model
-        size = whole_strides(image_size, model.stride) if image_size and model.shape_is_free else model.image_size
-        self.info = WeightsInfo(
-            name=path.name,
-            task=model.task,
-            class_names=model.class_names,
-            fingerprint=fingerprint,
-            image_size=size,
-            device=str(model.device),
-            engine=model.engine,
-            images_at_once=model.streams * self._batch_size(size),
-            remark=". ".join(filter(None, [model.remark, nameless(path.name, model.class_names)])) or None,
-            has_nms=model.remark is not None,
-        )
+        self.info = _info_of(path, fingerprint, model, image_size)
+        size = self.info.image_size
+        self.runtime = Runtime(str(model.device), model.engine, model.streams * self._batch_size(size), opened.fallback)
         self._is_plain = model.task == "detect" and not model.end2end and model.device.type == "cpu"
         self.streams = model.streams
         self.batch_size = self._batch_size(size)
@@ -111,11 +108,11 @@ class Engine:
             self._warm_up(size)
         except WeightsFileError as error:
             raise WeightsError(f"{error} ({path})") from None
-        if told:
-            log.warning("%s", told)
+        if opened.fallback:
+            log.warning("%s runs in torch, for %s", path.name, opened.fallback)
 
     def __str__(self) -> str:
-        return f"{self.info.name} on {self.info.device} in {self._model} ({self._why})"
+        return f"{self.info.name} on {self.runtime.device} in {self._model} ({self._why})"
 
     def _batch_size(self, size: tuple[int, int]) -> int:
         wanted = self._model.batch_size(size)
@@ -126,13 +123,13 @@ class Engine:
         nothing = self.letterbox(np.zeros((*size, 3), np.uint8))
         try:
             with torch.inference_mode():
-                raw = self._model([nothing.pixels])
+                raw = self._model([nothing.pixels], for_person=True)
                 self._check_outputs(raw)
                 self._read(raw, [nothing], 0.5)
         except WeightsFileError:
             raise
         except Exception as error:
-            raise WeightsFileError(f"Weights {self.info.name} {failure(error, self.info.device, 'run')}") from error
+            raise WeightsFileError(f"Weights {self.info.name} {failure(error, self.runtime.device, 'run')}") from error
 
     def _check_outputs(self, raw: Any) -> None:
         """Read otherwise than they are meant, outputs are no boxes at all, for every image. Raises WeightsFileError."""
@@ -157,13 +154,16 @@ class Engine:
         size_wh = (image.shape[1], image.shape[0])
         return Letterboxed(np.ascontiguousarray(pixels), original_size_wh or size_wh, size_wh)
 
-    def detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+    def detect(
+        self, batch: Sequence[Letterboxed], score_threshold: float, *, for_person: bool = False
+    ) -> list[Detections]:
         """The detections with a score above the threshold, one entry per image; all of one shape.
 
+        With `for_person`, a person waits for just these images: they have all cores if nothing else is in the model.
         Raises MemoryError for a batch that doesn't fit into the device's memory, which is tidied up then.
         """
         try:
-            return self._detect(batch, score_threshold)
+            return self._detect(batch, score_threshold, for_person=for_person)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -180,13 +180,14 @@ class Engine:
         elif self._model.device.type == "mps":
             torch.mps.empty_cache()
 
-    def _detect(self, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
+    def _detect(self, batch: Sequence[Letterboxed], score_threshold: float, *, for_person: bool) -> list[Detections]:
         most = self._model.most_images or len(batch)
         if len(batch) > most:
             pieces = (batch[start : start + most] for start in range(0, len(batch), most))
-            return [found for piece in pieces for found in self._detect(piece, score_threshold)]
+            return [found for piece in pieces for found in self._detect(piece, score_threshold, for_person=for_person)]
         with torch.inference_mode():
-            return self._read(self._model([image.pixels for image in batch]), batch, score_threshold)
+            raw = self._model([image.pixels for image in batch], for_person=for_person)
+            return self._read(raw, batch, score_threshold)
 
     def _read(self, raw: Any, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:
         """The detections in a model's raw outputs for these images."""
@@ -244,6 +245,20 @@ class Engine:
         if rotated:
             boxes = np.concatenate([boxes, rows[:, -1:]], axis=1)
         return Detections(boxes, scores=rows[:, 4].copy(), class_ids=rows[:, 5].astype(np.int64), rotated=rotated)
+
+
+def _info_of(path: Path, fingerprint: str, model: Model, image_size: int | None) -> WeightsInfo:
+    return WeightsInfo(
+        name=path.name,
+        task=model.task,
+        class_names=model.class_names,
+        fingerprint=fingerprint,
+        image_size=(
+            whole_strides(image_size, model.stride) if image_size and model.shape_is_free else model.image_size
+        ),
+        remark=". ".join(filter(None, [model.remark, nameless(path.name, model.class_names)])) or None,
+        has_nms=model.remark is not None,
+    )
 
 
 def _first(outputs: Any) -> Any:

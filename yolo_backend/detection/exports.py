@@ -90,7 +90,11 @@ class Exports:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(dir=self._folder, prefix="making-") as folder:
             made = Path(folder, f"model{_SUFFIXES[options.format]}")
-            _run_exporter(weights, made, options)
+            # The file may be replaced while the exporter starts, which takes seconds.
+            own = Path(shutil.copy(weights, Path(folder, f"original{weights.suffix}")))
+            if file_fingerprint(own) != options.fingerprint:
+                raise ExportError("the weights were replaced by others meanwhile")
+            _run_exporter(own, made, options)
             name = f"{weights.stem}-{options.key}-{file_fingerprint(made)[:16]}{made.suffix}"
             path = self._folder / name
             made.replace(path)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import copy
 from tempfile import TemporaryDirectory
@@ -18,16 +16,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, SessionOptions, get_available_providers
+from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime import __version__ as onnxruntime_version
 from ultralytics import YOLO
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_backend.cores import usable_cores
-from yolo_backend.detection.exports import EXPORTED_BATCH, FORMATS, ExportOptions, Exports
+from yolo_backend.detection.exports import EXPORTED_BATCH
 from yolo_backend.detection.metadata import ExportMetadata, check_names, read_metadata
-from yolo_backend.detection.weights import WeightsError, WeightsFileError
-from yolo_backend.messages import first_line
+from yolo_backend.detection.weights import WeightsFileError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +33,6 @@ _MAX_STREAMS = 8
 _BATCH_ON_CPU, _BATCH_ON_GPU = 8, 32
 # More than that at once and what passes between a network's layers leaves the core's cache.
 _PIXELS_AT_ONCE = 640 * 480
-_PAUSE_S = 0.004
 
 
 class Model(Protocol):
@@ -63,8 +59,11 @@ class Model(Protocol):
     def batch_size(self, image_size: tuple[int, int]) -> int:
         """How many images of this size at once give the best rate."""
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
-        """The raw outputs for RGB images of one shape (height, width, 3): a tensor, or several."""
+    def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
+        """The raw outputs for RGB images of one shape (height, width, 3): a tensor, or several.
+
+        `for_person` says that somebody waits for just these.
+        """
 
 
 class UltralyticsModel:
@@ -123,7 +122,7 @@ class UltralyticsModel:
             return EXPORTED_BATCH
         return _BATCH_ON_CPU if self.device.type == "cpu" else _BATCH_ON_GPU
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+    def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
         if self.device.type == "cpu":
             _set_torch_threads(self._cores)
         stacked = torch.from_numpy(np.stack(images)).to(self.device)
@@ -168,19 +167,19 @@ class _OnnxModel(ABC):
     def batch_size(self, image_size: tuple[int, int]) -> int:
         return max(1, min(_BATCH_ON_CPU, _PIXELS_AT_ONCE // (image_size[0] * image_size[1])))
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+    def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
         # NMS is small work, and a thread of torch's own for it would only be in the way.
         _set_torch_threads(1)
         pixels = _to_numbers(images).astype(self._dtype, copy=False)
-        outputs = [torch.from_numpy(output) for output in self._run(pixels)]
+        outputs = [torch.from_numpy(output) for output in self._run(pixels, for_person=for_person)]
         return outputs[0] if len(outputs) == 1 else outputs
 
     @abstractmethod
-    def _run(self, pixels: NDArray[Any]) -> list[NDArray[Any]]: ...
+    def _run(self, pixels: NDArray[Any], *, for_person: bool) -> list[NDArray[Any]]: ...
 
 
 class OnnxModel(_OnnxModel):
-    """An ONNX model in ONNX Runtime. An image that comes when the model is idle has all cores."""
+    """An ONNX model in ONNX Runtime. A person's images that come when the model is idle have all cores."""
 
     engine = "onnx"
 
@@ -190,25 +189,23 @@ class OnnxModel(_OnnxModel):
         self._by_all = self._by_core if self.streams == 1 else _onnx_session(path, cores)
         self._input_name = self._by_core.get_inputs()[0].name
         self._calls = 0
-        self._ended_at = float("-inf")
         self._lock = threading.Lock()
         return [_Input.of_onnx(each) for each in self._by_core.get_inputs()]
 
     def __str__(self) -> str:
         return f"ONNX Runtime {onnxruntime_version}, {self.streams} images at a time"
 
-    def _run(self, pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    def _run(self, pixels: NDArray[Any], *, for_person: bool) -> list[NDArray[Any]]:
         with self._lock:
-            # Bulk work comes without a pause: another image is about to follow this one. Between a person's requests
-            # there is more, be it only an answer, and the next image's fetching and decoding.
-            was_idle = self._calls == 0 and time.monotonic() - self._ended_at > _PAUSE_S
+            # Not for bulk work: its images come one by one, too, if their server is slow, and the other cores are
+            # needed by that server or by the next image's decoding.
+            has_all_cores = for_person and self._calls == 0
             self._calls += 1
         try:
-            return list((self._by_all if was_idle else self._by_core).run(None, {self._input_name: pixels}))
+            return list((self._by_all if has_all_cores else self._by_core).run(None, {self._input_name: pixels}))
         finally:
             with self._lock:
                 self._calls -= 1
-                self._ended_at = time.monotonic()
 
 
 class OpenVinoModel(_OnnxModel):
@@ -236,7 +233,7 @@ class OpenVinoModel(_OnnxModel):
     def __str__(self) -> str:
         return f"OpenVINO {self._version}, {self.streams} images at a time"
 
-    def _run(self, pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    def _run(self, pixels: NDArray[Any], *, for_person: bool) -> list[NDArray[Any]]:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         return [output.copy() for output in self._of_thread.request.infer([pixels]).values()]
@@ -265,41 +262,6 @@ def load_checkpoint(path: Path) -> Any:
 
 def _renamed(said: Any, file: Path, path: Path) -> Any:
     return said.replace(str(file), str(path)) if isinstance(said, str) else said
-
-
-def open_model(
-    path: Path, fingerprint: str, *, engine: str, device: str, export_folder: Path | None, max_detections: int
-) -> tuple[Model, str, str | None]:
-    """These weights in the runtime that `engine` asks for, why it is that one, and what is to be told of it.
-
-    `auto` is ONNX Runtime on a CPU and torch elsewhere. Weights are exported to `export_folder` once; where that
-    fails, torch runs them. Raises WeightsError.
-    """
-    wanted, why = engine, f"ENGINE={engine}"
-    if engine == "auto":
-        wanted = "onnx" if device == "cpu" and export_folder else "torch"
-        why = f"ENGINE=auto on {'a CPU' if device == 'cpu' else device}"
-    _check_runtime(wanted, device)
-    if path.suffix == ".onnx":
-        return open_exported(path, path.name, wanted, device), "an ONNX file", None
-    if wanted == "torch" or export_folder is None:
-        return UltralyticsModel(path, device, max_detections=max_detections), why, None
-    try:
-        options = ExportOptions(fingerprint, FORMATS[wanted], device, max(max_detections, 300))
-        return _open_export(path, Exports(export_folder), options, wanted), why, None
-    except Exception as error:  # what is wrong with the weights themselves, torch says
-        told = f"{path.name} runs in torch, for it can't be had for ENGINE={engine}: {first_line(error)}"
-        return UltralyticsModel(path, device, max_detections=max_detections), "its export failed", told
-
-
-def _open_export(path: Path, exports: Exports, options: ExportOptions, wanted: str) -> Model:
-    file = exports.find(options) or exports.make(path, options)
-    try:
-        return open_exported(file, path.name, wanted, options.device)
-    except Exception as error:
-        log.warning("%s: the export %s is made anew, for it can't be used: %s", path.name, file.name, first_line(error))
-        file.unlink(missing_ok=True)
-        return open_exported(exports.make(path, options), path.name, wanted, options.device)
 
 
 def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
@@ -426,17 +388,6 @@ def whole_strides(image_size: Any, stride: int) -> tuple[int, int]:
     """An image size, a number or (height, width), rounded up to what the model takes."""
     height, width = check_imgsz(image_size, stride=stride, min_dim=2)
     return int(height), int(width)
-
-
-def _check_runtime(engine: str, device: str) -> None:
-    if engine in {"openvino", "tensorrt"} and find_spec(engine) is None:
-        raise WeightsError(f"ENGINE={engine} needs the package {engine}: pip install {engine}, or set ENGINE=auto")
-    if engine == "openvino" and device != "cpu":
-        raise WeightsError(f"ENGINE=openvino runs on the CPU only, not on {device}: set DEVICE=cpu, or ENGINE=auto")
-    if engine == "tensorrt" and not device.startswith("cuda"):
-        raise WeightsError(f"ENGINE=tensorrt needs an NVIDIA GPU, not {device}: set DEVICE=cuda:0, or ENGINE=auto")
-    if engine == "onnx" and device.startswith("cuda") and "CUDAExecutionProvider" not in get_available_providers():
-        raise WeightsError(f"ENGINE=onnx on {device} needs the package onnxruntime-gpu: install it, or set ENGINE=auto")
 
 
 def _to_numbers(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -1,12 +1,17 @@
-"""Weights: where their file is, whether it looks like one, and its fingerprint."""
+"""Weights: where their file is, whether it looks like one, and its fingerprint, by which they are known."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import logging
 import os
 import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from yolo_backend.detection.contents import content_problem
@@ -17,6 +22,7 @@ from yolo_backend.messages import first_line
 log = logging.getLogger(__name__)
 
 _DEMO_FILE = Path(__file__).parent.parent / "demo" / "demo.pt"
+_ABANDONED_AFTER_S = 3600.0
 _OTHER_KINDS = r"^(sam|mobile|rtdetr|yolo_nas)|-(cls|sem|depth|reid|grayscale)"
 
 
@@ -26,6 +32,58 @@ class WeightsError(UserError):
 
 class WeightsFileError(WeightsError):
     """A file of weights that can't be used; where it is, adds whoever knows its path."""
+
+
+@dataclass(frozen=True)
+class WeightsFolder:
+    """Where weights lie: MODEL_ROOT, into which those of one name may be downloaded."""
+
+    root: Path
+    downloaded: str | None = None
+
+    def find(self, name: str) -> Path:
+        """The file of these weights, as `find_weights` finds it. Raises WeightsError."""
+        return find_weights(name, self.root, may_download=name == self.downloaded)
+
+    def missing(self, name: str) -> str | None:
+        """That there are no such weights, and what to do, where it is seen at a glance: without torch or network."""
+        if name == DEMO:
+            return None
+        may_download = name == self.downloaded
+        if problem := name_problem(name, self.root, may_download=may_download):
+            return problem
+        is_of_ultralytics = name in RELEASES or re.search(_OTHER_KINDS, name)
+        if os.path.lexists(self.root / name) or (may_download and is_of_ultralytics):
+            return None
+        return missing_problem(name, self.root, may_download=may_download)
+
+
+class WeightsReplacedError(WeightsError):
+    """The file isn't the one any more that was asked for."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or "These weights were replaced by others meanwhile: ask again")
+
+
+Signature = tuple[int, ...]
+"""By what a file is seen to be another one, written to, or given other rights: device, inode, size, times in ns."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights as it was when it was read: whoever reads it again may find another `fingerprint`."""
+
+    name: str
+    path: Path
+    signature: Signature
+    fingerprint: str
+
+    def is_unchanged(self) -> bool:
+        """Does it lie there still, as it was?"""
+        try:
+            return signature_of(self.path) == self.signature
+        except OSError:
+            return False
 
 
 def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> Path:
@@ -49,10 +107,75 @@ def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> 
     return _check_file(path)
 
 
+def signature_of(path: Path) -> Signature:
+    """How the file is told from another one, or from itself after a change. Raises OSError."""
+    seen = path.stat()
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+
+
+def read_weights_file(name: str, path: Path) -> WeightsFile:
+    """The file as it is now. Raises WeightsError where it can't be read, or changes while it is."""
+    try:
+        signature = signature_of(path)
+        fingerprint = file_fingerprint(path)
+        if signature_of(path) != signature:
+            raise WeightsReplacedError(f"Weights {shorten(name)} are being written: ask again")
+    except OSError as error:
+        raise WeightsError(_unreadable(path, error)) from None
+    return WeightsFile(name, path, signature, fingerprint)
+
+
 def file_fingerprint(path: Path) -> str:
     """The SHA-256 of the file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_publishable(path: Path, name: str, root: Path) -> None:
+    """Can this file serve as `name` in MODEL_ROOT, as far as it is seen without opening it? Raises WeightsError."""
+    if name == DEMO:
+        raise WeightsError(f"The weights `{DEMO}` come with the backend: set MODEL_NAME to a file of MODEL_ROOT")
+    if problem := name_problem(name, root, may_download=False):
+        raise WeightsError(problem)
+    if path.suffix != Path(name).suffix:
+        raise WeightsError(f"{shorten(path.name)} can't be published as {shorten(name)}: their endings differ")
+    if not os.path.lexists(path):
+        raise WeightsError(f"There is no file {shorten(str(path))} to be published as {shorten(name)}")
+    _check_file(path)
+
+
+def put_weights(path: Path, name: str, root: Path) -> str:
+    """Copy a finished file of weights to `name` in MODEL_ROOT, whole or not at all; returns its fingerprint.
+
+    Servers that have weights of this name in use switch to it by themselves. Raises WeightsError, and has changed
+    nothing then.
+    """
+    check_publishable(path, name, root)
+    making = root / f".{name}.{secrets.token_hex(4)}"  # no name of weights
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(name, root)
+        with path.open("rb") as source, making.open("xb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        fingerprint = file_fingerprint(making)
+        making.replace(root / name)
+    except OSError as error:
+        raise WeightsError(
+            f"Weights can't be published as {shorten(name)} ({error.strerror}): let the server's user write into "
+            f"MODEL_ROOT, and have room there ({root})"
+        ) from None
+    finally:
+        making.unlink(missing_ok=True)
+    return fingerprint
+
+
+def _remove_abandoned(name: str, root: Path) -> None:
+    """What was being copied when a process was killed."""
+    for path in root.glob(f".{glob.escape(name)}.????????"):
+        if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+            path.unlink(missing_ok=True)
 
 
 def _download(name: str, path: Path) -> bool:

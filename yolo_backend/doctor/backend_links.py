@@ -27,7 +27,8 @@ def backend(it: Installation) -> Iterator[Found]:
         raise BrokenLinkError(f"{it.backend.shown_url} is reading its weights still", "Check again in some seconds.")
     if state != "UP":
         raise BrokenLinkError(f"{it.backend.shown_url} can't predict: {reason}", "Do what it says, and see its log.")
-    place = f"{index.get('model')} on {index.get('device')} in {index.get('engine')}"
+    engine = index.get("engine")
+    place = f"{index.get('model')} on {index.get('device')} in {engine}" if engine else f"{index.get('model')}"
     yield Found(f"{it.backend.shown_url} answers, version {index.get('version')}: {place}")
     training = index.get("training")
     if isinstance(training, dict) and training.get("remark"):

@@ -10,9 +10,9 @@ import requests
 from yolo_backend.doctor import backend_links, project_links
 from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State, broken_by
 from yolo_backend.doctor.installation import Installation
-from yolo_backend.prediction import Predictor
 from yolo_backend.projects import Project
 from yolo_backend.remote_backend import BackendError
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
 from yolo_backend.storing import explain
 from yolo_backend.studio import Studio, StudioError
@@ -57,7 +57,9 @@ def _links(*, is_backend_given: bool) -> Sequence[tuple[str, Sequence[str], _Lin
         ("token", ("Label Studio",), project_links.token),
         ("project", ("token",), project_links.project),
         ("weights", (), project_links.weights),
+        ("imports", ("project",), project_links.imports),
         ("labels", ("project", "weights"), project_links.labels),
+        ("uploads", (), project_links.uploads),
         ("images", ("labels",), project_links.images),
         ("prediction", ("labels",), project_links.prediction),
         ("backend", backend_needs, backend_links.backend),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from yolo_backend.messages import Trouble
 from yolo_backend.studio import StudioError
 
 
@@ -48,8 +49,13 @@ def broken_by(error: StudioError, fix: str) -> BrokenLinkError:
     """The link that doesn't hold because of this; `fix` is for what doesn't say itself what to do."""
     if error.trouble is None:
         return BrokenLinkError(str(error), fix)
-    does = error.trouble.fix
-    return BrokenLinkError(error.trouble.what, f"{does[0].upper()}{does[1:]}{'' if does.endswith('?') else '.'}")
+    return BrokenLinkError(error.trouble.what, fix_of(error.trouble))
+
+
+def fix_of(trouble: Trouble) -> str:
+    """What to do about it, as a sentence."""
+    does = trouble.fix
+    return f"{does[0].upper()}{does[1:]}{'' if does.endswith('?') else '.'}"
 
 
 class NotTriedError(Exception):

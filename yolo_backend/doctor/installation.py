@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import Any
 
 from yolo_backend.doctor.findings import NotTriedError
+from yolo_backend.images.uploads import FolderOfUploads
+from yolo_backend.messages import Trouble
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Predictor
 from yolo_backend.projects import Project, open_project, projects_of
 from yolo_backend.protocol import Prediction
 from yolo_backend.remote_backend import RemoteBackend
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
 from yolo_backend.studio import Studio
 
@@ -53,6 +55,12 @@ class Installation:
     def plan(self) -> ProjectPlan:
         """How the project's labeling config is served. Raises LabelingConfigError, WeightsError."""
         return self.predictor.plan(self.project.label_config, wait_s=None)
+
+    @cached_property
+    def uploads_trouble(self) -> Trouble | None:
+        """Why uploads can't be read from the disk; None where they can, or where no folder is named."""
+        root = self.settings.label_studio_media_root
+        return FolderOfUploads(root).trouble() if root else None
 
     @cached_property
     def models(self) -> list[dict[str, Any]]:

@@ -12,29 +12,40 @@ import requests
 from label_studio_sdk.label_interface import LabelInterface
 
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State, broken_by
+from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State, broken_by, fix_of
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.failures import Failure
+from yolo_backend.filters import task_filter
+from yolo_backend.images.errors import ImageError
+from yolo_backend.images.local_files import open_below, reason_of
 from yolo_backend.images.oddities import CLOUD_SCHEMES
+from yolo_backend.images.sources import Upload, resolve_source
+from yolo_backend.images.uploads import uploads_of
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
 from yolo_backend.regions import count_boxes
 from yolo_backend.status import ADVICE, served_labels
-from yolo_backend.storing import explain
+from yolo_backend.storing import QUICK_IMPORTS, explain
 from yolo_backend.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
 from yolo_backend.task_values import find_value
 from yolo_backend.tokens import kind_of
 
 _LOOKED_AT_TASKS = 2000  # for one of each storage kind
 _SHOWN_NAMES = 8
+_MANY_PREDICTED = 1000
+_COUNTING_S = 0.002
 _NO_IMAGE = "no image"
 _MAKE_ONE = (
     "Make one in Label Studio (your avatar > Account & Settings > Personal Access Token > Create) and set it as "
     "LABEL_STUDIO_API_KEY."
 )
 _NAME_WEIGHTS = "Put the weights into MODEL_ROOT, or correct MODEL_NAME or the control's model_path."
+_MEND_MEDIA_ROOT = (
+    "Let LABEL_STUDIO_MEDIA_ROOT be the media/ of this Label Studio, and let the backend's user read the files in it. "
+    "Symbolic links in it aren't followed."
+)
 _ADD_STORAGE = "Add the bucket to the project (Settings > Cloud Storage), and look whether the file is in it."
 
 
@@ -77,14 +88,34 @@ def project(it: Installation) -> Iterator[Found]:
     yield Found(f'{found.id} "{found.title}", {_counted(found.count(), "task")}')
 
 
+def imports(it: Installation) -> Iterator[Found]:
+    """Is it quick to import predictions? It matters where many tasks hold some, and else nothing is said."""
+    predicted = it.project.count([task_filter("total_predictions", "greater", 0, "Number")])
+    if predicted < _MANY_PREDICTED:
+        return
+    hold = f"{predicted} tasks hold predictions already"
+    is_quick = _is_import_quick(it.studio)
+    if is_quick:
+        yield Found(f"{hold}, and Label Studio counts anew only those that an import is about")
+        return
+    unseen = "" if is_quick is False else "; whether it does can't be seen with this token"
+    yield Found(
+        f"{hold}, and each import of more counts all of them anew (about {predicted * _COUNTING_S:.0f} s), unless "
+        f"Label Studio runs with {QUICK_IMPORTS}=true{unseen}",
+        State.REMARK,
+        f"Start Label Studio with {QUICK_IMPORTS}=true.",
+    )
+
+
 def weights(it: Installation) -> Iterator[Found]:
     """Can the weights be had and read?"""
     try:
-        info = it.predictor.pool.wait_for_info(it.settings.model_name, None)
+        info = it.predictor.catalog.wait_for_info(it.settings.model_name, None)
+        runtime = it.predictor.catalog.wait_for_runtime(it.settings.model_name)
     except WeightsError as error:
         raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
     classes = _counted(len(info.class_names), "class", "classes")
-    yield Found(f"{it.settings.model_name}: {info.task}, {classes}, on {info.device} in {info.engine}")
+    yield Found(f"{it.settings.model_name}: {info.task}, {classes}, on {runtime.device} in {runtime.engine}")
     if info.remark:
         yield Found(info.remark, State.REMARK)
 
@@ -106,6 +137,19 @@ def labels(it: Installation) -> Iterator[Found]:
     yield Found(f"the model_version is {plan.model_version}")
 
 
+def uploads(it: Installation) -> Iterator[Found]:
+    """Can uploads be read from the disk? Where no folder is named, nothing is said."""
+    if root := it.settings.label_studio_media_root:
+        if trouble := it.uploads_trouble:
+            meanwhile = f"{trouble.what}; meanwhile they are fetched from Label Studio"
+            if trouble.lasts:
+                yield Found(meanwhile, State.REMARK, fix_of(trouble))
+            else:
+                yield Found(f"{meanwhile}: {trouble.fix}")
+        else:
+            yield Found(f"they are read from {root}")
+
+
 def images(it: Installation) -> Iterator[Found]:
     """Can an image of each storage kind be fetched, decoded and predicted, as the server would?"""
     task_of_kind = one_of_each_kind(it.project, it.plan)
@@ -123,7 +167,28 @@ def images(it: Installation) -> Iterator[Found]:
             yield Found(f"{where}: {outcome.reason}", State.WRONG, _advice(kind, outcome))
         else:
             yield Found(f"{name} is fetched and decoded, {_counted(count_boxes(outcome['result']), 'box', 'boxes')}")
+            if kind == "upload":
+                yield from _not_from_disk(it, task)
     it.predictions = [outcome for outcome in outcomes.values() if not isinstance(outcome, Failure)]
+
+
+def _not_from_disk(it: Installation, task: Task) -> Iterator[Found]:
+    """Why an upload of the task isn't read from the folder, where uploads are; nothing where it is."""
+    root = it.settings.label_studio_media_root
+    if root is None or it.uploads_trouble:  # which is told already
+        return
+    mine = uploads_of(root, str(it.project.id))
+    for value in _image_values(task, it.plan):
+        try:
+            source = resolve_source(value, task["id"], it.studio.url, None, it.studio.outside_url, uploads=mine)
+            if isinstance(source, Upload):
+                open_below(source.root, source.name).close()
+        except ImageError:  # of another image of the task's
+            continue
+        except (OSError, ValueError) as error:
+            not_read = f"its file isn't read from {root} ({reason_of(error)}), but fetched from Label Studio"
+            yield Found(f"upload: task {task['id']}: {not_read}", State.REMARK, _MEND_MEDIA_ROOT)
+            return
 
 
 def prediction(it: Installation) -> Iterator[Found]:
@@ -143,14 +208,17 @@ def prediction(it: Installation) -> Iterator[Found]:
 
 def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:
     """A task for each kind of storage among the project's first tasks, by the kind's name."""
-    image_values = {served.control.value for served in plan.controls}
     found: dict[str, Task] = {}
     for task in islice(project.tasks(fields=["data"]), _LOOKED_AT_TASKS):
-        values = [image for value in image_values if (image := find_value(task["data"], value))]
-        for value in values or [None]:
-            for item in value if isinstance(value, list) else [value]:
-                found.setdefault(storage_kind(item), task)
+        for value in _image_values(task, plan) or [None]:
+            found.setdefault(storage_kind(value), task)
     return found
+
+
+def _image_values(task: Task, plan: ProjectPlan) -> list[Any]:
+    """Where the task's images are: what it has for each control, and each page of a list."""
+    given = [find_value(task["data"], name) for name in dict.fromkeys(each.control.value for each in plan.controls)]
+    return [item for value in given if value for item in (value if isinstance(value, list) else [value])]
 
 
 def storage_kind(value: Any) -> str:
@@ -165,6 +233,14 @@ def storage_kind(value: Any) -> str:
     if path.endswith("/data/local-files/"):
         return "Local Files"
     return "upload" if "/data/upload/" in path or "/storage-data/" in path else "other"
+
+
+def _is_import_quick(studio: Studio) -> bool | None:
+    """Whether Label Studio's flag is on; None where it doesn't say, as it doesn't to a legacy token."""
+    try:
+        return bool(studio.call("GET", "/feature-flags/", QUICK_IMPORTS, TIMEOUT_S))
+    except StudioError:
+        return None
 
 
 def _advice(kind: str, failure: Failure) -> str:

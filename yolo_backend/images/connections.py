@@ -1,12 +1,14 @@
-"""Connections to image servers: guarded ones to public addresses only, and none outlives the time of its image."""
+"""Connections to image servers: guarded ones to public addresses only, and each can be hung up on at any time."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
+import os
 import socket
-import threading
 import time
+from functools import partial
 from typing import Any
 
 import requests
@@ -15,106 +17,45 @@ from requests.adapters import HTTPAdapter
 from requests_hardened.ip_filter import InvalidIPAddress
 from requests_hardened.ip_filter_adapter import IPFilterAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
+from urllib3.util import wait_for_write
+from urllib3.util.connection import allowed_gai_family
 
-from yolo_backend.images.errors import ImageError
+from yolo_backend.images.line import Alarm, this_thread
 from yolo_backend.tls import NamingAdapter
 
 _HOSTS_KEPT = 32
-
-
-class Alarm:
-    """Hangs up when an image's time is over: a read time-out is for each piece, so what drips would never meet it.
-
-    A context manager; inside, the connections that this thread uses are the ones it hangs up on.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.ends_at = time.monotonic() + timeout_s
-        self._connection: socket.socket | None = None
-
-    def __enter__(self) -> Alarm:
-        _this_thread.alarm = self
-        _clock.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _clock.cancel(self)
-        _this_thread.alarm = None
-
-    def left_s(self) -> float:
-        """The time that is left. Raises ImageError where none is: what was read of a connection then isn't whole."""
-        left_s = self.ends_at - time.monotonic()
-        if left_s <= 0:
-            raise ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
-        return left_s
-
-    def watch(self, connection: socket.socket) -> None:
-        """Hang up on this connection, too late or in time."""
-        self._connection = connection
-        if time.monotonic() >= self.ends_at:
-            self.ring()
-
-    def ring(self) -> None:
-        """The time is over."""
-        if self._connection is not None:
-            with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)
-
-
-class _AlarmClock:
-    """One thread for all alarms; a timer would start one for each image."""
-
-    def __init__(self) -> None:
-        self._alarms: set[Alarm] = set()
-        self._wakes_at = float("inf")
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    def set(self, alarm: Alarm) -> None:
-        with self._changed:
-            self._alarms.add(alarm)
-            if self._thread is None or not self._thread.is_alive():  # nor does it in the child of a fork
-                self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
-                self._thread.start()
-            elif alarm.ends_at < self._wakes_at:
-                self._changed.notify()
-
-    def cancel(self, alarm: Alarm) -> None:
-        with self._changed:
-            self._alarms.discard(alarm)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                now = time.monotonic()
-                due = {alarm for alarm in self._alarms if alarm.ends_at <= now}
-                self._alarms -= due
-                if not due:
-                    self._wakes_at = min((alarm.ends_at for alarm in self._alarms), default=float("inf"))
-                    self._changed.wait(None if self._wakes_at == float("inf") else self._wakes_at - now)
-                # Under the lock: who is out of its alarm has given its connection back, and others may have it.
-                for alarm in due:
-                    alarm.ring()
-
-
-_clock = _AlarmClock()
-
-
-class _ThisThread(threading.local):
-    alarm: Alarm | None = None
-
-
-_this_thread = _ThisThread()
+_LOOK_EVERY_S = 0.05
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 
 class _Watched:
-    sock: socket.socket
+    """A connection that the alarm of its thread can hang up on: while it connects, too, and while TLS is agreed on."""
+
+    sock: Any
+    host: str
+    port: int
+    timeout: Any
+    socket_options: Any
+    _dns_host: str
+
+    def _new_conn(self) -> socket.socket:
+        if (alarm := this_thread.alarm) is None:
+            return super()._new_conn()  # type: ignore[misc,no-any-return]  # of the connection beside us
+        me: Any = self
+        try:
+            return create_connection((self._dns_host, self.port), self.timeout, self.socket_options, alarm)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, me, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(me, f"no connection within {self.timeout:g} s") from error
+        except OSError as error:
+            raise NewConnectionError(me, str(error)) from error
 
     def getresponse(self) -> Any:
-        if _this_thread.alarm is not None:
-            _this_thread.alarm.watch(self.sock)
-        return super().getresponse()  # type: ignore[misc]  # of the connection beside us
+        if this_thread.alarm is not None:
+            this_thread.alarm.watch(partial(_shut_down, self.sock))
+        return super().getresponse()  # type: ignore[misc]
 
 
 class _WatchedConnection(_Watched, HTTPConnection):
@@ -122,14 +63,99 @@ class _WatchedConnection(_Watched, HTTPConnection):
 
 
 class _WatchedTlsConnection(_Watched, HTTPSConnection):
-    pass
+    _twin: socket.socket | None = None
+
+    def _new_conn(self) -> socket.socket:
+        connection = super()._new_conn()
+        if this_thread.alarm is not None:
+            self._twin = connection.dup()  # TLS takes the socket out of the object that we hold
+            this_thread.alarm.watch(partial(_shut_down, self._twin))
+        return connection
+
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        if this_thread.alarm is not None:
+            this_thread.alarm.left_s()  # a proxy's headers that were hung up on look like an answer
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            if this_thread.alarm is not None:
+                this_thread.alarm.let_go()
+            if self._twin is not None:
+                self._twin.close()
+                self._twin = None
 
 
-class _WatchedPool(urllib3.HTTPConnectionPool):
+class _WatchedPlaces:
+    def _put_conn(self, connection: Any) -> None:
+        # Before others may have it. Who was hung up on in the last moment leaves no broken one to them.
+        if (alarm := this_thread.alarm) is not None and alarm.let_go() and connection is not None:
+            connection.close()
+        super()._put_conn(connection)  # type: ignore[misc]  # of the pool beside us
+
+
+def create_connection(address: tuple[str, int], timeout_s: float, options: Any, alarm: Alarm) -> socket.socket:
+    """A connection to the first of the name's addresses that takes one, each within `timeout_s`.
+
+    As urllib3's, but the alarm can hang up meanwhile. Raises OSError, and what the alarm's `left_s` does.
+    """
+    host, port = address
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise LocationParseError(f"'{host}', label empty or too long") from None
+    failure = OSError("the name has no address")
+    for family, kind, protocol, _, where in socket.getaddrinfo(
+        host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM
+    ):
+        try:
+            connection = socket.socket(family, kind, protocol)
+            try:
+                for option in options or ():
+                    connection.setsockopt(*option)
+                _connect(connection, where, timeout_s, alarm)
+                connection.settimeout(timeout_s)
+                return connection
+            except BaseException:
+                connection.close()
+                raise
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _connect(connection: socket.socket, where: Any, timeout_s: float, alarm: Alarm) -> None:
+    ends_at = time.monotonic() + timeout_s
+    alarm.left_s()
+    connection.setblocking(False)
+    code = connection.connect_ex(where)
+    while code in _UNDER_WAY:
+        left_s = ends_at - time.monotonic()
+        # A short look each time, for not every system wakes us when an unfinished connection is shut down.
+        is_over = wait_for_write(connection, max(0.0, min(_LOOK_EVERY_S, left_s)))
+        alarm.left_s()
+        if is_over:
+            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        elif left_s <= 0:
+            raise TimeoutError
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _shut_down(connection: Any) -> None:
+    """Wake whoever reads from it. Not by TLS's own `shutdown`, which takes its state out of the reader's hands."""
+    connection = getattr(connection, "socket", connection)  # TLS within TLS, by a proxy
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class _WatchedPool(_WatchedPlaces, urllib3.HTTPConnectionPool):
     ConnectionCls = _WatchedConnection
 
 
-class _WatchedTlsPool(urllib3.HTTPSConnectionPool):
+class _WatchedTlsPool(_WatchedPlaces, urllib3.HTTPSConnectionPool):
     ConnectionCls = _WatchedTlsConnection
 
 
@@ -139,15 +165,7 @@ _WATCHED_POOLS = {"http": _WatchedPool, "https": _WatchedTlsPool}
 class OpenAdapter(NamingAdapter):
     """Connects to any address, over watched connections, with or without a proxy."""
 
-    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
-        super().init_poolmanager(*sizes, **options)
-        self.poolmanager.pool_classes_by_scheme = _WATCHED_POOLS
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **options)
-        if isinstance(manager, urllib3.ProxyManager):  # a SOCKS proxy's own pools are its way through the proxy
-            manager.pool_classes_by_scheme = _WATCHED_POOLS
-        return manager
+    pool_classes = _WATCHED_POOLS
 
 
 class GuardedAdapter(IPFilterAdapter, OpenAdapter):  # type: ignore[misc]  # it comes without types

@@ -37,3 +37,7 @@ class NotAnImageError(ImageError):
         """The message; with the name's ending, where that promises an image."""
         promise = _PROMISE.search(name)
         return f"is {self._what}, though named .{promise[1]}: {self._remedy}" if promise else str(self)
+
+
+class HungUpError(Exception):
+    """Nobody waits for the image any more: it is no fault, and nothing to tell anybody."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -13,12 +15,15 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import default_user_agent, select_proxy
 
-from yolo_backend.images.connections import Alarm, make_adapters
-from yolo_backend.images.errors import ImageError
+from yolo_backend.images.connections import make_adapters
+from yolo_backend.images.errors import HungUpError, ImageError
 from yolo_backend.images.explaining import allowing, explain_error, shown_host
-from yolo_backend.images.local_files import open_below
-from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, is_same_origin, origin_of
+from yolo_backend.images.line import Alarm, Line
+from yolo_backend.images.local_files import open_below, reason_of
+from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, Upload, is_same_origin, origin_of
 from yolo_backend.images.versions import Validators, Version, read_stamp, read_validators
+
+log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 20.0
@@ -36,6 +41,9 @@ class TokenHolder(Protocol):
     def url(self) -> str: ...
 
     def authorization(self, *, renew: bool = False) -> str | None: ...
+
+    def must_ask(self) -> bool:
+        """Returns True if `authorization` has to ask Label Studio first, or to wait for another thread that asks."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +70,41 @@ class ImageFetcher:
         self._session = requests.Session()
         self._open, self._guarded = make_adapters(connections)
         self._environments: dict[str, Any] = {}
+        self._reasons_told: set[str] = set()  # why uploads can't be read from the disk
 
-    def fetch(self, source: Source, studio: TokenHolder | None, known: Version | None = None) -> Fetched:
+    def fetch(
+        self,
+        source: Source,
+        studio: TokenHolder | None,
+        known: Version | None = None,
+        line: Line | None = None,
+    ) -> Fetched:
         """The bytes of `source`, unless they are those of the version `known`.
 
-        Raises ImageError, and StudioError where the token can't be exchanged.
+        Raises ImageError, StudioError where the token can't be exchanged, and HungUpError once `line` is hung up.
         """
+        if line is not None and line.is_hung_up:
+            raise HungUpError("nobody waits for this image any more")
         if isinstance(source, Inline):
             return Fetched(self._check_size(source.content))
         if isinstance(source, LocalFile):
-            return self._read(source, known)
+            return self._read_local(source, known)
+        if isinstance(source, Upload):
+            if fetched := self._read_upload(source, known):
+                if line is not None and line.on_host is not None:
+                    line.on_host(source.place)
+                return fetched
+            source = source.remote
         try:
-            return self._fetch(source.url, studio, known if isinstance(known, Validators) else None)
+            return self._fetch(source.url, studio, known if isinstance(known, Validators) else None, line)
         except ImageError as error:
             raise (source.remark.explain(error) if source.remark else error) from None
 
-    def _fetch(self, first_url: str, studio: TokenHolder | None, validators: Validators | None) -> Fetched:
+    def _fetch(
+        self, first_url: str, studio: TokenHolder | None, validators: Validators | None, line: Line | None
+    ) -> Fetched:
         url = first_url
-        with Alarm(self._timeout_s) as alarm:
+        with Alarm(self._timeout_s, line) as alarm:
             for _ in range(_MAX_REDIRECTS + 1):
                 try:
                     fetched = self._download(url, studio, alarm, validators)
@@ -129,36 +154,40 @@ class ImageFetcher:
     def _get(
         self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None
     ) -> requests.Response:
+        alarm.left_s()
         # Not Session.prepare_request, which looks for cookies, a .netrc and more that is never there.
         request = requests.PreparedRequest()
         request.prepare("GET", url, headers=_HEADERS, auth=_no_auth)
         if validators:
             request.headers.update(validators.headers_for(str(request.url)))
         # Asked of the address as it will be connected to, and anew at every redirect.
+        origin = origin_of(str(request.url))
+        if alarm.line.on_host is not None:
+            alarm.line.on_host(_host_and_port(*origin))
         if not _is_studio(request.url, studio) or studio is None:
-            adapter = self._open if _host(request.url) in self._allowed_hosts else self._guarded[_scheme(request.url)]
-            return self._send(request, adapter, alarm)
-        authorization = studio.authorization()
-        response = self._send(_authorized(request, authorization), self._open, alarm, is_studio=True)
-        if response.status_code == 401 and (renewed := studio.authorization(renew=True)):
+            scheme, host, _ = origin
+            adapter = self._open if host in self._allowed_hosts else self._guarded[scheme]
+            return self._send(request, adapter, alarm, self._environment(*origin))
+        environment = self._environment(*origin)
+        if origin[0] == "http":
+            environment["proxies"] = {}  # a proxy would read the token
+        authorization = _authorization(studio, alarm)
+        response = self._send(_authorized(request, authorization), self._open, alarm, environment)
+        if response.status_code == 401 and (renewed := _authorization(studio, alarm, renew=True)):
             response.close()
-            response = self._send(_authorized(request, renewed), self._open, alarm, is_studio=True)
+            response = self._send(_authorized(request, renewed), self._open, alarm, environment)
         return response
 
     def _send(
-        self, request: requests.PreparedRequest, adapter: HTTPAdapter, alarm: Alarm, *, is_studio: bool = False
+        self, request: requests.PreparedRequest, adapter: HTTPAdapter, alarm: Alarm, environment: Mapping[str, Any]
     ) -> requests.Response:
-        scheme, host, port = origin_of(str(request.url))
-        environment = self._environment(scheme, host, port)
-        if is_studio and scheme == "http":
-            environment["proxies"] = {}  # a proxy would read the token
         left_s = alarm.left_s()
         timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
         # Not Session.send, which reads the body of a redirect to its end, whatever its length.
         response = adapter.send(request, timeout=timeout_s, **environment)
         try:
             alarm.left_s()  # headers that were hung up on look like an answer
-        except ImageError:
+        except (ImageError, HungUpError):
             response.close()
             raise
         return response
@@ -185,15 +214,39 @@ class ImageFetcher:
         alarm.left_s()  # a body that was hung up on looks like a whole one
         return self._check_size(body.getvalue())
 
-    def _read(self, source: LocalFile, known: Version | None) -> Fetched:
+    def _read_local(self, source: LocalFile, known: Version | None) -> Fetched:
         try:
-            with open_below(source.root, source.name) as file:
-                stamp = read_stamp(os.fstat(file.fileno()))  # before reading, for it may be written meanwhile
-                if stamp is not None and stamp == known:
-                    return Fetched(b"", stamp)
-                return Fetched(self._check_size(file.read(self._max_bytes + 1)), stamp)
-        except OSError as error:
-            raise ImageError("unreadable", f"the file can't be read: {error.strerror}") from None
+            return self._read(source, known)
+        except (OSError, ValueError) as error:
+            raise ImageError("unreadable", f"the file can't be read: {reason_of(error)}") from None
+
+    def _read_upload(self, source: Upload, known: Version | None) -> Fetched | None:
+        """The upload's bytes, None where they can't be read: then Label Studio is asked, which judges for itself."""
+        try:
+            return self._read(source, known)
+        except (OSError, ValueError) as error:
+            reason = reason_of(error)
+            if reason not in self._reasons_told:  # once: there may be as many as there are tasks
+                self._reasons_told.add(reason)
+                log.warning(
+                    "An upload can't be read below LABEL_STUDIO_MEDIA_ROOT (%s), so Label Studio is asked for it. This "
+                    "is said once for each cause; `yolo-backend check` tries one upload",
+                    reason,
+                )
+            return None
+
+    def _read(self, source: LocalFile | Upload, known: Version | None) -> Fetched:
+        """The bytes of a file. Raises OSError, and ImageError where they are none or too many."""
+        with open_below(source.root, source.name) as file:
+            stat = os.fstat(file.fileno())
+            stamp = read_stamp(stat)  # before reading, for it may be written meanwhile
+            if stamp is not None and stamp == known:
+                return Fetched(b"", stamp)
+            size = min(stat.st_size, self._max_bytes)  # to ask for all that is allowed costs as much memory at first
+            content = file.read(size + 1)
+            if len(content) > size:
+                content += file.read(self._max_bytes + 1 - len(content))
+            return Fetched(self._check_size(content), stamp)
 
     def _check_size(self, content: bytes) -> bytes:
         if not content:
@@ -212,12 +265,18 @@ def _is_studio(url: str | None, studio: TokenHolder | None) -> bool:
     return studio is not None and url is not None and is_same_origin(url, studio.url)
 
 
-def _scheme(url: str | None) -> str:
-    return origin_of(url or "")[0]
-
-
 def _host(url: str | None) -> str:
     return origin_of(url or "")[1]
+
+
+def _host_and_port(scheme: str, host: str, port: int | None) -> str:
+    return host if port in {None, DEFAULT_PORTS.get(scheme)} else f"{host}:{port}"
+
+
+def _authorization(studio: TokenHolder, alarm: Alarm, *, renew: bool = False) -> str | None:
+    if renew or studio.must_ask():
+        return alarm.wait_for(lambda: studio.authorization(renew=renew))
+    return studio.authorization()
 
 
 def _authorized(request: requests.PreparedRequest, authorization: str | None) -> requests.PreparedRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,13 +11,12 @@ from typing import Any, Protocol
 from blake3 import blake3
 from cachetools import TTLCache
 
-from yolo_backend.images.sources import Inline, Remote, Source
+from yolo_backend.images.sources import Inline, Remote, Source, Upload
+from yolo_backend.images.uploads import UPLOAD, ProjectUploads
 from yolo_backend.images.versions import Validators, Version
 
 _KEPT_S = 24 * 3600.0
 _ENTRY_BYTES = 500  # of the objects of one entry, as tracemalloc counts them
-# Label Studio's own random prefix: a new file has a new name, and a file is never written again.
-_UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-[^/?#]+")
 
 
 class TokenOwner(Protocol):
@@ -59,26 +57,34 @@ class Identities:
                 self._known[key] = identity
 
 
-def identity_key(value: Any, studio: TokenOwner | None, outside_url: str | None = None) -> bytes:
+def identity_key(
+    value: Any,
+    studio: TokenOwner | None,
+    outside_url: str | None = None,
+    uploads: ProjectUploads | None = None,
+) -> bytes:
     """The key of a task's value: a digest, for an address may hold a signature, and inline content is long.
 
     It is another one for another token, which may have no right to the image, and for a whole address also where Label
-    Studio has another one outside, for then it may mean another file.
+    Studio has another one outside, for then it may mean another file. Of what a project may read from the disk without
+    asking Label Studio, it is the project's own: what it learned there, no other is told of.
     """
     text = value.strip() if isinstance(value, str) else ""  # what is no text has no image
     digest = blake3(text.encode(errors="surrogatepass"))
     outside_url = None if text.startswith(("/data/", "data:")) else outside_url
     digest.update(repr((studio.url, studio.token, outside_url) if studio else None).encode())
+    if uploads and uploads.may_mean(text):
+        digest.update(uploads.project.encode())
     return digest.digest()
 
 
 def is_lasting(source: Source, studio: TokenOwner | None) -> bool:
     """Will this source have the same bytes for ever? Inline content has, and an upload of Label Studio's."""
-    if isinstance(source, Inline):
+    if isinstance(source, Inline | Upload):
         return True
     if studio is None or not isinstance(source, Remote) or not source.url.startswith(studio.url):
         return False
-    return _UPLOAD.fullmatch(source.url.removeprefix(studio.url)) is not None
+    return UPLOAD.fullmatch(source.url.removeprefix(studio.url)) is not None
 
 
 def _size_of(identity: Identity) -> int:

@@ -25,6 +25,13 @@ def open_below(root: Path, name: str) -> BinaryIO:
     return os.fdopen(opened, "rb")
 
 
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file couldn't be opened or read, without its name."""
+    if isinstance(error, UnicodeError):  # which would tell a letter of the name, and where it stands
+        return "its name has letters that the locale's encoding lacks: let it be UTF-8, by LC_ALL=C.UTF-8"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def _open_stepwise(root: Path, names: tuple[str, ...]) -> int:
     *folders, file = names
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)

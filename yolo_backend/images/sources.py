@@ -29,6 +29,7 @@ from yolo_backend.images.oddities import (
     type_name,
     type_sentence,
 )
+from yolo_backend.images.uploads import ProjectUploads
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_ADDRESS_CHARACTERS = 16_384
@@ -46,6 +47,14 @@ _LOGIN = re.compile(r"((?:^|:)/{2,})[^/]*@|(^|:/)(?=[^/@\s]*:)[^/\s]*@")
 _WEB = re.compile(r"https?:|//", re.IGNORECASE)
 
 OutsideUrl = Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """What of Label Studio's own files is read from the disk."""
+
+    local_files_root: Path | None
+    uploads: ProjectUploads | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,24 @@ class Remote:
     remark: Remark | None = None
 
 
-Source = Inline | LocalFile | Remote
+@dataclass(frozen=True)
+class Upload:
+    """An upload on the disk that Label Studio keeps it on: `name` below the folder `root`.
+
+    `remote` is the same upload as Label Studio serves it, for where the file isn't there, or can't be read.
+    """
+
+    root: Path
+    name: str
+    remote: Remote
+
+    @property
+    def place(self) -> str:
+        """What stands in the place of a host, and never is one: the same for all uploads of a project."""
+        return f"/data/{self.name.rpartition('/')[0]}"
+
+
+Source = Inline | LocalFile | Upload | Remote
 
 
 def resolve_source(
@@ -83,11 +109,14 @@ def resolve_source(
     studio_url: str | None,
     local_files_root: Path | None,
     outside_url: OutsideUrl | None = None,
+    *,
+    uploads: ProjectUploads | None = None,
 ) -> Source:
     """Say where the image of a task's value is, as the browser reads it that shows Label Studio's page.
 
     `studio_url` is Label Studio's address as it is reached from here, perhaps with a path prefix; `outside_url` tells
-    its address in a browser, and is called only where the value may be of there. Raises ImageError.
+    its address in a browser, and is called only where the value may be of there. Of uploads, only those of the asking
+    project's `uploads` are read from the disk, and only by values that `may_mean` lets pass. Raises ImageError.
     """
     if not isinstance(value, str) or not value.strip():
         raise ImageError("wrong_type", type_sentence(value))
@@ -100,6 +129,7 @@ def resolve_source(
         return Inline(decode_data_uri(value))
     if len(value) > _MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
         raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
+    disk = _Disk(local_files_root, uploads if uploads and uploads.may_mean(value) else None)
     value = value.translate(_DROPPED)
     check_address(value)
     scheme = value.split(":", 1)[0].lower()
@@ -114,10 +144,10 @@ def resolve_source(
         head, mark, query = value.partition("?")
         value = head.replace("\\", "/") + mark + query
         if not value.startswith("//"):
-            return _own(_below_prefix(value, studio_url, outside_url), studio_url, local_files_root)
+            return _own(_below_prefix(value, studio_url, outside_url), studio_url, disk)
         # An address without its scheme has that of the page.
         value = f"{urlsplit(outside_url() or studio_url or 'https:').scheme}:{value}"
-    return _web(value, studio_url, local_files_root, outside_url)
+    return _web(value, studio_url, disk, outside_url)
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:
@@ -208,15 +238,15 @@ def _below_prefix(path: str, studio_url: str | None, outside_url: OutsideUrl) ->
     return path
 
 
-def _web(value: str, studio_url: str | None, root: Path | None, outside_url: OutsideUrl) -> Source:
+def _web(value: str, studio_url: str | None, disk: _Disk, outside_url: OutsideUrl) -> Source:
     """An address of the web, which may be Label Studio's own, by the one that we reach or by the one outside."""
     if (own := _OWN_PATH.search(value)) is None:
         return Remote(value, remark_on_web(value))
     if studio_url and (path := _path_below(value, studio_url)):
-        return _own(path, studio_url, root)
+        return _own(path, studio_url, disk)
     outside = outside_url()
     if outside and (path := _path_below(value, outside)):
-        return _own(path, studio_url, root)
+        return _own(path, studio_url, disk)
     return Remote(value, _remark_on_unknown(value[: own.start()], outside, studio_url) or remark_on_web(value))
 
 
@@ -246,14 +276,17 @@ def _after(path: str, prefix: str) -> str | None:
     return path.removeprefix(prefix) if path.startswith(prefix + "/") else None
 
 
-def _own(path: str, studio_url: str | None, root: Path | None) -> Source:
-    """A path of Label Studio's, below its address: read from the folder, or to be fetched from where we reach it."""
+def _own(path: str, studio_url: str | None, disk: _Disk) -> Source:
+    """A path of Label Studio's, below its address: read from the disk, or to be fetched from where we reach it."""
     # A file name may hold what an address must not; what is quoted already stays as it is.
     path = quote(_BAD_ESCAPE.sub("%25", path), safe="/%?&=:@!$'()*+,;~[]")
-    if root is not None and (file := _local_file(path, root)):
+    if disk.local_files_root is not None and (file := _local_file(path, disk.local_files_root)):
         return file
     prefix = path[: found.start()] if (found := _OWN_PATH.search(path)) else ""
-    return Remote(_known(studio_url) + path, remark_on_prefix(prefix) if prefix else remark_on_own(path))
+    remote = Remote(_known(studio_url) + path, remark_on_prefix(prefix) if prefix else remark_on_own(path))
+    if disk.uploads and (name := disk.uploads.name_of(path)):
+        return Upload(disk.uploads.media_root, name, remote)
+    return remote
 
 
 def _local_file(path: str, root: Path) -> LocalFile | None:

@@ -16,11 +16,11 @@ from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.parallel import in_parallel
-from yolo_backend.prediction import Outcome
 from yolo_backend.protocol import Prediction, Task
+from yolo_backend.serving.request import Outcome
+from yolo_backend.serving.task import TaskImage
 from yolo_backend.storing import explain
 from yolo_backend.studio import StudioError
-from yolo_backend.tasks import TaskImage
 
 _MAX_NAME = 80
 _QUALITY = 90

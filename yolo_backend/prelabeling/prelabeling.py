@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,17 +12,16 @@ from yolo_backend.failures import Failure
 from yolo_backend.filters import lacks
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.parallel import ReadAhead
-from yolo_backend.prediction import Outcome
 from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated
 from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
 from yolo_backend.selection import Selection, count_selected, selected_tasks
-from yolo_backend.storing import Stored, UnknownOutcomeError, store_predictions
+from yolo_backend.serving.request import Outcome
+from yolo_backend.storing import Stored, UnknownImport, UnknownOutcomeError, store_predictions
+from yolo_backend.studio import StudioUnreachedError
 
 _CHUNK_TASKS = 200
 _CHUNK_WAIT_S = 10.0
-# After an import without an answer: what Label Studio was sent, it has stored by then, or never will.
-_SURELY_STORED_S = 30.0
 _TRIES = 5
 
 Pair = tuple[Task, Outcome]
@@ -118,27 +118,46 @@ class Prelabeling:
 
     def _store_chunk(self, predictions: Sequence[dict[str, Any]]) -> None:
         left = {prediction["task"]: prediction for prediction in predictions}
-        is_unsure = False
         for tries_left in reversed(range(_TRIES)):
             try:
                 for part in store_predictions(
                     self._project.studio, self._project.id, list(left.values()), self._has_same_labels
                 ):
-                    self._account(part, is_unsure=is_unsure)
+                    self._account(part)
                     for task_id in part.held | part.created | part.rejected:
                         del left[task_id]
                 return
+            except StudioUnreachedError:
+                if not tries_left or self._stop.is_set():
+                    raise
+                # Nothing of them was stored, and the next question waits until Label Studio is back.
             except UnknownOutcomeError as error:
                 if not tries_left or self._stop.is_set():
                     raise
-                is_unsure = True
-                self._remark(f"{error}. In {_SURELY_STORED_S:.0f} s Label Studio is asked what it has stored")
-                self._stop.wait(_SURELY_STORED_S)
+                unknown = UnknownImport(error.task_ids, time.monotonic())
+                left_s = unknown.left_s(time.monotonic())
+                self._remark(f"{error}. Label Studio is asked what it has stored, for {left_s:.0f} s at most")
+                for task_id in self._settle(unknown):
+                    self.report.stored += 1
+                    del left[task_id]
+                if unknown.task_ids:  # stopped: Label Studio may be storing them still, so they aren't sent again
+                    raise
 
-    def _account(self, part: Stored, *, is_unsure: bool) -> None:
-        # What is held after an import without an answer, that import has stored.
-        self.report.stored += len(part.created) + (len(part.held) if is_unsure else 0)
-        self.report.already += 0 if is_unsure else len(part.held)
+    def _settle(self, unknown: UnknownImport) -> Iterator[int]:
+        """The tasks whose predictions that import has stored, as it becomes known; all are, unless `stop` is set."""
+        is_stopped = False
+        while unknown.task_ids and not is_stopped:
+            is_stopped = self._stop.wait(unknown.pause_s(time.monotonic()))
+            asked_at = time.monotonic()
+            held = self._project.studio.tasks_holding(
+                self._project.id, self.report.model_version, sorted(unknown.task_ids)
+            )
+            stored, _ = unknown.settle(held, asked_at)
+            yield from stored
+
+    def _account(self, part: Stored) -> None:
+        self.report.stored += len(part.created)
+        self.report.already += len(part.held)
         reason = "Label Studio doesn't take its prediction: was the task deleted meanwhile?"
         self.report.failures.extend(
             Failure(str(self._project.id), task_id, "rejected", reason) for task_id in sorted(part.rejected)

@@ -18,8 +18,8 @@ from yolo_backend.messages import shortened
 from yolo_backend.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
 from yolo_backend.protocol import Prediction
 from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image, readable
-from yolo_backend.storing import explain
-from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.storing import UnknownOutcomeError, explain
+from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError, StudioUnreachedError
 from yolo_backend.task_values import find_value
 
 # Beside the image in the data of a task whose file was uploaded here.
@@ -35,8 +35,16 @@ _CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice, and of data: 
 _LOCAL_FILES = "/data/local-files/?d="
 
 
+# An import without an answer may be stored still: who runs it again sooner sees no task of it, and sends it twice.
+RUN_IT_AGAIN, RUN_IT_AGAIN_LATER = "Run it again", "Run it again after two minutes"
+
+
 class RegisterError(UserError):
-    """Not all could be registered; the message says why, how many were, and what to do."""
+    """Not all could be registered; the message says why, how many were, and what to do, `again` when that is safe."""
+
+    def __init__(self, message: str, again: str = RUN_IT_AGAIN) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 class _FileError(Exception):
@@ -83,13 +91,16 @@ def register(
     except (StudioError, requests.Timeout, _FileError) as error:
         # Behind what is wrong with a task, Label Studio repeats all of it.
         reason = str(error) if isinstance(error, _FileError) else explain(error).split(" :: ")[0]
-        # After any other error of Label Studio's, it may have stored the last chunk nevertheless.
-        is_known = isinstance(error, StudioRefusedError | StudioRejectedError | _FileError)
-        if is_known and not done:
+        if isinstance(error, UnknownOutcomeError):
+            raise RegisterError(
+                f"At least {done:,} of {len(items):,} were registered, then: {reason}. {RUN_IT_AGAIN_LATER}, and it "
+                "goes on there: sooner, what Label Studio may be storing still would be there twice",
+                RUN_IT_AGAIN_LATER,
+            ) from None
+        if not done:
             raise RegisterError(f"Nothing is registered: {reason}") from None
         raise RegisterError(
-            f"{'' if is_known else 'At least '}{done:,} of {len(items):,} were registered, then: {reason}. "
-            "Run it again, and it goes on there"
+            f"{done:,} of {len(items):,} were registered, then: {reason}. {RUN_IT_AGAIN}, and it goes on there"
         ) from None
 
 
@@ -252,6 +263,10 @@ def _send(project: Project, chunk: Sequence[_Candidate], control: Control, *, dr
         with suppress(StudioError, requests.Timeout):
             project.delete_uploads([upload.id for upload in uploads])
         raise
+    except (StudioRefusedError, StudioUnreachedError):
+        raise
+    except (StudioError, requests.Timeout) as error:
+        raise UnknownOutcomeError(explain(error), ()) from None
 
 
 def _task(candidate: _Candidate, address: str, control: Control) -> dict[str, Any]:

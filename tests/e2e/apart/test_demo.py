@@ -89,6 +89,7 @@ def demo_until_ctrl_c(folder: Path) -> Iterator[Told]:
             process.stdout.close()
 
 
+@pytest.mark.proof
 def test_the_demo_check_passes(tmp_path: Path) -> None:
     command = [*DEMO, "--check", "--folder", str(tmp_path)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
@@ -100,6 +101,7 @@ def test_the_demo_check_passes(tmp_path: Path) -> None:
         assert len(sheet.getcolors(10**7) or []) > 1000
 
 
+@pytest.mark.proof  # it starts Label Studio twice
 @pytest.mark.usefixtures("taken_port")
 def test_the_demo_stays_up_until_ctrl_c_and_goes_on_where_it_was(tmp_path: Path) -> None:
     with demo_until_ctrl_c(tmp_path) as first:

@@ -553,7 +553,7 @@ def test_what_openvino_cannot_read_is_told_alike(export: Export, tmp_path: Path)
 def test_numbers_that_lie_in_a_file_beside_it_are_missed(export: Export, tmp_path: Path) -> None:
     model = onnx.load(export(dynamic=True))
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data")
-    assert Engine(find_weights("m.onnx", tmp_path), device="cpu").info.engine == "onnx"
+    assert Engine(find_weights("m.onnx", tmp_path), device="cpu").runtime.engine == "onnx"
     (tmp_path / "m.onnx.data").unlink()
     assert_told(refusal(tmp_path / "m.onnx"), "keep their numbers in the file m.onnx.data", "put that beside them")
 

@@ -173,7 +173,7 @@ def test_what_is_known_of_the_weights(engine: Engine, bccd_weights: Path) -> Non
     assert engine.info.class_names == {0: "RBC", 1: "WBC", 2: "Platelets"}
     assert engine.info.fingerprint == file_fingerprint(bccd_weights)
     assert engine.info.image_size == (320, 320)
-    assert (engine.info.device, engine.info.engine) == ("cpu", "torch")
+    assert (engine.runtime.device, engine.runtime.engine) == ("cpu", "torch")
 
 
 # Memory
@@ -277,7 +277,7 @@ def test_weights_without_room_are_told_so(
 def test_a_mistake_of_our_own_is_not_put_down_to_the_weights(
     bccd_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(UltralyticsModel, "__call__", lambda *_: [].missing)  # type: ignore[attr-defined]
+    monkeypatch.setattr(UltralyticsModel, "__call__", lambda *_, **__: [].missing)  # type: ignore[attr-defined]
     with pytest.raises(
         WeightsError, match=r"can't be run: 'list' object has no attribute 'missing' \(AttributeError\)"
     ):
@@ -402,7 +402,7 @@ def test_onnx_gives_the_boxes_of_the_weights(
     engine, same_file = Engine(path, device="cpu"), YOLO(path, task="detect")
     assert engine.info.class_names == {0: "RBC", 1: "WBC", 2: "Platelets"}
     assert engine.info.image_size == (320, 320)
-    assert (engine.info.device, engine.info.engine) == ("cpu", "onnx")
+    assert (engine.runtime.device, engine.runtime.engine) == ("cpu", "onnx")
     for image in bccd_images[:3]:
         (found,) = detect(engine, [image], score_threshold)
         assert len(found) > 0

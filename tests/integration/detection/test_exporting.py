@@ -30,8 +30,8 @@ class Spoiled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Any:
-        rows, *others = self._model(images)
+    def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
+        rows, *others = self._model(images, for_person=for_person)
         return [self._spoil(rows.clone()), *others]
 
 
@@ -81,6 +81,18 @@ def test_an_export_with_other_boxes_is_refused(expected: UltralyticsModel, spoil
     with pytest.raises(ValueError, match=reason) as raised:
         check_agreement(expected, Spoiled(expected, spoil))
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("of_person", [True, False])
+def test_both_ways_of_running_an_export_are_held_against_the_weights(
+    expected: UltralyticsModel, of_person: bool
+) -> None:
+    class SpoiledOneWay(Spoiled):
+        def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
+            return (super().__call__ if for_person == of_person else self._model)(images, for_person=for_person)
+
+    with pytest.raises(ValueError, match="boxes are 2 px"):
+        check_agreement(expected, SpoiledOneWay(expected, add(2, 0)))
 
 
 def add_to_scores(number: float) -> Spoil:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -23,15 +24,17 @@ from yolo_backend.detection.exports import ExportError, ExportOptions, Exports
 from yolo_backend.detection.weights import file_fingerprint
 
 REPOSITORY = Path(exports.__file__).parent.parent.parent
-OPTIONS = ExportOptions("f" * 64, "onnx", "cpu", 300)
-COPY = 'echo once >> "$(dirname "$3")/log"; cat "$3" > "$4"'  # of the weights, for $3 and $4 are weights and export
+WEIGHTS = b"weights " * 1000
+OPTIONS = ExportOptions(hashlib.sha256(WEIGHTS).hexdigest(), "onnx", "cpu", 300)
+COPY = 'echo once >> "$(dirname "$0")/log"; cat "$3" > "$4"'  # of the weights, for $3 and $4 are weights and export
+OTHER_WEIGHTS = b"others " * 1000
 Exporter = Callable[[str], None]
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "cells.pt"
-    path.write_bytes(b"weights " * 1000)
+    path.write_bytes(WEIGHTS)
     return path
 
 
@@ -149,7 +152,7 @@ def test_of_a_broken_and_a_whole_export_the_whole_one_is_found(folder: Path, wei
 
 
 OTHER: list[dict[str, Any]] = [
-    {"fingerprint": "e" * 64},
+    {"fingerprint": hashlib.sha256(OTHER_WEIGHTS).hexdigest()},
     {"max_detections": 1000},
     {"device": "mps"},
 ]
@@ -160,6 +163,8 @@ OTHER: list[dict[str, Any]] = [
 def test_another_export_is_another_file(folder: Path, weights: Path, other: dict[str, Any]) -> None:
     path = Exports(folder).make(weights, OPTIONS)
     assert Exports(folder).find(replace(OPTIONS, **other)) is None
+    if "fingerprint" in other:
+        weights.write_bytes(OTHER_WEIGHTS)
     second = Exports(folder).make(weights, replace(OPTIONS, **other))
     assert second != path
     assert Exports(folder).find(OPTIONS) == path
@@ -197,9 +202,10 @@ IN_A_PROCESS = """
 import sys
 from pathlib import Path
 from yolo_backend.detection.exports import ExportOptions, Exports
+from yolo_backend.detection.weights import file_fingerprint
 sys.executable, folder, weights = sys.argv[1:]
 print("here", flush=True)
-print(Exports(Path(folder)).make(Path(weights), ExportOptions("f" * 64, "onnx", "cpu", 300)))
+print(Exports(Path(folder)).make(Path(weights), ExportOptions(file_fingerprint(Path(weights)), "onnx", "cpu", 300)))
 """
 
 
@@ -222,6 +228,16 @@ def test_two_processes_make_it_once(folder: Path, weights: Path, tmp_path: Path)
 
 
 # What can't be made
+
+
+@pytest.mark.usefixtures("exporter")
+def test_weights_that_were_replaced_meanwhile_are_not_exported_in_the_name_of_others(
+    folder: Path, weights: Path
+) -> None:
+    weights.write_bytes(OTHER_WEIGHTS)
+    assert reason(folder, weights) == "the weights were replaced by others meanwhile"
+    assert times_made(weights) == 0
+    assert_nothing_is_left(folder)
 
 
 def reason(folder: Path, weights: Path) -> str:

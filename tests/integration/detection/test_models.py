@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,8 @@ from ultralytics import YOLO
 
 from tests.harness.detections import OTHER_WEIGHTS, MakeWeights, Pixels, assert_close, assert_same, detect
 from yolo_backend.cores import usable_cores
-from yolo_backend.detection import exports, models
-from yolo_backend.detection.detections import Detections, WeightsInfo
+from yolo_backend.detection import exports, families, models
+from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
 from yolo_backend.detection.exporting import export
 from yolo_backend.detection.exports import ExportOptions, Exports
@@ -40,10 +39,9 @@ def assert_all_close(found: Sequence[Detections], expected: Sequence[Detections]
         assert abs(len(ours) - len(theirs)) <= at_threshold
 
 
-def assert_same_weights(ours: WeightsInfo, theirs: WeightsInfo) -> None:
+def assert_same_weights(ours: Engine, theirs: Engine) -> None:
     """What model_version and the labels depend on."""
-    for name in ("name", "task", "class_names", "fingerprint", "image_size", "device"):
-        assert getattr(ours, name) == getattr(theirs, name)
+    assert (ours.info, ours.runtime.device) == (theirs.info, theirs.runtime.device)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ def test_the_settings_mean_the_same(
     make_engine: MakeEngine, bccd_weights: Path, bccd_images: list[Pixels], options: dict[str, Any], runtime: str
 ) -> None:
     engine, torch_engine = make_engine(runtime, **options), Engine(bccd_weights, device="cpu", **options)
-    assert_same_weights(engine.info, torch_engine.info)
+    assert_same_weights(engine, torch_engine)
     found, expected = (detect(each, bccd_images[:6], 0.05) for each in (engine, torch_engine))
     counts = [len(each) for each in found]
     if options == {"max_detections": 7}:  # the seventh may be another, by a hair
@@ -144,7 +142,7 @@ def test_other_weights_give_the_boxes_of_torch_too(
     assert torch_engine.info.task == task
     for runtime in RUNTIMES:
         engine = Engine(weights, device="cpu", engine=runtime, export_folder=tmp_path, image_size=320)
-        assert_same_weights(engine.info, torch_engine.info)
+        assert_same_weights(engine, torch_engine)
         for score_threshold in (0.1, 0.3):
             found, expected = (
                 [*detect(each, images[:3], score_threshold), *detect(each, images[3:], score_threshold)]
@@ -159,7 +157,7 @@ def test_weights_without_nms_give_more_than_their_300_boxes(
     make_weights: MakeWeights, bccd_images: list[Pixels], tmp_path: Path
 ) -> None:
     engine = Engine(make_weights("yolo26n"), device="cpu", export_folder=tmp_path, image_size=320, max_detections=400)
-    assert engine.info.engine == "onnx"
+    assert engine.runtime.engine == "onnx"
     assert len(detect(engine, bccd_images[:1], 0.0001)[0]) == 400
 
 
@@ -168,13 +166,13 @@ def test_a_limit_that_the_export_has_room_for_needs_no_other(
     make_engine: MakeEngine, real_export: Path, max_detections: int
 ) -> None:
     before = set(real_export.parent.iterdir())
-    assert make_engine("onnx", max_detections=max_detections).info.engine == "onnx"
+    assert make_engine("onnx", max_detections=max_detections).runtime.engine == "onnx"
     assert set(real_export.parent.iterdir()) == before
 
 
 def test_what_is_known_of_the_weights_is_the_same(exported_engine: Engine, torch_engine: Engine) -> None:
-    assert exported_engine.info.engine in RUNTIMES
-    assert_same_weights(exported_engine.info, torch_engine.info)
+    assert exported_engine.runtime.engine in RUNTIMES
+    assert_same_weights(exported_engine, torch_engine)
 
 
 # Streams
@@ -191,28 +189,26 @@ def test_each_core_has_a_stream(
     assert f"{streams} images at a time" in str(engine)
 
 
-def test_an_image_that_meets_no_other_has_all_cores(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_persons_image_that_meets_no_other_has_all_cores(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(models, "usable_cores", lambda: 2)
     model: Any = make_engine("onnx")._model
     used: list[str] = []
-    now_s = time.monotonic() + 1
-    monkeypatch.setattr(models, "time", SimpleNamespace(monotonic=lambda: now_s))
 
     def run_on(cores: str) -> list[Any]:
         used.append(cores)
         if len(used) == 1:
-            model._run(None)
+            model._run(None, for_person=True)
         return []
 
     monkeypatch.setattr(model, "_by_all", SimpleNamespace(run=lambda *_: run_on("all")))
     monkeypatch.setattr(model, "_by_core", SimpleNamespace(run=lambda *_: run_on("one")))
-    model._run(None)
+    model._run(None, for_person=True)
     assert used == ["all", "one"]  # the second came while the first was in the model
-    for pause_s in (0.001, 0.006, 0.0, 3.0):
-        now_s += pause_s
-        model._run(None)
-    # One person's requests, one after the other, are 8 ms apart; those of bulk work hardly more than one.
-    assert used[2:] == ["one", "all", "one", "all"]
+    model._run(None, for_person=True)  # at once, as one person's requests come, one after the other
+    model._run(None, for_person=False)  # however long after, as those of bulk work come from a slow server
+    assert used[2:] == ["all", "one"]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -222,7 +218,8 @@ def test_streams_at_once_give_the_boxes_of_an_image_alone(
     monkeypatch.setattr(models, "usable_cores", lambda: 3)
     engine = make_engine(runtime)
     images = [image[: 480 - 60 * (number % 3)].copy() for number, image in enumerate(bccd_images[:12])]
-    alone = [detect(engine, [image], 0.05)[0] for image in images]
+    # A person's, which has all cores.
+    alone = [engine.detect([engine.letterbox(image)], 0.05, for_person=True)[0] for image in images]
     with ThreadPoolExecutor(engine.streams) as threads:
         for numbers in (range(12), [*range(0, 12, 3), *range(1, 12, 3), *range(2, 12, 3)]):
             found = threads.map(lambda number: detect(engine, [images[number]], 0.05)[0], numbers)
@@ -256,17 +253,17 @@ def failing_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_on_a_cpu_auto_is_onnx_runtime(make_engine: MakeEngine) -> None:
     engine = make_engine("auto")
-    assert engine.info.engine == "onnx"
+    assert engine.runtime.engine == "onnx"
     assert isinstance(engine._model, OnnxModel)
 
 
 def test_without_a_folder_for_exports_auto_is_torch(bccd_weights: Path) -> None:
-    assert Engine(bccd_weights, device="cpu").info.engine == "torch"
+    assert Engine(bccd_weights, device="cpu").runtime.engine == "torch"
 
 
 def test_torch_makes_no_export(bccd_weights: Path, failing_exporter: Path, caplog: pytest.LogCaptureFixture) -> None:
     engine = Engine(bccd_weights, device="cpu", engine="torch", export_folder=failing_exporter)
-    assert engine.info.engine == "torch"
+    assert engine.runtime.engine == "torch"
     assert not failing_exporter.exists()
     assert caplog.messages == []
 
@@ -295,7 +292,7 @@ def test_a_folder_that_cannot_be_had_is_no_reason_not_to_serve(
 ) -> None:
     (tmp_path / "data").write_text("a file")
     engine = Engine(bccd_weights, device="cpu", export_folder=tmp_path / "data" / "exports")
-    assert engine.info.engine == "torch"
+    assert engine.runtime.engine == "torch"
     (message,) = caplog.messages
     assert "MODEL_DIR" in message
     assert str(tmp_path / "data") in message
@@ -321,7 +318,7 @@ def test_an_export_that_the_runtime_cannot_read_is_made_anew(
     wrong = wrong.rename(tmp_path / f"bccd-{key}-{file_fingerprint(wrong)[:16]}.onnx")
     with caplog.at_level(logging.WARNING):
         engine = Engine(bccd_weights, device="cpu", engine=runtime, export_folder=tmp_path)
-    assert engine.info.engine == runtime
+    assert engine.runtime.engine == runtime
     assert engine.streams == min(usable_cores(), 8)
     (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("yolo_backend"))
     assert f"{bccd_weights.name}: the export {wrong.name} is made anew" in message
@@ -357,7 +354,7 @@ def test_onnx_weights_of_free_shape_have_streams(
     folder = tmp_path / "exports" if has_folder else None
     engine = Engine(path, device="cpu", engine=runtime, export_folder=folder)
     assert type(engine._model) is expected
-    assert engine.info.engine == name
+    assert engine.runtime.engine == name
     assert engine.info.fingerprint == file_fingerprint(path)
     assert engine.streams == (min(usable_cores(), 8) if dynamic else 1)
     assert not (tmp_path / "exports").exists()
@@ -415,8 +412,8 @@ def test_a_runtime_that_cannot_be_had_is_refused(
     expected: str,
     has_folder: bool,
 ) -> None:
-    monkeypatch.setattr(models, "find_spec", lambda name: object() if installed else None)
-    monkeypatch.setattr(models, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(families, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(families, "get_available_providers", lambda: ["CPUExecutionProvider"])
     folder = tmp_path / "exports" if has_folder else None
     message = refusal(bccd_weights, device=device, engine=runtime, export_folder=folder)
     assert message == f"ENGINE={runtime} {expected}"

@@ -16,7 +16,6 @@ from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG, boxes
 from yolo_backend.failures import Failure
 from yolo_backend.plans import ProjectPlan
-from yolo_backend.prediction import Outcome, Predictor
 from yolo_backend.protocol import Task
 from yolo_backend.regions import count_boxes
 from yolo_backend.sampling.sampling import (
@@ -29,6 +28,7 @@ from yolo_backend.sampling.sampling import (
     lower_thresholds,
     score_pool,
 )
+from yolo_backend.serving.request import Outcome, Predictor
 from yolo_backend.settings import load_settings
 
 SCORING = Scoring("entropy", "sum", floor=0.1, empty=0.5)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.plain_user import as_a_plain_user
 from yolo_backend.detection.naming import RELEASES, missing_problem, name_problem
 from yolo_backend.detection.weights import WeightsError, find_weights
 
@@ -242,16 +243,10 @@ def nobody() -> Iterator[Path]:
     """A folder; the test is run by a user who may read it, but is not root, who may read everything."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        is_root = os.geteuid() == 0
-        if is_root:
-            os.seteuid(65534)
-        try:
+        with as_a_plain_user():
             yield Path(folder)
-        finally:
-            if is_root:
-                os.seteuid(0)
-            for path in (Path(folder), *Path(folder).iterdir()):
-                path.chmod(0o755)
+        for path in (Path(folder), *Path(folder).iterdir()):
+            path.chmod(0o755)
 
 
 def test_a_file_that_may_not_be_read_is_told(nobody: Path, bccd_weights: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from yolo_backend.images.connections import Alarm
+from yolo_backend.images.line import Alarm
 
 
 def test_an_alarm_that_rings_has_rung_before_its_connection_is_given_back() -> None:

@@ -27,6 +27,9 @@ class Holder:
     def authorization(self, *, renew: bool = False) -> str | None:
         return None if renew else f"Token {SECRET}"
 
+    def must_ask(self) -> bool:
+        return False
+
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

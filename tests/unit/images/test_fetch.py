@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -49,6 +50,9 @@ class Holder:
         if renew:
             self.tokens.pop(0)
         return self.tokens[0] if self.tokens else None
+
+    def must_ask(self) -> bool:
+        return False
 
 
 @pytest.fixture
@@ -104,6 +108,25 @@ def test_up_to_the_limit_the_bytes_come(
 def test_a_file_that_cannot_be_read(fetcher: ImageFetcher, tmp_path: Path) -> None:
     assert failure(fetcher, LocalFile(tmp_path, "missing.jpg")).kind == "unreadable"
     assert failure(fetcher, LocalFile(tmp_path.parent, tmp_path.name)).kind == "unreadable"
+
+
+def test_a_file_whose_name_the_locale_cannot_write_is_told(
+    fetcher: ImageFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = os.open
+
+    def open_as_in_ascii(path: str | Path, *args: Any, **options: Any) -> int:
+        os.fspath(path).encode("ascii")  # as os.open does with the locale C and PYTHONUTF8=0
+        return real_open(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_as_in_ascii)
+    monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd | {open_as_in_ascii})
+    error = failure(fetcher, LocalFile(tmp_path, "größe.jpg"))
+    assert (error.kind, str(error)) == (
+        "unreadable",
+        "the file can't be read: its name has letters that the locale's encoding lacks: let it be UTF-8, by "
+        "LC_ALL=C.UTF-8",
+    )
 
 
 # The token

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3.util.connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.harness.http_server import StartServer, redirect, reply
+from yolo_backend.images import connections
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
@@ -45,6 +45,9 @@ class Holder:
 
     def authorization(self, *, renew: bool = False) -> str | None:
         return None if renew else TOKEN
+
+    def must_ask(self) -> bool:
+        return False
 
 
 def make_fetcher(*allowed_hosts: str, timeout_s: float = 5) -> ImageFetcher:
@@ -127,7 +130,7 @@ def connected_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         hosts.append(address[0])
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    monkeypatch.setattr(connections, "create_connection", connect)
     return hosts
 
 
@@ -206,7 +209,7 @@ def test_no_spelling_of_a_private_address_is_connected_to(
 ) -> None:
     studio = serve(reply(IMAGE))
     connected: list[str] = []
-    real = urllib3.util.connection.create_connection
+    real = connections.create_connection
 
     def connect(address: tuple[str, int], *args: Any, **options: Any) -> socket.socket:
         if address[1] != studio.port:
@@ -214,7 +217,7 @@ def test_no_spelling_of_a_private_address_is_connected_to(
             raise ConnectionRefusedError
         return real(address, *args, **options)
 
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    monkeypatch.setattr(connections, "create_connection", connect)
     url = f"http://{host}:1234/a.jpg"
     if by_redirect:
         studio.answer = lambda handler: redirect_raw(handler, url)
@@ -454,19 +457,21 @@ def test_a_flood_is_given_up_in_little_memory(
     assert peak_bytes < 20_000_000
 
 
-def bombs() -> dict[str, tuple[str, bytes]]:
-    zeros = bytes(60_000_000)
-    twice = gzip.compress(gzip.compress(zeros))
-    return {
-        "gzip": ("gzip", gzip.compress(zeros)),
-        "deflate": ("deflate", zlib.compress(zeros)),
-        "gzip twice": ("gzip, gzip", twice),
-        "many times": (", ".join(["gzip"] * 50), twice),
-    }
+BOMBS: dict[str, tuple[str, tuple[Callable[[bytes], bytes], ...]]] = {
+    "gzip": ("gzip", (gzip.compress,)),
+    "deflate": ("deflate", (zlib.compress,)),
+    "gzip twice": ("gzip, gzip", (gzip.compress, gzip.compress)),
+    "many times": (", ".join(["gzip"] * 50), (gzip.compress, gzip.compress)),
+}
 
 
-@pytest.mark.parametrize(("encoding", "content"), bombs().values(), ids=bombs().keys())
-def test_a_packed_body_is_unpacked_in_little_memory(serve: StartServer, encoding: str, content: bytes) -> None:
+@pytest.mark.parametrize(("encoding", "packings"), BOMBS.values(), ids=BOMBS.keys())
+def test_a_packed_body_is_unpacked_in_little_memory(
+    serve: StartServer, encoding: str, packings: tuple[Callable[[bytes], bytes], ...]
+) -> None:
+    content = bytes(60_000_000)
+    for pack in packings:
+        content = pack(content)
     server = serve(reply(content, Content_Encoding=encoding))
     tracemalloc.start()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_backend.images.local_files import open_below
+from yolo_backend.images.local_files import open_below, reason_of
 
 
 @pytest.fixture
@@ -138,3 +138,13 @@ def test_what_is_swapped_while_it_is_opened_leads_nowhere(
     monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd | {open_and_swap})
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         open_below(root, "sub/b.jpg")
+
+
+def test_a_locale_without_a_names_letters_is_one_reason_for_all_names() -> None:
+    """It is said once for each reason, and a name's own letters and their places are as many as the files."""
+    told = set()
+    for name in ("ö.jpg", "aü.jpg"):
+        with pytest.raises(UnicodeEncodeError) as raised:
+            name.encode("ascii")  # as os.open does with the locale C and PYTHONUTF8=0
+        told.add(reason_of(raised.value))
+    assert told == {"its name has letters that the locale's encoding lacks: let it be UTF-8, by LC_ALL=C.UTF-8"}

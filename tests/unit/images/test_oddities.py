@@ -31,6 +31,9 @@ class Studio:
     def authorization(self, *, renew: bool = False) -> str | None:
         return "Token mine"
 
+    def must_ask(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize(
     ("value", "sentence"),

@@ -22,7 +22,7 @@ PREFIXED = "https://example.com/label-studio"
 
 def resolve(
     value: Any, *, task_id: int | None = 7, studio_url: str | None = STUDIO, root: Path | None = None
-) -> Inline | LocalFile | Remote:
+) -> Source:
     return resolve_source(value, task_id, studio_url, root)
 
 

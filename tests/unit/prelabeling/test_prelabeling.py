@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.filtering_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer
 from yolo_backend import patience as patience_module
+from yolo_backend import storing as storing_module
 from yolo_backend.failures import Failure
 from yolo_backend.labeling import LabelingConfigError
 from yolo_backend.patience import PatientStudio
@@ -22,7 +23,8 @@ from yolo_backend.prelabeling.prelabeling import Pair, Predict, Prelabeling
 from yolo_backend.projects import open_project
 from yolo_backend.protocol import Task
 from yolo_backend.selection import Selection
-from yolo_backend.studio import StudioRefusedError
+from yolo_backend.storing import UnknownOutcomeError
+from yolo_backend.studio import StudioRefusedError, StudioUnreachedError
 
 VERSION, OLD, OTHER = "yolo26n-3f9a1c2e", "yolo26n-00000001", "sam-20261122"
 
@@ -37,23 +39,33 @@ class House:
         self.server = self.label_studio.server = serve(self.label_studio)
         self.stop = threading.Event()
         self.remarks: list[str] = []
+        self.on_remark: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
         self.advanced = 0
         self.failures: dict[int, deque[Failure]] = {}
         self.predicted: list[int] = []
         self.version_of: dict[str, str] = {}
         studio = PatientStudio(self.server.url, TOKEN, self.remarks.append, self.stop)
+        self.project = open_project(studio, PROJECT)
         self.work = Prelabeling(
-            open_project(studio, PROJECT),
+            self.project,
             VERSION,
             self.version_of.__getitem__,  # asked for other labels than those at the start
             stop=self.stop,
             advanced=self.advance,
-            remark=self.remarks.append,
+            remark=self.remark,
         )
 
     @property
     def report(self) -> Any:
         return self.work.report
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
+        self.on_remark()
+
+    def methods(self) -> list[str]:
+        return [request.method for request in self.server.requests]
 
     def advance(self) -> None:
         self.advanced += 1
@@ -79,7 +91,9 @@ MakeHouse = Callable[[int], House]
 
 @pytest.fixture
 def make(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> MakeHouse:
-    monkeypatch.setattr(prelabeling_module, "_SURELY_STORED_S", 0.05)
+    monkeypatch.setattr(storing_module, "_SURELY_STORED_S", 0.05)
+    monkeypatch.setattr(storing_module, "_SURELY_STORED_EACH_S", 0.0)
+    monkeypatch.setattr(storing_module, "_ASK_AFTER_S", (0.01, 0.02))
     monkeypatch.setattr(patience_module, "_ASK_AGAIN_AFTER_S", (0.02, 0.05))
     return lambda count: House(serve, count)
 
@@ -135,6 +149,79 @@ def test_an_import_without_an_answer_is_settled_by_asking(make: MakeHouse, fault
     assert (house.report.stored, house.report.already) == (250, 0)
     assert all("asked what it has stored" in remark for remark in house.remarks)
     assert len(house.remarks) == len(faults)
+
+
+def test_what_is_seen_stored_is_waited_for_no_longer(make: MakeHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing_module, "_SURELY_STORED_S", 60.0)
+    monkeypatch.setattr(storing_module, "_SURELY_STORED_EACH_S", 0.05)
+    house = make(200)
+    house.label_studio.faults.append("stored 500")
+    started_at = time.monotonic()
+    house.run()
+    assert time.monotonic() - started_at < WAIT_S
+    assert_each_once(house)
+    assert (house.report.stored, house.report.already) == (200, 0)
+    (remark,) = house.remarks
+    assert remark.endswith(". Label Studio is asked what it has stored, for 70 s at most")
+
+
+def test_what_could_not_be_sent_waits_for_label_studio_and_no_longer(
+    make: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Label Studio ends just before an import, and is back a moment later."""
+    monkeypatch.setattr(storing_module, "_SURELY_STORED_S", 60.0)
+    house = make(3)
+    end_before_an_import(house, monkeypatch, back_after_s=0.3)
+    started_at = time.monotonic()
+    house.run()
+    assert time.monotonic() - started_at < WAIT_S
+    assert_each_once(house)
+    assert (house.report.stored, house.report.already) == (3, 0)
+    away, back = house.remarks
+    assert "connection refused" in away
+    assert back == "Label Studio answers again: going on"
+
+
+def test_stopped_before_what_could_not_be_sent_nothing_is_sent(
+    make: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make(3)
+    end_before_an_import(house, monkeypatch, back_after_s=None)
+    house.on_end = house.stop.set
+    with pytest.raises(StudioUnreachedError, match="connection refused"):
+        house.run()
+    assert (house.methods().count("POST"), house.report.stored) == (0, 0)
+
+
+def end_before_an_import(house: House, monkeypatch: pytest.MonkeyPatch, *, back_after_s: float | None) -> None:
+    """Have nobody at Label Studio's address after the last question before the first import."""
+    studio = house.project.studio
+    url, ask, has_ended = studio.url, studio.label_config, threading.Event()
+
+    def ask_and_end(project: int) -> str:
+        label_config = ask(project)
+        if not has_ended.is_set():
+            has_ended.set()
+            studio.url = "http://127.0.0.1:1"
+            house.on_end()
+            if back_after_s is not None:
+                threading.Timer(back_after_s, setattr, (studio, "url", url)).start()
+        return label_config
+
+    monkeypatch.setattr(studio, "label_config", ask_and_end)
+
+
+def test_stopped_after_an_import_without_an_answer_nothing_is_sent_again(
+    make: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing_module, "_SURELY_STORED_S", 60.0)
+    house = make(3)
+    house.label_studio.faults.append("500")  # and Label Studio may be storing it still
+    house.on_remark = house.stop.set
+    with pytest.raises(UnknownOutcomeError, match="500"):
+        house.run()
+    assert house.methods().count("POST") == 1
+    assert house.report.stored == 0
 
 
 def test_what_another_client_stores_meanwhile_is_mended(make: MakeHouse) -> None:

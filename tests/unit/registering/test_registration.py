@@ -14,6 +14,7 @@ from tests.harness.http_server import Answer, RecordingServer, StartServer, repl
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
 from yolo_backend.projects import Project
+from yolo_backend.registering import registration as registration_module
 from yolo_backend.registering.registration import (
     IS_REPEATED,
     IS_THERE,
@@ -25,6 +26,7 @@ from yolo_backend.registering.registration import (
     choose_control,
     register,
 )
+from yolo_backend.storing import surely_stored_after_s
 from yolo_backend.studio import Studio, StudioError
 
 DYNAMIC = """<View><Image name="image" value="$image"/>
@@ -306,6 +308,13 @@ def test_a_dry_run_sends_nothing(serve: StartServer, tmp_path: Path) -> None:
             1000,
         ),
         ({0: reply(b"", 502)}, "At least 0 of 1,100 were registered, then: ", 0),
+        (
+            {1: reply(b"", 504)},
+            "At least 500 of 1,100 were registered, then: http://127.0.0.1:PORT answers 504: Label Studio takes longer "
+            "than the proxy before it waits: see its log, or raise the proxy's time-out. Run it again after two "
+            "minutes, and it goes on there: sooner, what Label Studio may be storing still would be there twice",
+            500,
+        ),
         ({1: reply(b"", 502)}, "At least 500 of 1,100 were registered, then: ", 500),
         (
             {1: reply(b'{"detail": "You do not have permission"}', 403)},
@@ -324,9 +333,36 @@ def test_how_many_are_registered_is_told(
     with pytest.raises(RegisterError) as caught:
         run(studio, addresses(1100))
 
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(message.replace("http://127.0.0.1:PORT", studio.project.studio.url))
+    is_unknown = message.startswith("At least")
+    assert caught.value.again == ("Run it again after two minutes" if is_unknown else "Run it again")
     assert "a long story" not in str(caught.value)
     assert sum(map(len, studio.imports)) == registered
+
+
+def test_in_two_minutes_label_studio_holds_what_it_will() -> None:
+    assert surely_stored_after_s(registration_module._CHUNK_TASKS) <= 120
+
+
+@pytest.mark.parametrize("way", ["POST", "GET", "commit"])
+def test_what_ends_before_the_import_of_tasks_leaves_nothing_unknown(
+    serve: StartServer, tmp_path: Path, way: str
+) -> None:
+    """In an upload, in the question for its files' names, or between the two and the import of the tasks."""
+    studio = FailingStudio(serve)
+    answer = studio._server.answer
+
+    def failing(handler: BaseHTTPRequestHandler) -> None:
+        fails = {"POST": "commit_to_project" in handler.path, "GET": "/file-uploads" in handler.path, "commit": False}
+        if way == "commit" and "/file-uploads" in handler.path:
+            studio.project.studio.url = "http://127.0.0.1:1"
+        (reply(b"", 502) if fails[way] else answer)(handler)
+
+    studio._server.answer = failing
+    with pytest.raises(RegisterError, match=r"^Nothing is registered: ") as caught:
+        run(studio, [Item(image(tmp_path, "a.jpg"))])
+    assert caught.value.again == "Run it again"
+    assert studio.imports == []
 
 
 def test_where_label_studio_does_not_tell_what_is_there_nothing_is_sent(serve: StartServer) -> None:

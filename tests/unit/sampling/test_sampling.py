@@ -26,7 +26,7 @@ from yolo_backend.sampling.sampling import (
     most_uncertain,
     sample_of,
 )
-from yolo_backend.tasks import TaskImage
+from yolo_backend.serving.task import TaskImage
 
 SCORING = Scoring("entropy", "sum", floor=0.1, empty=0.5)
 

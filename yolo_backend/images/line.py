@@ -1,0 +1,171 @@
+"""When fetching ends before it is done: an image's time is over, or nobody waits for the task any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from yolo_backend.images.errors import HungUpError, ImageError
+
+T = TypeVar("T")
+
+
+class Line:
+    """What one task's work holds on to while it fetches. One thread fetches by it; any thread may hang up.
+
+    `on_host` is called by the fetching thread with the "host" or "host:port" that it is about to talk to, at every
+    redirect anew; a port that the address doesn't name is that of its scheme, and is left out. After an upload was read
+    from the disk, it is called with the place that stands for a host there.
+    """
+
+    def __init__(self, on_host: Callable[[str], None] | None = None) -> None:
+        self.on_host = on_host
+        self.alarm: Alarm | None = None  # of the image that is being fetched; under the clock's lock
+        self._is_hung_up = False
+
+    @property
+    def is_hung_up(self) -> bool:
+        """Returns True once somebody has hung up; it stays so."""
+        return self._is_hung_up
+
+    def hang_up(self) -> None:
+        """End what is being fetched now, and all that would be later. Waits for nothing."""
+        # Under the clock's lock: who has given its connection back is out of its alarm.
+        with _clock.changed:
+            self._is_hung_up = True
+            if self.alarm is not None:
+                self.alarm.ring()
+
+
+class Alarm:
+    """Hangs up when an image's time is over: a read time-out is for each piece, so what drips would never meet it.
+
+    A context manager; inside, the connections that this thread uses are the ones it hangs up on. It does so too when
+    somebody hangs up the line.
+    """
+
+    def __init__(self, timeout_s: float, line: Line | None = None) -> None:
+        self._timeout_s = timeout_s
+        self.ends_at = time.monotonic() + timeout_s
+        self.line = line or Line()
+        self._hang_up: Callable[[], object] | None = None
+        self._has_rung = False
+
+    def __enter__(self) -> Alarm:
+        this_thread.alarm = self
+        _clock.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _clock.cancel(self)
+        this_thread.alarm = None
+
+    def left_s(self) -> float:
+        """The time that is left. Raises ImageError where none is, and HungUpError where somebody has hung up.
+
+        What was read of a connection then isn't whole.
+        """
+        if self.line.is_hung_up:
+            raise HungUpError("nobody waits for this image any more")
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
+        return left_s
+
+    def watch(self, hang_up: Callable[[], object]) -> None:
+        """Call this when the time is over, or at once where it is; it must wake this thread, and may not wait."""
+        with _clock.changed:
+            self._hang_up = hang_up
+            if self._has_rung or self.line.is_hung_up or time.monotonic() >= self.ends_at:
+                self.ring()
+
+    def let_go(self) -> bool:
+        """Hang up no more on what was watched. Returns True if that has happened already."""
+        with _clock.changed:
+            self._hang_up = None
+            return self._has_rung
+
+    def wait_for(self, call: Callable[[], T]) -> T:
+        """What `call` returns or raises, unless the time is over sooner.
+
+        It is called in a thread of its own and goes on in any case, for others may wait for its result, too.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            settle: Callable[[], None]
+            try:
+                settle = partial(future.set_result, call())
+            except BaseException as error:
+                settle = partial(future.set_exception, error)
+            with suppress(InvalidStateError):  # nobody waits any more
+                settle()
+
+        threading.Thread(target=run, name="asks for an image", daemon=True).start()
+        self.watch(future.cancel)
+        try:
+            return future.result()
+        except CancelledError:
+            self.left_s()
+            raise
+        finally:
+            self.let_go()
+
+    def ring(self) -> None:
+        """The time is over."""
+        self._has_rung = True
+        if self._hang_up is not None:
+            self._hang_up()
+
+
+class _AlarmClock:
+    """One thread for all alarms; a timer would start one for each image."""
+
+    def __init__(self) -> None:
+        self._alarms: set[Alarm] = set()
+        self._wakes_at = float("inf")
+        self.changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def set(self, alarm: Alarm) -> None:
+        with self.changed:
+            self._alarms.add(alarm)
+            alarm.line.alarm = alarm
+            if self._thread is None or not self._thread.is_alive():  # nor does it in the child of a fork
+                self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+                self._thread.start()
+            elif alarm.ends_at < self._wakes_at:
+                self.changed.notify()
+
+    def cancel(self, alarm: Alarm) -> None:
+        with self.changed:
+            self._alarms.discard(alarm)
+            alarm.line.alarm = None
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                now = time.monotonic()
+                due = {alarm for alarm in self._alarms if alarm.ends_at <= now}
+                self._alarms -= due
+                if not due:
+                    self._wakes_at = min((alarm.ends_at for alarm in self._alarms), default=float("inf"))
+                    self.changed.wait(None if self._wakes_at == float("inf") else self._wakes_at - now)
+                # Under the lock: who is out of its alarm has given its connection back, and others may have it.
+                for alarm in due:
+                    alarm.ring()
+
+
+_clock = _AlarmClock()
+
+
+class _ThisThread(threading.local):
+    alarm: Alarm | None = None
+
+
+this_thread = _ThisThread()

@@ -1,0 +1,532 @@
+"""The results of a project at one version: each given away once, on lease until Label Studio is known to hold it."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+import zlib
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
+
+from yolo_backend import metrics
+from yolo_backend.protocol import Prediction, Task
+from yolo_backend.serving.held import HeldBytes
+from yolo_backend.serving.kept import size_of
+from yolo_backend.serving.tickets import Ask, Lease, State, Ticket, Way, pack
+
+_Item = TypeVar("_Item")
+
+_AT_ONCE = 500  # tasks, of a request or a job; then others may have the lock
+_SQUEEZE_AFTER_S = 3.0
+# It picks a click's tasks first and sends them seconds later: what was delivered meanwhile comes once more.
+_TRUSTED_S, _TRUSTED_EACH_S, _REMEMBERED_S = 5.0, 0.02, 300.0
+
+
+class Ledger:
+    """One for each project and version; safe to share between threads, and none waits in it for long."""
+
+    def __init__(self, held: HeldBytes | None = None, keep: Callable[[Task], Task] = lambda task: task) -> None:
+        """`held` counts what is kept; `keep` gives of a task what is needed of it when its request has gone."""
+        self._held = held or HeldBytes(sys.maxsize)
+        self._keep = keep
+        self.counts: Counter[str] = Counter()
+        self._tickets: dict[int, Ticket] = {}
+        self._nameless = 0
+        self._pending = 0
+        self._at_work: set[Ticket] = set()  # with a worker, also those that nobody wants any more
+        self._ready: dict[Ticket, None] = {}
+        self._whole: deque[Ticket] = deque()  # not squeezed yet, the oldest first
+        self._leases: dict[Lease, None] = {}
+        self._delivered: OrderedDict[int, tuple[int, float, float]] = OrderedDict()  # fingerprint, trusted until, since
+        self._asks: set[Ask] = set()
+        self._lock = threading.RLock()
+
+    # For those who ask
+
+    def ask(self, fresh: Sequence[Ticket], room: int) -> Ask:
+        """Join in for these tasks, by a new ticket for each; up to `room` of those that are news are taken on.
+
+        A ticket may bring its prediction: then there is nothing to be done for it. `new` are those to be worked on.
+        """
+        ask = Ask()
+        with self._lock:
+            self._asks.add(ask)
+        mine: set[int] = set()
+        for piece in _pieces(fresh):
+            with self._lock:
+                for ticket in piece:
+                    joined = self._join(ticket, mine, room)
+                    ask.tickets.append(joined)
+                    room -= joined is ticket
+                    if joined is ticket and joined.state is State.PENDING:
+                        ask.new.append(joined)
+                    if joined:
+                        joined.asks.append(ask)
+                        ask.open += ask.is_open(joined)
+                    else:
+                        ask.left_out += not self._was_delivered(ticket)
+        with self._lock:
+            self._tell(ask)
+        return ask
+
+    def decide(self, ask: Ask, *, by_import: bool) -> None:
+        """Say by which way a request's results leave; until then by none but its answer."""
+        with self._lock:
+            ask.by_import = by_import
+            ask.open = sum(ask.is_open(ticket) for ticket in ask.tickets if ticket)
+            self._tell(ask)
+
+    def decide_all_by_answer(self) -> None:
+        """No import is possible: what requests wait for, they answer."""
+        for ask in list(self._asks):
+            self.decide(ask, by_import=False)
+
+    def claim(
+        self, ask: Ask, limit: int, when_over: Callable[[], None] | None = None, *, is_final: bool = False
+    ) -> list[Prediction | None]:
+        """What this request answers: up to `limit` of what is ready and leaves by no other way, on one lease.
+
+        `is_final` says that nobody can be asked what became of it, now or later: it has arrived.
+        """
+        # It is no lease to be settled, or over, before all is on it.
+        lease = Lease(Way.ANSWER, time.monotonic(), is_sending=True, when_over=when_over)
+        mine: list[Ticket | None] = []
+        for piece in _pieces(ask.tickets):
+            with self._lock:
+                for ticket in piece:
+                    if ticket is None or ticket.state is not State.READY or ticket.was_imported:
+                        mine.append(None)
+                    elif ticket.task_id is None or (is_final and not ask.by_import):
+                        mine.append(ticket)
+                        self._arrived(ticket, time.monotonic(), len(ask.tickets))
+                    elif ask.by_import or lease.count >= limit:
+                        mine.append(None)
+                    else:
+                        mine.append(ticket)
+                        self._lend(ticket, lease)
+        with self._lock:
+            self.counts["answered"] += sum(ticket is not None for ticket in mine)
+            lease.is_sending = False
+            self._close(lease)
+        return [ticket.prediction if ticket else None for ticket in mine]
+
+    def has_to_answer(self, ask: Ask) -> bool:
+        """Is there anything that this request's answer brings?"""
+        with self._lock:
+            ready = (ticket for ticket in ask.tickets if ticket and ticket.state is State.READY)
+            return not ask.by_import and any(not ticket.was_imported for ticket in ready)
+
+    def leave(self, ask: Ask) -> tuple[int, int]:
+        """Ask no more: how many tasks are worked on without this request, and for how many there is no memory."""
+        left = without_room = 0
+        with self._lock:
+            self._asks.discard(ask)
+        for piece in _pieces(ask.tickets):
+            with self._lock:
+                for ticket in piece:
+                    if ticket is None:
+                        continue
+                    ticket.asks.remove(ask)
+                    if ticket.task_id is None:
+                        self._move(ticket, State.GONE)
+                    elif ticket.state is State.PENDING and not self._keep_task(ticket):
+                        self._move(ticket, State.GONE)
+                        without_room += 1
+                    left += ticket.state is State.PENDING
+        return left, without_room
+
+    def known(self, fresh: Ticket) -> Ticket | None:
+        """The ticket that there is for this task."""
+        with self._lock:
+            ticket = self._tickets.get(fresh.task_id) if fresh.task_id is not None else None
+            return ticket if ticket and ticket.fingerprint == fresh.fingerprint else None
+
+    def claim_alone(
+        self, fresh: Ticket, prediction: Prediction, *, is_asked: bool = False, lost_after_s: float = float("inf")
+    ) -> bool:
+        """Answer one person with this prediction; false where the task's leaves, or left, in another way.
+
+        An answer that was lost is given again: with `is_asked`, for Label Studio was just asked and doesn't hold it;
+        where nobody can be asked, one person's is taken for lost after `lost_after_s`.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._forget_old(now)
+            if fresh.task_id is None:
+                return True
+            ticket = self.known(fresh)
+            if ticket is None:
+                if self._was_delivered(fresh):
+                    return False
+                self._register(fresh)
+                fresh.packed = pack(prediction)
+                self._lend(fresh, Lease(Way.ANSWER, now, is_lone=True, is_counted=False))
+                return True
+            lease = ticket.lease
+            is_old = lease is not None and lease.is_lone and now >= lease.since + lost_after_s
+            is_lost = is_old or (is_asked and lease is not None and lease.is_lost(now))
+            if ticket.was_imported or (ticket.state is State.LEASED and not is_lost):
+                return False
+            self.counts["predicted"] += ticket.state is State.PENDING
+            self.counts["answered"] += ticket.state is not State.LEASED
+            if not ticket.packed:
+                ticket.packed = pack(prediction)
+            self._lend(ticket, Lease(Way.ANSWER, now, is_lone=True))
+            return True
+
+    # Those who know what Label Studio holds
+
+    def doubtful(self, fresh: Sequence[Ticket]) -> list[int]:
+        """Of which of these tasks Label Studio is to be asked, before an answer brings them."""
+        doubtful: list[int] = []
+        for piece in _pieces(fresh):
+            with self._lock:
+                doubtful += [
+                    ticket.task_id
+                    for ticket in piece
+                    if ticket.task_id is not None
+                    and (
+                        ((known := self.known(ticket)) and (known.state is State.LEASED or known.was_imported))
+                        or self._delivered.get(ticket.task_id, (None,))[0] == ticket.fingerprint
+                    )
+                ]
+        return doubtful
+
+    def learn(self, asked: Collection[int], held: Collection[int], since: float) -> None:
+        """Label Studio was asked what it holds of these, from `since` on, and holds `held`: those have arrived."""
+        now = time.monotonic()
+        outcomes = Counter[tuple[str, str]]()
+        for piece in _pieces(list(asked)):
+            with self._lock:
+                for task_id in piece:
+                    ticket = self._tickets.get(task_id)
+                    if task_id not in held:
+                        if self._delivered.get(task_id, (0, 0.0, now))[2] < since:
+                            del self._delivered[task_id]  # somebody deleted it
+                    elif ticket and ticket.state in {State.LEASED, State.READY}:
+                        is_answer = ticket.lease is not None and ticket.lease.way is Way.ANSWER
+                        outcome = "stored" if is_answer or ticket.was_imported else "held"
+                        outcomes["answer" if is_answer else "import", outcome] += 1
+                        self._arrived(ticket, now, len(held))
+                    elif task_id in self._delivered:
+                        self._remember(task_id, self._delivered[task_id][0], now, len(held))
+        for (way, outcome), count in outcomes.items():
+            metrics.DELIVERIES.labels(way, outcome).inc(count)
+
+    def tell_imported(self, tickets: Collection[Ticket]) -> None:
+        """An import was answered: Label Studio holds these now."""
+        with self._lock:
+            self.counts["pushed"] += len(tickets)
+            metrics.DELIVERIES.labels("import", "stored").inc(len(tickets))
+            for ticket in tickets:  # a chunk at most
+                self._arrived(ticket, time.monotonic(), len(tickets))
+
+    def leases(self) -> list[Lease]:
+        """What was given away, and isn't known to have arrived."""
+        with self._lock:
+            return list(self._leases)
+
+    def set_adrift(self, lease: Lease) -> None:
+        """Nobody need wait for these any more: only time will tell."""
+        with self._lock:
+            if not lease.is_adrift and not lease.is_lone:  # else nobody waits for any of them
+                for ask, count in Counter(ask for ticket in lease.tickets for ask in ticket.asks).items():
+                    ask.open -= count
+                    self._tell(ask)
+            lease.is_adrift = True
+
+    def end(self, lease: Lease, *, is_unsent: bool = False) -> int:
+        """What is left of a lease is ready again, or gone where one person had asked for it; how many.
+
+        `is_unsent` says that it surely never reached Label Studio: any way is open to it again.
+        """
+        count = 0
+        with self._lock:
+            lease.is_sending = False
+            tickets = list(lease.tickets)
+        for piece in _pieces(tickets):
+            with self._lock:
+                left = [ticket for ticket in piece if ticket.lease is lease]  # none that arrived meanwhile
+                for ticket in left:
+                    if is_unsent:
+                        ticket.was_imported = False
+                    self._move(ticket, State.READY if ticket.asks or not lease.is_lone else State.GONE)
+                self.counts["answered"] -= len(left) if lease.way is Way.ANSWER and lease.is_counted else 0
+            count += len(left)
+        if not lease.is_lone and (lease.way is Way.ANSWER or (lease.is_sent and not is_unsent)):
+            metrics.DELIVERIES.labels(lease.way.name.lower(), "lost").inc(count)
+        return count
+
+    # Those who import
+
+    def importable(self, limit: int) -> tuple[int, float, bool]:
+        """How many are to be imported, up to `limit`, since when the first of them is, and whether a request waits."""
+        with self._lock:
+            ready = self._importable(limit)
+            is_waited_for = any(ticket.asks for ticket in ready)
+            return len(ready), min((ticket.ready_at for ticket in ready), default=0.0), is_waited_for
+
+    def lend_for_import(self, limit: int, when_over: Callable[[], None] | None = None) -> Lease:
+        """Up to so many of what is to be imported, until `sent`; what was tried before comes last."""
+        lease = Lease(Way.IMPORT, time.monotonic(), is_sending=True, when_over=when_over)
+        with self._lock:
+            for ticket in self._importable(limit):
+                self._lend(ticket, lease)
+            lease.is_sending = bool(lease.count)
+            self._close(lease)
+        return lease
+
+    def send(self, lease: Lease) -> None:
+        """What is on this lease is about to be sent: no answer brings it from now on."""
+        with self._lock:
+            lease.is_sent = True
+            for ticket in lease.tickets:
+                ticket.was_imported = True
+
+    def sent(self, lease: Lease) -> None:
+        """The import ended, with or without an answer; Label Studio may store it for a while from now."""
+        with self._lock:
+            lease.is_sending = False
+            lease.since = time.monotonic()
+            self._close(lease)
+
+    # Those who work
+
+    def begin(self, ticket: Ticket) -> bool:
+        """It is being worked on, until `done` or `put_back`; false where nobody wants it any more."""
+        with self._lock:
+            if ticket.state is not State.PENDING:
+                return False
+            self._at_work.add(ticket)
+            return True
+
+    def put_back(self, ticket: Ticket) -> bool:
+        """It is to be begun once more, later; false where nobody wants it any more."""
+        with self._lock:
+            self._at_work.discard(ticket)
+            return ticket.state is State.PENDING
+
+    def done(self, ticket: Ticket, packed: bytes) -> bool:
+        """The prediction of a task, or b"" where there is none; false where nobody wants it any more."""
+        with self._lock:
+            self._at_work.discard(ticket)
+            if ticket.state is not State.PENDING:
+                return False
+            self.counts["predicted" if packed else "failed"] += 1
+            ticket.packed = packed
+            self._move(ticket, State.READY if packed else State.GONE)
+            return True
+
+    def drop(self, ticket: Ticket) -> None:
+        """Nothing will come of it."""
+        with self._lock:
+            self._at_work.discard(ticket)
+            self._move(ticket, State.GONE)
+
+    def give_up(self, *states: State, is_begun: bool = True) -> int:
+        """Forget what is in these states, for the next click to ask for; how many."""
+        count = 0
+        with self._lock:
+            tickets = list(self._tickets.values())
+        for piece in _pieces(tickets):
+            with self._lock:
+                for ticket in piece:
+                    if ticket.state in states and (is_begun or ticket not in self._at_work):
+                        self._move(ticket, State.GONE)
+                        count += 1
+        return count
+
+    def give_up_older_than(self, age_s: float) -> None:
+        """Forget results that nobody asked for in so long."""
+        old = time.monotonic() - age_s
+        with self._lock:
+            self._forget_old(time.monotonic())
+            tickets = [*self._ready, *(ticket for lease in self._leases for ticket in lease.tickets)]
+        for piece in _pieces(tickets):
+            with self._lock:
+                for ticket in piece:
+                    if ticket.ready_at < old and not ticket.asks:
+                        self._move(ticket, State.GONE)
+
+    def squeeze(self) -> None:
+        """Let what isn't delivered soon take a quarter of the memory."""
+        old = time.monotonic() - _SQUEEZE_AFTER_S
+        while self._whole and (self._whole[0].is_gone or self._whole[0].ready_at <= old):
+            ticket = self._whole.popleft()
+            if not ticket.is_gone:
+                squeezed = zlib.compress(ticket.packed, 1)  # without the lock, for it takes a while
+                with self._lock:
+                    if not ticket.is_gone:
+                        ticket.packed = squeezed
+                        self._count(ticket, len(squeezed))
+
+    @property
+    def size(self) -> int:
+        """The number of tasks that it knows, those without an id among them."""
+        return len(self._tickets) + self._nameless
+
+    def numbers(self) -> tuple[int, int, int]:
+        """How many wait to be begun, are being worked on, and are predicted and neither answered nor stored yet."""
+        with self._lock:
+            begun = sum(ticket.state is State.PENDING for ticket in self._at_work)
+            lent = sum(len(lease.tickets) for lease in self._leases if lease.way is Way.IMPORT)
+            return self._pending - begun, begun, len(self._ready) + lent
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Is nothing waiting to be worked on, and nothing being worked on?"""
+        return not self._at_work and not self._pending
+
+    @property
+    def is_idle(self) -> bool:
+        """Is nothing being worked on, and nobody waiting for an answer?"""
+        with self._lock:
+            return not self._at_work and not self._asks
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing to do, to answer or to deliver? What one person was answered doesn't count."""
+        with self._lock:
+            return self.is_idle and not self._ready and all(lease.is_lone for lease in self._leases) and self.is_at_rest
+
+    def clear_counts(self) -> None:
+        """Count from nothing; to be called where all is done."""
+        with self._lock:
+            self.counts.clear()
+            self._whole.clear()
+
+    def is_unused(self, now: float) -> bool:
+        """Is there nothing left that is worth remembering?"""
+        with self._lock:
+            self._forget_old(now)
+            return self.is_empty and not self._leases and not self._delivered
+
+    # Inside, with the lock
+
+    def _join(self, fresh: Ticket, mine: set[int], room: int) -> Ticket | None:
+        if fresh.task_id in mine:
+            fresh.task_id = None  # the second of one id in a request: worked on as well, but never delivered later
+        if fresh.task_id is not None:
+            mine.add(fresh.task_id)
+        if known := self.known(fresh):
+            return known
+        if self._was_delivered(fresh) or room <= 0:
+            return None
+        self._register(fresh)
+        self.counts["asked"] += 1
+        if fresh.packed:
+            self.counts["predicted"] += 1
+            self._move(fresh, State.READY)
+        return fresh
+
+    def _register(self, fresh: Ticket) -> None:
+        self._pending += 1
+        if fresh.task_id is None:
+            self._nameless += 1
+            return
+        if other := self._tickets.get(fresh.task_id):  # its data changed since
+            self._move(other, State.GONE)
+        self._tickets[fresh.task_id] = fresh
+
+    def _keep_task(self, ticket: Ticket) -> bool:
+        """Keep what is needed of its task, which its request has held so far; false where there is no room."""
+        if ticket.held_bytes or ticket.task is None:
+            return True
+        ticket.task = self._keep(ticket.task)
+        size_bytes = size_of(ticket.task)
+        if ticket.asks or ticket in self._at_work:
+            self._held.count(size_bytes)
+        elif not self._held.take(size_bytes):
+            return False
+        ticket.held_bytes = size_bytes
+        return True
+
+    def _count(self, ticket: Ticket, held_bytes: int) -> None:
+        self._held.count(held_bytes - ticket.held_bytes)
+        ticket.held_bytes = held_bytes
+
+    def _was_delivered(self, fresh: Ticket) -> bool:
+        if fresh.task_id is None:
+            return False
+        fingerprint, trusted_until, _ = self._delivered.get(fresh.task_id, (None, 0.0, 0.0))
+        return fingerprint == fresh.fingerprint and time.monotonic() < trusted_until
+
+    def _importable(self, limit: int) -> list[Ticket]:
+        answered = {ask for ask in self._asks if not ask.by_import}
+        ready = (t for t in self._ready if t.task_id is not None and answered.isdisjoint(t.asks))
+        return list(itertools.islice(ready, limit))
+
+    def _close(self, lease: Lease) -> None:
+        if not lease.tickets and not lease.is_sending:
+            self._leases.pop(lease, None)
+            when_over, lease.when_over = lease.when_over, None
+            if when_over:
+                when_over()
+
+    def _lend(self, ticket: Ticket, lease: Lease) -> None:
+        lease.count += 1
+        lease.tickets[ticket] = None
+        self._leases[lease] = None
+        self._move(ticket, State.LEASED, lease)
+
+    def _arrived(self, ticket: Ticket, now: float, together: int) -> None:
+        self._move(ticket, State.GONE)
+        if ticket.task_id is not None:
+            self._remember(ticket.task_id, ticket.fingerprint, now, together)
+
+    def _remember(self, task_id: int, fingerprint: int, now: float, together: int) -> None:
+        self._delivered[task_id] = (fingerprint, now + _TRUSTED_S + _TRUSTED_EACH_S * together, now)
+        self._delivered.move_to_end(task_id)
+
+    def _forget_old(self, now: float) -> None:
+        while self._delivered and next(iter(self._delivered.values()))[2] < now - _REMEMBERED_S:
+            self._delivered.popitem(last=False)
+        for lease in [lease for lease in self._leases if lease.is_lone and lease.ends_at < now]:
+            if not any(ticket.asks for ticket in lease.tickets):  # else it is asked about before it ends
+                for ticket in list(lease.tickets):
+                    self._move(ticket, State.GONE)
+
+    def _move(self, ticket: Ticket, state: State, lease: Lease | None = None) -> None:
+        was_open = [ask.is_open(ticket) for ask in ticket.asks]
+        was, before = ticket.state, ticket.lease
+        if was is State.GONE:
+            return
+        ticket.state, ticket.lease = state, lease
+        ticket.task = None  # only what is pending needs it
+        self._count(ticket, 0 if state is State.GONE else len(ticket.packed))
+        if was is State.PENDING:
+            self._pending -= 1
+            ticket.ready_at = time.monotonic()
+            if state is State.READY:
+                self._whole.append(ticket)
+        if was is State.READY:
+            del self._ready[ticket]
+        if state is State.READY:
+            self._ready[ticket] = None
+        if before:
+            before.tickets.pop(ticket, None)
+            self._close(before)
+        if state is State.GONE:
+            if ticket.task_id is None:
+                self._nameless -= 1
+            elif self._tickets.get(ticket.task_id) is ticket:
+                del self._tickets[ticket.task_id]
+        for ask, was_it in zip(ticket.asks, was_open, strict=True):
+            ask.open += ask.is_open(ticket) - was_it
+            self._tell(ask)
+
+    def _tell(self, ask: Ask) -> None:
+        if ask.open:
+            ask.is_settled.clear()
+        else:
+            ask.is_settled.set()
+
+
+def _pieces(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """So many at once: take the lock for each piece anew, and others have it in between."""
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
+        time.sleep(0)  # a lock that is taken again at once is never another's

@@ -1,0 +1,150 @@
+"""A task in work and its prediction, what it is given away on, and the requests that wait for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from yolo_backend.pauses import Pauses
+from yolo_backend.protocol import Prediction, Task, from_json, task_id_of, to_json
+from yolo_backend.storing import surely_stored_after_s
+
+_ASK_AFTER_S = (1.0, 60.0)
+# It stores an answer's predictions one by one, 12 to 21 a second: one that is older, and held in no part, was lost.
+_LOST_AFTER_S, _LOST_AFTER_EACH_S = 5.0, 0.1
+
+
+class State(Enum):
+    """What became of a task."""
+
+    PENDING = auto()  # waits for a worker, or is with one
+    READY = auto()
+    LEASED = auto()  # given away, by an answer or an import; not known yet whether Label Studio holds it
+    GONE = auto()  # arrived, failed, or given up
+
+
+class Way(Enum):
+    """How predictions reach Label Studio."""
+
+    ANSWER = auto()
+    IMPORT = auto()
+
+
+@dataclass(eq=False)
+class Lease:
+    """Results that were given away together. It is over when each is known to have arrived, or is ready again.
+
+    `is_adrift` says that only time will tell: an import without an answer, or an answer that should be stored by now.
+    """
+
+    way: Way
+    since: float
+    tickets: dict[Ticket, None] = field(default_factory=dict)
+    count: int = 0
+    is_adrift: bool = False
+    is_lone: bool = False
+    is_counted: bool = True
+    look_at: float = 0.0
+    pauses: Pauses = field(default_factory=lambda: Pauses(*_ASK_AFTER_S))
+    is_sent: bool = False
+    is_sending: bool = False  # whatever is known to have arrived, Label Studio is still at it
+    when_over: Callable[[], None] | None = None
+
+    @property
+    def ends_at(self) -> float:
+        """When what Label Studio doesn't hold yet counts as never received."""
+        return self.since + surely_stored_after_s(self.count)
+
+    def is_lost(self, now: float) -> bool:
+        """Of an answer of which Label Studio holds nothing: should it have stored some of it by now?"""
+        is_whole = len(self.tickets) == self.count
+        return (
+            self.way is Way.ANSWER and is_whole and now > self.since + _LOST_AFTER_S + _LOST_AFTER_EACH_S * self.count
+        )
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A task and its prediction. `task_id` is None where Label Studio couldn't tell whose it is: it isn't kept.
+
+    What `was_imported` is never put into an answer, for it may arrive still.
+    """
+
+    task_id: int | None
+    task: Task | None
+    fingerprint: int
+    state: State = State.PENDING
+    lease: Lease | None = None
+    ready_at: float = 0.0
+    was_imported: bool = False
+    asks: list[Ask] = field(default_factory=list)
+    packed: bytes = b""
+    held_bytes: int = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Is there nothing left to do for it?"""
+        return self.state is State.GONE
+
+    @property
+    def prediction(self) -> Prediction:
+        """What was predicted."""
+        packed = self.packed
+        return dict(from_json(zlib.decompress(packed) if _is_squeezed(packed) else packed))
+
+
+class Ask:
+    """One request's share: its tickets, in the order of its tasks; None for what is left out of it.
+
+    Its results leave by the answer; `by_import` says that they don't: what is to be imported is open until it arrived.
+    """
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket | None] = []
+        self.new: list[Ticket] = []
+        self.left_out = 0
+        self.by_import = False
+        self.open = 0
+        self.is_settled = threading.Event()
+
+    def is_open(self, ticket: Ticket) -> bool:
+        """Is more to come of this ticket for this request?"""
+        if ticket.state is State.READY:
+            return self.by_import and ticket.task_id is not None
+        lease = ticket.lease
+        return ticket.state is State.PENDING or (lease is not None and not lease.is_adrift and not lease.is_lone)
+
+
+def tickets_of(tasks: Sequence[Task]) -> list[Ticket]:
+    """A new ticket for each task."""
+    return [Ticket(task_id_of(task), task, _fingerprint(task)) for task in tasks]
+
+
+def pack(prediction: Prediction) -> bytes:
+    """A prediction to be kept; Ticket.prediction is the way back."""
+    # As Python objects it takes four times as much.
+    return to_json(prediction)
+
+
+def _is_squeezed(packed: bytes) -> bool:
+    return not packed.startswith(b"{")
+
+
+def _fingerprint(task: Task) -> int:
+    """The same for the same data, as long as the process lives."""
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        return hash(_as_json(data))
+    # Texts as they are, for data: addresses are long, and to write them anew takes longer than all else.
+    return hash(
+        frozenset((key, value if isinstance(value, str) else (_as_json(value),)) for key, value in data.items())
+    )
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
