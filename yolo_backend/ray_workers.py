@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection.weights import WeightsError
@@ -25,7 +25,15 @@ from yolo_backend.settings import Settings
 _CONNECT_TIMEOUT_S = 10.0
 _DATASET_TASKS, _DATASET_BYTES = 5000, 500_000_000  # they lie in the cluster's memory
 _STARTS_FAILED_IN_A_ROW = 5
+# A cluster needs half a minute to see that a node is dead, and starts workers there until then.
+_TRIES_IN_VAIN, _TRY_AGAIN_AFTER_S = 3, 20.0
 _BLOCK_TASKS = 32  # what is lost with a node, and done again by another
+_NEVER_RAN = "The actor never ran - it was cancelled before it started running."  # Ray's line below the cause
+
+
+class _Row(TypedDict):
+    number: int
+    task: str
 
 
 class ClusterError(UserError):
@@ -39,25 +47,32 @@ def stream_on_ray(
 
     `address` is the cluster's; without one, a cluster of this machine alone is started. Each node, or each of its
     GPUs, has a model of its own, from the weights at the same path as here. What a node had in work when it died,
-    another does. Raises ClusterError.
+    another does. Ray prints of its nodes on standard output, from threads of its own. Raises ClusterError.
     """
     with _cluster(address) as ray:
         share = _share_of_a_worker(ray, settings)
+        worker = {"fn_constructor_args": (_for_nodes(settings), plan, project), **share}
+        for rows in _datasets(tasks):
+            yield from _by_workers(ray, rows, worker)
+
+
+def _by_workers(ray: Any, rows: list[_Row], worker: dict[str, Any]) -> Iterator[tuple[Task, Outcome]]:
+    """Each row's task and outcome; where Ray gives up, what is left is tried again. Raises ClusterError."""
+    left = {row["number"]: row for row in rows}
+    in_vain = 0
+    while left:
+        dataset = ray.data.from_items(list(left.values()), override_num_blocks=-(-len(left) // _BLOCK_TASKS))
         try:
-            for rows in _datasets(tasks):
-                dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // _BLOCK_TASKS))
-                done = dataset.map_batches(
-                    _Worker,
-                    fn_constructor_args=(_for_nodes(settings), plan, project),
-                    batch_size=None,
-                    batch_format="numpy",
-                    **share,
-                )
-                for row in _pulled(done.iter_rows()):
-                    yield from_json(row["task"].encode()), _read_outcome(row["outcome"])
+            for row in dataset.map_batches(_Worker, batch_size=None, batch_format="numpy", **worker).iter_rows():
+                task, outcome = from_json(row["task"].encode()), _read_outcome(row["outcome"])
+                del left[row["number"]]
+                in_vain = 0
+                yield task, outcome
         except ray.exceptions.RayError as error:
-            # The first lines are Ray's own frames, the last one is the cause.
-            raise ClusterError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from None
+            in_vain += 1
+            if in_vain == _TRIES_IN_VAIN:
+                raise ClusterError(f"Ray gave up: {_cause(error)}") from None
+            time.sleep(_TRY_AGAIN_AFTER_S)
 
 
 class _Worker:
@@ -68,12 +83,14 @@ class _Worker:
         self._plan = plan
         self._project = project
 
-    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[str]]:
+    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[Any]]:
         if problem := self._problem():  # told as data, for Ray would bury an error in its own
-            return {"task": ["{}"], "outcome": [to_json({"problem": problem}).decode()]}
-        tasks = (from_json(text.encode()) for text in block["task"])
+            return {"number": [-1], "task": ["{}"], "outcome": [to_json({"problem": problem}).decode()]}
+        tasks = [from_json(text.encode()) for text in block["task"]]
+        numbers = {id(task): int(number) for task, number in zip(tasks, block["number"], strict=True)}
         done = list(self._predictor.stream(tasks, self._plan, self._project))
         return {
+            "number": [numbers[id(task)] for task, _ in done],
             "task": [to_json(task).decode() for task, _ in done],
             "outcome": [_write_outcome(outcome) for _, outcome in done],
         }
@@ -154,17 +171,6 @@ def _share_of_a_worker(ray: Any, settings: Settings) -> dict[str, Any]:
     return {"num_cpus": min(node["CPU"] for node in nodes), "compute": pool(len(nodes))}
 
 
-def _pulled(rows: Iterable[Any]) -> Iterator[Any]:
-    """The same rows; what Ray prints of its nodes meanwhile goes to standard error."""
-    rows = iter(rows)
-    while True:
-        with redirect_stdout(sys.stderr):
-            row = next(rows, None)
-        if row is None:
-            return
-        yield row
-
-
 def _for_nodes(settings: Settings) -> Settings:
     """The settings as they hold in a worker, which is in another folder, and sees its own GPU only."""
     root, media_root = settings.local_files_document_root, settings.label_studio_media_root
@@ -191,12 +197,18 @@ def _read_outcome(text: str) -> Outcome:
     return Failure(**told["failure"]) if "failure" in told else dict(told["prediction"])
 
 
-def _datasets(tasks: Iterable[Task]) -> Iterator[list[dict[str, str]]]:
+def _cause(error: Exception) -> str:
+    """What Ray says is wrong: the first lines are its own frames."""
+    lines = str(error).strip().splitlines()
+    return next((line for line in reversed(lines) if line != _NEVER_RAN), lines[-1])
+
+
+def _datasets(tasks: Iterable[Task]) -> Iterator[list[_Row]]:
     """The tasks as rows, in parts of a bounded size: a task may hold its image itself."""
-    rows: list[dict[str, str]] = []
+    rows: list[_Row] = []
     size = 0
     for task in tasks:
-        rows.append({"task": to_json(task).decode()})
+        rows.append({"number": len(rows), "task": to_json(task).decode()})
         size += len(rows[-1]["task"])
         if len(rows) == _DATASET_TASKS or size > _DATASET_BYTES:
             yield rows

@@ -20,7 +20,7 @@ _MAX_HELD_MEGABYTES = 100
 _DEADLINE_S = 0.5
 CEILINGS_ENVIRONMENT = {
     "MODEL_NAME": "demo",
-    "MODEL_IMAGE_SIZE": "320",
+    "MODEL_IMAGE_SIZE": "960",  # no machine predicts 40 by the deadline
     "DEVICE": "cpu",
     "CACHE_MEGABYTES": "0",  # the same image again and again
     "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
@@ -62,7 +62,8 @@ def _send_what_waits(backend: Backend) -> Outcome:
 
         before = backend.footprint().megabytes
         with _watched(backend) as megabytes, ThreadPoolExecutor(_AT_ONCE) as callers:
-            outcome.slowest_s = max(callers.map(send, range(_REQUESTS)))
+            # The first one alone has room in any case, and waits.
+            outcome.slowest_s = max(send(0), *callers.map(send, range(1, _REQUESTS)))
         kept = round(sum(each["waiting"] + each["running"] for each in work(backend.url)) / _LONG_ADDRESSES)
     more = max(megabytes) - before
     outcome.came_out[f"`[]` for each task; the tasks of {kept} wait, memory grew by {more} MB"] = 1

@@ -94,23 +94,30 @@ def test_a_node_killed_half_way_loses_nothing(
 
 
 @pytest.mark.proof
+@pytest.mark.parametrize("deaths", [2, 7])  # the second: more in a row than Ray itself lets
 def test_a_worker_that_dies_while_it_starts_is_replaced(
-    settings: Settings, plan: ProjectPlan, photographs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings,
+    plan: ProjectPlan,
+    photographs: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    deaths: int,
 ) -> None:
-    """As one on a node that is killed just then."""
+    """As one on a node that is killed just then, or that the cluster doesn't know to be dead yet."""
     started = tmp_path / "started"
 
     class DiesAtFirst(ray_workers._Worker):
         def __init__(self, *args: Any) -> None:
             starts = started.read_text() if started.exists() else ""
             started.write_text(starts + "x")
-            if len(starts) < 2:
+            if len(starts) < deaths:
                 raise RuntimeError("the node is gone")
             super().__init__(*args)
 
     monkeypatch.setattr(ray_workers, "_Worker", DiesAtFirst)
+    monkeypatch.setattr(ray_workers, "_TRY_AGAIN_AFTER_S", 0.1)
     done = list(stream_on_ray(tasks_at(photographs, 40), plan, "1", settings))
-    assert started.read_text() == "xxx"
+    assert started.read_text() == "x" * (deaths + 1)
     assert sorted(task["id"] for task, _ in done) == list(range(1, 41))
     assert all(isinstance(outcome, dict) for _, outcome in done)
 
@@ -177,3 +184,18 @@ def test_ray_is_not_installed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "Ray isn't installed: pip install '.[ray]' -c constraints.txt, in the backend's folder\n"
+
+
+def test_what_ray_prints_of_its_nodes_does_not_reach_a_script() -> None:
+    """Ray prints on standard output, from threads of its own."""
+    code = (
+        "from types import SimpleNamespace\n"
+        "from yolo_backend.cli.common import out, print_json, stream_by\n"
+        "stream_by(SimpleNamespace(settings=None), 'ray', None)\n"
+        "print('(raylet) a node has died')\n"
+        "print_json({'predicted': 2})\n"
+        "out.print('2 of 2')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == '{\n  "predicted": 2\n}\n2 of 2\n'
+    assert done.stderr == "(raylet) a node has died\n"

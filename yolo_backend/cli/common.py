@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -147,7 +148,7 @@ def remark(text: str) -> None:
 
 def print_json(data: Any) -> None:
     """Print for a script: one JSON document, and nothing else, on standard output."""
-    typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(data, ensure_ascii=False, indent=2), file=out.file)
 
 
 def stream_by(predictor: Predictor, workers: str, address: str | None) -> Callable[..., Iterator[tuple[Task, Outcome]]]:
@@ -155,6 +156,8 @@ def stream_by(predictor: Predictor, workers: str, address: str | None) -> Callab
     if workers == "ray":
         from yolo_backend.ray_workers import stream_on_ray
 
+        # Ray prints of its nodes whenever it likes: what a script reads keeps standard output for itself.
+        out.file, sys.stdout = out.file, sys.stderr
         return partial(stream_on_ray, settings=predictor.settings, address=address)
     if address:
         raise CommandError("--address is that of a Ray cluster: add --workers ray")
