@@ -3,7 +3,7 @@
 import os
 import sys
 
-from yolo_backend.startup import make_app, serve
+from yolo_backend.server.startup import make_app, serve
 
 os.environ.setdefault("MODEL_CLASS", "model:YoloBackend")  # of model.py beside this file
 

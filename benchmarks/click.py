@@ -38,8 +38,8 @@ from tests.harness.stack import (
     pick_port,
     wait_until_ready,
 )
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.settings import Settings
-from yolo_backend.storing import QUICK_IMPORTS
 
 # By what the command line calls them.
 CASES = {

@@ -23,7 +23,7 @@ from tests.harness.bulk import Task, processor_s, wait_until_idle, work
 from tests.harness.stack import BackendServer, LabelStudioServer
 from tests.harness.studio_client import StudioClient
 from yolo_backend.images.sources import Remote, resolve_source
-from yolo_backend.studio import Studio
+from yolo_backend.label_studio.studio import Studio
 
 _LIMIT_S = 0.5  # of each look at the model alone
 _LOOK_EVERY_S = 0.2

@@ -13,7 +13,7 @@ from benchmarks.speed_results import Ratio
 from tests.harness.postgres import POSTGRESQL
 from tests.harness.report import made_by, table
 from tests.harness.stack import ROOT
-from yolo_backend.storing import QUICK_IMPORTS
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
 
 PLOT = ROOT / "docs" / "images" / "click.png"
 HEAD = [

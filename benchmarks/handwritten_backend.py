@@ -17,8 +17,8 @@ from PIL import Image
 from ultralytics import YOLO
 
 from yolo_backend.detection.weights import find_weights
+from yolo_backend.server.startup import serve
 from yolo_backend.settings import load_settings
-from yolo_backend.startup import serve
 
 _TIMEOUT_S = 30
 

@@ -23,10 +23,10 @@ from tests.harness.stack import (
 )
 from tests.harness.studio_client import StudioClient
 from yolo_backend.cli.app import app
-from yolo_backend.connect import class_names_of
+from yolo_backend.connecting.connect import class_names_of
+from yolo_backend.connecting.remote_backend import RemoteBackend
 from yolo_backend.doctor import project_links
-from yolo_backend.remote_backend import RemoteBackend
-from yolo_backend.storing import QUICK_IMPORTS
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
 
 LOGIN = {"BASIC_AUTH_USER": "yolo", "BASIC_AUTH_PASS": "open sesame"}
 OTHER_LABELS = """

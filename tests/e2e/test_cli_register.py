@@ -18,11 +18,11 @@ from tests.harness.command import run_command, run_json, run_process
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import LabelStudioServer
 from tests.harness.studio_client import BCCD_CONFIG, StudioClient, uploaded_name
-from yolo_backend.filters import task_filter
-from yolo_backend.labeling import parse_labeling_config
-from yolo_backend.projects import open_project, projects_of
+from yolo_backend.label_studio.filters import task_filter
+from yolo_backend.label_studio.projects import open_project, projects_of
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering.registration import NAME_IS_THERE, Item, RegisterError, register
-from yolo_backend.studio import Studio
 
 ADDRESS = "https://example.com/cells/{number}.jpg?size=1"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tests.harness.command import run_process
 from tests.harness.stack import BackendServer, LabelStudioServer
-from yolo_backend.connect import class_names_of, ensure_connected, ensure_project, labeling_config_for
-from yolo_backend.remote_backend import RemoteBackend
-from yolo_backend.studio import Studio
+from yolo_backend.connecting.connect import class_names_of, ensure_connected, ensure_project, labeling_config_for
+from yolo_backend.connecting.remote_backend import RemoteBackend
+from yolo_backend.label_studio.studio import Studio
 
 
 def test_a_project_is_made_and_connected_once(label_studio: LabelStudioServer, backend: BackendServer) -> None:

@@ -13,7 +13,7 @@ import requests
 from tests.harness.browser import StudioBrowser, studio_browser
 from tests.harness.stack import BackendServer, LabelStudioServer
 from tests.harness.studio_client import StudioClient
-from yolo_backend.regions import region_label
+from yolo_backend.labels.regions import region_label
 
 LABELS = '<Label value="RBC"/><Label value="WBC"/><Label value="Platelets"/>'
 RECTANGLES = f'<RectangleLabels name="label" toName="image">{LABELS}</RectangleLabels>'

@@ -15,7 +15,7 @@ from tests.harness.browser import chromium_page
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import BackendServer
 from tests.harness.studio_client import StudioClient
-from yolo_backend.status import ADVICE
+from yolo_backend.server.status import ADVICE
 
 CONFIG = """
 <View>

@@ -20,7 +20,7 @@ from tests.faults.images import data_address, flat_file
 from tests.faults.kinds import NO_ANSWER, PREDICTED, TIMES, Fault, image_task
 from yolo_backend.detection import engine
 from yolo_backend.detection.detections import Detections, Letterboxed
-from yolo_backend.startup import serve
+from yolo_backend.server.startup import serve
 
 DETECT_TIMEOUT_S = 3.0
 _HANG_S = 2 * DETECT_TIMEOUT_S

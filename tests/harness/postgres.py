@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.harness.stack import LabelStudioServer, StackError, label_studio_server, pick_port
-from yolo_backend.storing import QUICK_IMPORTS
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 _USER = "postgres"

@@ -21,7 +21,7 @@ from tests.harness.bulk import backend_of
 from tests.harness.stack import BackendServer
 from yolo_backend.detection import detector, engine, pool
 from yolo_backend.detection.detections import Detections, Letterboxed
-from yolo_backend.startup import serve
+from yolo_backend.server.startup import serve
 
 log = logging.getLogger("tests.order")
 

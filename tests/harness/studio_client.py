@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from yolo_backend.studio import Studio
+from yolo_backend.label_studio.studio import Studio
 
 BCCD_CONFIG = """
 <View>

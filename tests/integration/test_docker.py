@@ -19,10 +19,10 @@ import yaml
 from pydantic import AliasChoices
 
 from tests.harness.stack import ROOT, pick_port
-from yolo_backend.connect import class_names_of
-from yolo_backend.remote_backend import RemoteBackend
+from yolo_backend.connecting.connect import class_names_of
+from yolo_backend.connecting.remote_backend import RemoteBackend
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.settings import Settings
-from yolo_backend.storing import QUICK_IMPORTS
 
 _LABEL_STUDIO_PYTHON = ROOT / ".venv-label-studio" / "bin" / "python"
 

@@ -14,7 +14,7 @@ from tests.fakes.weights import fake_catalog
 from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detector import BULK
 from yolo_backend.detection.engine import Engine
-from yolo_backend.plans import make_plan
+from yolo_backend.labels.plans import make_plan
 from yolo_backend.serving.task import TaskPredictor
 from yolo_backend.settings import load_settings
 

@@ -12,15 +12,15 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, reply
+from yolo_backend.connecting.remote_backend import BackendError, RemoteBackend
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import State
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
-from yolo_backend.remote_backend import BackendError, RemoteBackend
+from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.server.status import ADVICE
 from yolo_backend.settings import load_settings
-from yolo_backend.status import ADVICE
-from yolo_backend.studio import Studio, StudioError
 from yolo_backend.tls import explain_tls
 
 pytestmark = pytest.mark.usefixtures("clean_environment")

@@ -22,13 +22,13 @@ from yolo_backend.doctor.findings import Finding, Found, State
 from yolo_backend.doctor.installation import Installation
 from yolo_backend.doctor.project_links import images, one_of_each_kind, storage_kind, uploads
 from yolo_backend.images import uploads as uploads_module
-from yolo_backend.labeling import map_labels, parse_labeling_config
-from yolo_backend.plans import ProjectPlan, ServedControl
-from yolo_backend.projects import Project
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.labeling_config import map_labels, parse_labeling_config
+from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings
-from yolo_backend.storing import QUICK_IMPORTS
-from yolo_backend.studio import Studio
 
 LEGACY_TOKEN = "0123456789abcdef" * 2 + "01234567"
 VERSION = {"release": "1.23.2"}

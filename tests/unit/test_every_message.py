@@ -74,7 +74,7 @@ def test_a_message_is_a_line_of_latin_1_in_our_words() -> None:
 
 def test_what_the_docs_explain_is_said() -> None:
     """Of each message in a heading, its longest part without names and numbers."""
-    page = (Path(yolo_backend.__path__[0]) / "templates" / "status.html").read_text(encoding="utf-8")
+    page = (Path(yolo_backend.__path__[0]) / "server" / "templates" / "status.html").read_text(encoding="utf-8")
     said = "\n".join([*(text for _, text in texts()), page])
     headings = re.findall(r"^### (.*`.*)$", TROUBLESHOOTING.read_text(encoding="utf-8"), re.MULTILINE)
     quoted = [message for heading in headings for message in re.findall(r"`([^`]+)`", heading)]

@@ -24,8 +24,8 @@ from yolo_backend.cli.common import (
     read_settings,
 )
 from yolo_backend.doctor.findings import BrokenLinkError, Finding, State
-from yolo_backend.projects import Project
-from yolo_backend.studio import Studio
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.studio import Studio
 
 _MARKS = {
     State.OK: ("✓", "green"),

@@ -18,12 +18,12 @@ from rich.progress import Task as ProgressTask
 from rich.text import Text
 
 from yolo_backend.errors import UserError
+from yolo_backend.label_studio.projects import Project, open_project, projects_of, told_projects
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.messages import shortened
-from yolo_backend.projects import Project, open_project, projects_of, told_projects
 from yolo_backend.protocol import Task
 from yolo_backend.serving.request import Outcome, Predictor
 from yolo_backend.settings import Settings, load_settings, split_web_address
-from yolo_backend.studio import Studio
 
 # What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
 out = Console(highlight=False, emoji=False)
@@ -154,7 +154,7 @@ def print_json(data: Any) -> None:
 def stream_by(predictor: Predictor, workers: str, address: str | None) -> Callable[..., Iterator[tuple[Task, Outcome]]]:
     """`Predictor.stream`, or what takes the same and does it by a cluster. Raises CommandError."""
     if workers == "ray":
-        from yolo_backend.ray_workers import stream_on_ray
+        from yolo_backend.serving.ray_workers import stream_on_ray
 
         # Ray prints of its nodes whenever it likes: what a script reads keeps standard output for itself.
         out.file, sys.stdout = out.file, sys.stderr

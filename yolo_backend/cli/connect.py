@@ -37,7 +37,7 @@ def connect(
 
         yolo-backend connect --backend-url http://localhost:9090 --project "Nuts and bolts"
     """
-    from yolo_backend.connect import ConnectError, connect_first_project
+    from yolo_backend.connecting.connect import ConnectError, connect_first_project
 
     check_backend_url(backend_url)
     settings = read_settings(url, token)

@@ -46,17 +46,17 @@ from yolo_backend.cli.selecting import (
     WithoutPredictions,
 )
 from yolo_backend.failures import Failure
-from yolo_backend.filters import lacks
-from yolo_backend.patience import PatientStudio
-from yolo_backend.plans import ProjectPlan
+from yolo_backend.label_studio.filters import lacks
+from yolo_backend.label_studio.patience import PatientStudio
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.selection import Selection, count_selected
+from yolo_backend.label_studio.storing import explain
+from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.prelabeling.model_versions import older_versions
 from yolo_backend.prelabeling.pictures import with_pictures
 from yolo_backend.prelabeling.prelabeling import Predict, Prelabeling, Report
-from yolo_backend.projects import Project
-from yolo_backend.selection import Selection, count_selected
 from yolo_backend.serving.request import Predictor
-from yolo_backend.storing import explain
-from yolo_backend.studio import StudioError
 
 _SHOWN_OF_A_REASON = 20
 

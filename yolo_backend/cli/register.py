@@ -26,8 +26,8 @@ from yolo_backend.cli.common import (
     progress_bar,
     read_settings,
 )
+from yolo_backend.labels.regions import count_boxes
 from yolo_backend.prelabeling.model_versions import is_own
-from yolo_backend.regions import count_boxes
 from yolo_backend.registering import registration
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, readable
 from yolo_backend.registering.imported_labels import Labelled, add_labels

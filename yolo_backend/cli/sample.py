@@ -36,11 +36,13 @@ from yolo_backend.cli.common import (
     stream_by,
 )
 from yolo_backend.detection.weights import find_weights
-from yolo_backend.labeling import Control, parse_labeling_config
-from yolo_backend.patience import PatientStudio
-from yolo_backend.plans import ProjectPlan
-from yolo_backend.projects import Project
-from yolo_backend.regions import count_boxes
+from yolo_backend.label_studio.patience import PatientStudio
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import explain
+from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.labels.labeling_config import Control, parse_labeling_config
+from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.regions import count_boxes
 from yolo_backend.registering import registration
 from yolo_backend.registering.finding import Image, find_images
 from yolo_backend.sampling.chosen import register_chosen, write_report, write_to_tasks
@@ -64,8 +66,6 @@ from yolo_backend.sampling.sampling import (
 )
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
-from yolo_backend.storing import explain
-from yolo_backend.studio import StudioError
 
 _SHOWN_FAILURES = 20
 _HOW = "How to choose"

@@ -7,6 +7,6 @@ import typer
 
 def serve(context: typer.Context) -> None:
     """Start the server; `serve --help` lists its flags."""
-    from yolo_backend.startup import serve as start
+    from yolo_backend.server.startup import serve as start
 
     start(context.args)

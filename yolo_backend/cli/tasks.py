@@ -33,8 +33,8 @@ from yolo_backend.cli.selecting import (
     WithoutAnnotations,
     WithoutPredictions,
 )
-from yolo_backend.listing import TaskRow, task_rows
-from yolo_backend.selection import Selection
+from yolo_backend.label_studio.listing import TaskRow, task_rows
+from yolo_backend.label_studio.selection import Selection
 
 
 def tasks(

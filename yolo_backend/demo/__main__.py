@@ -24,7 +24,7 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
-from yolo_backend.connect import ensure_connected, ensure_project, labeling_config_for
+from yolo_backend.connecting.connect import ensure_connected, ensure_project, labeling_config_for
 from yolo_backend.demo.evaluate import Match, match_boxes, region_box_xyxy
 from yolo_backend.demo.scenes import CLASS_NAMES, Scene, draw_scene, save_scene
 from yolo_backend.demo.stack import (
@@ -40,13 +40,13 @@ from yolo_backend.demo.stack import (
 )
 from yolo_backend.detection.naming import DEMO
 from yolo_backend.detection.weights import find_weights
-from yolo_backend.drawing import draw_contact_sheet
 from yolo_backend.errors import UserError
-from yolo_backend.labeling import parse_labeling_config
-from yolo_backend.projects import open_project
+from yolo_backend.label_studio.projects import open_project
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.drawing import draw_contact_sheet
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering.registration import Item, register
-from yolo_backend.storing import QUICK_IMPORTS
-from yolo_backend.studio import Studio
 
 _OUTPUT = ROOT / "demo-output"
 _SCENES = 24

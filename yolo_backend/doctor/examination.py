@@ -7,15 +7,15 @@ from contextlib import closing
 
 import requests
 
+from yolo_backend.connecting.remote_backend import BackendError
 from yolo_backend.doctor import backend_links, project_links
 from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State, broken_by
 from yolo_backend.doctor.installation import Installation
-from yolo_backend.projects import Project
-from yolo_backend.remote_backend import BackendError
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import explain
+from yolo_backend.label_studio.studio import Studio, StudioError
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
-from yolo_backend.storing import explain
-from yolo_backend.studio import Studio, StudioError
 
 _LOOK = "Look whether Label Studio is well, and whether the token's user may do that."
 _Link = Callable[[Installation], Iterator[Found]]

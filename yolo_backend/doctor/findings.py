@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from yolo_backend.label_studio.studio import StudioError
 from yolo_backend.messages import Trouble
-from yolo_backend.studio import StudioError
 
 
 class State(StrEnum):

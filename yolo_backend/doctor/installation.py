@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from yolo_backend.connecting.remote_backend import RemoteBackend
 from yolo_backend.doctor.findings import NotTriedError
 from yolo_backend.images.uploads import FolderOfUploads
+from yolo_backend.label_studio.projects import Project, open_project, projects_of
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import Trouble
-from yolo_backend.plans import ProjectPlan
-from yolo_backend.projects import Project, open_project, projects_of
 from yolo_backend.protocol import Prediction
-from yolo_backend.remote_backend import RemoteBackend
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
-from yolo_backend.studio import Studio
 
 TIMEOUT_S = 30.0
 _SHOWN_PROJECTS = 5

@@ -15,22 +15,22 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State, broken_by, fix_of
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.failures import Failure
-from yolo_backend.filters import task_filter
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.local_files import open_below, reason_of
 from yolo_backend.images.oddities import CLOUD_SCHEMES
 from yolo_backend.images.sources import Upload, resolve_source
 from yolo_backend.images.uploads import uploads_of
-from yolo_backend.labeling import LabelingConfigError
-from yolo_backend.plans import ProjectPlan, ServedControl
-from yolo_backend.projects import Project
+from yolo_backend.label_studio.filters import task_filter
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import QUICK_IMPORTS, explain
+from yolo_backend.label_studio.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
+from yolo_backend.label_studio.tokens import kind_of
+from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.labels.regions import count_boxes
+from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task
-from yolo_backend.regions import count_boxes
-from yolo_backend.status import ADVICE, served_labels
-from yolo_backend.storing import QUICK_IMPORTS, explain
-from yolo_backend.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
-from yolo_backend.task_values import find_value
-from yolo_backend.tokens import kind_of
+from yolo_backend.server.status import ADVICE, served_labels
 
 _LOOKED_AT_TASKS = 2000  # for one of each storage kind
 _SHOWN_NAMES = 8

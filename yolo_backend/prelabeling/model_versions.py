@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from yolo_backend.filters import holds, task_filter
-from yolo_backend.projects import Project
+from yolo_backend.label_studio.filters import holds, task_filter
+from yolo_backend.label_studio.projects import Project
 from yolo_backend.protocol import Task
 
 # What this backend calls its versions; a number that looks like a date is somebody else's.

@@ -11,16 +11,16 @@ import requests
 from PIL import Image
 
 from yolo_backend.cores import usable_cores
-from yolo_backend.drawing import LabelColors, draw_contact_sheet, draw_regions
 from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
+from yolo_backend.label_studio.storing import explain
+from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.labels.drawing import LabelColors, draw_contact_sheet, draw_regions
 from yolo_backend.parallel import in_parallel
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving.request import Outcome
 from yolo_backend.serving.task import TaskImage
-from yolo_backend.storing import explain
-from yolo_backend.studio import StudioError
 
 _MAX_NAME = 80
 _QUALITY = 90

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yolo_backend.failures import Failure
-from yolo_backend.filters import lacks
-from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.label_studio.filters import lacks
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.selection import Selection, count_selected, selected_tasks
+from yolo_backend.label_studio.storing import Stored, UnknownImport, UnknownOutcomeError, store_predictions
+from yolo_backend.label_studio.studio import StudioUnreachedError
+from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.parallel import ReadAhead
 from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated
-from yolo_backend.projects import Project
 from yolo_backend.protocol import Task
-from yolo_backend.selection import Selection, count_selected, selected_tasks
 from yolo_backend.serving.request import Outcome
-from yolo_backend.storing import Stored, UnknownImport, UnknownOutcomeError, store_predictions
-from yolo_backend.studio import StudioUnreachedError
 
 _CHUNK_TASKS = 200
 _CHUNK_WAIT_S = 10.0

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from yolo_backend.errors import UserError
-from yolo_backend.projects import stored_name
+from yolo_backend.label_studio.projects import stored_name
 from yolo_backend.registering.finding import Image, files_below, shown
 
 SizeWH = tuple[int, int]

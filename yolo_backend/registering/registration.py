@@ -13,14 +13,14 @@ from urllib.parse import quote, unquote
 import requests
 
 from yolo_backend.errors import UserError
-from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.label_studio.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
+from yolo_backend.label_studio.storing import UnknownOutcomeError, explain
+from yolo_backend.label_studio.studio import StudioError, StudioRefusedError, StudioRejectedError, StudioUnreachedError
+from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened
-from yolo_backend.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
 from yolo_backend.protocol import Prediction
 from yolo_backend.registering.finding import TAKEN_SUFFIXES, Image, readable
-from yolo_backend.storing import UnknownOutcomeError, explain
-from yolo_backend.studio import StudioError, StudioRefusedError, StudioRejectedError, StudioUnreachedError
-from yolo_backend.task_values import find_value
 
 # Beside the image in the data of a task whose file was uploaded here.
 DIGEST_KEY = "sha256"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yolo_backend.images.decode import format_of
 from yolo_backend.images.errors import ImageError, NotAnImageError
-from yolo_backend.projects import MAX_UPLOAD_BYTES
+from yolo_backend.label_studio.projects import MAX_UPLOAD_BYTES
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, Image
 
 Unfit = dict[str, list[Path]]  # by the reason

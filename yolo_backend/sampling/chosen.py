@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from yolo_backend.drawing import draw_contact_sheet
-from yolo_backend.filters import task_filter
-from yolo_backend.labeling import Control
-from yolo_backend.plans import ProjectPlan
-from yolo_backend.projects import Project
-from yolo_backend.regions import Region
+from yolo_backend.label_studio.filters import task_filter
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import store_predictions
+from yolo_backend.labels.drawing import draw_contact_sheet
+from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.regions import Region
 from yolo_backend.registering.finding import Image
 from yolo_backend.registering.registration import Item, register
 from yolo_backend.sampling.sampling import ImagesOf, Sample, Scored, Unscored, as_served, load_images
-from yolo_backend.storing import store_predictions
 
 UNCERTAINTY_KEY = "uncertainty"  # of a task's data, by which the Data Manager can order
 _CHUNK_TASKS = 100

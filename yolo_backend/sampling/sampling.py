@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.failures import Failure
-from yolo_backend.filters import task_filter
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.sources import redact
-from yolo_backend.labeling import Control, parse_labeling_config
+from yolo_backend.label_studio.filters import task_filter
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import explain
+from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.labels.labeling_config import Control, parse_labeling_config
+from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.labels.regions import Region, count_boxes, region_label, task_score
+from yolo_backend.labels.task_values import find_value
 from yolo_backend.parallel import in_parallel
-from yolo_backend.plans import ProjectPlan, ServedControl
-from yolo_backend.projects import Project
 from yolo_backend.protocol import Prediction, Task
-from yolo_backend.regions import Region, count_boxes, region_label, task_score
 from yolo_backend.registering.finding import Image
 from yolo_backend.registering.registration import Item, by_local_files, register
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncertainty
 from yolo_backend.serving.request import Outcome
 from yolo_backend.serving.task import TaskImage
-from yolo_backend.storing import explain
-from yolo_backend.studio import StudioError
-from yolo_backend.task_values import find_value
 
 # Label Studio counts those that people skipped apart.
 UNLABELLED = tuple(task_filter(f"{which}_annotations", "equal", 0, "Number") for which in ("total", "cancelled"))

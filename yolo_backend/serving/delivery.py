@@ -12,11 +12,11 @@ import requests
 
 from yolo_backend import metrics
 from yolo_backend.failures import Failure, FailureLog
-from yolo_backend.pauses import Pauses
+from yolo_backend.label_studio.pauses import Pauses
+from yolo_backend.label_studio.storing import UnknownOutcomeError, explain, store_predictions
+from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioUnreachedError
 from yolo_backend.serving.jobs import Job, JobKey, Jobs
 from yolo_backend.serving.tickets import Lease, State, Ticket, Way
-from yolo_backend.storing import UnknownOutcomeError, explain, store_predictions
-from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioUnreachedError
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from yolo_backend.plans import ProjectPlan
+from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.task_values import fields_of, find_value
 from yolo_backend.protocol import Task, task_id_of
-from yolo_backend.task_values import fields_of, find_value
 
 # The reader of JSON makes short keys once for all tasks.
 _SHARED_KEY = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from yolo_backend.pauses import Pauses
+from yolo_backend.label_studio.pauses import Pauses
 
 _PAUSE_S = (2.0, 60.0)
 

@@ -25,9 +25,10 @@ from yolo_backend.detection.pool import ModelPool, WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError, WeightsFile, WeightsFolder, check_publishable, put_weights
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.images.line import Line
-from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.label_studio.studio import Studio, StudioError, Studios
+from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.plans import ProjectPlan, make_plan
 from yolo_backend.parallel import in_parallel
-from yolo_backend.plans import ProjectPlan, make_plan
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.request_ids import carrying
 from yolo_backend.serving.delivery import Delivery, Destination
@@ -37,11 +38,10 @@ from yolo_backend.serving.kept import kept_of
 from yolo_backend.serving.ledger import Ledger
 from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.scheduler import Scheduler
+from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
 from yolo_backend.serving.task import Finish, IsAbandoned, TaskImage, TaskPredictor, host_of
 from yolo_backend.serving.tickets import Ask, State, Ticket, tickets_of
 from yolo_backend.settings import Settings, load_settings
-from yolo_backend.smart_tools import SmartTools, meant_boxes
-from yolo_backend.studio import Studio, StudioError, Studios
 
 log = logging.getLogger(__name__)
 

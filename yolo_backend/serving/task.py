@@ -22,6 +22,7 @@ from yolo_backend.cores import usable_cores
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
 from yolo_backend.detection.detector import BULK, AbandonedError, DetectorError
 from yolo_backend.detection.pool import ModelPool
+from yolo_backend.detection.remembered import FoundInImage, RememberedDetections
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failures import Failure
 from yolo_backend.images.decode import decode_image
@@ -32,15 +33,14 @@ from yolo_backend.images.line import Line
 from yolo_backend.images.sources import Inline, Remote, Source, Upload, is_same_origin, redact, resolve_source
 from yolo_backend.images.uploads import ProjectUploads, uploads_of
 from yolo_backend.images.versions import Version
-from yolo_backend.labeling import LabelingConfigError
+from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.labels.regions import Region, count_boxes, make_regions, task_score
+from yolo_backend.labels.task_values import find_value, value_of
 from yolo_backend.messages import first_line
-from yolo_backend.plans import ProjectPlan, ServedControl
 from yolo_backend.protocol import Prediction, Task, task_id_of
-from yolo_backend.regions import Region, count_boxes, make_regions, task_score
-from yolo_backend.remembered import FoundInImage, RememberedDetections
 from yolo_backend.settings import Settings
-from yolo_backend.studio import Studio, StudioError
-from yolo_backend.task_values import find_value, value_of
 
 log = logging.getLogger(__name__)
 

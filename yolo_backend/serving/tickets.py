@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from yolo_backend.pauses import Pauses
+from yolo_backend.label_studio.pauses import Pauses
+from yolo_backend.label_studio.storing import surely_stored_after_s
 from yolo_backend.protocol import Prediction, Task, from_json, task_id_of, to_json
-from yolo_backend.storing import surely_stored_after_s
 
 _ASK_AFTER_S = (1.0, 60.0)
 # It stores an answer's predictions one by one, 12 to 21 a second: one that is older, and held in no part, was lost.

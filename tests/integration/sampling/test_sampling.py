@@ -15,9 +15,9 @@ from benchmarks.sampling import comparison
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG, boxes
 from yolo_backend.failures import Failure
-from yolo_backend.plans import ProjectPlan
+from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.regions import count_boxes
 from yolo_backend.protocol import Task
-from yolo_backend.regions import count_boxes
 from yolo_backend.sampling.sampling import (
     PoolImage,
     Scored,

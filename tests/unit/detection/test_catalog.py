@@ -26,7 +26,7 @@ from yolo_backend.detection.detections import Letterboxed, Runtime, WeightsInfo
 from yolo_backend.detection.detector import BULK
 from yolo_backend.detection.pool import ModelPool, Tell, WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError, WeightsFile, WeightsFolder, WeightsReplacedError
-from yolo_backend.plans import make_plan
+from yolo_backend.labels.plans import make_plan
 from yolo_backend.settings import load_settings
 
 WAIT_S = 5

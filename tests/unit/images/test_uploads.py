@@ -21,8 +21,8 @@ from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.identity import identity_key, is_lasting
 from yolo_backend.images.sources import Remote, Source, Upload, resolve_source
 from yolo_backend.images.uploads import FolderOfUploads, look_for_uploads, uploads_of
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.messages import Trouble
-from yolo_backend.studio import Studio
 
 STUDIO, OUTSIDE = "http://studio:8080/ls", "https://labels.example/outside"
 NAME = "0123abcd-a.jpg"

@@ -11,11 +11,11 @@ from PIL import Image
 
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
+from yolo_backend.label_studio.studio import StudioError
 from yolo_backend.prelabeling.pictures import PictureError, with_pictures
 from yolo_backend.protocol import Task
 from yolo_backend.serving.request import Outcome
 from yolo_backend.serving.task import TaskImage
-from yolo_backend.studio import StudioError
 
 ADDRESS = "https://images.test/cells/a.jpg?signature=secret"
 PREDICTION = {

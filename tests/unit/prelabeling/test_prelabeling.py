@@ -13,18 +13,18 @@ import pytest
 
 from tests.fakes.filtering_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer
-from yolo_backend import patience as patience_module
-from yolo_backend import storing as storing_module
 from yolo_backend.failures import Failure
-from yolo_backend.labeling import LabelingConfigError
-from yolo_backend.patience import PatientStudio
+from yolo_backend.label_studio import patience as patience_module
+from yolo_backend.label_studio import storing as storing_module
+from yolo_backend.label_studio.patience import PatientStudio
+from yolo_backend.label_studio.projects import open_project
+from yolo_backend.label_studio.selection import Selection
+from yolo_backend.label_studio.storing import UnknownOutcomeError
+from yolo_backend.label_studio.studio import StudioRefusedError, StudioUnreachedError
+from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.prelabeling import prelabeling as prelabeling_module
 from yolo_backend.prelabeling.prelabeling import Pair, Predict, Prelabeling
-from yolo_backend.projects import open_project
 from yolo_backend.protocol import Task
-from yolo_backend.selection import Selection
-from yolo_backend.storing import UnknownOutcomeError
-from yolo_backend.studio import StudioRefusedError, StudioUnreachedError
 
 VERSION, OLD, OTHER = "yolo26n-3f9a1c2e", "yolo26n-00000001", "sam-20261122"
 

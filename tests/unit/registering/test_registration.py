@@ -12,8 +12,10 @@ import pytest
 
 from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
 from tests.harness.studio_client import BCCD_CONFIG
-from yolo_backend.labeling import Control, LabelingConfigError, parse_labeling_config
-from yolo_backend.projects import Project
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.storing import surely_stored_after_s
+from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
 from yolo_backend.registering import registration as registration_module
 from yolo_backend.registering.registration import (
     IS_REPEATED,
@@ -26,8 +28,6 @@ from yolo_backend.registering.registration import (
     choose_control,
     register,
 )
-from yolo_backend.storing import surely_stored_after_s
-from yolo_backend.studio import Studio, StudioError
 
 DYNAMIC = """<View><Image name="image" value="$image"/>
 <RectangleLabels name="label" toName="image" value="$labels"/></View>"""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.images.errors import ImageError
-from yolo_backend.labeling import parse_labeling_config
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.protocol import Task
 from yolo_backend.sampling.sampling import (
     PoolImage,

@@ -19,8 +19,9 @@ import requests
 from tests.fakes.clock import Clock, RealClock
 from tests.fakes.importing_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer, reply
-from yolo_backend import studio_connections
 from yolo_backend.failures import Failure, FailureLog
+from yolo_backend.label_studio import connections as studio_connections
+from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving import delivery as delivery_module
 from yolo_backend.serving import door as door_module
@@ -31,7 +32,6 @@ from yolo_backend.serving.delivery import Delivery, Destination
 from yolo_backend.serving.jobs import Job, JobKey, Jobs
 from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.tickets import Ask, State, tickets_of
-from yolo_backend.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
 
 VERSION = "yolo26n-3f9a1c2e"
 

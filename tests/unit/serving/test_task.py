@@ -44,10 +44,10 @@ from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.line import Line
 from yolo_backend.images.uploads import uploads_of
-from yolo_backend.plans import make_plan
+from yolo_backend.label_studio.studio import Studio, Studios
+from yolo_backend.labels.plans import make_plan
 from yolo_backend.serving.task import TaskPredictor, host_of
 from yolo_backend.settings import load_settings
-from yolo_backend.studio import Studio, Studios
 
 WAIT_S = 10
 UPLOAD = "/data/upload/1/0123abcd-a.png"

@@ -1,0 +1,135 @@
+"""Remembered detections: the very same ones, for the thresholds that they serve, within a bounded memory."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from yolo_backend.detection.detections import Detections
+from yolo_backend.detection.remembered import FoundInImage, RememberedDetections
+
+SIZE_WH = (640, 480)
+DIGEST, OTHER_DIGEST = b"a" * 32, b"b" * 32
+
+
+def made_up(count: int, *, rotated: bool = False, seed: int = 0) -> Detections:
+    numbers = np.random.default_rng(seed)
+    return Detections(
+        boxes=numbers.uniform(0, 640, (count, 5 if rotated else 4)).astype(np.float32),
+        scores=numbers.uniform(0, 1, count).astype(np.float32),
+        class_ids=numbers.integers(0, 100_000, count),
+        rotated=rotated,
+    )
+
+
+def assert_same(found: FoundInImage | None, expected: dict[str, Detections]) -> None:
+    assert found is not None
+    assert found.size_wh == SIZE_WH
+    assert list(found.detections) == list(expected)
+    for fingerprint, detections in expected.items():
+        remembered = found.detections[fingerprint]
+        for field in ("boxes", "scores", "class_ids"):
+            one, other = getattr(remembered, field), getattr(detections, field)
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+        assert remembered.rotated == detections.rotated
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_comes_back_is_what_was_found(count: int, rotated: bool) -> None:
+    remembered = RememberedDetections(1e6)
+    found = made_up(count, rotated=rotated)
+    remembered.keep(DIGEST, "weights", 0.05, found, SIZE_WH)
+    assert_same(remembered.find(DIGEST, {"weights": 0.25}), {"weights": found})
+    assert remembered.find(OTHER_DIGEST, {"weights": 0.25}) is None
+    assert remembered.find(DIGEST, {"others": 0.25}) is None
+
+
+@pytest.mark.parametrize(
+    ("threshold", "floor"), [(0.25, 0.1), (1.0, 0.1), (0.1, 0.1), (0.09, 0.09), (0.001, 0.001), (0.0, 0.0)]
+)
+def test_it_serves_thresholds_from_its_floor_on(threshold: float, floor: float) -> None:
+    remembered = RememberedDetections(1e6)
+    assert remembered.floor(threshold) == floor
+    remembered.keep(DIGEST, "weights", floor, made_up(3), SIZE_WH)
+    for asked in (threshold, floor, 0.9):
+        assert remembered.find(DIGEST, {"weights": asked}) is not None
+    assert remembered.find(DIGEST, {"weights": floor - 1e-6}) is None
+
+
+def test_all_of_the_weights_or_none() -> None:
+    remembered = RememberedDetections(1e6)
+    one, two = made_up(3, seed=1), made_up(4, seed=2)
+    remembered.keep(DIGEST, "one", 0.05, one, SIZE_WH)
+    assert remembered.find(DIGEST, {"one": 0.25, "two": 0.25}) is None
+    remembered.keep(DIGEST, "two", 0.2, two, SIZE_WH)
+    assert_same(remembered.find(DIGEST, {"one": 0.1, "two": 0.25}), {"one": one, "two": two})
+    assert remembered.find(DIGEST, {"one": 0.1, "two": 0.1}) is None
+
+
+def test_those_used_last_are_kept() -> None:
+    remembered = RememberedDetections(3 * (450 + 24 + 10 * 24))
+    for digest in (b"a", b"b", b"c"):
+        remembered.keep(digest, "weights", 0.05, made_up(10), SIZE_WH)
+    assert remembered.find(b"a", {"weights": 0.25}) is not None
+    remembered.keep(b"d", "weights", 0.05, made_up(10), SIZE_WH)
+    kept = [remembered.find(digest, {"weights": 0.25}) is not None for digest in (b"a", b"b", b"c", b"d")]
+    assert kept == [True, False, True, True]
+
+
+def test_what_is_larger_than_the_memory_drives_nothing_out() -> None:
+    remembered = RememberedDetections(1000)
+    remembered.keep(DIGEST, "weights", 0.05, made_up(1), SIZE_WH)
+    remembered.keep(OTHER_DIGEST, "weights", 0.05, made_up(100), SIZE_WH)
+    assert remembered.find(OTHER_DIGEST, {"weights": 0.25}) is None
+    assert remembered.find(DIGEST, {"weights": 0.25}) is not None
+
+
+def test_its_bytes_are_bounded() -> None:
+    max_bytes = 2_000_000
+    remembered = RememberedDetections(max_bytes)
+    few, many = made_up(3), made_up(100)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(8000):
+            digest = number.to_bytes(32, "big")
+            remembered.keep(digest, "weights", 0.05, few if number % 4 else many, SIZE_WH)
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max_bytes / 2 < used_bytes < max_bytes * 1.1
+
+
+def test_without_memory_nothing_is_kept_and_nothing_more_is_asked_of_the_model() -> None:
+    remembered = RememberedDetections(0)
+    remembered.keep(DIGEST, "weights", 0.05, made_up(1), SIZE_WH)
+    assert remembered.find(DIGEST, {"weights": 0.25}) is None
+    assert remembered.floor(0.25) == 0.25
+
+
+def test_eight_threads_get_what_they_ask_for() -> None:
+    remembered = RememberedDetections(50 * 1000)
+    expected = [made_up(20, seed=number) for number in range(100)]
+
+    def work(seed: int) -> int:
+        order = random.Random(seed)
+        hits = 0
+        for _ in range(500):
+            number = order.randrange(100)
+            found = remembered.find(bytes([number]), {"weights": 0.25})
+            if found:
+                hits += 1
+                assert_same(found, {"weights": expected[number]})
+            else:
+                remembered.keep(bytes([number]), "weights", 0.05, expected[number], SIZE_WH)
+        return hits
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(list(threads.map(work, range(8))))

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from tests.harness.http_server import StartServer, reply
+from yolo_backend.label_studio.projects import Project, Upload, open_project, stored_name, uploaded_name
+from yolo_backend.label_studio.studio import Studio, StudioError, StudioMissingError
+
+TOKEN = "0" * 40
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("my photo (1).JPG", "my_photo_1.JPG"),
+        ("ä+ö.png", "äö.png"),
+        (" a b.jpg ", "a_b.jpg"),
+    ],
+)
+def test_the_name_that_an_upload_gets(name: str, stored: str) -> None:
+    assert stored_name(name) == stored
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/data/upload/12/0123abcd-a-b.jpg", "a-b.jpg"),
+        ("/data/upload/12/0123abcd-%C3%A4.jpg", "ä.jpg"),
+        ("/tools/label-studio/data/upload/12/0123abcd-a.jpg", "a.jpg"),
+        ("/data/upload/12/a.jpg", None),
+        ("/data/local-files/?d=0123abcd-a.jpg", None),
+        ("https://example.com/0123abcd-a.jpg", None),
+    ],
+)
+def test_the_name_of_an_upload_is_known_by_its_address(address: str, name: str | None) -> None:
+    assert uploaded_name(address) == name
+
+
+@pytest.mark.parametrize("prefix", ["", "/tools/label-studio"])
+def test_uploads_are_told_in_the_order_of_the_files(serve: StartServer, prefix: str) -> None:
+    """Label Studio lists them in an order of its own."""
+    files = [{"id": 8, "file": "upload/3/89abcdef-ä.jpg"}, {"id": 7, "file": "upload/3/01234567-a.jpg"}]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        known = {"POST": {"file_upload_ids": [7, 8]}, "GET": files}
+        reply(json.dumps(known[handler.command]).encode())(handler)
+
+    project = Project(Studio(serve(answer).url + prefix, TOKEN), 3, "Cells", "<View/>")
+
+    uploads = project.upload([("a.jpg", b"a"), ("ä.jpg", b"b")])
+
+    assert uploads == [
+        Upload(7, f"{prefix}/data/upload/3/01234567-a.jpg"),
+        Upload(8, f"{prefix}/data/upload/3/89abcdef-%C3%A4.jpg"),
+    ]
+
+
+def test_uploads_are_never_deleted_without_their_ids(serve: StartServer) -> None:
+    """Without, Label Studio deletes all of the project."""
+    server = serve(reply(b'{"deleted": 2}'))
+    project = Project(Studio(server.url, TOKEN), 3, "Cells", "<View/>")
+
+    project.delete_uploads([])
+    project.delete_uploads([7, 8])
+
+    assert [(request.method, request.path, json.loads(request.body)) for request in server.requests] == [
+        ("DELETE", "/api/projects/3/file-uploads", {"file_upload_ids": [7, 8]})
+    ]
+
+
+def test_an_upload_that_is_lost_is_told(serve: StartServer) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        known = {"POST": {"file_upload_ids": [7]}, "GET": [{"id": 7, "file": "upload/3/01234567-a.jpg"}]}
+        reply(json.dumps(known[handler.command]).encode())(handler)
+
+    project = Project(Studio(serve(answer).url, TOKEN), 3, "Cells", "<View/>")
+
+    with pytest.raises(StudioError, match="took 1 of 2 files"):
+        project.upload([("a.jpg", b"a"), ("b.jpg", b"b")])
+
+
+@pytest.mark.parametrize(
+    ("listing", "told"),
+    [
+        (
+            (200, {"count": 2, "results": [{"id": 7, "title": "Cells"}, {"id": 9, "title": "Nuts\nand bolts"}]}),
+            'but 7 "Cells", 9 "Nuts and bolts"',
+        ),
+        ((200, {"count": 312, "results": [{"id": 7, "title": "x" * 100}]}), f'but 7 "{"x" * 37}..." and 311 more'),
+        ((200, {"count": 0, "results": []}), "and no other either: is the token of the same organization?"),
+        ((403, {"detail": "No."}), "and doesn't tell which there are: may the token's user see projects?"),
+        ((200, ["?"]), "and doesn't tell which there are: may the token's user see projects?"),
+        ((502, None), "and doesn't tell which there are: may the token's user see projects?"),
+    ],
+)
+def test_a_project_that_is_not_there_is_told_with_those_that_are(
+    serve: StartServer, listing: tuple[int, Any], told: str
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        is_listing = handler.path.startswith("/api/projects/?")
+        status, body = listing if is_listing else (404, {"detail": "Not found."})
+        reply(json.dumps(body).encode(), status)(handler)
+
+    server = serve(answer)
+
+    with pytest.raises(StudioMissingError) as raised:
+        open_project(Studio(server.url, TOKEN), 3)
+
+    assert str(raised.value) == f"Label Studio shows the token's user no project 3, {told}"
+    assert "page_size=20" in server.requests[-1].path
+
+
+def test_a_bare_address_has_the_name_of_the_configs_first_field(serve: StartServer) -> None:
+    """As in Label Studio's own `replace_task_data_undefined_with_config_field`."""
+    tasks = [{"id": 1, "data": {"$undefined$": "http://images/a.jpg", "note": "x"}}, {"id": 2, "data": {"photo": "b"}}]
+    server = serve(reply(json.dumps({"tasks": tasks}).encode()))
+    config = '<View><Header value="Look"/><Image name="i" value="$photo"/><Text name="t" value="$note"/></View>'
+
+    named = list(Project(Studio(server.url, TOKEN), 3, "Cells", config).tasks())
+
+    assert [task["data"] for task in named] == [{"photo": "http://images/a.jpg", "note": "x"}, {"photo": "b"}]
+
+
+@pytest.mark.parametrize("config", ["<View/>", "<View", '<View><Image name="i" value="a.jpg"/></View>'])
+def test_a_config_without_fields_leaves_data_as_they_are(serve: StartServer, config: str) -> None:
+    task = {"id": 1, "data": {"$undefined$": "http://images/a.jpg"}}
+    server = serve(reply(json.dumps({"tasks": [task]}).encode()))
+    assert list(Project(Studio(server.url, TOKEN), 3, "Cells", config).tasks()) == [task]

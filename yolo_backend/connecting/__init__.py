@@ -1,0 +1,1 @@
+"""A backend asked over HTTP, and a first project that is connected to it."""

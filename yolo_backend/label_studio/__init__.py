@@ -1,0 +1,1 @@
+"""Label Studio, asked and told: its address and token, tasks, predictions, filters, and when it is away."""

@@ -1,0 +1,66 @@
+"""A project's tasks as rows: for a table, JSON or CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from yolo_backend.images.sources import redact
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.selection import Selection, selected_tasks
+from yolo_backend.labels.labeling_config import LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.task_values import find_value
+from yolo_backend.protocol import Task
+
+_FIELDS = ("id", "data", "predictions", "total_predictions", "total_annotations", "created_at")
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task. `image` is redacted; version and score are those of the prediction that the selection looks at."""
+
+    id: int
+    image: str
+    predictions: int
+    model_version: str | None
+    score: float | None
+    annotations: int
+    created_at: str
+
+
+def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
+    """The rows of the selected tasks. Raises StudioError, requests.Timeout."""
+    image_values = _image_values(project.label_config)
+    for task in selected_tasks(project, selection, _FIELDS):
+        newest = selection.newest_prediction(task)
+        yield TaskRow(
+            id=int(task["id"]),
+            image=_image_of(task, image_values),
+            predictions=int(task["total_predictions"]),
+            model_version=newest["model_version"] if newest else None,
+            score=newest["score"] if newest else None,
+            annotations=int(task["total_annotations"]),
+            created_at=str(task["created_at"]),
+        )
+
+
+def _image_values(label_config: str) -> list[str]:
+    """Where in a task's data the images are, as far as the labeling config is one that is served."""
+    try:
+        return [control.value for control in parse_labeling_config(label_config).controls]
+    except LabelingConfigError:
+        return []
+
+
+def _image_of(task: Task, image_values: list[str]) -> str:
+    data: Mapping[str, Any] = task.get("data") or {}
+    values = [found for value in image_values if (found := find_value(data, value))] or [
+        value for value in data.values() if isinstance(value, str)
+    ]
+    if not values:
+        return ""
+    value = values[0]
+    if not isinstance(value, list):
+        return redact(value)
+    return f"{redact(value[0])} and {len(value) - 1} more" if len(value) > 1 else redact(value[0])

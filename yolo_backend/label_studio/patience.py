@@ -1,0 +1,73 @@
+"""A Label Studio that may go away for a while, as it does when it is restarted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import requests
+
+from yolo_backend.label_studio.connections import REPEATABLE
+from yolo_backend.label_studio.pauses import Pauses
+from yolo_backend.label_studio.storing import explain
+from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+
+_ASK_AGAIN_AFTER_S = (1.0, 15.0)
+_WAIT_AT_MOST_S = 600.0
+
+
+class PatientStudio(Studio):
+    """Asks again while nobody answers, what can be asked twice; `remark` tells a person why nothing goes on.
+
+    Set `stop`, and it waits no longer. Raises what `Studio` does, after ten minutes.
+    """
+
+    def __init__(self, url: str, token: str | None, remark: Callable[[str], None], stop: threading.Event) -> None:
+        super().__init__(url, token)
+        self._remark = remark
+        self._stop = stop
+        self._gone_since: float | None = None
+        self._telling = threading.Lock()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        wanted: str | None,
+        timeout_s: float,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        files: Sequence[tuple[str, tuple[str, bytes]]] | None = None,
+    ) -> Any:
+        """As `Studio.call`; while Label Studio is away, again and again."""
+        pauses = Pauses(*_ASK_AGAIN_AFTER_S)
+        while True:
+            try:
+                answer = super().call(method, path, wanted, timeout_s, query=query, body=body, files=files)
+            except (StudioRefusedError, StudioRejectedError):
+                raise
+            except (StudioError, requests.Timeout) as error:
+                if method not in REPEATABLE or self._stop.is_set() or not self._may_wait(error):
+                    raise
+            else:
+                self._is_back()
+                return answer
+            self._stop.wait(pauses.next())
+
+    def _may_wait(self, error: StudioError | requests.Timeout) -> bool:
+        if isinstance(error, StudioError) and error.trouble and error.trouble.lasts:
+            return False
+        with self._telling:
+            if self._gone_since is None:
+                self._gone_since = time.monotonic()
+                self._remark(f"{explain(error)}. Waiting for it, {_WAIT_AT_MOST_S / 60:.0f} minutes at most")
+            return time.monotonic() - self._gone_since < _WAIT_AT_MOST_S
+
+    def _is_back(self) -> None:
+        with self._telling:
+            if self._gone_since is not None:
+                self._gone_since = None
+                self._remark("Label Studio answers again: going on")

@@ -1,0 +1,105 @@
+"""Pictures with the boxes of their regions drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from yolo_backend.labels.regions import Region, region_label
+
+_CELL_WH = (400, 300)
+_COLUMNS = 4
+_CAPTION_HEIGHT = 22
+_COLORS = ("#ff5a36", "#2fbf4a", "#3aa0ff", "#f2c500", "#c05cff", "#00c9c9")
+
+Corner = tuple[float, float]
+
+
+class LabelColors(dict[str, str]):
+    """The color of each label; a label that comes for the first time gets the next one."""
+
+    def __missing__(self, label: str) -> str:
+        self[label] = _COLORS[len(self) % len(_COLORS)]
+        return self[label]
+
+
+def draw_regions(
+    picture: Image.Image,
+    regions: Sequence[Region],
+    size_wh: tuple[int, int] | None = None,
+    colors: LabelColors | None = None,
+) -> Image.Image:
+    """A copy of the upright picture with its rectangles, their labels, and their scores where they have one.
+
+    It is shrunk to fit into `size_wh`. Pictures that share `colors` have the same label in the same color.
+    """
+    colors = LabelColors() if colors is None else colors
+    drawn = picture.convert("RGB") if size_wh is None else _shrunk(picture, size_wh).convert("RGB")
+    drawn = drawn.copy() if drawn is picture else drawn
+    draw = ImageDraw.Draw(drawn)
+    longer_px = max(drawn.size)
+    line_px, text_px = max(2, longer_px // 400), max(10, longer_px // 70)
+    font = ImageFont.load_default(text_px)
+    for region in regions:
+        label = _label_of(region)
+        if label is None:
+            continue
+        corners = _corners(region, drawn.size)
+        draw.line([*corners, corners[0], corners[1]], colors[label], line_px, joint="curve")
+        score = region.get("score")
+        text = label if score is None else f"{label} {score:.2f}"
+        left, top = min(corners, key=lambda corner: (corner[1], corner[0]))
+        draw.text((left + line_px, max(top - text_px - line_px, 0)), text, colors[label], font)
+    return drawn
+
+
+def draw_contact_sheet(
+    items: Iterable[tuple[str, Image.Image, Sequence[Region]]], path: Path, colors: LabelColors | None = None
+) -> None:
+    """Write one picture of many to `path`: each small, with its regions drawn and its caption below.
+
+    Items may come from an iterator: of each picture, only the small one is kept.
+    """
+    colors = LabelColors() if colors is None else colors
+    cells = [(caption, draw_regions(picture, regions, _CELL_WH, colors)) for caption, picture, regions in items]
+    rows = max(1, math.ceil(len(cells) / _COLUMNS))
+    cell_width, cell_height = _CELL_WH[0], _CELL_WH[1] + _CAPTION_HEIGHT
+    sheet = Image.new("RGB", (_COLUMNS * cell_width, rows * cell_height), "#202124")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, (caption, drawn) in enumerate(cells):
+        x, y = number % _COLUMNS * cell_width, number // _COLUMNS * cell_height
+        sheet.paste(drawn, (x + (cell_width - drawn.width) // 2, y + (_CELL_WH[1] - drawn.height) // 2))
+        draw.text((x + 6, y + _CELL_WH[1] + 3), caption, "#e8eaed", font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def _shrunk(picture: Image.Image, size_wh: tuple[int, int]) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail(size_wh)
+    return small
+
+
+def _label_of(region: Region) -> str | None:
+    """The first label of a rectangle, None of a region that isn't one."""
+    value = region.get("value") or {}
+    return region_label(region) if all(key in value for key in ("x", "y", "width", "height")) else None
+
+
+def _corners(region: Region, size_wh: tuple[int, int]) -> list[Corner]:
+    """A rectangle's corners in pixels; Label Studio turns it clockwise around its top left one."""
+    value, (picture_width, picture_height) = region["value"], size_wh
+    left, top = value["x"] / 100 * picture_width, value["y"] / 100 * picture_height
+    width, height = value["width"] / 100 * picture_width, value["height"] / 100 * picture_height
+    radians = math.radians(value.get("rotation") or 0)
+    across_x, across_y = width * math.cos(radians), width * math.sin(radians)
+    down_x, down_y = -height * math.sin(radians), height * math.cos(radians)
+    return [
+        (left, top),
+        (left + across_x, top + across_y),
+        (left + across_x + down_x, top + across_y + down_y),
+        (left + down_x, top + down_y),
+    ]

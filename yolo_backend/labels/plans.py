@@ -1,0 +1,194 @@
+"""How a labeling config is served: by which weights, which class becomes which label, and the `model_version`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from yolo_backend.detection.catalog import Catalog
+from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.labels.labeling_config import (
+    Control,
+    LabelingConfigError,
+    LabelMap,
+    labels_of_task,
+    map_labels,
+    parse_labeling_config,
+)
+from yolo_backend.messages import named, shortened, to_latin1
+from yolo_backend.settings import Settings
+
+# Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
+REVISION = 1
+_SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 50
+
+
+@dataclass(frozen=True)
+class ServedControl:
+    """A control, the weights that serve it, and what their classes are called in it.
+
+    Where the labels come with each task, the map is empty until `for_task`; a threshold is then the label's own or
+    `default_threshold`, and no higher than `highest_threshold`.
+    """
+
+    control: Control
+    weights: WeightsInfo
+    weights_name: str
+    label_map: LabelMap
+    default_threshold: float
+    highest_threshold: float = 1.0
+
+    def for_task(self, data: Any) -> ServedControl:
+        """The same with the labels of a task, where they come with it. Raises LabelingConfigError."""
+        if self.control.labels_value is None:
+            return self
+        control = replace(self.control, labels=labels_of_task(self.control, data))
+        label_map = map_labels(control, self.weights.class_names, self.default_threshold)
+        served = replace(self, control=control, label_map=label_map).lowered(self.highest_threshold)
+        if not label_map.label_of_class:
+            raise LabelingConfigError(_nothing_matches(served))
+        return served
+
+    @property
+    def own_threshold(self) -> float:
+        """The threshold of labels that have none of their own."""
+        return min(self.control.threshold(self.default_threshold), self.highest_threshold)
+
+    def lowered(self, threshold: float) -> ServedControl:
+        """The same, for boxes down to this score."""
+        thresholds = {number: min(threshold, known) for number, known in self.label_map.threshold_of_class.items()}
+        label_map = replace(self.label_map, threshold_of_class=thresholds)
+        return replace(self, label_map=label_map, highest_threshold=min(threshold, self.highest_threshold))
+
+
+@dataclass(frozen=True)
+class ProjectPlan:
+    """How a labeling config is served, what of it isn't, and the `model_version` of what comes out."""
+
+    controls: tuple[ServedControl, ...]
+    model_version: str
+    not_served: tuple[str, ...] = ()
+
+    def for_task(self, data: Any) -> tuple[ProjectPlan, list[str]]:
+        """The same with the labels that a task brings, and why some of them, or a control, are left out.
+
+        Raises LabelingConfigError where no control is left.
+        """
+        if all(served.control.labels_value is None for served in self.controls):
+            return self, []
+        controls: list[ServedControl] = []
+        left_out: list[str] = []
+        for served in self.controls:
+            try:
+                mine = served.for_task(data)
+            except LabelingConfigError as error:
+                left_out.append(str(error))
+                continue
+            controls.append(mine)
+            if mine is not served and (unknown := mine.label_map.labels_without_class):
+                left_out.append(f"no class of {mine.weights_name} for the task's labels {_shown(unknown)}")
+        if not controls:
+            raise LabelingConfigError("; ".join(left_out))
+        return replace(self, controls=tuple(controls)), left_out
+
+
+def make_plan(label_config: str, settings: Settings, catalog: Catalog, wait_s: float | None = 0) -> ProjectPlan:
+    """How this labeling config is served: each of its controls that can be, one at least.
+
+    Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
+    WeightsLoadingError where weights weren't read within `wait_s` (None: wait as long as it takes).
+    """
+    ends_at = None if wait_s is None else time.monotonic() + wait_s
+    config = parse_labeling_config(label_config)
+    served: list[ServedControl] = []
+    faults: list[LabelingConfigError | WeightsError] = []
+
+    @cache  # asked once for each name: other weights may serve under it from one moment to the next
+    def weights_of(name: str) -> WeightsInfo:
+        return catalog.wait_for_info(name, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+
+    for control in config.controls:
+        try:
+            served.append(_serve(control, settings, weights_of))
+        except (LabelingConfigError, WeightsError) as error:
+            faults.append(error)
+    if not served:
+        kind = LabelingConfigError if any(isinstance(fault, LabelingConfigError) for fault in faults) else WeightsError
+        raise kind("; ".join(dict.fromkeys(map(str, faults))))
+    not_served = (*map(str, faults), *config.not_served)
+    return ProjectPlan(tuple(served), _model_version(served, settings), not_served)
+
+
+def _serve(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
+    name = control.model_path or settings.model_name
+    weights = weights_of(name)
+    if control.needs_obb and weights.task != "obb":
+        raise LabelingConfigError(
+            f'model_obb="true" wants OBB weights, and {name} are {weights.task} weights: leave it out, or name others '
+            "in model_path"
+        )
+    label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
+    served = ServedControl(control, weights, name, label_map, settings.model_score_threshold)
+    if control.labels_value is None and not label_map.label_of_class:
+        raise LabelingConfigError(_nothing_matches(served))
+    return served
+
+
+def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
+    ingredients = [
+        {
+            "revision": REVISION,
+            "weights": item.weights.fingerprint,
+            "image_size": item.weights.image_size,
+            "iou_threshold": settings.model_iou_threshold,
+            "max_detections": settings.model_max_detections,
+            # Only where it isn't the default, whose versions stay as they are.
+            **({"decode": settings.decode} if settings.decode != "full" else {}),
+            # Images in one batch could lose their boxes to such a file, in versions before this.
+            **({"batches": "within the file's own limit"} if item.weights.has_nms else {}),
+            "control": [
+                item.control.from_name,
+                item.control.to_name,
+                item.control.value.removeprefix("$"),
+                item.control.is_list,
+            ],
+            **({"rectangle": item.control.rectangle_name} if item.control.rectangle_name else {}),
+            **(
+                {"labels_of_task": [item.control.labels_value, item.own_threshold]} if item.control.labels_value else {}
+            ),
+            "labels": sorted(item.label_map.label_of_class.items()),
+            "thresholds": sorted(item.label_map.threshold_of_class.items()),
+        }
+        for item in served
+    ]
+    name = Path(served[0].weights_name).stem
+    # With the name, for Label Studio finds a version in any that it is a part of: `best-...` in `cells-best-...`.
+    digest = hashlib.sha256(json.dumps([name, ingredients], sort_keys=True).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
+
+
+def _nothing_matches(served: ServedControl) -> str:
+    labels, classes = served.control.labels, served.weights.class_names
+    if not labels:
+        return f'The control "{served.control.from_name}" has no Label: write one for each class that is wanted'
+    shown = _shown([named(label.value, position) for position, label in enumerate(labels, 1)])
+    known = _shown([named(name, number, "class") for number, name in classes.items()])
+    return (
+        f"None of the labels {shown} is a class of {shortened(served.weights_name, _SHOWN_CHARACTERS)}, "
+        f'which has {known}: rename a label, or give it predicted_values="<a class>"'
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    """So many that a sentence of 240 characters has room for what to do."""
+    kept = [shortened(name, _SHOWN_CHARACTERS) for name in names[:_SHOWN_NAMES]]
+    while len(kept) > 1 and len(to_latin1(", ".join(kept))) > _SHOWN_TOGETHER:
+        kept.pop()
+    return ", ".join(kept) + (f" and {len(names) - len(kept)} more" if len(names) > len(kept) else "")

@@ -1,0 +1,253 @@
+"""How the server starts: flags, settings, logging, gunicorn; what can't start says so in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import re
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from flask import Flask
+
+from yolo_backend.connecting.remote_backend import BackendError, BackendLoginError, RemoteBackend
+from yolo_backend.detection.weights import find_weights
+from yolo_backend.errors import UserError
+from yolo_backend.images.uploads import FolderOfUploads
+from yolo_backend.request_ids import RequestIds
+from yolo_backend.server.model_class import ModelClass
+from yolo_backend.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
+
+_LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] [%(request_id)s] %(message)s"
+# For what runs when the backend is told to stop: the images under way, their answers, and a last push.
+_GRACEFUL_TIMEOUT_S = 60
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # of glibc's malloc.h
+# A client that sends or reads nothing for so long gives its thread back.
+_IDLE_CLIENT_S = 60
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Check settings, class and weights, then serve; exits with one line that says what is wrong.
+
+    `arguments` are the flags of Label Studio's template, and `--model`.
+    """
+    options = _parse_options(arguments)
+    for variable, value in _environment_of(options).items():
+        os.environ[variable] = value
+    settings, model_class = _check_start()
+    if options.check:
+        _check_model(model_class)
+        # Started anew, for a model and its threads don't survive the fork of gunicorn's workers.
+        sys.stdout.flush()
+        os.execv(sys.executable, [arg for arg in sys.orig_argv if arg != "--check"])  # noqa: S606  our own command line
+    host = options.host or "0.0.0.0"
+    _check_port(host, settings.port)
+    if options.debug or sys.platform == "win32":  # gunicorn needs Unix
+        _make_loading_app().run(host=host, port=settings.port, threaded=True)
+    else:
+        _serve(settings, host)
+
+
+def make_app() -> Flask:
+    """The application, with logging set up and the weights checked; `gunicorn --preload` makes it before it forks."""
+    settings, model_class = _check_start()
+    _tune_malloc()
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
+    handler.addFilter(RequestIds())  # of the handler, for a logger's own filters don't see its children's lines
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
+    for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
+        logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings of odd headers
+    _tell_of_uploads(settings)
+    import label_studio_sdk.label_interface  # noqa: F401  a third of a second, which the first `/setup` is spared
+
+    from yolo_backend.server.app import create_app
+    from yolo_backend.serving.request import default_predictor
+
+    return create_app(model_class, default_predictor())
+
+
+def _tell_of_uploads(settings: Settings) -> None:
+    if root := settings.label_studio_media_root:
+        if trouble := FolderOfUploads(root).trouble():
+            level = logging.WARNING if trouble.lasts else logging.INFO
+            log.log(level, "%s. Meanwhile uploads are fetched from Label Studio", trouble)
+        else:
+            log.info("Uploads are read from %s", root)
+
+
+def _make_loading_app() -> Flask:
+    """The application, in the process that serves it."""
+    app = make_app()
+    app.extensions["begin_loading"]()
+    return app
+
+
+def _tune_malloc() -> None:
+    """Keep glibc from giving each thread a heap, and from giving the memory of each photograph back to the system.
+
+    The heaps of many threads grow to a gigabyte in sum; memory fresh from the system has to be cleared, page by page.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another libc has no such thing
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_ARENA_MAX, 1)
+            mallopt(_M_MMAP_THRESHOLD, 64 << 20)
+            mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+            mallopt(_M_TOP_PAD, 16 << 20)
+
+
+class _OneLineFormatter(logging.Formatter):
+    """Keeps what strangers wrote, such as the name of a project, from looking like a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", super().formatMessage(record))
+
+
+def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    program = "yolo-backend serve" if sys.argv[1:2] == ["serve"] else None
+    parser = argparse.ArgumentParser(program, description="Serve YOLO predictions to Label Studio.")
+    parser.add_argument("--model", metavar="MODULE:CLASS", help="the class that serves (MODEL_CLASS)")
+    parser.add_argument("-p", "--port", type=int, help="port to listen on (PORT, 9090)")
+    parser.add_argument("--host", help="address to listen on (0.0.0.0)")
+    parser.add_argument("-d", "--debug", action="store_true", help="Flask's own server, and debug messages")
+    parser.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], help="how much to log")
+    parser.add_argument("--model-dir", help="folder for caches and exports (MODEL_DIR)")
+    parser.add_argument("--check", action="store_true", help="make a model instance and load the weights first")
+    parser.add_argument(
+        "--with", "--kwargs", dest="kwargs", metavar="SETTING=VALUE", nargs="+", default=[], help="other settings"
+    )
+    parser.add_argument("--basic-auth-user", help="login that callers must give")
+    parser.add_argument("--basic-auth-pass", help="password that callers must give")
+    return parser.parse_args(arguments)
+
+
+def _environment_of(options: argparse.Namespace) -> dict[str, str]:
+    given = {
+        "MODEL_CLASS": options.model,
+        "PORT": options.port,
+        "LOG_LEVEL": options.log_level or ("DEBUG" if options.debug else None),
+        "MODEL_DIR": options.model_dir,
+        "BASIC_AUTH_USER": options.basic_auth_user,
+        "BASIC_AUTH_PASS": options.basic_auth_pass,
+    }
+    for pair in options.kwargs:
+        name, _, value = pair.partition("=")
+        given[name.upper()] = value
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _check_start() -> tuple[Settings, ModelClass]:
+    try:
+        settings = load_settings()
+        model_class = ModelClass.named(settings.model_class)
+        find_weights(settings.model_name, settings.model_root, may_download=True)
+    except UserError as error:
+        _refuse(error)
+    return settings, model_class
+
+
+def _check_port(host: str, port: int) -> None:
+    """Exits with a line where nobody can listen there; gunicorn would try for seconds, and show errors of its own."""
+    if {"LISTEN_FDS", "GUNICORN_FD"} & os.environ.keys():  # systemd listens for us, or the gunicorn before this one
+        return
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            who = _listener_at(host, port)
+            _refuse(f"port {port} is taken{who}: stop what listens there, or choose another one with --port (PORT)")
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            _refuse(f"port {port} may not be listened on by this user: choose one above 1023 with --port (PORT)")
+        _refuse(f"--host {host} is no address of this machine: leave it out, and all of them are listened on")
+
+
+def _listener_at(host: str, port: int) -> str:
+    """Who listens there, as far as it can be seen at once."""
+    seen_at = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host
+    try:
+        RemoteBackend(f"http://{f'[{seen_at}]' if ':' in seen_at else seen_at}:{port}").index()
+    except BackendLoginError:
+        return ", perhaps by another of these backends"
+    except BackendError:
+        return ""
+    return " by another of these backends"
+
+
+def _check_model(model_class: ModelClass) -> None:
+    from yolo_backend.serving.request import default_predictor
+
+    predictor = default_predictor()
+    try:
+        model_class.load()(project_id="0", label_config="<View/>")
+        info = predictor.catalog.wait_for_info(predictor.settings.model_name, timeout_s=None)
+        predictor.catalog.wait_for_runtime(predictor.settings.model_name)
+    except UserError as error:
+        _refuse(error)
+    print(f"{info.name}: {info.task} weights of {len(info.class_names)} classes, ready")
+
+
+def _refuse(error: Exception | str) -> NoReturn:
+    print(f"The backend can't start: {error}", file=sys.stderr)
+    # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
+    raise SystemExit(4) from None
+
+
+def _serve(settings: Settings, host: str) -> None:
+    from gunicorn.app.base import BaseApplication
+    from gunicorn.workers.gthread import ThreadWorker
+
+    class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+        def enqueue_req(self, conn: Any) -> None:
+            with contextlib.suppress(OSError):  # it may have hung up already
+                for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                    conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _IDLE_CLIENT_S, 0))
+            super().enqueue_req(conn)
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            # Still listening, so that /health can tell why nothing more is taken.
+            threading.Thread(target=self._drain, args=(sig, frame), daemon=True).start()
+
+        def _drain(self, sig: int, frame: Any) -> None:
+            try:
+                if app := getattr(self, "wsgi", None):  # else it is still starting
+                    app.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
+            finally:
+                super().handle_exit(sig, frame)
+
+    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        def load_config(self) -> None:
+            options: dict[str, Any] = {
+                "bind": f"{f'[{host}]' if ':' in host else host}:{settings.port}",
+                "workers": settings.workers,
+                "worker_class": Worker,
+                "threads": settings.threads,
+                "timeout": 120,
+                "graceful_timeout": _GRACEFUL_TIMEOUT_S,
+                "loglevel": settings.log_level.lower(),
+                "control_socket_disable": True,
+            }
+            for name, value in options.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Flask:
+            return _make_loading_app()
+
+    Server().run()

@@ -1,0 +1,334 @@
+"""The status page: what is served, what is under way, and what failed; a page for people, JSON for programs."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import unicodedata
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from yolo_backend.detection.detections import Runtime, WeightsInfo
+from yolo_backend.failures import Failure
+from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.messages import Trouble
+from yolo_backend.server.fitting import START_TRAINING, Training
+from yolo_backend.serving.progress import Progress
+
+State = Literal["UP", "LOADING", "DOWN", "STOPPING"]
+
+# What to do about a failure, by its kind.
+ADVICE: Mapping[str, str] = {
+    "bad_address": "Correct the address in the task's data.",
+    "broken": "Replace the file: it is damaged or cut short.",
+    "detector": "The model failed on this image: the backend's log says why. Check MODEL_NAME and DEVICE.",
+    "dns": "Check the host's name in the address, and that the backend's machine or container can look it up. "
+    "Where only a proxy can, name the host in ALLOWED_IMAGE_HOSTS.",
+    "empty": "Replace the file: it was stored without content.",
+    "forbidden_address": "If you trust that host, name it in ALLOWED_IMAGE_HOSTS (names without a scheme, commas "
+    "between them) and restart the backend.",
+    "http_error": "Look into that server's log, or wait until it has recovered.",
+    "labels": "Give the task labels that are classes of the weights, in the field that the control's value names.",
+    "internal": "A fault of the backend: its log has the details. Please report it.",
+    "label_studio": "Check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: the address as the backend reaches it, "
+    "and a token that Label Studio accepts.",
+    "missing_key": "Give the task's data the field that the labeling config's Image names, or correct that name.",
+    "no_label_studio": "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY and restart the backend.",
+    "not_an_image": "Do what the message says. Where it doesn't say what the file is, open the address: "
+    "it should lead to a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF.",
+    "not_found": "Put the image back where the address says, or correct the address in the task's data.",
+    "other_label_studio": "Set LABEL_STUDIO_HOST to Label Studio's address in a browser and restart the backend, "
+    "or correct the address in the task's data.",
+    "proxy": "Correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY in the backend's environment, and restart it.",
+    "redirects": "Open the address in a browser: it leads in circles, often to a login. Take the final one.",
+    "rejected": "Nothing, where the task was deleted. Where the labels were changed, Retrieve Predictions again.",
+    "timeout": "Look whether the image's server is slow or cut off; IMAGE_TIMEOUT_SECONDS gives it more time.",
+    "tls": "Renew that server's certificate, or have the backend trust its authority: REQUESTS_CA_BUNDLE names a PEM "
+    "file of all authorities that it trusts.",
+    "too_large": "Make the image smaller, or raise MAX_IMAGE_MEGABYTES.",
+    "too_many_pixels": "Make the image smaller, or raise MAX_IMAGE_MEGAPIXELS.",
+    "unauthorized": "Label Studio's own image: check LABEL_STUDIO_API_KEY. Another server's: let it be read without a "
+    "login, or take a presigned address.",
+    "unreachable": "Check that the image's server runs, and that the backend's machine or container can reach it.",
+    "unreadable": "Let the backend's user read the files below LOCAL_FILES_DOCUMENT_ROOT.",
+    "unsupported": "Give the task an http(s) or data: address, a path of Label Studio, or a bucket that it presigns.",
+    "weights": "Check the control's model_path, and that this file is in MODEL_ROOT.",
+    "wrong_type": "Give the task's data the image's address, as text, in the field that the labeling config names.",
+}
+
+_MAX_SHOWN = 50
+_MAX_TASKS = 8
+_MAX_TEXT, _MAX_SENTENCE = 240, 2000
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+_STYLE = Markup((Path(__file__).parent / "templates" / "status.css").read_text(encoding="utf-8"))  # noqa: S704  ours
+_STYLE_HASH = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+PAGE_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; "
+    f"style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Vary": "Accept",
+}
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """The default weights; `weights` is None while they are read, or with the `reason` why they can't be had."""
+
+    name: str
+    state: State
+    weights: WeightsInfo | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ProjectStatus:
+    """A project that connected, or the `reason` why it couldn't. `seen_at` is the time of day of its last `/setup`."""
+
+    project: str
+    plan: ProjectPlan | None
+    seen_at: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """What became of what was asked of `fit`, the newest first; `trains` is None while the class isn't imported."""
+
+    told: Sequence[Training] = ()
+    trains: bool | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that the page shows: projects, work and failures as they are to be listed; times are times of day.
+
+    `runtimes` are those that are known, by the fingerprint of the weights; `refused` says of new files of weights why
+    they don't serve, `uploads` says why uploads can't be read from the disk.
+    """
+
+    model_class: str
+    version: str
+    model: ModelStatus
+    started_at: float
+    projects: Sequence[ProjectStatus] = ()
+    work: Sequence[Progress] = ()
+    failures: Sequence[Failure] = ()
+    training: TrainingStatus = TrainingStatus()
+    workers: int = 1
+    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
+    refused: Sequence[str] = ()
+    uploads: Trouble | None = None
+    at: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """The failures of one kind and reason; `tasks`, `address` and `last_at` are those of the newest."""
+
+    kind: str
+    reason: str
+    advice: str
+    count: int
+    projects: tuple[str, ...]
+    tasks: tuple[int, ...]
+    address: str | None
+    last_at: float
+
+
+@dataclass(frozen=True)
+class LabelStatus:
+    """A label, the classes that become it, and the threshold of their scores."""
+
+    label: str
+    classes: tuple[str, ...]
+    threshold: float
+
+
+def wants_page(accept: str | None) -> bool:
+    """Does an `Accept` header ask for HTML rather than for JSON? `*/*` or none, as from curl, doesn't."""
+    accepted = parse_accept_header(accept, MIMEAccept)
+    return accepted.best_match(["application/json", "text/html"]) == "text/html"
+
+
+def render_page(status: Status, *, refreshes: bool = True) -> str:
+    """The page, which loads itself anew unless told not to."""
+    busy = any(progress.waiting or progress.running for progress in status.work)
+    return _TEMPLATE.render(
+        status=status,
+        groups=group_failures(status.failures),
+        refresh_s=5 if busy else 30,
+        refreshes=refreshes,
+        style=_STYLE,
+        max_shown=_MAX_SHOWN,
+        labels_of=served_labels,
+        ago=lambda at: f"{_span(status.at - at)} ago",
+        span=_span,
+        iso=_iso,
+        start_training=START_TRAINING,
+        training_fact=_training_fact(status),
+    )
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """The same for programs."""
+    weights = status.model.weights
+    runtime = status.runtimes.get(weights.fingerprint) if weights else None
+    return {
+        "status": status.model.state,
+        "reason": status.model.reason,
+        "refused": list(status.refused[:_MAX_SHOWN]),
+        "uploads": str(status.uploads) if status.uploads else None,
+        "model_class": status.model_class,
+        "version": status.version,
+        "started_at": _iso(status.started_at),
+        "model": status.model.name,
+        "task": weights.task if weights else None,
+        "device": runtime.device if runtime else None,
+        "engine": runtime.engine if runtime else None,
+        "image_size": list(weights.image_size) if weights else None,
+        "classes": list(weights.class_names.values()) if weights else [],
+        "remark": weights.remark if weights else None,
+        "projects": [
+            {
+                "project": item.project,
+                "model_version": item.plan.model_version if item.plan else None,
+                "reason": item.reason,
+                "seen_at": _iso(item.seen_at),
+                "controls": [_control_json(served, status.runtimes) for served in item.plan.controls]
+                if item.plan
+                else [],
+                "not_served": list(item.plan.not_served) if item.plan else [],
+            }
+            for item in status.projects
+        ],
+        "work": [
+            asdict(progress) | {"finished_at": _iso(progress.finished_at) if progress.finished_at else None}
+            for progress in status.work
+        ],
+        "training": {
+            "trains": status.training.trains,
+            "remark": _training_fact(status),
+            "told": [
+                asdict(training)
+                | {
+                    "asked_at": _iso(training.asked_at),
+                    "ended_at": None if training.ended_at is None else _iso(training.ended_at),
+                }
+                for training in status.training.told
+            ],
+        },
+        "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
+    }
+
+
+def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
+    """Failures, the newest first, by kind and reason."""
+    groups: dict[tuple[str, str], list[Failure]] = {}
+    for failure in failures:
+        groups.setdefault((failure.kind, failure.reason), []).append(failure)
+    return [
+        FailureGroup(
+            kind=kind,
+            reason=reason,
+            advice=ADVICE.get(kind, ADVICE["internal"]),
+            count=len(group),
+            projects=tuple(dict.fromkeys(failure.project for failure in group if failure.project)),
+            tasks=tuple(dict.fromkeys(failure.task_id for failure in group if failure.task_id is not None))[
+                :_MAX_TASKS
+            ],
+            address=next((failure.address for failure in group if failure.address), None),
+            last_at=group[0].at,
+        )
+        for (kind, reason), group in groups.items()
+    ]
+
+
+def served_labels(served: ServedControl) -> list[LabelStatus]:
+    """The labels of a control that have a class, in the labeling config's order."""
+    ids_of_label: dict[str, list[int]] = {}
+    for class_id, label in served.label_map.label_of_class.items():
+        ids_of_label.setdefault(label, []).append(class_id)
+    return [
+        LabelStatus(
+            label=label.value,
+            classes=tuple(served.weights.class_names[class_id] for class_id in ids),
+            threshold=served.label_map.threshold_of_class[ids[0]],
+        )
+        for label in served.control.labels
+        if (ids := ids_of_label.get(label.value))
+    ]
+
+
+def _training_fact(status: Status) -> str | None:
+    if status.training.trains is not False:
+        return None
+    return f"Start Training: the class {status.model_class} doesn't train; override fit, see docs/extending.md"
+
+
+def _control_json(served: ServedControl, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:
+    runtime = runtimes.get(served.weights.fingerprint)
+    return {
+        "from_name": served.control.from_name,
+        "to_name": served.control.to_name,
+        "model": served.weights_name,
+        "device": runtime.device if runtime else None,
+        "engine": runtime.engine if runtime else None,
+        "labels": [asdict(label) for label in served_labels(served)],
+        "labels_without_class": list(served.label_map.labels_without_class),
+        # Which these are, each task says.
+        "classes_without_label": [] if served.control.labels_value else list(served.label_map.classes_without_label),
+    }
+
+
+class _Sentence(str):
+    """A message that stands nowhere else whole."""
+
+
+def _fit_for_page(value: Any) -> Any:
+    """Of a text that strangers wrote: no control characters, no half of a surrogate pair, not without end."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    most = _MAX_SENTENCE if isinstance(value, _Sentence) else _MAX_TEXT
+    shown = value if len(value) <= most else value[: most - 1] + "…"
+    return "".join("\N{REPLACEMENT CHARACTER}" if _turns_the_page(letter) else letter for letter in shown)
+
+
+def _turns_the_page(letter: str) -> bool:
+    return unicodedata.category(letter) in {"Cc", "Cs"} or unicodedata.bidirectional(letter) in _DIRECTIONS
+
+
+def _span(seconds: float) -> str:
+    for unit, unit_s, below_s in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
+        if seconds < below_s:
+            return f"{max(0, seconds) // unit_s:.0f} {unit}"
+    return f"{seconds // 86400:.0f} days"
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("yolo_backend.server"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=_fit_for_page,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters["sentence"] = _Sentence
+_TEMPLATE = _ENVIRONMENT.get_template("status.html")
