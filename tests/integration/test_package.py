@@ -48,7 +48,8 @@ def test_it_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None
         names = set(archive.namelist())
     tops = {name.split("/")[0] for name in names}
     assert tops == {"yolo_backend", f"yolo_backend-{__version__}.dist-info"}
-    for name in ("py.typed", "server/templates/status.html", "server/templates/status.css", "demo/demo.pt", "model.py", "cli/app.py"):
+    templates = ("server/templates/status.html", "server/templates/status.css")
+    for name in ("py.typed", *templates, "demo/demo.pt", "model.py", "cli/app.py"):
         assert f"yolo_backend/{name}" in names
     in_sources = {
         str(path.relative_to(ROOT)) for path in (ROOT / "yolo_backend").rglob("*.py") if "__pycache__" not in path.parts

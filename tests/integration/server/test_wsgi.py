@@ -154,7 +154,7 @@ def test_what_a_stranger_wrote_stays_in_its_line(bccd_environment: dict[str, str
         while "forged" not in server.log.read_text() and time.monotonic() < ends_at:
             time.sleep(0.1)
     (line,) = [line for line in (tmp_path / "backend.log").read_text().splitlines() if "forged" in line]
-    assert re.search(r" \[DEBUG\] \[yolo_backend\.fitting\] \[[a-z2-7]{8}\] Project 1: X \[2026-11-22\]", line)
+    assert re.search(r" \[DEBUG\] \[yolo_backend\.server\.fitting\] \[[a-z2-7]{8}\] Project 1: X \[2026-11-22\]", line)
 
 
 # gunicorn's own command
