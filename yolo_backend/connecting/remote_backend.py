@@ -8,8 +8,7 @@ from typing import Any
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from yolo_backend.images.explaining import shown_host
-from yolo_backend.images.sources import redact
+from yolo_backend.addresses import redact, shown_host
 from yolo_backend.label_studio.in_between import reason_of
 from yolo_backend.tls import NamingAdapter, explain_tls
 

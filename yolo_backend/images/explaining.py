@@ -11,7 +11,6 @@ from requests.exceptions import InvalidHeader, InvalidProxyURL, InvalidSchema, P
 from requests_hardened.ip_filter import InvalidIPAddress
 
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.sources import DEFAULT_PORTS, origin_of
 from yolo_backend.messages import causes_of, shortened
 from yolo_backend.tls import explain_tls
 
@@ -55,15 +54,6 @@ def explain_error(error: Exception, host: str) -> ImageError:
         if table is _BEFORE_TLS and (trouble := explain_tls(error, host)):
             return ImageError("tls", str(trouble))
     return ImageError("bad_address", "the address can't be read")
-
-
-def shown_host(url: str) -> str:
-    """The host of an address, with a port that its scheme doesn't imply, as it may stand in a message."""
-    try:
-        scheme, host, port = origin_of(url)
-    except ValueError:
-        return "the server"
-    return shortened(host if port in {None, DEFAULT_PORTS.get(scheme)} else f"{host}:{port}") or "the server"
 
 
 def allowing(hosts: Iterable[str], host: str) -> str:

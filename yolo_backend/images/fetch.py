@@ -15,12 +15,13 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import default_user_agent, select_proxy
 
+from yolo_backend.addresses import DEFAULT_PORTS, is_same_origin, origin_of, shown_host
 from yolo_backend.images.connections import make_adapters
 from yolo_backend.images.errors import HungUpError, ImageError
-from yolo_backend.images.explaining import allowing, explain_error, shown_host
+from yolo_backend.images.explaining import allowing, explain_error
 from yolo_backend.images.line import Alarm, Line
 from yolo_backend.images.local_files import open_below, reason_of
-from yolo_backend.images.sources import DEFAULT_PORTS, Inline, LocalFile, Source, Upload, is_same_origin, origin_of
+from yolo_backend.images.sources import Inline, LocalFile, Source, Upload
 from yolo_backend.images.versions import Validators, Version, read_stamp, read_validators
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from yolo_backend.addresses import type_name
 from yolo_backend.images.errors import ImageError
 
 CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
@@ -71,13 +72,6 @@ def type_sentence(value: Any) -> str:
     if isinstance(value, list):
         return f"{should}a list: a list of addresses goes by the Image's valueList"
     return should + type_name(value)
-
-
-def type_name(value: Any) -> str:
-    """What a value is that is no address, in plain words."""
-    names = {"NoneType": "nothing", "str": "an empty text", "dict": "an object", "list": "a list"}
-    names |= {"bool": "true or false", "int": "a number", "float": "a number"}
-    return names.get(type(value).__name__, f"a {type(value).__name__}")
 
 
 def check_address(value: str) -> None:

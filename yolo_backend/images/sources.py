@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from yolo_backend.addresses import (
+    DEFAULT_PORTS,
+    MAX_ADDRESS_CHARACTERS,
+    is_local_files,
+    is_same_origin,
+    origin_of,
+    without_line_breaks,
+)
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.inline import decode_data_uri
 from yolo_backend.images.local_files import open_below
@@ -26,25 +33,16 @@ from yolo_backend.images.oddities import (
     remark_on_prefix,
     remark_on_unknown_studio,
     remark_on_web,
-    type_name,
     type_sentence,
 )
 from yolo_backend.images.uploads import ProjectUploads
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
-_MAX_ADDRESS_CHARACTERS = 16_384
-_DROPPED = str.maketrans("", "", "\t\r\n")  # as browsers do, wherever they stand in an address
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # What Label Studio serves of tasks' images, below its address.
 _OWN_PATH = re.compile(
     r"/(data/upload/|data/local-files(/|\?|$)|storage-data/uploaded(/|\?|$)"
     r"|(tasks|projects)/\d+/(presign|resolve)(/|\?|$)|api/projects/\d+/file-proxy(/|\?|$))"
 )
-# A value may be thousands of characters long, and no stranger's may make these take long.
-_PARAMETER = re.compile(r"[?&#;]([^=?&#;]*)=")
-_SECRET = re.compile(r"sig|token|secret|passw|credential|key|auth|jwt|session", re.IGNORECASE)
-_LOGIN = re.compile(r"((?:^|:)/{2,})[^/]*@|(^|:/)(?=[^/@\s]*:)[^/\s]*@")
-_WEB = re.compile(r"https?:|//", re.IGNORECASE)
 
 OutsideUrl = Callable[[], str | None]
 
@@ -127,10 +125,10 @@ def resolve_source(
         raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
     if value[:5].lower() == "data:":
         return Inline(decode_data_uri(value))
-    if len(value) > _MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
-        raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
+    if len(value) > MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
+        raise ImageError("bad_address", f"the address is longer than {MAX_ADDRESS_CHARACTERS} characters")
     disk = _Disk(local_files_root, uploads if uploads and uploads.may_mean(value) else None)
-    value = value.translate(_DROPPED)
+    value = without_line_breaks(value)
     check_address(value)
     scheme = value.split(":", 1)[0].lower()
     if scheme in CLOUD_SCHEMES:
@@ -148,70 +146,6 @@ def resolve_source(
         # An address without its scheme has that of the page.
         value = f"{urlsplit(outside_url() or studio_url or 'https:').scheme}:{value}"
     return _web(value, studio_url, disk, outside_url)
-
-
-def origin_of(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port, with the port that the scheme implies; what a browser calls the origin.
-
-    Read as requests and urllib3 read it, for two readers may see two hosts in one address. Raises ValueError.
-    """
-    try:
-        parts = parse_url(url)
-    except LocationParseError as error:
-        raise ValueError(str(error)) from None
-    scheme = (parts.scheme or "").lower()
-    return scheme, (parts.host or "").lower(), parts.port or DEFAULT_PORTS.get(scheme)
-
-
-def is_same_origin(url: str, other_url: str) -> bool:
-    """Have these addresses one origin? Malformed ones have none."""
-    try:
-        return origin_of(url) == origin_of(other_url)
-    except ValueError:
-        return False
-
-
-def redact(value: Any) -> str:
-    """An address fit for a log: no query, which may hold a signature, no login, no inline content."""
-    if not isinstance(value, str):
-        return type_name(value)
-    value = value.strip()
-    if value[:5].lower() == "data:":
-        return f"data: address of {len(value)} characters"
-    if len(value) > _MAX_ADDRESS_CHARACTERS:
-        return f"an address of {len(value)} characters"
-    # Also in an address that stands inside of something else, or lacks its scheme.
-    value = _LOGIN.sub(r"\1\2", value.translate(_DROPPED))
-    if web := _WEB.match(value):
-        if not _is_well_formed(value):
-            return "a malformed address"
-        value = web[0].lower() + value[web.end() :].partition("#")[0]
-    shown = _shown_query(value)
-    printable = "".join(letter if letter.isprintable() else "?" for letter in shown)
-    return printable if len(printable) <= 200 else printable[:197] + "..."
-
-
-def _is_well_formed(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
-def _shown_query(value: str) -> str:
-    """Without a query, which may hold a signature; but a file's name, of a disk or a bucket, may hold ? and #."""
-    path, _, query = value.partition("?")
-    if _is_local_files(path) and (names := re.findall(r"(?:^|&)(d=[^&]+)", query)):
-        return f"{path}?{names[-1]}"
-    is_name = not _WEB.match(value) and (not query or re.search(r"\.\w{1,5}$", query))
-    if is_name and not any(_SECRET.search(name) for name in _PARAMETER.findall(value)):
-        return value
-    mark = re.search(r"[?#]", value)
-    return f"{value[: mark.end()]}..." if mark and mark.end() < len(value) else value
-
-
-def _is_local_files(path: str) -> bool:
-    return path.rstrip("/").endswith("/data/local-files")
 
 
 def _nobody_knows() -> None:
@@ -292,7 +226,7 @@ def _own(path: str, studio_url: str | None, disk: _Disk) -> Source:
 def _local_file(path: str, root: Path) -> LocalFile | None:
     """The file of a `/data/local-files/?d=` address below `root`, or None where it can't be read there."""
     path, _, query = path.partition("?")
-    if not _is_local_files(path):
+    if not is_local_files(path):
         return None
     # Of several, Django takes the last.
     name = parse_qs(query.partition("#")[0], keep_blank_values=True).get("d", [""])[-1].lstrip("/")

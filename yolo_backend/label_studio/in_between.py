@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from yolo_backend.images.sources import is_same_origin
+from yolo_backend.addresses import is_same_origin
 from yolo_backend.messages import Trouble, causes_of, shortened
 from yolo_backend.tls import explain_tls
 

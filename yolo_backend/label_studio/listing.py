@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yolo_backend.images.sources import redact
+from yolo_backend.addresses import redact
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.selection import Selection, selected_tasks
 from yolo_backend.labels.labeling_config import LabelingConfigError, parse_labeling_config

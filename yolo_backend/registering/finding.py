@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from yolo_backend.addresses import redact
 from yolo_backend.errors import UserError
-from yolo_backend.images.sources import redact
 
 # What Label Studio takes of images, what its page shows besides, and what it doesn't though many a program writes it.
 TAKEN_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp"})

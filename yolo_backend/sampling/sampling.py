@@ -13,10 +13,10 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from yolo_backend.addresses import redact
 from yolo_backend.cores import usable_cores
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.sources import redact
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import explain

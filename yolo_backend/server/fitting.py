@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
+from yolo_backend.addresses import redact
 from yolo_backend.errors import UserError
-from yolo_backend.images.sources import redact
 from yolo_backend.messages import first_line
 from yolo_backend.request_ids import carrying
 

@@ -18,6 +18,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from yolo_backend import metrics
+from yolo_backend.addresses import is_same_origin, redact
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
 from yolo_backend.detection.detector import BULK, AbandonedError, DetectorError
@@ -30,7 +31,7 @@ from yolo_backend.images.errors import HungUpError, ImageError
 from yolo_backend.images.fetch import Fetched, ImageFetcher
 from yolo_backend.images.identity import Identities, Identity, identity_key, is_lasting
 from yolo_backend.images.line import Line
-from yolo_backend.images.sources import Inline, Remote, Source, Upload, is_same_origin, redact, resolve_source
+from yolo_backend.images.sources import Inline, Remote, Source, Upload, resolve_source
 from yolo_backend.images.uploads import ProjectUploads, uploads_of
 from yolo_backend.images.versions import Version
 from yolo_backend.label_studio.studio import Studio, StudioError

@@ -8,8 +8,9 @@ import socket
 import pytest
 
 from tests.harness.http_server import StartServer, redirect, reply
+from yolo_backend.addresses import shown_host
 from yolo_backend.images.errors import ImageError
-from yolo_backend.images.explaining import allowing, shown_host
+from yolo_backend.images.explaining import allowing
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
 from yolo_backend.settings import load_settings

@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from yolo_backend.addresses import origin_of, redact
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.local_files import open_below
-from yolo_backend.images.sources import Inline, LocalFile, Remote, Source, origin_of, redact, resolve_source
+from yolo_backend.images.sources import Inline, LocalFile, Remote, Source, resolve_source
 
 STUDIO = "http://studio:8080"
 PREFIXED = "https://example.com/label-studio"
