@@ -18,7 +18,8 @@ from yolo_backend.doctor.findings import State
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
-from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.server.status import ADVICE
 from yolo_backend.settings import load_settings
 from yolo_backend.tls import explain_tls

@@ -101,7 +101,7 @@ def main() -> None:
     except OSError as error:  # those of requests are among them
         from requests import Timeout
 
-        from yolo_backend.label_studio.storing import explain
+        from yolo_backend.label_studio.errors import explain
 
         if isinstance(error, Timeout):
             _fail(explain(error))

@@ -46,12 +46,11 @@ from yolo_backend.cli.selecting import (
     WithoutPredictions,
 )
 from yolo_backend.failures import Failure
+from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.filters import lacks
 from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.selection import Selection, count_selected
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import StudioError
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.prelabeling.model_versions import older_versions
 from yolo_backend.prelabeling.pictures import with_pictures

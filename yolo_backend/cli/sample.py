@@ -36,10 +36,9 @@ from yolo_backend.cli.common import (
     stream_by,
 )
 from yolo_backend.detection.weights import find_weights
+from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import StudioError
 from yolo_backend.labels.labeling_config import Control, parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.regions import count_boxes

@@ -12,8 +12,8 @@ import requests
 
 from yolo_backend.connecting.remote_backend import BackendError, BackendLoginError, RemoteBackend
 from yolo_backend.errors import UserError
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.label_studio.errors import StudioError, explain
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.settings import Settings
 
 _POLL_EVERY_S = 2.0

@@ -9,7 +9,7 @@ from typing import Any
 from yolo_backend.addresses import redact
 from yolo_backend.doctor.findings import BrokenLinkError, Found, State
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
-from yolo_backend.label_studio.studio import StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioRejectedError
 
 _CONNECT = "Connect it in Settings > Model > Connect Model, with the backend's address as Label Studio reaches it."
 _OPEN_THE_GUARD = (

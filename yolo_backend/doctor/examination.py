@@ -11,9 +11,9 @@ from yolo_backend.connecting.remote_backend import BackendError
 from yolo_backend.doctor import backend_links, project_links
 from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State, broken_by
 from yolo_backend.doctor.installation import Installation
+from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.messages import Trouble
 
 

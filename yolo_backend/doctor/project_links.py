@@ -20,10 +20,11 @@ from yolo_backend.images.local_files import open_below, reason_of
 from yolo_backend.images.oddities import CLOUD_SCHEMES
 from yolo_backend.images.sources import Upload, resolve_source
 from yolo_backend.images.uploads import uploads_of
+from yolo_backend.label_studio.errors import StudioError, StudioMissingError, StudioRefusedError, explain
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.label_studio.storing import QUICK_IMPORTS, explain
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioMissingError, StudioRefusedError
+from yolo_backend.label_studio.storing import QUICK_IMPORTS
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.tokens import kind_of
 from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl

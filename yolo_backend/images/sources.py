@@ -48,14 +48,6 @@ OutsideUrl = Callable[[], str | None]
 
 
 @dataclass(frozen=True)
-class _Disk:
-    """What of Label Studio's own files is read from the disk."""
-
-    local_files_root: Path | None
-    uploads: ProjectUploads | None
-
-
-@dataclass(frozen=True)
 class Inline:
     """The bytes stand in the task itself."""
 
@@ -116,6 +108,27 @@ def resolve_source(
     its address in a browser, and is called only where the value may be of there. Of uploads, only those of the asking
     project's `uploads` are read from the disk, and only by values that `may_mean` lets pass. Raises ImageError.
     """
+    value = _checked(value)
+    if value[:5].lower() == "data:":
+        return Inline(decode_data_uri(value))
+    if len(value) > MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
+        raise ImageError("bad_address", f"the address is longer than {MAX_ADDRESS_CHARACTERS} characters")
+    own_uploads = uploads if uploads and uploads.may_mean(value) else None
+    studio = _LabelStudio(studio_url, outside_url or _nobody_knows, local_files_root, own_uploads)
+    value = without_line_breaks(value)
+    check_address(value)
+    scheme = value.split(":", 1)[0].lower()
+    if scheme in CLOUD_SCHEMES:
+        return studio.in_bucket(value, scheme, task_id)
+    if scheme in DEFAULT_PORTS:
+        return studio.on_the_web(value)
+    head, mark, query = value.partition("?")
+    value = head.replace("\\", "/") + mark + query
+    return studio.without_scheme(value) if value.startswith("//") else studio.at_path(value)
+
+
+def _checked(value: Any) -> str:
+    """The value as a text that can be read. Raises ImageError."""
     if not isinstance(value, str) or not value.strip():
         raise ImageError("wrong_type", type_sentence(value))
     value = value.strip()
@@ -123,65 +136,75 @@ def resolve_source(
         value.encode()
     except UnicodeEncodeError:
         raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
-    if value[:5].lower() == "data:":
-        return Inline(decode_data_uri(value))
-    if len(value) > MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
-        raise ImageError("bad_address", f"the address is longer than {MAX_ADDRESS_CHARACTERS} characters")
-    disk = _Disk(local_files_root, uploads if uploads and uploads.may_mean(value) else None)
-    value = without_line_breaks(value)
-    check_address(value)
-    scheme = value.split(":", 1)[0].lower()
-    if scheme in CLOUD_SCHEMES:
+    return value
+
+
+@dataclass(frozen=True)
+class _LabelStudio:
+    """The Label Studio that a value is read for: its addresses, and what of its own files is read from the disk."""
+
+    url: str | None
+    outside_url: OutsideUrl
+    local_files_root: Path | None
+    uploads: ProjectUploads | None
+
+    def in_bucket(self, value: str, scheme: str, task_id: int | None) -> Source:
+        """An object of a bucket, which Label Studio presigns."""
         if task_id is None:
             raise ImageError("unsupported", f"a {scheme}:// image needs the task's id to be presigned by Label Studio")
         file_uri = base64.urlsafe_b64encode(value.encode()).decode()
-        url = f"{_known(studio_url)}/tasks/{task_id}/presign/?fileuri={file_uri}"
-        return Remote(url, remark_on_bucket(value))
-    outside_url = outside_url or _nobody_knows
-    if scheme not in DEFAULT_PORTS:
-        head, mark, query = value.partition("?")
-        value = head.replace("\\", "/") + mark + query
-        if not value.startswith("//"):
-            return _own(_below_prefix(value, studio_url, outside_url), studio_url, disk)
-        # An address without its scheme has that of the page.
-        value = f"{urlsplit(outside_url() or studio_url or 'https:').scheme}:{value}"
-    return _web(value, studio_url, disk, outside_url)
+        return Remote(f"{self._known_url()}/tasks/{task_id}/presign/?fileuri={file_uri}", remark_on_bucket(value))
+
+    def without_scheme(self, value: str) -> Source:
+        """An address without its scheme, which has that of the page."""
+        return self.on_the_web(f"{urlsplit(self.outside_url() or self.url or 'https:').scheme}:{value}")
+
+    def on_the_web(self, value: str) -> Source:
+        """An address of the web, which may be Label Studio's own, by the one that we reach or by the one outside."""
+        if (own := _OWN_PATH.search(value)) is None:
+            return Remote(value, remark_on_web(value))
+        if self.url and (path := _path_below(value, self.url)):
+            return self._own(path)
+        outside = self.outside_url()
+        if outside and (path := _path_below(value, outside)):
+            return self._own(path)
+        return Remote(value, _remark_on_unknown(value[: own.start()], outside, self.url) or remark_on_web(value))
+
+    def at_path(self, path: str) -> Source:
+        """A path of Label Studio's host.
+
+        Behind a path prefix, Label Studio writes it into an upload's address; Local Files come without.
+        """
+        prefix = urlsplit(self.url or "").path.rstrip("/")
+        if prefix and (below := _after(path, prefix)):
+            return self._own(below)
+        # The prefix that Label Studio has outside may not be there on the way from here.
+        if _OWN_PATH.match(path) is None and _OWN_PATH.search(path) and (outside := self.outside_url()):
+            path = _after(path, urlsplit(outside).path) or path
+        return self._own(path)
+
+    def _own(self, path: str) -> Source:
+        """A path of Label Studio's, below its address: read from the disk, or to be fetched from where we reach it."""
+        # A file name may hold what an address must not; what is quoted already stays as it is.
+        path = quote(_BAD_ESCAPE.sub("%25", path), safe="/%?&=:@!$'()*+,;~[]")
+        if self.local_files_root is not None and (file := _local_file(path, self.local_files_root)):
+            return file
+        prefix = path[: found.start()] if (found := _OWN_PATH.search(path)) else ""
+        remote = Remote(self._known_url() + path, remark_on_prefix(prefix) if prefix else remark_on_own(path))
+        if self.uploads and (name := self.uploads.name_of(path)):
+            return Upload(self.uploads.media_root, name, remote)
+        return remote
+
+    def _known_url(self) -> str:
+        if self.url is None:
+            raise ImageError(
+                "no_label_studio", "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key"
+            )
+        return self.url.rstrip("/")
 
 
 def _nobody_knows() -> None:
     return None
-
-
-def _known(studio_url: str | None) -> str:
-    if studio_url is None:
-        raise ImageError("no_label_studio", "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key")
-    return studio_url.rstrip("/")
-
-
-def _below_prefix(path: str, studio_url: str | None, outside_url: OutsideUrl) -> str:
-    """A path of Label Studio's host, as it is below its address.
-
-    Behind a path prefix, Label Studio writes it into an upload's address; Local Files come without.
-    """
-    prefix = urlsplit(studio_url or "").path.rstrip("/")
-    if prefix and (below := _after(path, prefix)):
-        return below
-    # The prefix that Label Studio has outside may not be there on the way from here.
-    if _OWN_PATH.match(path) is None and _OWN_PATH.search(path) and (outside := outside_url()):
-        return _after(path, urlsplit(outside).path) or path
-    return path
-
-
-def _web(value: str, studio_url: str | None, disk: _Disk, outside_url: OutsideUrl) -> Source:
-    """An address of the web, which may be Label Studio's own, by the one that we reach or by the one outside."""
-    if (own := _OWN_PATH.search(value)) is None:
-        return Remote(value, remark_on_web(value))
-    if studio_url and (path := _path_below(value, studio_url)):
-        return _own(path, studio_url, disk)
-    outside = outside_url()
-    if outside and (path := _path_below(value, outside)):
-        return _own(path, studio_url, disk)
-    return Remote(value, _remark_on_unknown(value[: own.start()], outside, studio_url) or remark_on_web(value))
 
 
 def _remark_on_unknown(address: str, outside: str | None, studio_url: str | None) -> Remark | None:
@@ -208,19 +231,6 @@ def _path_below(url: str, address: str) -> str | None:
 def _after(path: str, prefix: str) -> str | None:
     prefix = prefix.rstrip("/")
     return path.removeprefix(prefix) if path.startswith(prefix + "/") else None
-
-
-def _own(path: str, studio_url: str | None, disk: _Disk) -> Source:
-    """A path of Label Studio's, below its address: read from the disk, or to be fetched from where we reach it."""
-    # A file name may hold what an address must not; what is quoted already stays as it is.
-    path = quote(_BAD_ESCAPE.sub("%25", path), safe="/%?&=:@!$'()*+,;~[]")
-    if disk.local_files_root is not None and (file := _local_file(path, disk.local_files_root)):
-        return file
-    prefix = path[: found.start()] if (found := _OWN_PATH.search(path)) else ""
-    remote = Remote(_known(studio_url) + path, remark_on_prefix(prefix) if prefix else remark_on_own(path))
-    if disk.uploads and (name := disk.uploads.name_of(path)):
-        return Upload(disk.uploads.media_root, name, remote)
-    return remote
 
 
 def _local_file(path: str, root: Path) -> LocalFile | None:

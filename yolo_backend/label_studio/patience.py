@@ -1,18 +1,18 @@
-"""A Label Studio that may go away for a while, as it does when it is restarted."""
+"""A Label Studio that may be unreachable for a while, as it is when it is restarted."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import requests
 
-from yolo_backend.label_studio.connections import REPEATABLE
+from yolo_backend.label_studio.endpoint import Call
+from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioRejectedError, explain
 from yolo_backend.label_studio.pauses import Pauses
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.label_studio.studio import Studio
 
 _ASK_AGAIN_AFTER_S = (1.0, 15.0)
 _WAIT_AT_MOST_S = 600.0
@@ -31,26 +31,16 @@ class PatientStudio(Studio):
         self._gone_since: float | None = None
         self._telling = threading.Lock()
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        wanted: str | None,
-        timeout_s: float,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        files: Sequence[tuple[str, tuple[str, bytes]]] | None = None,
-    ) -> Any:
-        """As `Studio.call`; while Label Studio is away, again and again."""
+    def perform(self, call: Call, wanted: str | None, timeout_s: float) -> Any:
+        """As `Studio.perform`; while Label Studio is unreachable, again and again."""
         pauses = Pauses(*_ASK_AGAIN_AFTER_S)
         while True:
             try:
-                answer = super().call(method, path, wanted, timeout_s, query=query, body=body, files=files)
+                answer = super().perform(call, wanted, timeout_s)
             except (StudioRefusedError, StudioRejectedError):
                 raise
             except (StudioError, requests.Timeout) as error:
-                if method not in REPEATABLE or self._stop.is_set() or not self._may_wait(error):
+                if not call.is_repeatable or self._stop.is_set() or not self._may_wait(error):
                     raise
             else:
                 self._is_back()

@@ -12,8 +12,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
+from yolo_backend.label_studio.errors import StudioError, StudioMissingError
 from yolo_backend.label_studio.filters import Filter, task_filter
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioMissingError
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import first_data_key
 from yolo_backend.messages import shortened
 from yolo_backend.protocol import Task

@@ -8,15 +8,15 @@ from typing import Any
 
 import requests
 
-from yolo_backend.label_studio.pauses import Pauses
-from yolo_backend.label_studio.studio import (
-    Studio,
+from yolo_backend.label_studio.errors import (
     StudioError,
     StudioRefusedError,
     StudioRejectedError,
-    StudioTimeout,
     StudioUnreachedError,
+    explain,
 )
+from yolo_backend.label_studio.pauses import Pauses
+from yolo_backend.label_studio.studio import Studio
 
 # How long Label Studio may go on storing what it was given, after nobody waits for it any more.
 _SURELY_STORED_S = 60.0
@@ -130,8 +130,3 @@ def _store(
 def _held(studio: Studio, project: int, predictions: Sequence[Mapping[str, Any]]) -> frozenset[int]:
     task_ids = [prediction["task"] for prediction in predictions]
     return frozenset(studio.tasks_holding(project, predictions[0]["model_version"], task_ids))
-
-
-def explain(error: StudioError | requests.Timeout) -> str:
-    """The error in words; the text of a time-out of requests' own holds the whole address."""
-    return str(error) if isinstance(error, StudioError | StudioTimeout) else "Label Studio doesn't answer in time"

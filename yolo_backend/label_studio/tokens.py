@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import jwt
@@ -29,6 +31,23 @@ def kind_of(token: str) -> str:
         return "an access token" if claims.get("token_type") == "access" else "a Personal Access Token"
     is_legacy = _LEGACY.fullmatch(token)
     return "a legacy token" if is_legacy else "neither a Personal Access Token nor a legacy one (is it whole?)"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token, or None where there is none; `set_by` says where it is from."""
+
+    value: str | None = field(repr=False)
+    set_by: str = _SETTING
+
+    @cached_property
+    def is_personal(self) -> bool:
+        """Returns True if it is a Personal Access Token."""
+        return bool(self.value and claims_of(self.value))
+
+    def refusal(self, status: int, detail: str) -> Trouble:
+        """Why Label Studio refuses it with this status."""
+        return explain_refusal(self.value, self.set_by, status, detail)
 
 
 def explain_refusal(token: str | None, set_by: str, status: int, detail: str) -> Trouble:

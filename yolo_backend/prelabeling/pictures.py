@@ -14,8 +14,7 @@ from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.labels.drawing import LabelColors, draw_contact_sheet, draw_regions
 from yolo_backend.parallel import in_parallel
 from yolo_backend.protocol import Prediction, Task

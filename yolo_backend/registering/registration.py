@@ -13,9 +13,15 @@ from urllib.parse import quote, unquote
 import requests
 
 from yolo_backend.errors import UserError
+from yolo_backend.label_studio.errors import (
+    StudioError,
+    StudioRefusedError,
+    StudioRejectedError,
+    StudioUnreachedError,
+    explain,
+)
 from yolo_backend.label_studio.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
-from yolo_backend.label_studio.storing import UnknownOutcomeError, explain
-from yolo_backend.label_studio.studio import StudioError, StudioRefusedError, StudioRejectedError, StudioUnreachedError
+from yolo_backend.label_studio.storing import UnknownOutcomeError
 from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened

@@ -17,10 +17,9 @@ from yolo_backend.addresses import redact
 from yolo_backend.cores import usable_cores
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
+from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.label_studio.storing import explain
-from yolo_backend.label_studio.studio import StudioError
 from yolo_backend.labels.labeling_config import Control, parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import Region, count_boxes, region_label, task_score

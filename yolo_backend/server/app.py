@@ -24,7 +24,7 @@ from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
 from yolo_backend.images.uploads import FolderOfUploads
-from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.labels.labeling_config import LabelingConfigError, parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import to_latin1

@@ -12,9 +12,10 @@ import requests
 
 from yolo_backend import metrics
 from yolo_backend.failures import Failure, FailureLog
+from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioUnreachedError, explain
 from yolo_backend.label_studio.pauses import Pauses
-from yolo_backend.label_studio.storing import UnknownOutcomeError, explain, store_predictions
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioUnreachedError
+from yolo_backend.label_studio.storing import UnknownOutcomeError, store_predictions
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.serving.jobs import Job, JobKey, Jobs
 from yolo_backend.serving.tickets import Lease, State, Ticket, Way
 

@@ -25,7 +25,9 @@ from yolo_backend.detection.pool import ModelPool, WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError, WeightsFile, WeightsFolder, check_publishable, put_weights
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.images.line import Line
-from yolo_backend.label_studio.studio import Studio, StudioError, Studios
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.label_studio.studios import Studios
 from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, make_plan
 from yolo_backend.parallel import in_parallel

@@ -34,7 +34,8 @@ from yolo_backend.images.line import Line
 from yolo_backend.images.sources import Inline, Remote, Source, Upload, resolve_source
 from yolo_backend.images.uploads import ProjectUploads, uploads_of
 from yolo_backend.images.versions import Version
-from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import Region, count_boxes, make_regions, task_score
@@ -377,7 +378,7 @@ class TaskPredictor:
                 studio is not None
                 and isinstance(remote, Remote)
                 and is_same_origin(remote.url, studio.url)
-                and studio.is_away()
+                and studio.is_unreachable()
             )
             address = redact(value) if isinstance(error, ImageError) else None
             raise _TaskError(error.kind, str(error), address, is_passing=is_passing) from None

@@ -12,7 +12,8 @@ import pytest
 
 from tests.harness.certificates import Certificates
 from tests.harness.http_server import StartServer, reply
-from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.studio import Studio
 
 TOKEN = "0123456789abcdef" * 2 + "01234567"
 

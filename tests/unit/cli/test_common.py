@@ -11,7 +11,8 @@ import pytest
 
 from tests.harness.http_server import StartServer, reply
 from yolo_backend.cli.common import CommandError, find_project, make_folder
-from yolo_backend.label_studio.studio import Studio, StudioMissingError
+from yolo_backend.label_studio.errors import StudioMissingError
+from yolo_backend.label_studio.studio import Studio
 
 TITLES = {3: "Cells", 12: "12/2025 batch", 20: "Twins", 21: "Twins"}
 

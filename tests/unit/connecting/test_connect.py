@@ -20,7 +20,8 @@ from yolo_backend.connecting.connect import (
     wait_for_studio,
 )
 from yolo_backend.connecting.remote_backend import RemoteBackend
-from yolo_backend.label_studio.studio import Studio, StudioError
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import map_labels, parse_labeling_config
 
 # As Label Studio 1.23.2 says it when /setup answers 503.

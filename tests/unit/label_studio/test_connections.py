@@ -18,8 +18,10 @@ from urllib3.util.ssltransport import SSLTransport
 
 from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
 from yolo_backend.label_studio import connections as studio_connections
-from yolo_backend.label_studio import studio as studio_module
-from yolo_backend.label_studio.studio import Studio, StudioError, Studios
+from yolo_backend.label_studio import endpoint as endpoint_module
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.label_studio.studios import Studios
 from yolo_backend.settings import load_settings
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
@@ -239,7 +241,7 @@ def test_a_connection_is_not_kept_for_long(serve: StartServer, monkeypatch: pyte
 
 
 def test_what_is_not_read_to_its_end_is_hung_up_on(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studio_module, "_MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr(endpoint_module, "_MAX_ANSWER_BYTES", 100_000)
     house = House(serve)
     house._answer = lambda handler: (reply(b" " * 2_000_000) if handler.path == "/api/long" else house.tell)(handler)
     house.call()

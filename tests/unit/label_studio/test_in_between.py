@@ -14,15 +14,10 @@ import pytest
 import requests
 
 from tests.harness.http_server import Answer, StartServer, redirect, reply
+from yolo_backend.label_studio.errors import StudioError, StudioMissingError, StudioRefusedError, StudioRejectedError
 from yolo_backend.label_studio.in_between import explain_silence, explain_stranger
-from yolo_backend.label_studio.studio import (
-    Studio,
-    StudioError,
-    StudioMissingError,
-    StudioRefusedError,
-    StudioRejectedError,
-    Studios,
-)
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.label_studio.studios import Studios
 from yolo_backend.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("clean_environment")

@@ -10,14 +10,9 @@ import pytest
 
 from tests.harness.http_server import RecordingServer, StartServer, reply
 from yolo_backend.label_studio import patience as patience_module
+from yolo_backend.label_studio.errors import StudioError, StudioMissingError, StudioRefusedError, StudioRejectedError
 from yolo_backend.label_studio.patience import PatientStudio
-from yolo_backend.label_studio.studio import (
-    Studio,
-    StudioError,
-    StudioMissingError,
-    StudioRefusedError,
-    StudioRejectedError,
-)
+from yolo_backend.label_studio.studio import Studio
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 

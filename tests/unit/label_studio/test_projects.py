@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.harness.http_server import StartServer, reply
+from yolo_backend.label_studio.errors import StudioError, StudioMissingError
 from yolo_backend.label_studio.projects import Project, Upload, open_project, stored_name, uploaded_name
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioMissingError
+from yolo_backend.label_studio.studio import Studio
 
 TOKEN = "0" * 40
 

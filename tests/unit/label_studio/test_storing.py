@@ -14,15 +14,15 @@ import requests
 
 from tests.harness.http_server import StartServer, reply
 from yolo_backend.label_studio import studio as studio_module
+from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioUnreachedError, explain
 from yolo_backend.label_studio.storing import (
     Stored,
     UnknownImport,
     UnknownOutcomeError,
-    explain,
     store_predictions,
     surely_stored_after_s,
 )
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioUnreachedError
+from yolo_backend.label_studio.studio import Studio
 
 PROJECT, VERSION = 7, "yolo26n-3f9a1c2e"
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
@@ -126,7 +126,7 @@ def test_an_import_that_no_connection_came_about_for_was_surely_not_stored(serve
     label_studio = LabelStudio(serve, held={1}, deleted=set(), drops_deleted=False)
 
     def ends() -> bool:
-        label_studio.studio.url = NOBODY
+        label_studio.studio.endpoint.url = NOBODY
         return True
 
     parts = store_predictions(label_studio.studio, PROJECT, predictions(1, 2), ends)
@@ -140,7 +140,7 @@ def test_that_nobody_is_there_after_an_import_leaves_its_outcome_unknown(serve: 
 
     def ending(handler: BaseHTTPRequestHandler) -> None:
         if handler.command == "POST":
-            label_studio.studio.url = NOBODY
+            label_studio.studio.endpoint.url = NOBODY
         label_studio.answer(handler)
 
     label_studio.server.answer = ending

@@ -15,16 +15,18 @@ import requests
 
 from tests.fakes.token_label_studio import LEGACY, PERSONAL, FakeLabelStudio, signed
 from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
+from yolo_backend.label_studio import endpoint as endpoint_module
+from yolo_backend.label_studio import outside as outside_module
 from yolo_backend.label_studio import studio as studio_module
-from yolo_backend.label_studio.studio import (
-    Studio,
+from yolo_backend.label_studio.errors import (
     StudioError,
     StudioMissingError,
     StudioRefusedError,
     StudioRejectedError,
-    Studios,
     StudioUnreachedError,
 )
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.label_studio.studios import Studios
 from yolo_backend.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -261,7 +263,7 @@ def test_what_it_does_not_tell_is_asked_again_a_minute_later(
     assert [studio.outside_url() for _ in range(2)] == ["https://introduced.example"] * 2
     assert len(server.requests) == 1
     server.answer = templates("https://x.org")
-    monkeypatch.setattr(studio_module, "_OUTSIDE_IS_FRESH_S", 0.0)
+    monkeypatch.setattr(outside_module, "_IS_FRESH_S", 0.0)
     assert studio.outside_url() == "https://x.org"
 
 
@@ -514,7 +516,7 @@ def test_no_answer_in_time_is_a_timeout(
 
 
 def test_an_answer_without_end_is_not_kept(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studio_module, "_MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr(endpoint_module, "_MAX_ANSWER_BYTES", 100_000)
 
     def flood(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
-from yolo_backend.label_studio.studio import StudioError
+from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.prelabeling.pictures import PictureError, with_pictures
 from yolo_backend.protocol import Task
 from yolo_backend.serving.request import Outcome

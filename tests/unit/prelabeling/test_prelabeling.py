@@ -16,11 +16,11 @@ from tests.harness.http_server import StartServer
 from yolo_backend.failures import Failure
 from yolo_backend.label_studio import patience as patience_module
 from yolo_backend.label_studio import storing as storing_module
+from yolo_backend.label_studio.errors import StudioRefusedError, StudioUnreachedError
 from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import open_project
 from yolo_backend.label_studio.selection import Selection
 from yolo_backend.label_studio.storing import UnknownOutcomeError
-from yolo_backend.label_studio.studio import StudioRefusedError, StudioUnreachedError
 from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.prelabeling import prelabeling as prelabeling_module
 from yolo_backend.prelabeling.prelabeling import Pair, Predict, Prelabeling

@@ -21,7 +21,8 @@ from tests.fakes.importing_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer, reply
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.label_studio import connections as studio_connections
-from yolo_backend.label_studio.studio import Studio, StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioRejectedError
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving import delivery as delivery_module
 from yolo_backend.serving import door as door_module

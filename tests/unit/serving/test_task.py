@@ -44,7 +44,8 @@ from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.line import Line
 from yolo_backend.images.uploads import uploads_of
-from yolo_backend.label_studio.studio import Studio, Studios
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.label_studio.studios import Studios
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.serving.task import TaskPredictor, host_of
 from yolo_backend.settings import load_settings

@@ -1,0 +1,55 @@
+"""What may go wrong between us and Label Studio."""
+
+from __future__ import annotations
+
+import requests
+
+from yolo_backend.errors import UserError
+from yolo_backend.messages import Trouble
+
+
+class StudioError(UserError):
+    """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics.
+
+    `reason` is what Label Studio itself says of it, where it says anything; `trouble` is the message in its two parts,
+    where it has them.
+    """
+
+    kind = "label_studio"
+
+    def __init__(self, message: str | Trouble, reason: str = "") -> None:
+        super().__init__(str(message))
+        self.trouble = message if isinstance(message, Trouble) else None
+        self.reason = reason
+
+
+class StudioUnreachedError(StudioError):
+    """No connection to Label Studio came about, so that nothing of what was to be sent arrived."""
+
+
+class StudioRefusedError(StudioError):
+    """Label Studio doesn't let this token do that, or has no such project."""
+
+
+class StudioMissingError(StudioRefusedError):
+    """Label Studio has no such thing, or shows it to others only."""
+
+
+class StudioRejectedError(StudioError):
+    """Label Studio finds fault with what it was sent."""
+
+
+class StudioTimeout(requests.Timeout):
+    """Label Studio doesn't answer in time; the message says so without what was asked."""
+
+
+def explain(error: StudioError | requests.Timeout) -> str:
+    """The error in words; the text of a time-out of requests' own holds the whole address."""
+    return str(error) if isinstance(error, StudioError | StudioTimeout) else "Label Studio doesn't answer in time"
+
+
+def anew(error: Exception) -> Exception:
+    """The same error once more: a traceback grows with each raise, and holds what those who met it had in hand."""
+    if isinstance(error, StudioError):
+        return type(error)(error.trouble or str(error), error.reason)
+    return type(error)(str(error))
