@@ -30,7 +30,7 @@ CONFIG = """<View><Image name="image" value="$image"/>
 
 @pytest.fixture
 def predictor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Predictor]:
-    monkeypatch.setattr("yolo_backend.server.app._WAIT_FOR_ROOM_S", 0.2)
+    monkeypatch.setattr("yolo_backend.server.bodies._WAIT_FOR_ROOM_S", 0.2)
     made = Predictor(
         load_settings(model_name="fake.pt", max_request_megabytes=10),
         fake_catalog(lambda name: FakeEngine(info_of(name))),
@@ -211,7 +211,7 @@ def test_one_that_is_not_larger_is_read_whatever_others_hold_and_is_counted(
         counted.append(predictor.held.held_bytes)
         return from_json(content)
 
-    monkeypatch.setattr("yolo_backend.server.app.from_json", notice)
+    monkeypatch.setattr("yolo_backend.server.bodies.from_json", notice)
     body = json.dumps({"schema": "", "action": ""}).encode().ljust(16_000_000)
     status, error = ask(address, route, f"Content-Length: {len(body)}", body)
     assert (status, error[:16]) == (400, "The body has no ")

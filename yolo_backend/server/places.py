@@ -1,0 +1,34 @@
+"""Places for requests that wait for predictions, so that some of gunicorn's threads are free for other calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
+_THREADS_FOR_OTHERS = 2
+_THREADS_FOR_A_PERSON = 1
+
+
+class Places:
+    """How many requests may wait for predictions at once."""
+
+    def __init__(self, threads: int) -> None:
+        self._all = threading.BoundedSemaphore(threads - _THREADS_FOR_OTHERS)
+        self._bulk = threading.BoundedSemaphore(threads - _THREADS_FOR_OTHERS - _THREADS_FOR_A_PERSON)
+
+    @contextmanager
+    def take(self, task_count: int) -> Iterator[bool]:
+        """Take a place for a request, or tell that there is none; a one-task request may take the last one."""
+        semaphores = [self._all] if task_count == 1 else [self._bulk, self._all]
+        taken = []
+        try:
+            for semaphore in semaphores:
+                if not semaphore.acquire(blocking=False):
+                    break
+                taken.append(semaphore)
+            yield len(taken) == len(semaphores)
+        finally:
+            for semaphore in taken:
+                semaphore.release()

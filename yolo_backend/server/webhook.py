@@ -1,0 +1,45 @@
+"""`/webhook`: events to the class's `fit`, where it has one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from flask import Response, jsonify
+
+from yolo_backend.server.fields import text
+from yolo_backend.server.fitting import START_TRAINING, FitRunner, trains, why_ignored
+from yolo_backend.server.model_class import ModelClass, ModelClassError
+from yolo_backend.server.responses import error_response
+from yolo_backend.server.status import TrainingStatus
+
+
+class Webhook:
+    """Takes events, and tells what became of them."""
+
+    def __init__(self, model_class: ModelClass) -> None:
+        self._model_class = model_class
+        self._fits = FitRunner(model_class.load)
+
+    def take(self, body: dict[str, Any]) -> Response:
+        """The answer to an event, which `fit` gets after it. Raises BadRequestError, ModelClassError."""
+        event = text(body, "action")
+        try:
+            backend_class = self._model_class.loaded
+        except ModelClassError as error:
+            if event == START_TRAINING:
+                raise
+            return jsonify(status="ignored", reason=str(error))
+        if backend_class is None or trains(backend_class):  # else who waits for the class finds out
+            self._fits.start(event, body)
+            return jsonify(status="accepted")
+        reason = why_ignored(self._model_class.name)
+        self._fits.ignore(event, body, reason)
+        return error_response(409, reason) if event == START_TRAINING else jsonify(status="ignored", reason=reason)
+
+    def training(self) -> TrainingStatus:
+        """What became of the events, for the page."""
+        with contextlib.suppress(ModelClassError):
+            if backend_class := self._model_class.loaded:
+                return TrainingStatus(self._fits.told(), trains(backend_class))
+        return TrainingStatus(self._fits.told())
