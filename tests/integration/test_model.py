@@ -19,8 +19,8 @@ from label_studio_ml.model import LabelStudioMLBase
 from model import YoloBackend as TemplateBackend
 from tests.harness.stack import ROOT, backend_server, pick_port
 from tests.harness.studio_client import BCCD_CONFIG, boxes
+from yolo_backend.fit_hook import trains
 from yolo_backend.model import YoloBackend
-from yolo_backend.server.fitting import trains
 
 SERVE_WITH_2X = """
 from label_studio_ml.api import init_app

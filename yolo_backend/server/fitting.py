@@ -10,17 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from yolo_backend.addresses import redact
 from yolo_backend.errors import UserError
+from yolo_backend.fit_hook import START_TRAINING, trains
 from yolo_backend.messages import first_line
 from yolo_backend.request_ids import carrying
 
 log = logging.getLogger(__name__)
-
-START_TRAINING = "START_TRAINING"
-"""The event of the button in Settings > Model."""
 
 # A training takes the whole machine; a few run at once, so that a long one holds up no other project's short one.
 _MAX_THREADS = 4
@@ -39,9 +37,6 @@ _NAMED_SECRET = re.compile(
     r"((?:token|passw(?:or)?d|passphrase|api_?key|secret\w*|access_?key\w*)['\"]?\s*[=:]\s*['\"]?)[^\s'\",}]+",
     re.IGNORECASE,
 )
-
-_Fit = TypeVar("_Fit", bound=Callable[..., Any])
-_placeholders: list[Callable[..., Any]] = []
 
 
 class Fitting(Protocol):
@@ -63,23 +58,6 @@ class Training:
     state: Literal["waiting", "running", "done", "failed", "ignored", "dropped"]
     reason: str | None = None
     ended_at: float | None = None
-
-
-def placeholder(fit: _Fit) -> _Fit:
-    """Mark a `fit` that does nothing, and is there to be overridden."""
-    _placeholders.append(fit)
-    return fit
-
-
-def trains(backend_class: Callable[..., Any]) -> bool:
-    """Does a class have a `fit` of its own, or of a base or mixin that isn't ours or label-studio-ml's?"""
-    if not isinstance(backend_class, type):
-        return True  # what a function makes isn't known before
-    owner = next((base for base in backend_class.__mro__ if "fit" in vars(base)), None)
-    if owner is None or owner.__module__.partition(".")[0] == "label_studio_ml":
-        return False
-    fit = getattr(backend_class, "fit", None)
-    return callable(fit) and not any(fit is each for each in _placeholders)
 
 
 class FitRunner:

@@ -19,9 +19,10 @@ from werkzeug.http import parse_accept_header
 
 from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.failures import Failure
+from yolo_backend.fit_hook import START_TRAINING
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.messages import Trouble
-from yolo_backend.server.fitting import START_TRAINING, Training
+from yolo_backend.server.fitting import Training
 from yolo_backend.serving.progress import Progress
 
 State = Literal["UP", "LOADING", "DOWN", "STOPPING"]

@@ -7,8 +7,9 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from yolo_backend.fit_hook import START_TRAINING, trains
 from yolo_backend.server.fields import text
-from yolo_backend.server.fitting import START_TRAINING, FitRunner, trains, why_ignored
+from yolo_backend.server.fitting import FitRunner, why_ignored
 from yolo_backend.server.model_class import ModelClass, ModelClassError
 from yolo_backend.server.responses import error_response
 from yolo_backend.server.status import TrainingStatus

@@ -15,7 +15,8 @@ import pytest
 from yolo_backend import request_ids
 from yolo_backend.base import LabelStudioMLBase
 from yolo_backend.errors import UserError
-from yolo_backend.server.fitting import START_TRAINING, FitRunner, Training, placeholder, trains, why_ignored
+from yolo_backend.fit_hook import START_TRAINING, placeholder, trains
+from yolo_backend.server.fitting import FitRunner, Training, why_ignored
 
 WAIT_S = 10
 

@@ -19,10 +19,11 @@ import pytest
 import yolo_backend
 from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.failures import Failure
+from yolo_backend.fit_hook import START_TRAINING
 from yolo_backend.labels.labeling_config import Control, Label, LabelMap, map_labels, parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.messages import Trouble
-from yolo_backend.server.fitting import START_TRAINING, Training
+from yolo_backend.server.fitting import Training
 from yolo_backend.server.status import (
     ADVICE,
     PAGE_HEADERS,
