@@ -131,12 +131,12 @@ def _checked(value: Any) -> str:
     """The value as a text that can be read. Raises ImageError."""
     if not isinstance(value, str) or not value.strip():
         raise ImageError("wrong_type", type_sentence(value))
-    value = value.strip()
+    text: str = value.strip()
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
-    return value
+    return text
 
 
 @dataclass(frozen=True)
