@@ -18,7 +18,7 @@ from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
 from yolo_backend.doctor.examination import examine
-from yolo_backend.doctor.findings import Finding, Found, State
+from yolo_backend.doctor.findings import Finding, Found, LinkState
 from yolo_backend.doctor.installation import Installation
 from yolo_backend.doctor.project_links import images, one_of_each_kind, storage_kind, uploads
 from yolo_backend.images import uploads as uploads_module
@@ -112,10 +112,10 @@ def test_something_else_at_the_address_is_told_apart(serve: StartServer, answer:
 
     findings = examined(server.url)
 
-    assert findings["Label Studio"].state is State.WRONG
+    assert findings["Label Studio"].state is LinkState.WRONG
     assert findings["Label Studio"].detail.startswith(told.format(url=server.url))
     assert str(findings["Label Studio"].fix).startswith(fix)
-    assert {check for check, finding in findings.items() if finding.state is not State.NOT_TRIED} == {
+    assert {check for check, finding in findings.items() if finding.state is not LinkState.NOT_TRIED} == {
         "Label Studio",
         "weights",
     }
@@ -133,7 +133,7 @@ def test_whether_uploads_can_be_read_from_the_disk_is_told(serve: StartServer, t
 
     assert found() == Finding(
         "uploads",
-        State.OK,
+        LinkState.OK,
         f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) holds no upload/; meanwhile they are fetched from Label Studio: do "
         "nothing where Label Studio has no upload yet, else name the folder that holds upload/, in Label Studio's data "
         "folder it is media/",
@@ -141,14 +141,14 @@ def test_whether_uploads_can_be_read_from_the_disk_is_told(serve: StartServer, t
     (tmp_path / "upload").write_bytes(b"")
     assert found() == Finding(
         "uploads",
-        State.REMARK,
+        LinkState.REMARK,
         f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) can't be read (Not a directory); meanwhile they are fetched from Label "
         "Studio",
         "Name the folder that holds upload/, in Label Studio's data folder it is media/.",
     )
     (tmp_path / "upload").unlink()
     (tmp_path / "upload").mkdir()
-    assert found() == Finding("uploads", State.OK, f"they are read from {tmp_path}")
+    assert found() == Finding("uploads", LinkState.OK, f"they are read from {tmp_path}")
 
 
 def test_an_upload_that_is_not_in_the_folder_of_uploads_is_told(serve: StartServer, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_an_upload_that_is_not_in_the_folder_of_uploads_is_told(serve: StartServ
     assert not_read == Found(
         f"upload: task 1: its file isn't read from {tmp_path} (No such file or directory), but fetched from Label "
         "Studio",
-        State.REMARK,
+        LinkState.REMARK,
         "Let LABEL_STUDIO_MEDIA_ROOT be the media/ of this Label Studio, and let the backend's user read the files in "
         "it. Symbolic links in it aren't followed.",
     )
@@ -209,7 +209,7 @@ def test_a_folder_of_uploads_that_hangs_is_told_and_looked_at_once(
         Found(
             f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) doesn't answer within 0.1 s; meanwhile they are fetched from Label "
             "Studio",
-            State.REMARK,
+            LinkState.REMARK,
             "See to the network or the disk that it lies on.",
         )
     ]
@@ -225,7 +225,7 @@ def test_a_refused_token_is_told_by_its_kind_and_not_shown(serve: StartServer, t
 
     found = examined(server.url, token)["token"]
 
-    assert found.state is State.WRONG
+    assert found.state is LinkState.WRONG
     assert kind in found.detail
     assert token not in found.detail + str(found.fix)
 
@@ -251,7 +251,7 @@ def test_what_keeps_the_guard_from_being_asked_is_no_guard(
 
     found = examined(server.url, backend_url="http://127.0.0.1:1")["network guard"]
 
-    assert found.state is State.WRONG
+    assert found.state is LinkState.WRONG
     assert told in str(found.fix)
 
 
@@ -268,7 +268,7 @@ def test_a_proxy_that_takes_no_posts_is_no_guard(serve: StartServer) -> None:
 def test_who_rejects_everything_in_label_studios_place_is_no_guard(serve: StartServer, status: int) -> None:
     server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=reply(b"<html>", status)))
     found = examined(server.url, backend_url="http://127.0.0.1:1")["network guard"]
-    assert found.state is State.WRONG
+    assert found.state is LinkState.WRONG
     assert str(status) in found.detail
 
 
@@ -284,7 +284,7 @@ def test_nothing_that_label_studio_could_make_is_sent(serve: StartServer) -> Non
     refusal = reply(b'{"validation_errors": {"timeout": ["A valid number is required."]}}', 400)
     server = serve(label_studio(whoami=reply(b'{"email": "me@example.com"}'), ml=refusal, webhooks=refusal))
 
-    assert examined(server.url, backend_url="http://127.0.0.1:1")["network guard"].state is State.OK
+    assert examined(server.url, backend_url="http://127.0.0.1:1")["network guard"].state is LinkState.OK
 
     posted = {request.path: json.loads(request.body) for request in server.requests if request.method == "POST"}
     assert set(posted) == {"/api/ml/", "/api/webhooks/"}
@@ -307,7 +307,7 @@ def test_without_a_name_only_the_only_project_is_taken(
 
     found = examined(server.url)["project"]
 
-    assert (found.state, found.detail) == (State.NOT_TRIED, told)
+    assert (found.state, found.detail) == (LinkState.NOT_TRIED, told)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_that_a_backend_does_not_train_is_a_fact_and_no_fault(serve: StartServer
     findings = examine(settings, Studio(server.url, LEGACY_TOKEN), backend_url=backend.url)
 
     of_backend = [finding for finding in findings if finding.check == "backend"]
-    assert [finding.state for finding in of_backend] == [State.OK] * (1 + told)
+    assert [finding.state for finding in of_backend] == [LinkState.OK] * (1 + told)
     assert [finding.detail for finding in of_backend[1:]] == ["Start Training: the class X doesn't train"] * told
 
 
@@ -337,7 +337,7 @@ def test_without_a_token_one_is_asked_for(serve: StartServer) -> None:
 
     findings = {finding.check: finding for finding in examine(settings, Studio(server.url, None))}
 
-    assert findings["Label Studio"].state is State.OK
+    assert findings["Label Studio"].state is LinkState.OK
     assert "LABEL_STUDIO_API_KEY" in str(findings["token"].fix)
 
 
@@ -373,14 +373,14 @@ def test_a_task_of_each_kind_of_storage_is_looked_at(serve: StartServer) -> None
         (
             1000,
             reply(b'<pre>{"%s": true}</pre>' % QUICK_IMPORTS.encode()),
-            State.OK,
+            LinkState.OK,
             "1000 tasks hold predictions already, and Label Studio counts anew only those that an import is about",
             None,
         ),
         (
             1500,
             reply(b'<pre>{"%s": false}</pre>' % QUICK_IMPORTS.encode()),
-            State.REMARK,
+            LinkState.REMARK,
             "1500 tasks hold predictions already, and each import of more counts all of them anew (about 3 s), unless "
             f"Label Studio runs with {QUICK_IMPORTS}=true",
             f"Start Label Studio with {QUICK_IMPORTS}=true.",
@@ -388,7 +388,7 @@ def test_a_task_of_each_kind_of_storage_is_looked_at(serve: StartServer) -> None
         (
             10_000,
             reply(b"", 403),
-            State.REMARK,
+            LinkState.REMARK,
             "10000 tasks hold predictions already, and each import of more counts all of them anew (about 20 s), "
             f"unless Label Studio runs with {QUICK_IMPORTS}=true; whether it does can't be seen with this token",
             f"Start Label Studio with {QUICK_IMPORTS}=true.",
@@ -396,7 +396,7 @@ def test_a_task_of_each_kind_of_storage_is_looked_at(serve: StartServer) -> None
     ],
 )
 def test_slow_imports_are_remarked_where_many_tasks_hold_predictions(
-    serve: StartServer, predicted: int, flags: Answer, state: State, detail: str, fix: str | None
+    serve: StartServer, predicted: int, flags: Answer, state: LinkState, detail: str, fix: str | None
 ) -> None:
     server = serve(label_studio_with(predicted, flags))
 
@@ -410,7 +410,7 @@ def test_where_few_hold_predictions_nothing_is_said_of_imports(serve: StartServe
 
     findings = examined(server.url)
 
-    assert findings["project"].state is State.OK
+    assert findings["project"].state is LinkState.OK
     assert "imports" not in findings
 
 

@@ -23,15 +23,15 @@ from yolo_backend.cli.common import (
     print_json,
     read_settings,
 )
-from yolo_backend.doctor.findings import BrokenLinkError, Finding, State
+from yolo_backend.doctor.findings import BrokenLinkError, Finding, LinkState
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.studio import Studio
 
 _MARKS = {
-    State.OK: ("✓", "green"),
-    State.REMARK: ("!", "yellow"),
-    State.WRONG: ("✗", "red"),
-    State.NOT_TRIED: ("-", ""),
+    LinkState.OK: ("✓", "green"),
+    LinkState.REMARK: ("!", "yellow"),
+    LinkState.WRONG: ("✗", "red"),
+    LinkState.NOT_TRIED: ("-", ""),
 }
 _CHECK_WIDTH = 13
 
@@ -100,7 +100,7 @@ def check(
             out.print(_line(finding))
     if as_json:
         print_json([asdict(finding) for finding in told])
-    if any(finding.state is State.WRONG for finding in told):
+    if any(finding.state is LinkState.WRONG for finding in told):
         raise typer.Exit(FAILED)
 
 
@@ -119,7 +119,7 @@ def _line(finding: Finding) -> Table:
     line.add_column(width=1)
     line.add_column(width=_CHECK_WIDTH)
     line.add_column(overflow="fold")
-    not_tried = "not tried: " if finding.state is State.NOT_TRIED else ""
+    not_tried = "not tried: " if finding.state is LinkState.NOT_TRIED else ""
     line.add_row(Text(mark, style), Text(finding.check), Text(_printable(not_tried + finding.detail)))
     if finding.fix:
         line.add_row("", "", Text(f"→ {_printable(finding.fix)}", style))

@@ -75,7 +75,7 @@ class RemoteBackend:
         return str(answer.get("model_version"))
 
     def lets_in(self, authorization: str | None) -> bool:
-        """Does it answer whoever sends this `Authorization` header, or none? Raises BackendError."""
+        """Returns True if it answers whoever sends this `Authorization` header, or none. Raises BackendError."""
         response = self._send("GET", "/", _Header(authorization))
         return bool(response.status_code != requests.codes.unauthorized)
 

@@ -13,20 +13,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from label_studio_sdk import LabelStudio
-from label_studio_sdk.label_interface import LabelInterface
-from PIL import Image
 
 from yolo_backend.connecting.connect import ensure_connected, ensure_project, labeling_config_for
-from yolo_backend.demo.evaluate import Match, match_boxes, region_box_xyxy
-from yolo_backend.demo.scenes import CLASS_NAMES, Scene, draw_scene, save_scene
+from yolo_backend.demo.checking import IOU_THRESHOLD, LABELS, SCORE_THRESHOLD, Shown, print_table, problems_of
+from yolo_backend.demo.scenes import Scene, draw_scene, save_scene
 from yolo_backend.demo.stack import (
     LABEL_STUDIO,
     ROOT,
@@ -39,7 +33,6 @@ from yolo_backend.demo.stack import (
     pick_port,
 )
 from yolo_backend.detection.naming import DEMO
-from yolo_backend.detection.weights import find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.label_studio.projects import open_project
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
@@ -53,37 +46,6 @@ _SCENES = 24
 _MODEL = "YOLO demo"
 _TITLE = "YOLO demo: nuts, bolts and washers"
 _FIRST_START, _LATER_START = "its first start makes a database: 1 to 3 minutes", "20 to 60 s"
-_MIN_PRECISION = _MIN_RECALL = 0.97
-# The scenes have clumps of bolts, which Ultralytics' defaults answer with a second box here and there.
-_SCORE_THRESHOLD, _IOU_THRESHOLD = 0.3, 0.5
-_LABELS = tuple(name.capitalize() for name in CLASS_NAMES)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A scene, its file, and the prediction that Label Studio stored for it, None without one."""
-
-    scene: Scene
-    path: Path
-    prediction: dict[str, Any] | None
-
-    @property
-    def regions(self) -> list[dict[str, Any]]:
-        return list(self.prediction["result"]) if self.prediction else []
-
-    def as_drawn(self) -> tuple[str, Image.Image, list[dict[str, Any]]]:
-        """Caption, picture and regions, for the contact sheet."""
-        return f"{self.path.name}: {len(self.regions)} boxes", Image.fromarray(self.scene.image), self.regions
-
-    @cached_property
-    def match(self) -> Match:
-        found = [region_box_xyxy(region) for region in self.regions]
-        return match_boxes(
-            np.array(found, np.float64).reshape(-1, 4),
-            [region["value"]["rectanglelabels"][0] for region in self.regions],
-            self.scene.boxes_xyxy,
-            [_LABELS[class_id] for class_id in self.scene.class_ids],
-        )
 
 
 def main() -> None:
@@ -131,22 +93,22 @@ def _run(kept: Path, *, check: bool) -> list[str]:
             "LABEL_STUDIO_API_KEY": token,
             "LABEL_STUDIO_MEDIA_ROOT": str(studio.media_root),
             "MODEL_NAME": DEMO,
-            "MODEL_SCORE_THRESHOLD": str(_SCORE_THRESHOLD),
-            "MODEL_IOU_THRESHOLD": str(_IOU_THRESHOLD),
+            "MODEL_SCORE_THRESHOLD": str(SCORE_THRESHOLD),
+            "MODEL_IOU_THRESHOLD": str(IOU_THRESHOLD),
             "MODEL_DIR": str(folder / "backend"),
         }
         backend = stack.enter_context(backend_server(backend_port, environment, folder / "backend" / "backend.log"))
         client = LabelStudio(base_url=studio.url, api_key=token)
         if check:
             _delete_projects(client)
-        project = ensure_project(Studio(studio.url, token), _TITLE, labeling_config_for(_LABELS))
+        project = ensure_project(Studio(studio.url, token), _TITLE, labeling_config_for(LABELS))
         shown = _predict_scenes(studio, client, project, backend.url, drawing.result())
-        _print_table(shown)
+        print_table(shown)
         picture = _OUTPUT / "predictions.png"
         draw_contact_sheet((item.as_drawn() for item in shown), picture)
         print(f"\nThe boxes that Label Studio stored are drawn in {picture.relative_to(ROOT)}")
         if check:
-            return _problems(shown, labeling_config_for(_LABELS))
+            return problems_of(shown, labeling_config_for(LABELS))
         print(f"\nThe project:  {studio.url}/projects/{project}/data")
         print(f"  login:      {studio.username}\n  password:   {studio.password}")
         print(f"The backend:  {backend.url}\n")
@@ -247,68 +209,6 @@ def _upload(studio: LabelStudioServer, project_id: int, paths: list[Path]) -> No
     project = open_project(Studio(studio.url, studio.personal_access_token()), project_id)
     control, *_ = parse_labeling_config(project.label_config).controls
     list(register(project, [Item(path) for path in paths], control))
-
-
-def _print_table(shown: list[Shown]) -> None:
-    print(f"{'image':<14}{'size':>12}{'found':>7}{'there':>7}{'mean IoU':>10}{'score':>8}")
-    for item in shown:
-        width, height = item.scene.size_wh
-        score = f"{item.prediction['score']:.3f}" if item.prediction else "none"
-        match = item.match
-        size = f"{width}x{height}"
-        print(f"{item.path.name:<14}{size:>12}{match.found:>7}{match.there:>7}{match.mean_iou:>10.3f}{score:>8}")
-    precision, recall = _precision_recall(shown)
-    print(f"\nAt IoU 0.5: precision {precision:.3f}, recall {recall:.3f}")
-
-
-def _precision_recall(shown: list[Shown]) -> tuple[float, float]:
-    matches = [item.match for item in shown]
-    right = sum(len(match.ious) for match in matches)
-    found, there = sum(match.found for match in matches), sum(match.there for match in matches)
-    return right / max(found, 1), right / max(there, 1)
-
-
-def _problems(shown: list[Shown], config: str) -> list[str]:
-    problems = [f"{item.path.name} has no prediction" for item in shown if item.prediction is None]
-    precision, recall = _precision_recall(shown)
-    if precision < _MIN_PRECISION or recall < _MIN_RECALL:
-        problems.append(f"precision {precision:.3f} and recall {recall:.3f} should be at least {_MIN_PRECISION}")
-    judge = LabelInterface(config)
-    for item in shown:
-        if item.prediction:
-            stored = {key: item.prediction[key] for key in ("result", "score", "model_version")}
-            errors = judge.validate_prediction(stored, return_errors=True)
-            problems += [f"{item.path.name}: {error}" for error in errors]
-    problems += _differences_from_ultralytics(shown)
-    return problems
-
-
-def _differences_from_ultralytics(shown: list[Shown]) -> list[str]:
-    from ultralytics import YOLO  # noqa: PLC0415  takes seconds, which the demo without --check can do without
-
-    model = YOLO(find_weights(DEMO, Path()))
-    differences = []
-    largest_px = 0.0
-    for item in shown:
-        boxes = model.predict(item.path, conf=_SCORE_THRESHOLD, iou=_IOU_THRESHOLD, verbose=False)[0].boxes
-        own = sorted(zip(boxes.conf.tolist(), boxes.cls.tolist(), boxes.xyxy.tolist(), strict=True), reverse=True)
-        ours = sorted(
-            (
-                (region["score"], _LABELS.index(region["value"]["rectanglelabels"][0]), list(region_box_xyxy(region)))
-                for region in item.regions
-            ),
-            reverse=True,
-        )
-        if len(own) != len(ours):
-            differences.append(f"{item.path.name}: {len(ours)} boxes, Ultralytics finds {len(own)}")
-            continue
-        for (own_score, own_class, own_xyxy), (score, class_id, box_xyxy) in zip(own, ours, strict=True):
-            off_px = float(np.abs(np.subtract(own_xyxy, box_xyxy)).max())
-            largest_px = max(largest_px, off_px)
-            if class_id != int(own_class) or abs(score - own_score) > 1e-3 or off_px > 0.05:
-                differences.append(f"{item.path.name}: a box is {off_px:.3f} px off Ultralytics' own")
-    print(f"Compared with Ultralytics' own predict on the same files: largest difference {largest_px:.4f} px")
-    return differences
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -114,33 +114,12 @@ def label_studio_server(
     Not `is_new`: with the data that are there, and so with the user, tokens and password of its first start. Another
     `program` takes the same arguments.
     """
-    if is_new:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        login = {
-            "username": "demo@example.com",
-            "password": secrets.token_urlsafe(9),
-            "legacy_token": secrets.token_hex(20),
-            # Of one that it draws itself and that begins with "$", it makes a reference at the next start: it draws
-            # another then, and the token is refused.
-            "secret_key": secrets.token_hex(32),
-        }
-    else:
-        login = json.loads((folder / _LOGIN_FILE).read_text())
+    login = _new_login(folder) if is_new else json.loads((folder / _LOGIN_FILE).read_text())
     who = {name: value for name, value in login.items() if name != "secret_key"}
     server = LabelStudioServer(url=f"http://127.0.0.1:{port}", log=folder / "label-studio.log", **who)
     settings = {
-        "LABEL_STUDIO_BASE_DATA_DIR": str(folder / _DATA_FOLDER),
-        "LABEL_STUDIO_HOST": server.url,
-        "DJANGO_DB": "sqlite",
-        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        **_label_studio_settings(folder, server.url),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true" if legacy_tokens else "false",
-        # Label Studio refuses a model on a loopback address unless this is off.
-        "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "COLLECT_ANALYTICS": "false",
-        "LATEST_VERSION_CHECK": "false",
-        "SENTRY_DSN": "",
-        "FRONTEND_SENTRY_DSN": "",
         # One that was started by an earlier version keeps its own.
         **({"SECRET_KEY": login["secret_key"]} if "secret_key" in login else {}),
         **(environment or {}),
@@ -155,6 +134,35 @@ def label_studio_server(
         if is_new:  # last: a first start that was cut off is made anew
             _write_secret(folder / _LOGIN_FILE, json.dumps(login))
         yield server
+
+
+def _new_login(folder: Path) -> dict[str, str]:
+    """The first user, token and password of a Label Studio whose folder is emptied for it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return {
+        "username": "demo@example.com",
+        "password": secrets.token_urlsafe(9),
+        "legacy_token": secrets.token_hex(20),
+        # Of one that it draws itself and that begins with "$", it makes a reference at the next start: it draws
+        # another then, and the token is refused.
+        "secret_key": secrets.token_hex(32),
+    }
+
+
+def _label_studio_settings(folder: Path, url: str) -> dict[str, str]:
+    return {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder / _DATA_FOLDER),
+        "LABEL_STUDIO_HOST": url,
+        "DJANGO_DB": "sqlite",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        # Label Studio refuses a model on a loopback address unless this is off.
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+    }
 
 
 def has_data(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from yolo_backend.addresses import redact
-from yolo_backend.doctor.findings import BrokenLinkError, Found, State
+from yolo_backend.doctor.findings import BrokenLinkError, Found, LinkState
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioRejectedError
 
@@ -20,7 +20,7 @@ _REACHABLE = "Give the backend's address as Label Studio reaches it, in Settings
 
 
 def backend(it: Installation) -> Iterator[Found]:
-    """Is it this backend that answers there, and is it ready?"""
+    """Tells whether this backend answers there, and is ready."""
     index = it.backend.index()
     state, reason = index.get("status"), index.get("reason")
     if state == "LOADING":
@@ -36,7 +36,7 @@ def backend(it: Installation) -> Iterator[Found]:
 
 
 def model_version(it: Installation) -> Iterator[Found]:
-    """Does the backend serve the project as it would be served from here?"""
+    """Tells whether the backend serves the project as it would be served from here."""
     there, here = it.backend.setup(_project_key(it), it.project.label_config), it.plan.model_version
     if there != here:
         raise BrokenLinkError(
@@ -48,7 +48,7 @@ def model_version(it: Installation) -> Iterator[Found]:
 
 
 def network_guard(it: Installation) -> Iterator[Found]:
-    """Does Label Studio's guard let it connect to the backend's address?
+    """Tells whether Label Studio's guard lets it connect to the backend's address.
 
     Label Studio is asked to make what it can't make, for other fields are no valid ones: it says so, or the guard does.
     """
@@ -76,7 +76,7 @@ def network_guard(it: Installation) -> Iterator[Found]:
 
 
 def model(it: Installation) -> Iterator[Found]:
-    """Is the backend connected to the project, and does Label Studio see it as up?"""
+    """Tells whether the backend is connected to the project, and Label Studio sees it as up."""
     url = it.given_backend_url
     meant = [item for item in it.models if url is None or str(item["url"]).rstrip("/") == url]
     if not meant:
@@ -89,7 +89,7 @@ def model(it: Installation) -> Iterator[Found]:
             reason = f": {item['error_message']}" if item.get("error_message") else ""
             yield Found(
                 f"Label Studio sees {name} as {str(item.get('readable_state')).lower()}{reason}",
-                State.WRONG,
+                LinkState.WRONG,
                 f"{_REACHABLE} Where the backend asks for a login, the model there needs it too.",
             )
         else:
@@ -97,7 +97,7 @@ def model(it: Installation) -> Iterator[Found]:
 
 
 def webhook(it: Installation) -> Iterator[Found]:
-    """Does the project's webhook carry the backend's login?"""
+    """Tells whether the project's webhook carries the backend's login."""
     url = f"{it.backend.url.rstrip('/')}/webhook"
     webhooks = it.studio.call("GET", "/api/webhooks/", None, TIMEOUT_S, query={"project": str(it.project.id)})
     meant = next((item for item in webhooks if str(item["url"]).rstrip("/") == url), None)
@@ -105,7 +105,7 @@ def webhook(it: Installation) -> Iterator[Found]:
         lack = "no webhook leads to the backend" if meant is None else "the webhook is switched off"
         yield Found(
             f"{lack}: a `fit` of your own wouldn't be called",
-            State.REMARK,
+            LinkState.REMARK,
             "Where you have one, see to it in Settings > Webhooks; Label Studio makes none by itself for a host name "
             "without a dot, such as ml-backend.",
         )

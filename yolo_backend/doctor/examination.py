@@ -9,7 +9,7 @@ import requests
 
 from yolo_backend.connecting.remote_backend import BackendError
 from yolo_backend.doctor import backend_links, project_links
-from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, NotTriedError, State, broken_by
+from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, LinkState, NotTriedError, broken_by
 from yolo_backend.doctor.installation import Installation
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.projects import Project
@@ -41,10 +41,10 @@ def examine(
             missing = [need for need in needs if need in broken]
             if missing:
                 broken.add(check)
-                yield Finding(check, State.NOT_TRIED, f'it needs "{missing[0]}", above')
+                yield Finding(check, LinkState.NOT_TRIED, f'it needs "{missing[0]}", above')
                 continue
             for found in _try(link, installation):
-                if found.state in {State.WRONG, State.NOT_TRIED}:
+                if found.state in {LinkState.WRONG, LinkState.NOT_TRIED}:
                     broken.add(check)
                 yield Finding(check, found.state, found.detail, found.fix)
 
@@ -74,11 +74,11 @@ def _try(link: _Link, installation: Installation) -> Iterator[Found]:
     try:
         yield from link(installation)
     except NotTriedError as error:
-        yield Found(str(error), State.NOT_TRIED)
+        yield Found(str(error), LinkState.NOT_TRIED)
     except (BrokenLinkError, BackendError) as error:
-        yield Found(str(error), State.WRONG, error.fix)
+        yield Found(str(error), LinkState.WRONG, error.fix)
     except StudioError as error:
         broken = broken_by(error, _LOOK)
-        yield Found(str(broken), State.WRONG, broken.fix)
+        yield Found(str(broken), LinkState.WRONG, broken.fix)
     except requests.Timeout as error:
-        yield Found(explain(error), State.WRONG, _LOOK)
+        yield Found(explain(error), LinkState.WRONG, _LOOK)

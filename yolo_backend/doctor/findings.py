@@ -9,7 +9,7 @@ from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.messages import Trouble
 
 
-class State(StrEnum):
+class LinkState(StrEnum):
     """What became of a link. A remark is no fault, but worth knowing."""
 
     OK = "ok"
@@ -23,7 +23,7 @@ class Found:
     """What is found at a link; `fix` says what to do where it isn't as it should be."""
 
     detail: str
-    state: State = State.OK
+    state: LinkState = LinkState.OK
     fix: str | None = None
 
 
@@ -32,7 +32,7 @@ class Finding:
     """What is found at the link that `check` names."""
 
     check: str
-    state: State
+    state: LinkState
     detail: str
     fix: str | None = None
 

@@ -12,7 +12,7 @@ import requests
 from label_studio_sdk.label_interface import LabelInterface
 
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.doctor.findings import BrokenLinkError, Found, NotTriedError, State, broken_by, fix_of
+from yolo_backend.doctor.findings import BrokenLinkError, Found, LinkState, NotTriedError, broken_by, fix_of
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
@@ -51,7 +51,7 @@ _ADD_STORAGE = "Add the bucket to the project (Settings > Cloud Storage), and lo
 
 
 def label_studio(it: Installation) -> Iterator[Found]:
-    """Does Label Studio answer at its address?"""
+    """Tells whether Label Studio answers at its address."""
     url = it.studio.url
     try:
         version = Studio(url, None).call("GET", "/api/version/", "release", TIMEOUT_S)
@@ -65,7 +65,7 @@ def label_studio(it: Installation) -> Iterator[Found]:
 
 
 def token(it: Installation) -> Iterator[Found]:
-    """Which kind of token is it, and is it accepted?"""
+    """Tells which kind of token it is, and whether it is accepted."""
     if not it.studio.token:
         raise BrokenLinkError("there is none", _MAKE_ONE)
     kind = kind_of(it.studio.token)
@@ -79,7 +79,7 @@ def token(it: Installation) -> Iterator[Found]:
 
 
 def project(it: Installation) -> Iterator[Found]:
-    """Does the token show the project?"""
+    """Tells whether the token shows the project."""
     try:
         found = it.project
     except StudioMissingError as error:
@@ -90,7 +90,7 @@ def project(it: Installation) -> Iterator[Found]:
 
 
 def imports(it: Installation) -> Iterator[Found]:
-    """Is it quick to import predictions? It matters where many tasks hold some, and else nothing is said."""
+    """Tells whether it is quick to import predictions, where many tasks hold some; nothing elsewhere."""
     predicted = it.project.count([task_filter("total_predictions", "greater", 0, "Number")])
     if predicted < _MANY_PREDICTED:
         return
@@ -103,13 +103,13 @@ def imports(it: Installation) -> Iterator[Found]:
     yield Found(
         f"{hold}, and each import of more counts all of them anew (about {predicted * _COUNTING_S:.0f} s), unless "
         f"Label Studio runs with {QUICK_IMPORTS}=true{unseen}",
-        State.REMARK,
+        LinkState.REMARK,
         f"Start Label Studio with {QUICK_IMPORTS}=true.",
     )
 
 
 def weights(it: Installation) -> Iterator[Found]:
-    """Can the weights be had and read?"""
+    """Tells whether the weights can be had and read."""
     try:
         info = it.predictor.catalog.wait_for_info(it.settings.model_name, None)
         runtime = it.predictor.catalog.wait_for_runtime(it.settings.model_name)
@@ -118,11 +118,11 @@ def weights(it: Installation) -> Iterator[Found]:
     classes = _counted(len(info.class_names), "class", "classes")
     yield Found(f"{it.settings.model_name}: {info.task}, {classes}, on {runtime.device} in {runtime.engine}")
     if info.remark:
-        yield Found(info.remark, State.REMARK)
+        yield Found(info.remark, LinkState.REMARK)
 
 
 def labels(it: Installation) -> Iterator[Found]:
-    """Which class becomes which label, and which names have no partner?"""
+    """Tells which class becomes which label, and which names have no partner."""
     try:
         plan = it.plan
     except WeightsError as error:
@@ -134,17 +134,17 @@ def labels(it: Installation) -> Iterator[Found]:
     for served in plan.controls:
         yield _pairs(served)
     for sentence in plan.not_served:
-        yield Found(f"not served: {sentence}", State.REMARK, "Nothing, where that is left to people.")
+        yield Found(f"not served: {sentence}", LinkState.REMARK, "Nothing, where that is left to people.")
     yield Found(f"the model_version is {plan.model_version}")
 
 
 def uploads(it: Installation) -> Iterator[Found]:
-    """Can uploads be read from the disk? Where no folder is named, nothing is said."""
+    """Tells whether uploads can be read from the disk; nothing where no folder is named."""
     if root := it.settings.label_studio_media_root:
         if trouble := it.uploads_trouble:
             meanwhile = f"{trouble.what}; meanwhile they are fetched from Label Studio"
             if trouble.lasts:
-                yield Found(meanwhile, State.REMARK, fix_of(trouble))
+                yield Found(meanwhile, LinkState.REMARK, fix_of(trouble))
             else:
                 yield Found(f"{meanwhile}: {trouble.fix}")
         else:
@@ -152,7 +152,7 @@ def uploads(it: Installation) -> Iterator[Found]:
 
 
 def images(it: Installation) -> Iterator[Found]:
-    """Can an image of each storage kind be fetched, decoded and predicted, as the server would?"""
+    """Tells whether an image of each storage kind can be fetched, decoded and predicted, as the server would."""
     task_of_kind = one_of_each_kind(it.project, it.plan)
     if not task_of_kind:
         raise NotTriedError("the project has no tasks")
@@ -165,7 +165,7 @@ def images(it: Installation) -> Iterator[Found]:
         name = f"{kind}: task {task['id']}"
         if isinstance(outcome, Failure):
             where = f"{name}, {outcome.address}" if outcome.address else name
-            yield Found(f"{where}: {outcome.reason}", State.WRONG, _advice(kind, outcome))
+            yield Found(f"{where}: {outcome.reason}", LinkState.WRONG, _advice(kind, outcome))
         else:
             yield Found(f"{name} is fetched and decoded, {_counted(count_boxes(outcome['result']), 'box', 'boxes')}")
             if kind == "upload":
@@ -188,12 +188,12 @@ def _not_from_disk(it: Installation, task: Task) -> Iterator[Found]:
             continue
         except (OSError, ValueError) as error:
             not_read = f"its file isn't read from {root} ({reason_of(error)}), but fetched from Label Studio"
-            yield Found(f"upload: task {task['id']}: {not_read}", State.REMARK, _MEND_MEDIA_ROOT)
+            yield Found(f"upload: task {task['id']}: {not_read}", LinkState.REMARK, _MEND_MEDIA_ROOT)
             return
 
 
 def prediction(it: Installation) -> Iterator[Found]:
-    """Does Label Studio's own judge find a prediction valid?"""
+    """Tells whether Label Studio's own judge finds a prediction valid."""
     if not it.predictions:
         raise NotTriedError("no image was predicted")
     interface = LabelInterface(it.project.label_config)
@@ -259,7 +259,7 @@ def _pairs(served: ServedControl) -> Found:
     if without_class := served.label_map.labels_without_class:
         return Found(
             f"{detail}. Labels without a class, which are never predicted: {_shown(without_class)}",
-            State.REMARK,
+            LinkState.REMARK,
             'Where a label means one of the classes, rename it or give it predicted_values="<the class>".',
         )
     return Found(detail)

@@ -149,7 +149,7 @@ class ImageFetcher:
         return trouble
 
     def _goes_by_proxy(self, url: str) -> bool:
-        """Is there a proxy for this address, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY?"""
+        """Returns True if there is a proxy for this address, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
         return bool(select_proxy(url, self._environment(*origin_of(url))["proxies"]))
 
     def _get(
@@ -288,7 +288,7 @@ def _authorized(request: requests.PreparedRequest, authorization: str | None) ->
 
 
 def _says_unchanged(response: requests.Response, validators: Validators) -> bool:
-    """Is this the answer to our conditional header, which not every server on the way got?"""
+    """Returns True if this is the answer to our conditional header, which not every server on the way got."""
     return response.status_code == requests.codes.not_modified and validators.header in response.request.headers
 
 

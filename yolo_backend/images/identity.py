@@ -79,7 +79,7 @@ def identity_key(
 
 
 def is_lasting(source: Source, studio: TokenOwner | None) -> bool:
-    """Will this source have the same bytes for ever? Inline content has, and an upload of Label Studio's."""
+    """Returns True if this source has the same bytes for ever, as inline content and Label Studio's uploads have."""
     if isinstance(source, Inline | Upload):
         return True
     if studio is None or not isinstance(source, Remote) or not source.url.startswith(studio.url):

@@ -57,7 +57,7 @@ class Remark:
 
 
 def looks_like_base64(text: str) -> bool:
-    """Is this the beginning of an image's file, in base64?"""
+    """Returns True if this is the beginning of an image's file, in base64."""
     return _BASE64_IMAGE.match(text[:100]) is not None
 
 

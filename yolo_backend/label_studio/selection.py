@@ -32,7 +32,7 @@ class Selection:
 
     @property
     def is_by_score(self) -> bool:
-        """Do scores decide?"""
+        """Returns True if scores decide."""
         return self.min_score is not None or self.max_score is not None
 
     def newest_prediction(self, task: Task) -> Mapping[str, Any] | None:
@@ -45,7 +45,7 @@ class Selection:
         return max(predictions, key=lambda prediction: int(prediction["id"]), default=None)
 
     def passes(self, task: Task) -> bool:
-        """Is the task's score in the range, where one is asked for?"""
+        """Returns True if the task's score is in the range, or none is asked for."""
         if not self.is_by_score:
             return True
         prediction = self.newest_prediction(task)

@@ -10,11 +10,9 @@ import logging
 import os
 import re
 import socket
-import struct
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from flask import Flask
 
@@ -29,11 +27,7 @@ from yolo_backend.settings import Settings, load_settings
 log = logging.getLogger(__name__)
 
 _LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] [%(request_id)s] %(message)s"
-# For what runs when the backend is told to stop: the images under way, their answers, and a last push.
-_GRACEFUL_TIMEOUT_S = 60
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # of glibc's malloc.h
-# A client that sends or reads nothing for so long gives its thread back.
-_IDLE_CLIENT_S = 60
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -55,7 +49,9 @@ def serve(arguments: Sequence[str]) -> None:
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
         _make_loading_app().run(host=host, port=settings.port, threaded=True)
     else:
-        _serve(settings, host)
+        from yolo_backend.server.gunicorn_server import Server
+
+        Server(settings, host, _make_loading_app).run()
 
 
 def make_app() -> Flask:
@@ -208,46 +204,3 @@ def _refuse(error: Exception | str) -> NoReturn:
     print(f"The backend can't start: {error}", file=sys.stderr)
     # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
     raise SystemExit(4) from None
-
-
-def _serve(settings: Settings, host: str) -> None:
-    from gunicorn.app.base import BaseApplication
-    from gunicorn.workers.gthread import ThreadWorker
-
-    class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-        def enqueue_req(self, conn: Any) -> None:
-            with contextlib.suppress(OSError):  # it may have hung up already
-                for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                    conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _IDLE_CLIENT_S, 0))
-            super().enqueue_req(conn)
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            # Still listening, so that /health can tell why nothing more is taken.
-            threading.Thread(target=self._drain, args=(sig, frame), daemon=True).start()
-
-        def _drain(self, sig: int, frame: Any) -> None:
-            try:
-                if app := getattr(self, "wsgi", None):  # else it is still starting
-                    app.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
-            finally:
-                super().handle_exit(sig, frame)
-
-    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-        def load_config(self) -> None:
-            options: dict[str, Any] = {
-                "bind": f"{f'[{host}]' if ':' in host else host}:{settings.port}",
-                "workers": settings.workers,
-                "worker_class": Worker,
-                "threads": settings.threads,
-                "timeout": 120,
-                "graceful_timeout": _GRACEFUL_TIMEOUT_S,
-                "loglevel": settings.log_level.lower(),
-                "control_socket_disable": True,
-            }
-            for name, value in options.items():
-                self.cfg.set(name, value)
-
-        def load(self) -> Flask:
-            return _make_loading_app()
-
-    Server().run()

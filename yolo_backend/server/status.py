@@ -160,7 +160,7 @@ class LabelStatus:
 
 
 def wants_page(accept: str | None) -> bool:
-    """Does an `Accept` header ask for HTML rather than for JSON? `*/*` or none, as from curl, doesn't."""
+    """Returns True if an `Accept` header asks for HTML rather than for JSON; `*/*` or none, as from curl, doesn't."""
     accepted = parse_accept_header(accept, MIMEAccept)
     return accepted.best_match(["application/json", "text/html"]) == "text/html"
 
@@ -203,35 +203,12 @@ def as_json(status: Status) -> dict[str, Any]:
         "image_size": list(weights.image_size) if weights else None,
         "classes": list(weights.class_names.values()) if weights else [],
         "remark": weights.remark if weights else None,
-        "projects": [
-            {
-                "project": item.project,
-                "model_version": item.plan.model_version if item.plan else None,
-                "reason": item.reason,
-                "seen_at": _iso(item.seen_at),
-                "controls": [_control_json(served, status.runtimes) for served in item.plan.controls]
-                if item.plan
-                else [],
-                "not_served": list(item.plan.not_served) if item.plan else [],
-            }
-            for item in status.projects
-        ],
+        "projects": [_project_json(item, status.runtimes) for item in status.projects],
         "work": [
             asdict(progress) | {"finished_at": _iso(progress.finished_at) if progress.finished_at else None}
             for progress in status.work
         ],
-        "training": {
-            "trains": status.training.trains,
-            "remark": _training_fact(status),
-            "told": [
-                asdict(training)
-                | {
-                    "asked_at": _iso(training.asked_at),
-                    "ended_at": None if training.ended_at is None else _iso(training.ended_at),
-                }
-                for training in status.training.told
-            ],
-        },
+        "training": _training_json(status),
         "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
     }
 
@@ -278,6 +255,32 @@ def _training_fact(status: Status) -> str | None:
     if status.training.trains is not False:
         return None
     return f"Start Training: the class {status.model_class} doesn't train; override fit, see docs/extending.md"
+
+
+def _training_json(status: Status) -> dict[str, Any]:
+    return {
+        "trains": status.training.trains,
+        "remark": _training_fact(status),
+        "told": [
+            asdict(training)
+            | {
+                "asked_at": _iso(training.asked_at),
+                "ended_at": None if training.ended_at is None else _iso(training.ended_at),
+            }
+            for training in status.training.told
+        ],
+    }
+
+
+def _project_json(item: ProjectStatus, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:
+    return {
+        "project": item.project,
+        "model_version": item.plan.model_version if item.plan else None,
+        "reason": item.reason,
+        "seen_at": _iso(item.seen_at),
+        "controls": [_control_json(served, runtimes) for served in item.plan.controls] if item.plan else [],
+        "not_served": list(item.plan.not_served) if item.plan else [],
+    }
 
 
 def _control_json(served: ServedControl, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:
