@@ -202,10 +202,10 @@ def end_before_an_import(house: House, monkeypatch: pytest.MonkeyPatch, *, back_
         label_config = ask(project)
         if not has_ended.is_set():
             has_ended.set()
-            studio.url = "http://127.0.0.1:1"
+            studio.endpoint.url = "http://127.0.0.1:1"
             house.on_end()
             if back_after_s is not None:
-                threading.Timer(back_after_s, setattr, (studio, "url", url)).start()
+                threading.Timer(back_after_s, setattr, (studio.endpoint, "url", url)).start()
         return label_config
 
     monkeypatch.setattr(studio, "label_config", ask_and_end)

@@ -356,7 +356,7 @@ def test_what_ends_before_the_import_of_tasks_leaves_nothing_unknown(
     def failing(handler: BaseHTTPRequestHandler) -> None:
         fails = {"POST": "commit_to_project" in handler.path, "GET": "/file-uploads" in handler.path, "commit": False}
         if way == "commit" and "/file-uploads" in handler.path:
-            studio.project.studio.url = "http://127.0.0.1:1"
+            studio.project.studio.endpoint.url = "http://127.0.0.1:1"
         (reply(b"", 502) if fails[way] else answer)(handler)
 
     studio._server.answer = failing

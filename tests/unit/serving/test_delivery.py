@@ -269,7 +269,7 @@ def test_what_could_not_be_sent_is_the_next_clicks(house: MakeHouse, monkeypatch
 
     def ask_and_end(project: int) -> str:
         label_config = ask(project)
-        studio.url = "http://127.0.0.1:1"
+        studio.endpoint.url = "http://127.0.0.1:1"
         return label_config
 
     monkeypatch.setattr(studio, "label_config", ask_and_end)
