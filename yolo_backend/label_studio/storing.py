@@ -91,42 +91,55 @@ def store_predictions(
     Raises StudioError, StudioRefusedError where the token may not do it, StudioUnreachedError where nothing of what is
     left arrived, UnknownOutcomeError and requests.Timeout.
     """
-    if not predictions:
-        return
-    held = _held(studio, project, predictions)
-    yield Stored(held=held)
-    yield from _store(studio, project, [each for each in predictions if each["task"] not in held], is_wanted)
+    yield from _Store(studio, project, is_wanted).after_asking(predictions)
 
 
-def _store(
-    studio: Studio, project: int, missing: Sequence[Mapping[str, Any]], is_wanted: Callable[[], bool]
-) -> Iterator[Stored]:
-    if not missing or not is_wanted():
-        return
-    task_ids = frozenset(prediction["task"] for prediction in missing)
-    try:
-        is_rejected, created = False, studio.import_predictions(project, missing)
-    except StudioRejectedError:  # too much for a proxy, or one task that was deleted meanwhile spoils all
-        is_rejected, created = True, 0
-    except (StudioRefusedError, StudioUnreachedError):
-        raise
-    except (StudioError, requests.Timeout) as error:
-        raise UnknownOutcomeError(explain(error), task_ids) from None
-    try:
-        # Label Studio may store some of them, and reject the rest with the same answer as if it had stored none.
-        taken = task_ids if created == len(missing) else _held(studio, project, missing)
-    except (StudioError, requests.Timeout) as error:  # a refusal, too: what was sent may be stored
-        raise UnknownOutcomeError(explain(error), task_ids) from None
-    if not is_rejected or len(missing) == 1:
-        yield Stored(created=taken, rejected=task_ids - taken)
-        return
-    yield Stored(created=taken)
-    left = [prediction for prediction in missing if prediction["task"] not in taken]
-    middle = len(left) // 2
-    yield from _store(studio, project, left[:middle], is_wanted)  # of which Label Studio has just been asked
-    yield from store_predictions(studio, project, left[middle:], is_wanted)
+@dataclass(frozen=True)
+class _Store:
+    """Stores predictions of one model_version into a project, part by part."""
 
+    studio: Studio
+    project: int
+    is_wanted: Callable[[], bool]
 
-def _held(studio: Studio, project: int, predictions: Sequence[Mapping[str, Any]]) -> frozenset[int]:
-    task_ids = [prediction["task"] for prediction in predictions]
-    return frozenset(studio.tasks_holding(project, predictions[0]["model_version"], task_ids))
+    def after_asking(self, predictions: Sequence[Mapping[str, Any]]) -> Iterator[Stored]:
+        """Store what Label Studio doesn't hold yet."""
+        if not predictions:
+            return
+        held = self._held(predictions)
+        yield Stored(held=held)
+        yield from self._store([each for each in predictions if each["task"] not in held])
+
+    def _store(self, missing: Sequence[Mapping[str, Any]]) -> Iterator[Stored]:
+        if not missing or not self.is_wanted():
+            return
+        task_ids = frozenset(prediction["task"] for prediction in missing)
+        created = self._send(missing, task_ids)
+        try:
+            # Label Studio may store some of them, and reject the rest with the same answer as if it had stored none.
+            taken = task_ids if created == len(missing) else self._held(missing)
+        except (StudioError, requests.Timeout) as error:  # a refusal, too: what was sent may be stored
+            raise UnknownOutcomeError(explain(error), task_ids) from None
+        if created is not None or len(missing) == 1:
+            yield Stored(created=taken, rejected=task_ids - taken)
+            return
+        yield Stored(created=taken)
+        left = [prediction for prediction in missing if prediction["task"] not in taken]
+        middle = len(left) // 2
+        yield from self._store(left[:middle])  # of which Label Studio has just been asked
+        yield from self.after_asking(left[middle:])
+
+    def _send(self, missing: Sequence[Mapping[str, Any]], task_ids: frozenset[int]) -> int | None:
+        """How many Label Studio says that it stored, None where it rejects them all for the fault of one."""
+        try:
+            return self.studio.import_predictions(self.project, missing)
+        except StudioRejectedError:  # too much for a proxy, or one task that was deleted meanwhile spoils all
+            return None
+        except (StudioRefusedError, StudioUnreachedError):
+            raise
+        except (StudioError, requests.Timeout) as error:
+            raise UnknownOutcomeError(explain(error), task_ids) from None
+
+    def _held(self, predictions: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+        task_ids = [prediction["task"] for prediction in predictions]
+        return frozenset(self.studio.tasks_holding(self.project, predictions[0]["model_version"], task_ids))
