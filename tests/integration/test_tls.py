@@ -15,11 +15,11 @@ from tests.harness.http_server import Answer, StartServer, reply
 from yolo_backend.connecting.remote_backend import BackendError, RemoteBackend
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import State
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
 from yolo_backend.label_studio.studio import Studio, StudioError
-from yolo_backend.server.status import ADVICE
 from yolo_backend.settings import load_settings
 from yolo_backend.tls import explain_tls
 
@@ -209,8 +209,8 @@ def test_a_guarded_host_is_held_to_the_same_authorities(
 
 
 def test_the_advice_names_the_setting() -> None:
-    assert "REQUESTS_CA_BUNDLE" in ADVICE["tls"]
-    assert "PEM" in ADVICE["tls"]
+    assert "REQUESTS_CA_BUNDLE" in FailureKind.TLS.advice
+    assert "PEM" in FailureKind.TLS.advice
 
 
 def test_check_tells_it_with_the_setting(serve: StartServer, certificates: Certificates) -> None:

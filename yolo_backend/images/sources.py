@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.inline import decode_data_uri
 from yolo_backend.images.local_files import open_below
@@ -119,23 +120,25 @@ def resolve_source(
     project's `uploads` are read from the disk, and only by values that `may_mean` lets pass. Raises ImageError.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ImageError("wrong_type", type_sentence(value))
+        raise ImageError(FailureKind.WRONG_TYPE, type_sentence(value))
     value = value.strip()
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
+        raise ImageError(FailureKind.BAD_ADDRESS, "the address holds half of a character: write it anew") from None
     if value[:5].lower() == "data:":
         return Inline(decode_data_uri(value))
     if len(value) > _MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
-        raise ImageError("bad_address", f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
+        raise ImageError(FailureKind.BAD_ADDRESS, f"the address is longer than {_MAX_ADDRESS_CHARACTERS} characters")
     disk = _Disk(local_files_root, uploads if uploads and uploads.may_mean(value) else None)
     value = value.translate(_DROPPED)
     check_address(value)
     scheme = value.split(":", 1)[0].lower()
     if scheme in CLOUD_SCHEMES:
         if task_id is None:
-            raise ImageError("unsupported", f"a {scheme}:// image needs the task's id to be presigned by Label Studio")
+            raise ImageError(
+                FailureKind.UNSUPPORTED, f"a {scheme}:// image needs the task's id to be presigned by Label Studio"
+            )
         file_uri = base64.urlsafe_b64encode(value.encode()).decode()
         url = f"{_known(studio_url)}/tasks/{task_id}/presign/?fileuri={file_uri}"
         return Remote(url, remark_on_bucket(value))
@@ -220,7 +223,9 @@ def _nobody_knows() -> None:
 
 def _known(studio_url: str | None) -> str:
     if studio_url is None:
-        raise ImageError("no_label_studio", "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key")
+        raise ImageError(
+            FailureKind.NO_LABEL_STUDIO, "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key"
+        )
     return studio_url.rstrip("/")
 
 

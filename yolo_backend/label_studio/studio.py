@@ -16,6 +16,7 @@ import requests
 import urllib3
 
 from yolo_backend.errors import UserError
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.label_studio.connections import Connections
 from yolo_backend.label_studio.filters import holds
 from yolo_backend.label_studio.in_between import IN_TIME, explain_silence, explain_stranger, is_unsent, reason_of
@@ -59,7 +60,7 @@ class StudioError(UserError):
     where it has them.
     """
 
-    kind = "label_studio"
+    kind = FailureKind.LABEL_STUDIO
 
     def __init__(self, message: str | Trouble, reason: str = "") -> None:
         super().__init__(str(message))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.label_studio.filters import lacks
 from yolo_backend.label_studio.projects import Project
@@ -160,7 +161,7 @@ class Prelabeling:
         self.report.already += len(part.held)
         reason = "Label Studio doesn't take its prediction: was the task deleted meanwhile?"
         self.report.failures.extend(
-            Failure(str(self._project.id), task_id, "rejected", reason) for task_id in sorted(part.rejected)
+            Failure(str(self._project.id), task_id, FailureKind.REJECTED, reason) for task_id in sorted(part.rejected)
         )
 
     def _has_same_labels(self) -> bool:

@@ -14,6 +14,7 @@ import requests
 from numpy.typing import NDArray
 
 from yolo_backend.cores import usable_cores
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.sources import redact
@@ -84,7 +85,7 @@ class Unscored:
     """An image of the pool that can't be chosen, for it couldn't be predicted."""
 
     image: PoolImage
-    kind: str
+    kind: FailureKind
     reason: str
 
     def __str__(self) -> str:
@@ -263,7 +264,7 @@ def load_images(image: PoolImage, control: Control, images_of: ImagesOf) -> Sequ
     try:
         return images_of(image.to_task(control))
     except (StudioError, requests.Timeout) as error:
-        return Unscored(image, "label_studio", explain(error))
+        return Unscored(image, FailureKind.LABEL_STUDIO, explain(error))
     except ImageError as error:
         return Unscored(image, error.kind, str(error))
     except OSError as error:
@@ -332,7 +333,7 @@ def _lowest_threshold(served: ServedControl) -> float:
 
 
 def _unreadable(image: PoolImage, error: OSError) -> Unscored:
-    return Unscored(image, "unreadable", f"the file can't be read: {error.strerror}")
+    return Unscored(image, FailureKind.UNREADABLE, f"the file can't be read: {error.strerror}")
 
 
 def _inline(file: Path) -> str:

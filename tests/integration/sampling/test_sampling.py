@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.sampling import comparison
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG, boxes
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.regions import count_boxes
@@ -182,7 +183,7 @@ def test_tasks_are_taken_as_they_are_needed(plan: ProjectPlan) -> None:
             yield PoolImage(str(number), f"https://example.org/{number}.jpg")
 
     def stream(tasks: Iterable[Task], _plan: ProjectPlan) -> Iterator[tuple[Task, Outcome]]:
-        return ((task, Failure("7", None, "gone", "gone")) for task in tasks)
+        return ((task, Failure("7", None, FailureKind.NOT_FOUND, "gone")) for task in tasks)
 
     first = next(score_pool(images(), plan, plan.controls[0].control, stream, SCORING))
     assert (first.image.name, taken) == ("0", ["0"])

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.filtering_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.label_studio import patience as patience_module
 from yolo_backend.label_studio import storing as storing_module
@@ -82,7 +83,7 @@ class House:
         self.work.run(Selection(**selection), predict or self.predict)
 
     def fail(self, task_id: int, *, is_passing: bool = False, times: int = 1) -> None:
-        failure = Failure(str(PROJECT), task_id, "not_found", "no such image", is_passing=is_passing)
+        failure = Failure(str(PROJECT), task_id, FailureKind.NOT_FOUND, "no such image", is_passing=is_passing)
         self.failures[task_id] = deque([failure] * times)
 
 

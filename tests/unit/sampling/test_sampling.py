@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.harness.studio_client import BCCD_CONFIG
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.protocol import Task
@@ -88,7 +89,7 @@ def test_a_diverse_sample_takes_few_of_a_video() -> None:
     def images_of(task: Task) -> list[TaskImage]:
         name = task["data"]["image"]
         if name == "gone":
-            raise ImageError("gone", "it is gone")
+            raise ImageError(FailureKind.NOT_FOUND, "it is gone")
         return [TaskImage(name, np.array(place_of[name]), frozenset(), None)]
 
     candidates = Sample(most_uncertain([*others, *frames, gone], 56), [0.5], [])
@@ -99,7 +100,11 @@ def test_a_diverse_sample_takes_few_of_a_video() -> None:
 
 
 def test_a_sample_knows_the_whole_pool() -> None:
-    less, lost, more = scored("a", 0.1), Unscored(PoolImage("lost", "lost"), "gone", "it is gone"), scored("b", 0.3)
+    less, lost, more = (
+        scored("a", 0.1),
+        Unscored(PoolImage("lost", "lost"), FailureKind.NOT_FOUND, "it is gone"),
+        scored("b", 0.3),
+    )
     sample = sample_of([less, lost, more], lambda items: most_uncertain(items, 1))
     assert sample == Sample([more], [0.1, 0.3], [lost])
 
