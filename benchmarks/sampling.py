@@ -121,15 +121,17 @@ class Experiment:
             images = (PoolImage(file.name, file) for file in self._pool() if file not in start)
             scoring = Scoring(strategy.measure, strategy.aggregate, _FLOOR, empty)
             of_project = ProjectPredictor(plan, "0", predictor.stream, predictor.images)
-            viewer = PoolPredictor(of_project, plan.controls[0].control)
-            outcomes = viewer.score(images, scoring)
+            pool_predictor = PoolPredictor(of_project, plan.controls[0].control)
+            outcomes = pool_predictor.score(images, scoring)
             if name == _RANDOM:
                 sample = sample_of(outcomes, partial(at_random, count=_CHOSEN, seed=seed))
             else:
                 count = _CANDIDATES if strategy.diverse else _CHOSEN
                 sample = sample_of(outcomes, partial(most_uncertain, count=count))
             if strategy.diverse:
-                sample = diversify(sample, _CHOSEN, viewer.load, FeatureExtractor(weights, device="cpu").extract)
+                sample = diversify(
+                    sample, _CHOSEN, pool_predictor.load, FeatureExtractor(weights, device="cpu").extract
+                )
         finally:
             predictor.close()
         return [self._file(item) for item in sample.chosen]

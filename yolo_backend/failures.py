@@ -44,7 +44,7 @@ class FailureLog:
         self._lock = threading.Lock()
 
     def add(self, failure: Failure) -> None:
-        """Count and keep it; whoever calls writes it to the log."""
+        """Count the failure and keep it; the caller writes it to the log."""
         metrics.TASKS.labels("failed").inc()
         metrics.IMAGE_FAILURES.labels(failure.kind).inc()
         with self._lock:

@@ -130,15 +130,15 @@ def sample(
         empty = empty_by_default(measure, floor, plan) if empty is None else empty
         scoring = Scoring(measure, aggregate, floor, round(empty, 6))
         stream = stream_by(predictor, workers, address)
-        viewer = PoolPredictor(ProjectPredictor(plan, str(project.id), stream, predictor.images), pool.control)
+        pool_predictor = PoolPredictor(ProjectPredictor(plan, str(project.id), stream, predictor.images), pool.control)
         with progress_bar() as progress:
-            outcomes = progress.track(viewer.score(pool.images, scoring), pool.size, description="Scoring")
+            outcomes = progress.track(pool_predictor.score(pool.images, scoring), pool.size, description="Scoring")
             found = choice.of(outcomes, pool.size)
         if extract:
             with err.status("Looking which of them are alike"):
-                found = diversify(found, count, viewer.load, extract)
+                found = diversify(found, count, pool_predictor.load, extract)
         delivered = _deliver(project, found, pool) if to_register else Delivered()
-        remarks = _report(found, report_folder, f"{measure}, {aggregate}", viewer.load) if report_folder else []
+        remarks = _report(found, report_folder, f"{measure}, {aggregate}", pool_predictor.load) if report_folder else []
     finally:
         predictor.close()
     output = SampleOutput(project, plan.model_version, choice, scoring, pool, found, delivered)

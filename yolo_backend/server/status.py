@@ -25,7 +25,7 @@ from yolo_backend.messages import Trouble
 from yolo_backend.server.fitting import START_TRAINING, Training
 from yolo_backend.serving.progress import Progress
 
-State = Literal["UP", "LOADING", "DOWN", "STOPPING"]
+ModelState = Literal["UP", "LOADING", "DOWN", "STOPPING"]
 
 _MAX_SHOWN = 50
 _MAX_TASKS = 8
@@ -51,7 +51,7 @@ class ModelStatus:
     """The default weights; `weights` is None while they are read, or with the `reason` why they can't be had."""
 
     name: str
-    state: State
+    state: ModelState
     weights: WeightsInfo | None = None
     reason: str | None = None
 

@@ -71,7 +71,7 @@ def test_k_center_greedy_takes_the_farthest(vectors: list[list[float]], count: i
     assert k_center_greedy(np.array(vectors, np.float32).reshape(-1, 2), count) == expected
 
 
-def viewer(load_images: Callable[[Task], Sequence[TaskImage]]) -> PoolPredictor:
+def pool_predictor(load_images: Callable[[Task], Sequence[TaskImage]]) -> PoolPredictor:
     """Of a project that can show images, and predict none."""
     plan = ProjectPlan((), "yolo26n-3f9a1c2e")
     predictor = ProjectPredictor(plan, "7", lambda *_: iter(()), lambda task, _plan, _project: load_images(task))
@@ -93,7 +93,7 @@ def test_a_diverse_sample_takes_few_of_a_video() -> None:
         return [TaskImage(name, np.array(place_of[name]), frozenset(), None)]
 
     candidates = Sample(most_uncertain([*others, *frames, gone], 56), [0.5], [])
-    sample = diversify(candidates, 6, viewer(images_of).load, lambda pixels: pixels.astype(np.float32))
+    sample = diversify(candidates, 6, pool_predictor(images_of).load, lambda pixels: pixels.astype(np.float32))
     assert names(sample.chosen) == ["frame 000", *names(others)]
     assert [str(lost) for lost in sample.unscored] == ["gone: it is gone"]
 
@@ -113,7 +113,7 @@ def test_an_image_that_cannot_be_had_says_why(error: Exception, kind: FailureKin
         raise error
 
     image = PoolImage("a", "https://images.test/a.jpg")
-    assert viewer(fail).load(image) == Unscored(image, kind, reason)
+    assert pool_predictor(fail).load(image) == Unscored(image, kind, reason)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ from yolo_backend.server.status import (
     PAGE_HEADERS,
     FailureGroup,
     LabelStatus,
+    ModelState,
     ModelStatus,
     ProjectStatus,
-    State,
     Status,
     TrainingStatus,
     as_json,
@@ -555,7 +555,7 @@ def test_programs_read_the_same() -> None:
 
 
 @pytest.mark.parametrize("state", ["LOADING", "DOWN"])
-def test_programs_read_of_weights_that_are_not_there(state: State) -> None:
+def test_programs_read_of_weights_that_are_not_there(state: ModelState) -> None:
     read = as_json(status(model=ModelStatus("mine.pt", state, reason="why" if state == "DOWN" else None)))
 
     assert (read["status"], read["model"], read["classes"], read["device"]) == (state, "mine.pt", [], None)
