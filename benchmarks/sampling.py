@@ -27,17 +27,11 @@ from tests.harness.stack import ROOT
 from yolo_backend.detection.features import FeatureExtractor
 from yolo_backend.detection.naming import DEMO
 from yolo_backend.detection.weights import find_weights
-from yolo_backend.sampling.sampling import (
-    PoolImage,
-    Scored,
-    Scoring,
-    at_random,
-    diversify,
-    empty_by_default,
-    most_uncertain,
-    sample_of,
-    score_pool,
-)
+from yolo_backend.sampling.choosing import at_random, most_uncertain, sample_of
+from yolo_backend.sampling.diversity import diversify
+from yolo_backend.sampling.pool import PoolImage
+from yolo_backend.sampling.scoring import PoolPredictor, Scored, Scoring, empty_by_default
+from yolo_backend.serving.project_predictor import ProjectPredictor
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
@@ -126,16 +120,18 @@ class Experiment:
             empty = empty_by_default(strategy.measure, _FLOOR, plan)
             images = (PoolImage(file.name, file) for file in self._pool() if file not in start)
             scoring = Scoring(strategy.measure, strategy.aggregate, _FLOOR, empty)
-            control = plan.controls[0].control
-            outcomes = score_pool(images, plan, control, partial(predictor.stream, project="0"), scoring)
+            of_project = ProjectPredictor(plan, "0", predictor.stream, predictor.images)
+            pool_predictor = PoolPredictor(of_project, plan.controls[0].control)
+            outcomes = pool_predictor.score(images, scoring)
             if name == _RANDOM:
                 sample = sample_of(outcomes, partial(at_random, count=_CHOSEN, seed=seed))
             else:
                 count = _CANDIDATES if strategy.diverse else _CHOSEN
                 sample = sample_of(outcomes, partial(most_uncertain, count=count))
             if strategy.diverse:
-                images_of = partial(predictor.images, plan=plan, project="0")
-                sample = diversify(sample, _CHOSEN, control, images_of, FeatureExtractor(weights, device="cpu").extract)
+                sample = diversify(
+                    sample, _CHOSEN, pool_predictor.load, FeatureExtractor(weights, device="cpu").extract
+                )
         finally:
             predictor.close()
         return [self._file(item) for item in sample.chosen]

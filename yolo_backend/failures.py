@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from yolo_backend import metrics, request_ids
+from yolo_backend.failure_kinds import FailureKind
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +18,14 @@ _KEPT = 100
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that was not predicted. `address` is redacted; `kind` is its name in metrics; `at` is the time of day.
+    """A task that was not predicted. `address` is redacted; `at` is the time of day.
 
     With `is_passing` it isn't the task's fault: Label Studio is away, and bulk work tries again when it is back.
     """
 
     project: str
     task_id: int | None
-    kind: str
+    kind: FailureKind
     reason: str
     address: str | None = None
     at: float = field(default_factory=time.time)
@@ -43,7 +44,7 @@ class FailureLog:
         self._lock = threading.Lock()
 
     def add(self, failure: Failure) -> None:
-        """Count and keep it; whoever calls writes it to the log."""
+        """Count the failure and keep it; the caller writes it to the log."""
         metrics.TASKS.labels("failed").inc()
         metrics.IMAGE_FAILURES.labels(failure.kind).inc()
         with self._lock:

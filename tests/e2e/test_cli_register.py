@@ -22,7 +22,9 @@ from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import open_project, projects_of
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import parse_labeling_config
-from yolo_backend.registering.registration import NAME_IS_THERE, Item, RegisterError, register
+from yolo_backend.registering.already_there import NAME_IS_THERE
+from yolo_backend.registering.items import Item, RegisterError
+from yolo_backend.registering.registration import register
 
 ADDRESS = "https://example.com/cells/{number}.jpg?size=1"
 

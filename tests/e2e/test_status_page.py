@@ -15,7 +15,7 @@ from tests.harness.browser import chromium_page
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import BackendServer
 from tests.harness.studio_client import StudioClient
-from yolo_backend.server.status import ADVICE
+from yolo_backend.failure_kinds import FailureKind
 
 CONFIG = """
 <View>
@@ -78,7 +78,7 @@ def test_a_person_sees_what_is_served_and_what_failed(
     expect(connected).to_contain_text("Classes without a label, left out: Platelets")
     failure = page.locator("article.error", has_text=re.compile(rf"\b{broken}\b"))
     expect(failure).to_contain_text("The image is broken")
-    expect(failure).to_contain_text(ADVICE["broken"])
+    expect(failure).to_contain_text(FailureKind.BROKEN.advice)
     expect(failure).to_contain_text("/slide-5.jpg")
     assert personal_access_token not in page.content()
     assert "signature=secret" not in page.content()

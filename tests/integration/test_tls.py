@@ -14,13 +14,13 @@ from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, reply
 from yolo_backend.connecting.remote_backend import BackendError, RemoteBackend
 from yolo_backend.doctor.examination import examine
-from yolo_backend.doctor.findings import State
+from yolo_backend.doctor.findings import LinkState
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
-from yolo_backend.server.status import ADVICE
 from yolo_backend.settings import load_settings
 from yolo_backend.tls import explain_tls
 
@@ -210,8 +210,8 @@ def test_a_guarded_host_is_held_to_the_same_authorities(
 
 
 def test_the_advice_names_the_setting() -> None:
-    assert "REQUESTS_CA_BUNDLE" in ADVICE["tls"]
-    assert "PEM" in ADVICE["tls"]
+    assert "REQUESTS_CA_BUNDLE" in FailureKind.TLS.advice
+    assert "PEM" in FailureKind.TLS.advice
 
 
 def test_check_tells_it_with_the_setting(serve: StartServer, certificates: Certificates) -> None:
@@ -222,7 +222,7 @@ def test_check_tells_it_with_the_setting(serve: StartServer, certificates: Certi
     [found, *_] = [each for each in examine(settings, Studio(server.url, key)) if each.check == "Label Studio"]
 
     assert (found.state, found.detail, found.fix) == (
-        State.WRONG,
+        LinkState.WRONG,
         f"The certificate of Label Studio at {server.url} is from an authority that isn't known here",
         "Set REQUESTS_CA_BUNDLE to a PEM file with it.",
     )

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import REGISTRY
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import CommonCause, Failure, FailureLog
 from yolo_backend.request_ids import RequestIds, working_for
 
 COMMON = "Project 7: none of {} tasks is predicted, for one cause: {}"
 
 
-def failure(task_id: int, reason: str = "404 Not Found", kind: str = "status") -> Failure:
+def failure(task_id: int, reason: str = "404 Not Found", kind: FailureKind = FailureKind.HTTP_ERROR) -> Failure:
     return Failure("7", task_id, kind, reason, "http://images/1.jpg")
 
 
@@ -60,7 +61,7 @@ def test_one_task_alone_needs_no_common_cause(cause: CommonCause, caplog: pytest
     assert messages(caplog) == [line(1)]
 
 
-@pytest.mark.parametrize("other", [failure(2, "500 Oops"), failure(2, kind="decode")], ids=["reason", "kind"])
+@pytest.mark.parametrize("other", [failure(2, "500 Oops"), failure(2, kind=FailureKind.BROKEN)], ids=["reason", "kind"])
 def test_with_two_causes_each_line_comes_at_once(
     cause: CommonCause, caplog: pytest.LogCaptureFixture, other: Failure
 ) -> None:
@@ -120,7 +121,7 @@ def number(name: str, **labels: str) -> float:
 
 def test_failures_are_counted_by_kind(cause: CommonCause, failures: FailureLog) -> None:
     def numbers() -> tuple[float, ...]:
-        kinds = ("status", "decode")
+        kinds = ("http_error", "broken")
         return (
             number("yolo_tasks_total", outcome="failed"),
             *(number("yolo_image_failures_total", kind=kind) for kind in kinds),
@@ -128,7 +129,7 @@ def test_failures_are_counted_by_kind(cause: CommonCause, failures: FailureLog) 
 
     before = numbers()
     cause.failed(failure(1))
-    cause.failed(failure(2, kind="decode"))
+    cause.failed(failure(2, kind=FailureKind.BROKEN))
     cause.failed(failure(3))
     failures.add(failure(4))
     cause.close()
@@ -144,9 +145,12 @@ def test_the_last_failures_are_kept_the_newest_first(failures: FailureLog) -> No
 @pytest.mark.parametrize(
     ("failed", "text"),
     [
-        (Failure("7", 1, "status", "404 Not Found"), "Task 1 is not predicted: 404 Not Found"),
-        (Failure("7", None, "status", "no"), "Task None is not predicted: no"),
-        (Failure("7", 1, "status", "no", "/data/upload/a.jpg"), "Task 1 is not predicted: /data/upload/a.jpg: no"),
+        (Failure("7", 1, FailureKind.HTTP_ERROR, "404 Not Found"), "Task 1 is not predicted: 404 Not Found"),
+        (Failure("7", None, FailureKind.HTTP_ERROR, "no"), "Task None is not predicted: no"),
+        (
+            Failure("7", 1, FailureKind.HTTP_ERROR, "no", "/data/upload/a.jpg"),
+            "Task 1 is not predicted: /data/upload/a.jpg: no",
+        ),
     ],
 )
 def test_its_line(failed: Failure, text: str) -> None:

@@ -26,7 +26,7 @@ COMMANDS = {
     "tasks": "List a project's tasks: image, predictions, score, annotations.",
 }
 # What isn't a fault of ours: a full disk, a quota, a folder without rights, a read-only one.
-_DISK_TROUBLES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 _OPTIONS: dict[str, dict[str, Any]] = {
     # Its flags are the server's own, and so is its help.
     "serve": {
@@ -105,7 +105,7 @@ def main() -> None:
 
         if isinstance(error, Timeout):
             _fail(explain(error))
-        if error.errno not in _DISK_TROUBLES:
+        if error.errno not in _DISK_ERRORS:
             raise
         where = f"{error.filename} can't be used" if error.filename else "What was to be written wasn't"
         _fail(f"{where}: {error.strerror}: make room, or give the right to it, and run the command again")

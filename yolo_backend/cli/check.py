@@ -40,7 +40,7 @@ def check(
     *,
     url: Url = None,
     token: Token = None,
-    project: Annotated[
+    project_name: Annotated[
         str | None,
         typer.Option(
             "--project",
@@ -86,13 +86,13 @@ def check(
 
     def find(studio: Studio) -> Project:
         try:
-            return find_project(studio, project or "")
+            return find_project(studio, project_name or "")
         except CommandError as error:
             raise BrokenLinkError(
                 str(error), "Name one that the token's user sees on Label Studio's first page."
             ) from None
 
-    findings = examine(settings, studio, find_project=find if project else None, backend_url=backend_url)
+    findings = examine(settings, studio, find_project=find if project_name else None, backend_url=backend_url)
     told = []
     for finding in _with_spinner(findings):
         told.append(finding)

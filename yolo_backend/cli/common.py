@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,8 +20,8 @@ from yolo_backend.errors import UserError
 from yolo_backend.label_studio.projects import Project, open_project, projects_of, told_projects
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.messages import shortened
-from yolo_backend.protocol import Task
-from yolo_backend.serving.request import Outcome, Predictor
+from yolo_backend.serving.project_predictor import Stream
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings, split_web_address
 
 # What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
@@ -151,7 +150,7 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, ensure_ascii=False, indent=2), file=out.file)
 
 
-def stream_by(predictor: Predictor, workers: str, address: str | None) -> Callable[..., Iterator[tuple[Task, Outcome]]]:
+def stream_by(predictor: Predictor, workers: str, address: str | None) -> Stream:
     """`Predictor.stream`, or what takes the same and does it by a cluster. Raises CommandError."""
     if workers == "ray":
         from yolo_backend.serving.ray_workers import stream_on_ray

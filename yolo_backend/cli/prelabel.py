@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,10 +50,10 @@ from yolo_backend.label_studio.filters import lacks
 from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.selection import Selection, count_selected
-from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.prelabeling.model_versions import older_versions
 from yolo_backend.prelabeling.pictures import with_pictures
-from yolo_backend.prelabeling.prelabeling import Predict, Prelabeling, Report
+from yolo_backend.prelabeling.prelabeling import Prelabeling, Report
+from yolo_backend.serving.project_predictor import Predict, ProjectPredictor
 from yolo_backend.serving.request import Predictor
 
 _SHOWN_OF_A_REASON = 20
@@ -62,7 +61,7 @@ _SHOWN_OF_A_REASON = 20
 
 def prelabel(
     *,
-    project: ProjectName,
+    project_name: ProjectName,
     without_predictions: WithoutPredictions = False,
     without_annotations: WithoutAnnotations = False,
     min_score: MinScore = None,
@@ -105,7 +104,7 @@ def prelabel(
     """
     settings = read_settings(url, token)
     studio = open_studio(settings)
-    found = find_project(studio, project)
+    project = find_project(studio, project_name)
     make_folder(pictures, "--out")
     selection = Selection(
         without_predictions=without_predictions,
@@ -119,19 +118,18 @@ def prelabel(
     predictor = Predictor(settings)
     try:
         with err.status("Loading the weights"):
-            plan = predictor.plan(found.label_config, wait_s=None)
+            plan = predictor.plan(project.label_config, wait_s=None)
         if dry_run:
-            _tell_outlook(found, selection, plan.model_version, replaces_older=replaces_older, as_json=as_json)
+            _tell_outlook(project, selection, plan.model_version, replaces_older=replaces_older, as_json=as_json)
             return
         stop = threading.Event()
         stream = stream_by(predictor, workers, address)
-        predict: Predict = partial(stream, plan=plan, project=str(found.id))
-        if pictures:
-            predict = _drawn(predict, predictor, plan, found, pictures)
+        of_project = ProjectPredictor(plan, str(project.id), stream, predictor.images)
+        predict = _drawn(of_project, pictures) if pictures else of_project.predict
         with progress_bar() as progress, _stopped_by_signals(stop):
             bar = progress.add_task("Predicting", total=None)
             work = Prelabeling(
-                replace(found, studio=PatientStudio(studio.url, studio.token, remark, stop)),
+                replace(project, studio=PatientStudio(studio.url, studio.token, remark, stop)),
                 plan.model_version,
                 lambda label_config: predictor.plan(label_config, wait_s=None).model_version,
                 stop=stop,
@@ -155,10 +153,9 @@ def prelabel(
         raise typer.Exit(FAILED)
 
 
-def _drawn(predict: Predict, predictor: Predictor, plan: ProjectPlan, project: Project, folder: Path) -> Predict:
-    labels = [label.value for served in plan.controls for label in served.control.labels]
-    images_of = partial(predictor.images, plan=plan, project=str(project.id))
-    return lambda tasks: with_pictures(predict(tasks), folder, images_of, labels, remark)
+def _drawn(predictor: ProjectPredictor, folder: Path) -> Predict:
+    labels = [label.value for served in predictor.plan.controls for label in served.control.labels]
+    return lambda tasks: with_pictures(predictor.predict(tasks), folder, predictor.images_of, labels, remark)
 
 
 @contextmanager

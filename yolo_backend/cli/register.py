@@ -26,13 +26,17 @@ from yolo_backend.cli.common import (
     progress_bar,
     read_settings,
 )
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.labels.labeling_config import Control
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.prelabeling.model_versions import is_own
-from yolo_backend.registering import registration
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, readable
 from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, by_local_files, check_files
 from yolo_backend.registering.label_files import read_labels
-from yolo_backend.registering.registration import Item, Registered
+from yolo_backend.registering.registration import Registered
+from yolo_backend.registering.registration import register as register_items
+from yolo_backend.registering.target import choose_control
 from yolo_backend.registering.unfit import set_apart
 
 _SHOWN_BOXES = 5
@@ -74,7 +78,7 @@ def register(
             rich_help_panel="Labels",
         ),
     ] = None,
-    kind: Annotated[
+    becoming: Annotated[
         Literal["predictions", "annotations"],
         typer.Option("--as", help="What labels become.", rich_help_panel="Labels"),
     ] = "predictions",
@@ -120,14 +124,14 @@ def register(
         raise CommandError("; ".join(f"{_named(files)}: {why}" for why, files in unfit.items()))
     for why, files in unfit.items():
         _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
-    registration.check_files(images, suffixes=suffixes)
+    check_files(images, suffixes=suffixes)
     project = find_project(open_studio(settings), project_name)
-    control = registration.choose_control(project.label_config, control_name, for_labels=labels_path is not None)
+    control = choose_control(project.label_config, control_name, for_labels=labels_path is not None)
     labelled = Labelled([Item(image) for image in images], [], 0)
     if labels_path:
         with err.status("Reading the labels"):
             labels = read_labels(labels_path, classes_path)
-            version = None if kind == "annotations" else model_version or _version_of(labels_path.resolve())
+            version = None if becoming == "annotations" else model_version or _version_of(labels_path.resolve())
             labelled = add_labels(images, labels, control, version)
     items = labelled.items
     if how == "local-files":
@@ -136,28 +140,33 @@ def register(
             raise CommandError(
                 "Give --document-root: the folder that Label Studio serves as Local Files, as it is here"
             )
-        items = registration.by_local_files(items, root)
+        items = by_local_files(items, root)
 
-    parts: list[Registered] = []
-    try:
-        with progress_bar() as progress:
-            bar = progress.add_task("Registering", total=len(items))
-            for part in registration.register(project, items, control, dry_run=dry_run):
-                parts.append(part)
-                progress.advance(bar, len(part.items) + len(part.left_out))
-    except KeyboardInterrupt:
-        count = 0 if dry_run else sum(len(part.items) for part in parts)
-        more = "" if dry_run else ", perhaps some more"
-        again = registration.RUN_IT_AGAIN if dry_run else registration.RUN_IT_AGAIN_LATER
-        _print(err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. {again}, and it goes on there")
-        raise typer.Exit(INTERRUPTED) from None
-
+    parts = _register(project, items, control, dry_run=dry_run)
     told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}
     told["no_images"] = {why: [readable(file) for file in files] for why, files in unfit.items()}
     if as_json:
         print_json(told)
     else:
-        _tell(told, f"{project.title} ({project.url})", kind)
+        _tell(told, f"{project.title} ({project.url})", becoming)
+
+
+def _register(project: Project, items: Sequence[Item], control: Control, *, dry_run: bool) -> list[Registered]:
+    """Register them, with a bar. Raises typer.Exit at Ctrl-C, after saying how far it is."""
+    parts: list[Registered] = []
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task("Registering", total=len(items))
+            for part in register_items(project, items, control, dry_run=dry_run):
+                parts.append(part)
+                progress.advance(bar, len(part.items) + len(part.left_out))
+    except KeyboardInterrupt:
+        count = 0 if dry_run else sum(len(part.items) for part in parts)
+        more = "" if dry_run else ", perhaps some more"
+        again = RUN_IT_AGAIN if dry_run else RUN_IT_AGAIN_LATER
+        _print(err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. {again}, and it goes on there")
+        raise typer.Exit(INTERRUPTED) from None
+    return parts
 
 
 def _named(files: Sequence[Path]) -> str:
@@ -190,9 +199,9 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
     }
 
 
-def _tell(told: dict[str, Any], project: str, kind: str) -> None:
+def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
     verb = "Would register" if told["dry_run"] else "Registered"
-    labels = f", {told['labelled']:,} of them with {told['boxes']:,} boxes as {kind}" if told["labelled"] else ""
+    labels = f", {told['labelled']:,} of them with {told['boxes']:,} boxes as {becoming}" if told["labelled"] else ""
     count, left_out = told["registered"], told["left_out"]
     _print(out, f"{verb} {count:,} of {count + left_out:,} images in {project}{labels}")
     if left_out:

@@ -39,7 +39,7 @@ from yolo_backend.label_studio.selection import Selection
 
 def tasks(
     *,
-    project: ProjectName,
+    project_name: ProjectName,
     without_predictions: WithoutPredictions = False,
     without_annotations: WithoutAnnotations = False,
     min_score: MinScore = None,
@@ -66,7 +66,7 @@ def tasks(
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
-    found = find_project(open_studio(read_settings(url, token)), project)
+    project = find_project(open_studio(read_settings(url, token)), project_name)
     selection = Selection(
         without_predictions=without_predictions,
         without_annotations=without_annotations,
@@ -76,13 +76,13 @@ def tasks(
         newest_first=newest,
         limit=limit,
     )
-    rows = task_rows(found, selection)
+    rows = task_rows(project, selection)
     if as_json:
         print_json([asdict(row) for row in rows])
     elif as_csv:
         _print_csv(rows)
     else:
-        _print_table(rows, found.title)
+        _print_table(rows, project.title)
 
 
 def _print_csv(rows: Iterable[TaskRow]) -> None:

@@ -39,7 +39,8 @@ from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.drawing import draw_contact_sheet
 from yolo_backend.labels.labeling_config import parse_labeling_config
-from yolo_backend.registering.registration import Item, register
+from yolo_backend.registering.items import Item
+from yolo_backend.registering.registration import register
 
 _OUTPUT = ROOT / "demo-output"
 _SCENES = 24

@@ -14,6 +14,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.doctor.findings import BrokenLinkError, Found, LinkState, NotTriedError, broken_by, fix_of
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.local_files import open_below, reason_of
@@ -31,7 +32,7 @@ from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task
-from yolo_backend.server.status import ADVICE, served_labels
+from yolo_backend.server.status import served_labels
 
 _LOOKED_AT_TASKS = 2000  # for one of each storage kind
 _SHOWN_NAMES = 8
@@ -245,8 +246,8 @@ def _is_import_quick(studio: Studio) -> bool | None:
 
 
 def _advice(kind: str, failure: Failure) -> str:
-    is_unknown_to_studio = kind in CLOUD_SCHEMES and failure.kind == "not_found"
-    return _ADD_STORAGE if is_unknown_to_studio else ADVICE.get(failure.kind, ADVICE["internal"])
+    is_unknown_to_studio = kind in CLOUD_SCHEMES and failure.kind == FailureKind.NOT_FOUND
+    return _ADD_STORAGE if is_unknown_to_studio else failure.kind.advice
 
 
 def _pairs(served: ServedControl) -> Found:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError, NotAnImageError
 
 _BRANDS = {b"avif", b"avis"}
@@ -44,7 +45,7 @@ def check_avif(content: bytes, max_megapixels: float) -> bytes:
     except (_BrokenError, IndexError, KeyError):
         sizes_wh = []
     if not sizes_wh:
-        raise ImageError("broken", "the image is broken, or an AVIF of an unusual kind: save it anew")
+        raise ImageError(FailureKind.BROKEN, "the image is broken, or an AVIF of an unusual kind: save it anew")
     if file.is_cropped:
         raise NotAnImageError(
             "an AVIF that is cropped by its header (clap), which programs show differently", "save it anew"
@@ -53,10 +54,11 @@ def check_avif(content: bytes, max_megapixels: float) -> bytes:
     megapixels = sum(width * height for width, height in sizes_wh) / 1e6
     limit = f"more than {max_megapixels:g} megapixels (MAX_IMAGE_MEGAPIXELS)"
     if width * height > max_megapixels * 1e6:
-        raise ImageError("too_many_pixels", f"the image has {width}x{height} pixels, {limit}")
+        raise ImageError(FailureKind.TOO_MANY_PIXELS, f"the image has {width}x{height} pixels, {limit}")
     if megapixels > _MAX_SHARE * max_megapixels:
         raise ImageError(
-            "too_many_pixels", f"the image's {len(sizes_wh)} parts have {megapixels:g} megapixels, far {limit}"
+            FailureKind.TOO_MANY_PIXELS,
+            f"the image's {len(sizes_wh)} parts have {megapixels:g} megapixels, far {limit}",
         )
     return file.without_exif()
 

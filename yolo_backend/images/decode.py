@@ -22,6 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.avif import check_avif, is_avif
 from yolo_backend.images.depth import grey_16_to_8, numbers_to_8
 from yolo_backend.images.errors import ImageError, NotAnImageError
@@ -97,9 +98,9 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError("too_many_pixels", "the image has more pixels than Pillow opens") from None
+        raise ImageError(FailureKind.TOO_MANY_PIXELS, "the image has more pixels than Pillow opens") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on bad data
-        raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
+        raise ImageError(FailureKind.BROKEN, f"the image is broken: {first_line(error)[:200]}") from None
 
 
 def upright_size(content: bytes) -> tuple[int, int]:
@@ -110,7 +111,7 @@ def upright_size(content: bytes) -> tuple[int, int]:
     except ImageError:
         raise
     except Exception as error:  # as above
-        raise ImageError("broken", f"the image is broken: {first_line(error)[:200]}") from None
+        raise ImageError(FailureKind.BROKEN, f"the image is broken: {first_line(error)[:200]}") from None
 
 
 def format_of(start: bytes) -> str:
@@ -121,7 +122,9 @@ def format_of(start: bytes) -> str:
         accept = Image.OPEN[name][1]
         if accept is not None and accept(start[:_MAGIC_BYTES]) is True:
             return name
-    raise tell_apart(start) or ImageError("not_an_image", "not a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF image")
+    raise tell_apart(start) or ImageError(
+        FailureKind.NOT_AN_IMAGE, "not a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF image"
+    )
 
 
 def _jpeg_to_rgb(content: bytes, image: Image.Image, enough_px: int | None) -> NDArray[np.uint8] | None:

@@ -10,6 +10,7 @@ import urllib3
 from requests.exceptions import InvalidHeader, InvalidProxyURL, InvalidSchema, ProxyError
 from requests_hardened.ip_filter import InvalidIPAddress
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.messages import causes_of, shortened
 from yolo_backend.tls import explain_tls
@@ -18,25 +19,25 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _MAX_HOSTS_SHOWN = 80
 
 # By what is wrapped in an error, the first that fits; not by its text, which holds the address.
-_BEFORE_TLS: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
-    ((InvalidIPAddress,), "forbidden_address", "{host} is on a private address"),
+_BEFORE_TLS: tuple[tuple[tuple[type[BaseException], ...], FailureKind, str], ...] = (
+    ((InvalidIPAddress,), FailureKind.FORBIDDEN_ADDRESS, "{host} is on a private address"),
     (
         (ProxyError, InvalidProxyURL, InvalidSchema),
-        "proxy",
+        FailureKind.PROXY,
         "the proxy doesn't pass {host} on: check HTTP_PROXY and HTTPS_PROXY, or name it in NO_PROXY",
     ),
 )
-_AFTER_TLS: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
-    ((socket.gaierror,), "dns", "the name {host} can't be looked up here"),
-    ((ConnectionRefusedError,), "unreachable", "{host} refuses the connection"),
-    ((urllib3.exceptions.NewConnectionError,), "unreachable", "there is no way to {host}"),
+_AFTER_TLS: tuple[tuple[tuple[type[BaseException], ...], FailureKind, str], ...] = (
+    ((socket.gaierror,), FailureKind.DNS, "the name {host} can't be looked up here"),
+    ((ConnectionRefusedError,), FailureKind.UNREACHABLE, "{host} refuses the connection"),
+    ((urllib3.exceptions.NewConnectionError,), FailureKind.UNREACHABLE, "there is no way to {host}"),
     # After the line above, whose error is a time-out by its class alone.
-    ((requests.Timeout, urllib3.exceptions.TimeoutError), "timeout", "{host} didn't answer in time"),
-    ((InvalidHeader, urllib3.exceptions.DecodeError), "http_error", "the answer of {host} isn't proper HTTP"),
-    ((urllib3.exceptions.LocationValueError,), "bad_address", "the address, or the proxy's, can't be read"),
+    ((requests.Timeout, urllib3.exceptions.TimeoutError), FailureKind.TIMEOUT, "{host} didn't answer in time"),
+    ((InvalidHeader, urllib3.exceptions.DecodeError), FailureKind.HTTP_ERROR, "the answer of {host} isn't proper HTTP"),
+    ((urllib3.exceptions.LocationValueError,), FailureKind.BAD_ADDRESS, "the address, or the proxy's, can't be read"),
     (
         (requests.ConnectionError, urllib3.exceptions.HTTPError, ConnectionError),
-        "unreachable",
+        FailureKind.UNREACHABLE,
         "the connection to {host} failed or broke off",
     ),
 )
@@ -48,12 +49,12 @@ def explain_error(error: Exception, host: str) -> ImageError:
     for table in (_BEFORE_TLS, _AFTER_TLS):
         for types, kind, message in table:
             if any(isinstance(cause, types) for cause in causes):
-                is_loopback = kind == "unreachable" and host.rpartition(":")[0] in _LOOPBACK
+                is_loopback = kind == FailureKind.UNREACHABLE and host.rpartition(":")[0] in _LOOPBACK
                 hint = "; in a container, that is the container itself" if is_loopback else ""
                 return ImageError(kind, message.format(host=host) + hint)
         if table is _BEFORE_TLS and (trouble := explain_tls(error, host)):
-            return ImageError("tls", str(trouble))
-    return ImageError("bad_address", "the address can't be read")
+            return ImageError(FailureKind.TLS, str(trouble))
+    return ImageError(FailureKind.BAD_ADDRESS, "the address can't be read")
 
 
 def allowing(hosts: Iterable[str], host: str) -> str:

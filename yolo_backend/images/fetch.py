@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import default_user_agent, select_proxy
 
 from yolo_backend.addresses import DEFAULT_PORTS, is_same_origin, origin_of, shown_host
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.connections import make_adapters
 from yolo_backend.images.errors import HungUpError, ImageError
 from yolo_backend.images.explaining import allowing, explain_error
@@ -115,7 +116,7 @@ class ImageFetcher:
                 if isinstance(fetched, Fetched):
                     return fetched
                 url = fetched
-        raise ImageError("redirects", f"{shown_host(first_url)} redirects more than {_MAX_REDIRECTS} times")
+        raise ImageError(FailureKind.REDIRECTS, f"{shown_host(first_url)} redirects more than {_MAX_REDIRECTS} times")
 
     def _download(
         self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None
@@ -131,19 +132,19 @@ class ImageFetcher:
                 return Fetched(self._read_body(response, alarm), version)
             target = urljoin(response.url, self._session.get_redirect_target(response) or "")
         if urlsplit(target).scheme not in DEFAULT_PORTS:
-            raise ImageError("unsupported", f"{shown_host(url)} redirects to something that isn't http(s)")
+            raise ImageError(FailureKind.UNSUPPORTED, f"{shown_host(url)} redirects to something that isn't http(s)")
         if _is_studio(response.url, studio) and urlsplit(target).path.rstrip("/").endswith("/user/login"):
-            raise ImageError("unauthorized", "Label Studio asks for a login: set LABEL_STUDIO_API_KEY")
+            raise ImageError(FailureKind.UNAUTHORIZED, "Label Studio asks for a login: set LABEL_STUDIO_API_KEY")
         return target
 
     def _explain(self, error: Exception, url: str, studio: TokenHolder | None) -> ImageError:
         """What went wrong on the way to this address, of which the host alone is told."""
         host = shown_host(url)
         trouble = explain_error(error, host)
-        if trouble.kind == "forbidden_address":
+        if trouble.kind == FailureKind.FORBIDDEN_ADDRESS:
             value = allowing(self._allowed_hosts, _host(url))
             return ImageError(trouble.kind, f"{host} is on a private address: to trust it, set {value}")
-        if trouble.kind == "dns" and not _is_studio(url, studio) and self._goes_by_proxy(url):
+        if trouble.kind == FailureKind.DNS and not _is_studio(url, studio) and self._goes_by_proxy(url):
             value = allowing(self._allowed_hosts, _host(url))
             return ImageError(trouble.kind, f"{trouble}; where the proxy can, set {value}, and it is asked to")
         return trouble
@@ -219,7 +220,7 @@ class ImageFetcher:
         try:
             return self._read(source, known)
         except (OSError, ValueError) as error:
-            raise ImageError("unreadable", f"the file can't be read: {reason_of(error)}") from None
+            raise ImageError(FailureKind.UNREADABLE, f"the file can't be read: {reason_of(error)}") from None
 
     def _read_upload(self, source: Upload, known: Version | None) -> Fetched | None:
         """The upload's bytes, None where they can't be read: then Label Studio is asked, which judges for itself."""
@@ -251,7 +252,7 @@ class ImageFetcher:
 
     def _check_size(self, content: bytes) -> bytes:
         if not content:
-            raise ImageError("empty", "the image has no bytes")
+            raise ImageError(FailureKind.EMPTY, "the image has no bytes")
         if len(content) > self._max_bytes:
             raise _too_large(self._max_bytes)
         return content
@@ -298,13 +299,13 @@ def _check_status(response: requests.Response, *, is_studio: bool) -> None:
         asks = response.headers.get("WWW-Authenticate", "").partition(" ")[0].lower()
         if is_studio and asks in _LOGINS_OF_PROXIES:
             reason = f"a proxy in front of Label Studio asks for a login ({status} of {host})"
-            raise ImageError("unauthorized", reason, status)
-        raise ImageError("unauthorized", f"{host} refuses access ({status})", status)
+            raise ImageError(FailureKind.UNAUTHORIZED, reason, status)
+        raise ImageError(FailureKind.UNAUTHORIZED, f"{host} refuses access ({status})", status)
     if status in {404, 410}:
-        raise ImageError("not_found", f"{host} has no such image ({status})", status)
+        raise ImageError(FailureKind.NOT_FOUND, f"{host} has no such image ({status})", status)
     if status != 200:
-        raise ImageError("http_error", f"{host} answers {status}", status)
+        raise ImageError(FailureKind.HTTP_ERROR, f"{host} answers {status}", status)
 
 
 def _too_large(max_bytes: int) -> ImageError:
-    return ImageError("too_large", f"the image is larger than {max_bytes / 1e6:g} MB (MAX_IMAGE_MEGABYTES)")
+    return ImageError(FailureKind.TOO_LARGE, f"the image is larger than {max_bytes / 1e6:g} MB (MAX_IMAGE_MEGABYTES)")

@@ -7,6 +7,7 @@ import re
 
 from PIL import Image, TiffImagePlugin
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError, NotAnImageError
 from yolo_backend.images.signatures import RAW
 
@@ -39,7 +40,7 @@ def check_pixels(image: Image.Image, max_megapixels: float) -> None:
     for width, height in sizes_wh:
         if width * height > max_megapixels * 1e6:
             raise ImageError(
-                "too_many_pixels",
+                FailureKind.TOO_MANY_PIXELS,
                 f"the image has {width}x{height} pixels, more than {max_megapixels:g} megapixels "
                 "(MAX_IMAGE_MEGAPIXELS)",
             )
@@ -66,7 +67,7 @@ def check_jpeg(content: bytes) -> None:
     else:
         if scans:
             return
-    raise ImageError("broken", "the image is broken: a JPEG of too many parts, or of none")
+    raise ImageError(FailureKind.BROKEN, "the image is broken: a JPEG of too many parts, or of none")
 
 
 class TiffFile(TiffImagePlugin.TiffImageFile):
@@ -80,7 +81,7 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
         tags = self.tag_v2
         for tag, kind in tags.tagtype.items():
             if kind not in _BYTES_AND_TEXT and len(tags._tagdata.get(tag, b"")) > _MAX_TIFF_TAG_BYTES:
-                raise ImageError("broken", "the image is broken: a TIFF of too many parts")
+                raise ImageError(FailureKind.BROKEN, "the image is broken: a TIFF of too many parts")
         if self._is_raw():
             raise NotAnImageError(*RAW)
         if self.number(_PLANES, 1) == _IN_PLANES and self.number(_SAMPLES, 1) > 1 and self.number(_BITS, 1) > 8:

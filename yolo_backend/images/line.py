@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import HungUpError, ImageError
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Alarm:
             raise HungUpError("nobody waits for this image any more")
         left_s = self.ends_at - time.monotonic()
         if left_s <= 0:
-            raise ImageError("timeout", f"the image didn't arrive within {self._timeout_s:g} s")
+            raise ImageError(FailureKind.TIMEOUT, f"the image didn't arrive within {self._timeout_s:g} s")
         return left_s
 
     def watch(self, hang_up: Callable[[], object]) -> None:

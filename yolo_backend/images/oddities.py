@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from yolo_backend.addresses import type_name
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 
 CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
@@ -37,14 +38,24 @@ _TWICE_ESCAPED = re.compile(r"%25[0-9a-f]{2}", re.IGNORECASE)
 _REFUSED = frozenset({400, 403, 404, 410, 500})
 _MISSING = frozenset({404, 410})
 # Not what came and was too large, for instance.
-_NOT_HAD = frozenset({"unauthorized", "not_found", "forbidden_address", "dns", "unreachable", "http_error", "tls"})
+_NOT_HAD = frozenset(
+    {
+        FailureKind.UNAUTHORIZED,
+        FailureKind.NOT_FOUND,
+        FailureKind.FORBIDDEN_ADDRESS,
+        FailureKind.DNS,
+        FailureKind.UNREACHABLE,
+        FailureKind.HTTP_ERROR,
+        FailureKind.TLS,
+    }
+)
 
 
 @dataclass(frozen=True)
 class Remark:
     """What is odd about an address, to be told where it can't be had: with these statuses, or with any."""
 
-    kind: str
+    kind: FailureKind
     message: str
     statuses: frozenset[int] = frozenset()
 
@@ -178,12 +189,12 @@ def _check_relative(value: str) -> str | None:
 
 
 _CHECKS = (
-    ("unsupported", _check_wrapped),
-    ("unsupported", _check_disk_path),
-    ("bad_address", _check_completeness),
-    ("unsupported", _check_scheme),
-    ("not_an_image", _check_web_page),
-    ("unsupported", _check_relative),
+    (FailureKind.UNSUPPORTED, _check_wrapped),
+    (FailureKind.UNSUPPORTED, _check_disk_path),
+    (FailureKind.BAD_ADDRESS, _check_completeness),
+    (FailureKind.UNSUPPORTED, _check_scheme),
+    (FailureKind.NOT_AN_IMAGE, _check_web_page),
+    (FailureKind.UNSUPPORTED, _check_relative),
 )
 
 
@@ -200,17 +211,17 @@ def remark_on_own(path: str) -> Remark | None:
     if _SEVERAL.search(path):
         return _several(_REFUSED)
     if path.startswith("/data/local-files"):
-        return Remark("not_found", _about_local_file(path), _REFUSED)
+        return Remark(FailureKind.NOT_FOUND, _about_local_file(path), _REFUSED)
     if path.startswith(("/data/upload/", "/storage-data/")):
         is_twice = _TWICE_ESCAPED.search(path)
         hint = (
             "the address is percent-encoded twice (%25)" if is_twice else "it was deleted, or is another Label Studio's"
         )
-        return Remark("not_found", f"Label Studio has no such upload: {hint}", _REFUSED - {403})
+        return Remark(FailureKind.NOT_FOUND, f"Label Studio has no such upload: {hint}", _REFUSED - {403})
     if re.match(r"/(tasks|projects|api|static)/", path):
         return None
     return Remark(
-        "unsupported",
+        FailureKind.UNSUPPORTED,
         f"Label Studio has nothing at this path; if it is one of a disk, no web page can open it: {_SERVE_IT}",
         _MISSING,
     )
@@ -219,7 +230,7 @@ def remark_on_own(path: str) -> Remark | None:
 def remark_on_prefix(prefix: str) -> Remark:
     """What to tell where Label Studio has nothing at a path of its own, which stands below something else."""
     message = f"if Label Studio's address in a browser ends in {prefix}, set LABEL_STUDIO_HOST to that address"
-    return Remark("other_label_studio", message, _REFUSED)
+    return Remark(FailureKind.OTHER_LABEL_STUDIO, message, _REFUSED)
 
 
 def _about_local_file(path: str) -> str:
@@ -243,7 +254,9 @@ def remark_on_bucket(uri: str) -> Remark | None:
     if _SEVERAL.search(uri):
         return _several(_REFUSED)
     if "?" in uri:
-        return Remark("not_found", "Label Studio reads a bucket's address up to its ? only: rename the file", _MISSING)
+        return Remark(
+            FailureKind.NOT_FOUND, "Label Studio reads a bucket's address up to its ? only: rename the file", _MISSING
+        )
     return None
 
 
@@ -254,7 +267,7 @@ def remark_on_web(url: str) -> Remark | None:
 
 def _several(statuses: frozenset[int]) -> Remark:
     message = "it holds several addresses: import them as a list, and let the Image name it as valueList"
-    return Remark("unsupported", message, statuses)
+    return Remark(FailureKind.UNSUPPORTED, message, statuses)
 
 
 def remark_on_unknown_studio(address: str, known: str | None, *, is_configured: bool) -> Remark:
@@ -267,4 +280,4 @@ def remark_on_unknown_studio(address: str, known: str | None, *, is_configured: 
         message = f"if Label Studio's own address in a browser is {address}, set LABEL_STUDIO_HOST={address}"
     else:
         message = f"if {address} is your Label Studio, set LABEL_STUDIO_URL={address} and LABEL_STUDIO_API_KEY"
-    return Remark("other_label_studio", message)
+    return Remark(FailureKind.OTHER_LABEL_STUDIO, message)

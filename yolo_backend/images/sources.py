@@ -20,6 +20,7 @@ from yolo_backend.addresses import (
     origin_of,
     without_line_breaks,
 )
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.inline import decode_data_uri
 from yolo_backend.images.local_files import open_below
@@ -112,7 +113,7 @@ def resolve_source(
     if value[:5].lower() == "data:":
         return Inline(decode_data_uri(value))
     if len(value) > MAX_ADDRESS_CHARACTERS and not looks_like_base64(value):
-        raise ImageError("bad_address", f"the address is longer than {MAX_ADDRESS_CHARACTERS} characters")
+        raise ImageError(FailureKind.BAD_ADDRESS, f"the address is longer than {MAX_ADDRESS_CHARACTERS} characters")
     own_uploads = uploads if uploads and uploads.may_mean(value) else None
     studio = _LabelStudio(studio_url, outside_url or _nobody_knows, local_files_root, own_uploads)
     value = without_line_breaks(value)
@@ -130,12 +131,12 @@ def resolve_source(
 def _checked(value: Any) -> str:
     """The value as a text that can be read. Raises ImageError."""
     if not isinstance(value, str) or not value.strip():
-        raise ImageError("wrong_type", type_sentence(value))
+        raise ImageError(FailureKind.WRONG_TYPE, type_sentence(value))
     text: str = value.strip()
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ImageError("bad_address", "the address holds half of a character: write it anew") from None
+        raise ImageError(FailureKind.BAD_ADDRESS, "the address holds half of a character: write it anew") from None
     return text
 
 
@@ -151,7 +152,9 @@ class _LabelStudio:
     def in_bucket(self, value: str, scheme: str, task_id: int | None) -> Source:
         """An object of a bucket, which Label Studio presigns."""
         if task_id is None:
-            raise ImageError("unsupported", f"a {scheme}:// image needs the task's id to be presigned by Label Studio")
+            raise ImageError(
+                FailureKind.UNSUPPORTED, f"a {scheme}:// image needs the task's id to be presigned by Label Studio"
+            )
         file_uri = base64.urlsafe_b64encode(value.encode()).decode()
         return Remote(f"{self._known_url()}/tasks/{task_id}/presign/?fileuri={file_uri}", remark_on_bucket(value))
 
@@ -198,7 +201,7 @@ class _LabelStudio:
     def _known_url(self) -> str:
         if self.url is None:
             raise ImageError(
-                "no_label_studio", "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key"
+                FailureKind.NO_LABEL_STUDIO, "this image is behind Label Studio: set LABEL_STUDIO_URL and its API key"
             )
         return self.url.rstrip("/")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import requests
 
 from yolo_backend.errors import UserError
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.messages import Trouble
 
 
@@ -15,7 +16,7 @@ class StudioError(UserError):
     where it has them.
     """
 
-    kind = "label_studio"
+    kind = FailureKind.LABEL_STUDIO
 
     def __init__(self, message: str | Trouble, reason: str = "") -> None:
         super().__init__(str(message))

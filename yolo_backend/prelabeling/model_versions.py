@@ -13,9 +13,9 @@ _OWN_VERSION = re.compile(r".+-(?!(?:19|20)\d{6}$)[0-9a-f]{8}", re.DOTALL)
 
 
 def delete_repeated(project: Project, model_version: str) -> int:
-    """Delete the later ones where a task holds several predictions of this version; how many that were.
+    """Delete the later ones where a task holds several predictions of this version. Returns how many that were.
 
-    An import that was under way when its client was killed, Label Studio may finish after it was asked what it holds.
+    If a client is killed during an import, Label Studio may finish that import after it was asked what it holds.
     """
     if project.model_versions().get(model_version, 0) <= project.count([holds(model_version)]):
         return 0
@@ -29,7 +29,7 @@ def delete_repeated(project: Project, model_version: str) -> int:
 
 
 def is_own(model_version: str) -> bool:
-    """Is this a version as this backend makes them?"""
+    """Returns True if this backend may have made this version, by its form."""
     return _OWN_VERSION.fullmatch(model_version) is not None
 
 
@@ -43,7 +43,7 @@ def older_versions(project: Project, model_version: str) -> dict[str, int]:
 
 
 def delete_older(project: Project, model_version: str) -> int:
-    """Delete this backend's predictions of other versions, of the tasks that hold one of this version; how many."""
+    """Delete this backend's predictions of other versions from tasks that hold this version. Returns how many."""
     deleted = 0
     for older, count in older_versions(project, model_version).items():
         both = [holds(older), holds(model_version)]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import requests
-from PIL import Image
+from PIL import Image as Picture
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
@@ -17,8 +17,8 @@ from yolo_backend.images.errors import ImageError
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.labels.drawing import LabelColors, draw_contact_sheet, draw_regions
 from yolo_backend.parallel import in_parallel
-from yolo_backend.protocol import Prediction, Task
-from yolo_backend.serving.request import Outcome
+from yolo_backend.protocol import Prediction
+from yolo_backend.serving.project_predictor import ImagesOf, TaskOutcome
 from yolo_backend.serving.task import TaskImage
 
 _MAX_NAME = 80
@@ -30,12 +30,12 @@ class PictureError(UserError):
 
 
 def with_pictures(
-    outcomes: Iterator[tuple[Task, Outcome]],
+    outcomes: Iterator[TaskOutcome],
     folder: Path,
-    images_of: Callable[[Task], Sequence[TaskImage]],
+    images_of: ImagesOf,
     labels: Sequence[str],
     remark: Callable[[str], None],
-) -> Iterator[tuple[Task, Outcome]]:
+) -> Iterator[TaskOutcome]:
     """The same outcomes, each after its picture is written: `<task id>-<name>.jpg`.
 
     A task of several images gets a sheet of them. `remark` is told what can't be drawn. Raises PictureError.
@@ -44,7 +44,7 @@ def with_pictures(
     for label in labels:
         colors[label]
 
-    def draw(pair: tuple[Task, Outcome]) -> None:
+    def draw(pair: TaskOutcome) -> None:
         task, outcome = pair
         if isinstance(outcome, Failure):
             return
@@ -70,7 +70,7 @@ def _write(images: Sequence[TaskImage], prediction: Prediction, colors: LabelCol
     items = [
         (
             _name_of(image.address),
-            Image.fromarray(image.pixels),
+            Picture.fromarray(image.pixels),
             [one for one in prediction["result"] if image.shows(one)],
         )
         for image in images

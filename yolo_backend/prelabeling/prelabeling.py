@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.label_studio.errors import StudioUnreachedError
 from yolo_backend.label_studio.filters import lacks
@@ -18,14 +19,11 @@ from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.parallel import ReadAhead
 from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated
 from yolo_backend.protocol import Task
-from yolo_backend.serving.request import Outcome
+from yolo_backend.serving.project_predictor import Predict, TaskOutcome
 
 _CHUNK_TASKS = 200
 _CHUNK_WAIT_S = 10.0
 _TRIES = 5
-
-Pair = tuple[Task, Outcome]
-Predict = Callable[[Iterable[Task]], Iterator[Pair]]
 
 
 @dataclass
@@ -91,7 +89,7 @@ class Prelabeling:
             if replaces_older:
                 self.report.deleted = delete_older(self._project, self.report.model_version)
 
-    def store(self, outcomes: Iterator[Pair]) -> list[tuple[Task, Failure]]:
+    def store(self, outcomes: Iterator[TaskOutcome]) -> list[tuple[Task, Failure]]:
         """Store these predictions, in chunks; the tasks that failed since Label Studio was away. Raises as `run`."""
         passing: list[tuple[Task, Failure]] = []
         with ReadAhead(self._counted(outcomes), _CHUNK_TASKS) as ahead:
@@ -105,7 +103,7 @@ class Prelabeling:
                 self._store_chunk(predictions)
         return passing
 
-    def _counted(self, outcomes: Iterator[Pair]) -> Iterator[Pair]:
+    def _counted(self, outcomes: Iterator[TaskOutcome]) -> Iterator[TaskOutcome]:
         for task, outcome in outcomes:
             if not isinstance(outcome, Failure):
                 self.report.predicted += 1
@@ -160,7 +158,7 @@ class Prelabeling:
         self.report.already += len(part.held)
         reason = "Label Studio doesn't take its prediction: was the task deleted meanwhile?"
         self.report.failures.extend(
-            Failure(str(self._project.id), task_id, "rejected", reason) for task_id in sorted(part.rejected)
+            Failure(str(self._project.id), task_id, FailureKind.REJECTED, reason) for task_id in sorted(part.rejected)
         )
 
     def _has_same_labels(self) -> bool:

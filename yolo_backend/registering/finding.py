@@ -25,14 +25,14 @@ _STUDIO_PATH = re.compile(r"(/[^\s?]+)?/data/(upload/|local-files/\?d=)")
 _MAY_HOLD_A_SECRET = re.compile(r"://|@|^\s*data:|\?.*=", re.IGNORECASE | re.DOTALL)
 _SHOWN_CHARACTERS = 200
 
-Image = Path | str  # a file on this machine, or an address
+FileOrAddress = Path | str  # a file on this machine, or an address
 
 
 class FindError(UserError):
     """What is named is no image, or can't be read; the message says where and what to do."""
 
 
-def shown(image: Image) -> str:
+def shown(image: FileOrAddress) -> str:
     """An image, or what should be one, for a message: short, and without an address's signature or login."""
     text = str(image)
     if isinstance(image, str) and _MAY_HOLD_A_SECRET.search(image):
@@ -45,13 +45,13 @@ def readable(file: Path) -> str:
     return str(file).encode(errors="replace").decode()
 
 
-def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> list[Image]:
+def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> list[FileOrAddress]:
     """The images that these folders, globs, files and addresses name, each once.
 
     A file that is no image is a list with an image or an address a line; `-` is such a list on standard input. A
     folder's images are those below it, sorted. Raises FindError.
     """
-    found: dict[Image, None] = {}
+    found: dict[FileOrAddress, None] = {}
     for source in sources:
         try:
             found.update(dict.fromkeys(_find(source, standard_input)))
@@ -71,7 +71,7 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _find(source: str, standard_input: Iterable[str]) -> Iterator[Image]:
+def _find(source: str, standard_input: Iterable[str]) -> Iterator[FileOrAddress]:
     path = Path(source)
     if source == "-":
         yield from _read_standard_input(standard_input)
@@ -98,14 +98,14 @@ def _find(source: str, standard_input: Iterable[str]) -> Iterator[Image]:
         )
 
 
-def _read_standard_input(lines: Iterable[str]) -> Iterator[Image]:
+def _read_standard_input(lines: Iterable[str]) -> Iterator[FileOrAddress]:
     try:
         yield from _read_list(lines, Path(), "standard input")
     except UnicodeDecodeError:
         raise FindError("Standard input is no list of images: it isn't text in UTF-8") from None
 
 
-def _read_list_file(path: Path) -> Iterator[Image]:
+def _read_list_file(path: Path) -> Iterator[FileOrAddress]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -113,7 +113,7 @@ def _read_list_file(path: Path) -> Iterator[Image]:
     return _read_list(lines, path.parent, str(path))
 
 
-def _read_list(lines: Iterable[str], folder: Path, where: str) -> Iterator[Image]:
+def _read_list(lines: Iterable[str], folder: Path, where: str) -> Iterator[FileOrAddress]:
     for number, line in enumerate(lines, 1):
         name = line.strip()
         if not name:

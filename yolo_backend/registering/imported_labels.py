@@ -14,9 +14,9 @@ from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.labeling_config import Control, LabelMap, map_labels
 from yolo_backend.labels.regions import Region, make_regions, task_score
 from yolo_backend.protocol import Prediction
-from yolo_backend.registering.finding import Image, shown
+from yolo_backend.registering.finding import FileOrAddress, shown
+from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import Box, ImageLabels, LabelFileError, Labels, SizeWH
-from yolo_backend.registering.registration import Item
 
 _BELOW_ANY_SCORE = -1.0
 
@@ -34,13 +34,15 @@ class Labelled:
 class _Found:
     """An image and its labels, None without any."""
 
-    image: Image
+    image: FileOrAddress
     labels: ImageLabels | None
     size_wh: SizeWH = (0, 0)
     boxes: Sequence[Box] = ()
 
 
-def add_labels(images: Sequence[Image], labels: Labels, control: Control, model_version: str | None) -> Labelled:
+def add_labels(
+    images: Sequence[FileOrAddress], labels: Labels, control: Control, model_version: str | None
+) -> Labelled:
     """Items of these images with their labels, as predictions of this version, or as annotations where it is None.
 
     All is read and checked. A region says no score where its box has none. Raises LabelFileError.
@@ -63,7 +65,7 @@ def add_labels(images: Sequence[Image], labels: Labels, control: Control, model_
     return Labelled(items, without_area, len(labels) - len(set(labels_of.values())))
 
 
-def _find(image: Image, labels: ImageLabels | None) -> _Found:
+def _find(image: FileOrAddress, labels: ImageLabels | None) -> _Found:
     if labels is None:
         return _Found(image, None)
     size_wh = _size_of(image) if isinstance(image, Path) else labels.size_wh
@@ -108,7 +110,7 @@ def _regions(box: Box, class_id: int, size_wh: SizeWH, control: Control, label_m
     return regions
 
 
-def _item(image: Image, regions: list[Region], model_version: str | None) -> Item:
+def _item(image: FileOrAddress, regions: list[Region], model_version: str | None) -> Item:
     if model_version is None:
         return Item(image, annotations=[{"result": regions}])
     prediction: Prediction = {"result": regions, "model_version": model_version}

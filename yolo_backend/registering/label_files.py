@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from yolo_backend.errors import UserError
 from yolo_backend.label_studio.projects import stored_name
-from yolo_backend.registering.finding import Image, files_below, shown
+from yolo_backend.registering.finding import FileOrAddress, files_below, shown
 
 SizeWH = tuple[int, int]
 
@@ -67,21 +67,21 @@ class Labels:
     def __len__(self) -> int:
         return self._count
 
-    def of(self, images: Iterable[Image]) -> dict[Image, ImageLabels]:
+    def of(self, images: Iterable[FileOrAddress]) -> dict[FileOrAddress, ImageLabels]:
         """The labels of those of these images that have any.
 
         An image is known by the end of its path, as far as that tells; what Label Studio did to the name of a file that
         was uploaded to it or exported from it doesn't matter. Labels are of one image only, the one whose path fits
         best. Raises LabelFileError where several could be meant.
         """
-        claims: dict[ImageLabels, list[tuple[int, Image]]] = defaultdict(list)
+        claims: dict[ImageLabels, list[tuple[int, FileOrAddress]]] = defaultdict(list)
         for image in images:
             if found := self._find(image):
                 fit, labels = found
                 claims[labels].append((fit, image))
         return {image: labels for labels, rivals in claims.items() for image in _owners(labels, rivals)}
 
-    def _find(self, image: Image) -> tuple[int, ImageLabels] | None:
+    def _find(self, image: FileOrAddress) -> tuple[int, ImageLabels] | None:
         """The labels that fit this image best, and how well they do."""
         parts = _parts(image)
         if self._by_stem:
@@ -300,7 +300,7 @@ def _read_text(path: Path) -> str:
         raise LabelFileError(f"{path} can't be read: it isn't text in UTF-8") from None
 
 
-def _parts(image: Image) -> tuple[str, ...]:
+def _parts(image: FileOrAddress) -> tuple[str, ...]:
     """The parts of an image's path; that of Local Files stands in the address's query."""
     if isinstance(image, Path):
         return image.parts
@@ -330,7 +330,7 @@ def _is_named(name: str, other: str) -> bool:
     return one.endswith(two) or two.endswith(one)
 
 
-def _owners(labels: ImageLabels, rivals: Sequence[tuple[int, Image]]) -> list[Image]:
+def _owners(labels: ImageLabels, rivals: Sequence[tuple[int, FileOrAddress]]) -> list[FileOrAddress]:
     """Of the images that could have these labels, with how well each fits: the best, perhaps in several spellings."""
     best_fit = max(fit for fit, _ in rivals)
     best = [image for fit, image in rivals if fit == best_fit]
@@ -340,7 +340,7 @@ def _owners(labels: ImageLabels, rivals: Sequence[tuple[int, Image]]) -> list[Im
     return best
 
 
-def _is_same(one: Image, other: Image) -> bool:
+def _is_same(one: FileOrAddress, other: FileOrAddress) -> bool:
     return isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve()
 
 

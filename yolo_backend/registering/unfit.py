@@ -9,7 +9,7 @@ from pathlib import Path
 from yolo_backend.images.decode import format_of
 from yolo_backend.images.errors import ImageError, NotAnImageError
 from yolo_backend.label_studio.projects import MAX_UPLOAD_BYTES
-from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, Image
+from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, FileOrAddress
 
 Unfit = dict[str, list[Path]]  # by the reason
 
@@ -17,12 +17,12 @@ _START_BYTES = 4096
 _DRAWN_BY_THE_PAGE = ".svg"  # which has no pixels to look at
 
 
-def set_apart(images: Iterable[Image], *, uploaded: bool) -> tuple[list[Image], Unfit]:
+def set_apart(images: Iterable[FileOrAddress], *, uploaded: bool) -> tuple[list[FileOrAddress], Unfit]:
     """The images that Label Studio takes and its page shows, by their names, sizes and first bytes, and the others.
 
     An address is none of the others, nor is a file that can't be read, which is told where it is needed.
     """
-    fit: list[Image] = []
+    fit: list[FileOrAddress] = []
     unfit: Unfit = {}
     for image in images:
         if isinstance(image, Path) and (why := _why_unfit(image, uploaded=uploaded)):

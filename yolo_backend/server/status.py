@@ -18,6 +18,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from yolo_backend.detection.detections import Runtime, WeightsInfo
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.fit_hook import START_TRAINING
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
@@ -25,46 +26,7 @@ from yolo_backend.messages import Trouble
 from yolo_backend.server.fitting import Training
 from yolo_backend.serving.progress import Progress
 
-State = Literal["UP", "LOADING", "DOWN", "STOPPING"]
-
-# What to do about a failure, by its kind.
-ADVICE: Mapping[str, str] = {
-    "bad_address": "Correct the address in the task's data.",
-    "broken": "Replace the file: it is damaged or cut short.",
-    "detector": "The model failed on this image: the backend's log says why. Check MODEL_NAME and DEVICE.",
-    "dns": "Check the host's name in the address, and that the backend's machine or container can look it up. "
-    "Where only a proxy can, name the host in ALLOWED_IMAGE_HOSTS.",
-    "empty": "Replace the file: it was stored without content.",
-    "forbidden_address": "If you trust that host, name it in ALLOWED_IMAGE_HOSTS (names without a scheme, commas "
-    "between them) and restart the backend.",
-    "http_error": "Look into that server's log, or wait until it has recovered.",
-    "labels": "Give the task labels that are classes of the weights, in the field that the control's value names.",
-    "internal": "A fault of the backend: its log has the details. Please report it.",
-    "label_studio": "Check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: the address as the backend reaches it, "
-    "and a token that Label Studio accepts.",
-    "missing_key": "Give the task's data the field that the labeling config's Image names, or correct that name.",
-    "no_label_studio": "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY and restart the backend.",
-    "not_an_image": "Do what the message says. Where it doesn't say what the file is, open the address: "
-    "it should lead to a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF.",
-    "not_found": "Put the image back where the address says, or correct the address in the task's data.",
-    "other_label_studio": "Set LABEL_STUDIO_HOST to Label Studio's address in a browser and restart the backend, "
-    "or correct the address in the task's data.",
-    "proxy": "Correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY in the backend's environment, and restart it.",
-    "redirects": "Open the address in a browser: it leads in circles, often to a login. Take the final one.",
-    "rejected": "Nothing, where the task was deleted. Where the labels were changed, Retrieve Predictions again.",
-    "timeout": "Look whether the image's server is slow or cut off; IMAGE_TIMEOUT_SECONDS gives it more time.",
-    "tls": "Renew that server's certificate, or have the backend trust its authority: REQUESTS_CA_BUNDLE names a PEM "
-    "file of all authorities that it trusts.",
-    "too_large": "Make the image smaller, or raise MAX_IMAGE_MEGABYTES.",
-    "too_many_pixels": "Make the image smaller, or raise MAX_IMAGE_MEGAPIXELS.",
-    "unauthorized": "Label Studio's own image: check LABEL_STUDIO_API_KEY. Another server's: let it be read without a "
-    "login, or take a presigned address.",
-    "unreachable": "Check that the image's server runs, and that the backend's machine or container can reach it.",
-    "unreadable": "Let the backend's user read the files below LOCAL_FILES_DOCUMENT_ROOT.",
-    "unsupported": "Give the task an http(s) or data: address, a path of Label Studio, or a bucket that it presigns.",
-    "weights": "Check the control's model_path, and that this file is in MODEL_ROOT.",
-    "wrong_type": "Give the task's data the image's address, as text, in the field that the labeling config names.",
-}
+ModelState = Literal["UP", "LOADING", "DOWN", "STOPPING"]
 
 _MAX_SHOWN = 50
 _MAX_TASKS = 8
@@ -90,7 +52,7 @@ class ModelStatus:
     """The default weights; `weights` is None while they are read, or with the `reason` why they can't be had."""
 
     name: str
-    state: State
+    state: ModelState
     weights: WeightsInfo | None = None
     reason: str | None = None
 
@@ -140,7 +102,7 @@ class Status:
 class FailureGroup:
     """The failures of one kind and reason; `tasks`, `address` and `last_at` are those of the newest."""
 
-    kind: str
+    kind: FailureKind
     reason: str
     advice: str
     count: int
@@ -215,14 +177,14 @@ def as_json(status: Status) -> dict[str, Any]:
 
 def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
     """Failures, the newest first, by kind and reason."""
-    groups: dict[tuple[str, str], list[Failure]] = {}
+    groups: dict[tuple[FailureKind, str], list[Failure]] = {}
     for failure in failures:
         groups.setdefault((failure.kind, failure.reason), []).append(failure)
     return [
         FailureGroup(
             kind=kind,
             reason=reason,
-            advice=ADVICE.get(kind, ADVICE["internal"]),
+            advice=kind.advice,
             count=len(group),
             projects=tuple(dict.fromkeys(failure.project for failure in group if failure.project)),
             tasks=tuple(dict.fromkeys(failure.task_id for failure in group if failure.task_id is not None))[

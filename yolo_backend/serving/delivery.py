@@ -11,6 +11,7 @@ from collections.abc import Callable
 import requests
 
 from yolo_backend import metrics
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioUnreachedError, explain
 from yolo_backend.label_studio.pauses import Pauses
@@ -256,7 +257,7 @@ class Delivery:
             failure = Failure(
                 self._job.key.project,
                 ticket.task_id,
-                "rejected",
+                FailureKind.REJECTED,
                 "Label Studio doesn't take its prediction: the task was deleted, or its project's labels changed",
             )
             self._failures.add(failure)

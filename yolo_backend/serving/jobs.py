@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from yolo_backend import metrics, request_ids
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import CommonCause, Failure, FailureLog
 from yolo_backend.protocol import Prediction, Task, task_id_of
 from yolo_backend.serving.door import Door
@@ -242,7 +243,7 @@ class Job:
             return outcome if isinstance(outcome, Failure) else pack(outcome)
         except BaseException:  # whatever it is, somebody waits
             log.exception("Task %s is not predicted", task_id_of(task))
-            return Failure(self.key.project, task_id_of(task), "internal", "the backend's log says more")
+            return Failure(self.key.project, task_id_of(task), FailureKind.INTERNAL, "the backend's log says more")
 
     def _try_again(self, ticket: Ticket) -> None:
         """Label Studio is away: have this task again, and the others, when it may be back."""

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import first_line
@@ -194,7 +195,9 @@ def _read_outcome(text: str) -> Outcome:
     told = from_json(text.encode())
     if "problem" in told:
         raise ClusterError(told["problem"])
-    return Failure(**told["failure"]) if "failure" in told else dict(told["prediction"])
+    if "failure" in told:
+        return Failure(**{**told["failure"], "kind": FailureKind(told["failure"]["kind"])})
+    return dict(told["prediction"])
 
 
 def _cause(error: Exception) -> str:

@@ -25,6 +25,7 @@ from yolo_backend.detection.detector import BULK, AbandonedError, DetectorError
 from yolo_backend.detection.pool import ModelPool
 from yolo_backend.detection.remembered import FoundInImage, RememberedDetections
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import HungUpError, ImageError
@@ -60,7 +61,7 @@ Finish = Callable[[Task, Prediction], Prediction]
 class _TaskError(Exception):
     """Why a task has no prediction."""
 
-    def __init__(self, kind: str, reason: str, address: str | None = None, *, is_passing: bool = False) -> None:
+    def __init__(self, kind: FailureKind, reason: str, address: str | None = None, *, is_passing: bool = False) -> None:
         super().__init__(reason)
         self.kind = kind
         self.address = address
@@ -190,7 +191,9 @@ class TaskPredictor:
         except Exception:
             caller.check_line()
             log.exception("Task %s failed", task_id_of(task))
-            return Failure(project, task_id_of(task), "internal", "an error of the backend: its log says more")
+            return Failure(
+                project, task_id_of(task), FailureKind.INTERNAL, "an error of the backend: its log says more"
+            )
         return prediction, regions
 
     def recall(self, task: Task, plan: ProjectPlan, studio: Studio | None, *, project: str) -> Prediction | None:
@@ -242,9 +245,9 @@ class TaskPredictor:
             except ImageError as error:
                 raise _TaskError(error.kind, error.told_of(redact(value)), redact(value)) from None
             except WeightsError as error:
-                raise _TaskError("weights", str(error)) from None
+                raise _TaskError(FailureKind.WEIGHTS, str(error)) from None
             except DetectorError as error:
-                raise _TaskError("detector", str(error), redact(value)) from None
+                raise _TaskError(FailureKind.DETECTOR, str(error), redact(value)) from None
             regions += _regions_on(found, item_index, controls)
         return regions
 
@@ -452,11 +455,11 @@ def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | Non
     """Each image's value, its page of a `valueList`, and the controls on it. Raises ImageError."""
     data = task.get("data")
     if not isinstance(data, Mapping):
-        raise ImageError("wrong_type", "the task has no data")
+        raise ImageError(FailureKind.WRONG_TYPE, "the task has no data")
     try:
         plan, left_out = plan.for_task(data)
     except LabelingConfigError as error:
-        raise ImageError("labels", str(error)) from None
+        raise ImageError(FailureKind.LABELS, str(error)) from None
     for reason in left_out:
         _say_once(plan.model_version, reason)
     by_value: dict[tuple[str, bool], list[ServedControl]] = {}
@@ -481,13 +484,13 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
         images = value_of(data, value)
     except KeyError as error:
         there = _keys_of(data) or "nothing"
-        raise ImageError("missing_key", f'the task\'s data has no "{error.args[0]}", but {there}') from None
+        raise ImageError(FailureKind.MISSING_KEY, f'the task\'s data has no "{error.args[0]}", but {there}') from None
     if isinstance(images, list):
         if not images:
-            raise ImageError("missing_key", f'"{name}" is an empty list')
+            raise ImageError(FailureKind.MISSING_KEY, f'"{name}" is an empty list')
         if len(images) > 1 and not is_list:  # the page shows them, but not which of them a box is on
             raise ImageError(
-                "wrong_type",
+                FailureKind.WRONG_TYPE,
                 f'"{name}" is a list of {len(images)} images: write valueList="{value}" in the labeling config, not '
                 f'value="{value}", so that each has boxes of its own',
             )
@@ -495,7 +498,7 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
     if isinstance(images, Mapping):
         attribute = "valueList" if is_list else "value"
         raise ImageError(
-            "wrong_type",
+            FailureKind.WRONG_TYPE,
             f'"{name}" is not an address, but an object: write {attribute}="{value}.{_field_of_image(images)}" in the '
             f"labeling config, for it has {_keys_of(images) or 'nothing in it'}",
         )

@@ -14,21 +14,16 @@ from PIL import Image
 from benchmarks.sampling import comparison
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG, boxes
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.protocol import Task
-from yolo_backend.sampling.sampling import (
-    PoolImage,
-    Scored,
-    Scoring,
-    Unscored,
-    as_served,
-    empty_by_default,
-    lower_thresholds,
-    score_pool,
-)
-from yolo_backend.serving.request import Outcome, Predictor
+from yolo_backend.sampling.pool import PoolImage, Unscored
+from yolo_backend.sampling.scoring import PoolPredictor, Scored, Scoring, empty_by_default
+from yolo_backend.sampling.thresholds import lower_thresholds
+from yolo_backend.serving.project_predictor import ProjectPredictor, Stream, TaskOutcome
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
 SCORING = Scoring("entropy", "sum", floor=0.1, empty=0.5)
@@ -62,10 +57,11 @@ def plan(predictor: Predictor) -> ProjectPlan:
 def score(
     predictor: Predictor, plan: ProjectPlan, images: Iterable[PoolImage], scoring: Scoring = SCORING
 ) -> list[Scored | Unscored]:
-    def stream(tasks: Iterable[Task], lowered: ProjectPlan) -> Iterator[tuple[Task, Outcome]]:
-        return predictor.stream(tasks, lowered, "7")
+    return list(viewer(predictor, plan, predictor.stream).score(images, scoring))
 
-    return list(score_pool(images, plan, plan.controls[0].control, stream, scoring))
+
+def viewer(predictor: Predictor, plan: ProjectPlan, stream: Stream) -> PoolPredictor:
+    return PoolPredictor(ProjectPredictor(plan, "7", stream, predictor.images), plan.controls[0].control)
 
 
 @pytest.mark.parametrize("config", [BCCD_CONFIG, OTHER_THRESHOLDS])
@@ -79,7 +75,7 @@ def test_what_is_registered_is_what_the_server_says(predictor: Predictor, config
         assert isinstance(item, Scored)
         expected = served[images.index(item.image)]
         assert isinstance(expected, dict)
-        registered = as_served(item.prediction, plan, item.image)
+        registered = item.served
         assert boxes(registered) == boxes(expected)
         assert {key: registered[key] for key in ("score", "model_version")} == {
             key: expected[key] for key in ("score", "model_version")
@@ -112,7 +108,7 @@ def test_other_controls_of_the_same_labels_are_as_uncertain(
     assert isinstance(expected, Scored)
     assert (item.uncertainty, item.above_threshold) == (expected.uncertainty, expected.above_threshold)
     assert count_boxes(item.prediction["result"]) == len(expected.prediction["result"])
-    registered = as_served(item.prediction, other, item.image)
+    registered = item.served
     assert count_boxes(registered["result"]) == item.above_threshold > 5
     assert LabelInterface(config).validate_prediction(registered, return_errors=True) == []
     assert empty_by_default("entropy", 0.1, other) == empty_by_default("entropy", 0.1, plan)
@@ -129,7 +125,7 @@ def test_thresholds_of_a_tasks_own_labels_count_as_they_do_on_the_server(
     assert isinstance(expected, dict)
     [item] = score(predictor, other, [PoolImage("a", task)])
     assert isinstance(item, Scored)
-    assert boxes(as_served(item.prediction, other, item.image)) == boxes(expected)
+    assert boxes(item.served) == boxes(expected)
     assert item.above_threshold == len(expected["result"]) < count_boxes(item.prediction["result"])
 
 
@@ -173,7 +169,7 @@ def test_what_cannot_be_scored_says_why(
     assert str(outcomes["missing.jpg"]) == "missing.jpg: the file can't be read: No such file or directory"
 
 
-def test_tasks_are_taken_as_they_are_needed(plan: ProjectPlan) -> None:
+def test_tasks_are_taken_as_they_are_needed(predictor: Predictor, plan: ProjectPlan) -> None:
     taken: list[str] = []
 
     def images() -> Iterator[PoolImage]:
@@ -181,10 +177,10 @@ def test_tasks_are_taken_as_they_are_needed(plan: ProjectPlan) -> None:
             taken.append(str(number))
             yield PoolImage(str(number), f"https://example.org/{number}.jpg")
 
-    def stream(tasks: Iterable[Task], _plan: ProjectPlan) -> Iterator[tuple[Task, Outcome]]:
-        return ((task, Failure("7", None, "gone", "gone")) for task in tasks)
+    def stream(tasks: Iterable[Task], plan: ProjectPlan, project: str) -> Iterator[TaskOutcome]:
+        return ((task, Failure("7", None, FailureKind.NOT_FOUND, "gone")) for task in tasks)
 
-    first = next(score_pool(images(), plan, plan.controls[0].control, stream, SCORING))
+    first = next(viewer(predictor, plan, stream).score(images(), SCORING))
     assert (first.image.name, taken) == ("0", ["0"])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.harness.http_server import StartServer, reply
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote, resolve_source
@@ -331,8 +332,14 @@ def test_an_upload_that_the_tokens_user_may_not_see_is_there(serve: StartServer)
     assert failure(serve, "/data/upload/1/a.jpg", 403).kind == "unauthorized"
 
 
-@pytest.mark.parametrize("kind", ["too_large", "timeout", "empty", "redirects", "proxy", "bad_address"])
-def test_what_came_and_was_not_right_is_not_laid_to_label_studios_address(kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        FailureKind.TOO_LARGE, FailureKind.TIMEOUT, FailureKind.EMPTY, FailureKind.REDIRECTS, FailureKind.PROXY,
+        FailureKind.BAD_ADDRESS,
+    ],
+)  # fmt: skip
+def test_what_came_and_was_not_right_is_not_laid_to_label_studios_address(kind: FailureKind) -> None:
     source = resolve_source("https://shop.example/data/upload/1/a.jpg", 7, "http://studio:8080", None)
     assert isinstance(source, Remote)
     assert source.remark is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.label_studio.errors import StudioError
@@ -63,7 +64,7 @@ def house(tmp_path: Path) -> House:
 
 
 def test_each_prediction_is_drawn_and_each_outcome_comes_through(house: House) -> None:
-    failure = Failure("7", 2, "not_found", "no such image")
+    failure = Failure("7", 2, FailureKind.NOT_FOUND, "no such image")
     outcomes: list[tuple[int, Outcome]] = [(1, PREDICTION), (2, failure), (3, {**PREDICTION, "result": []})]
     drawn = house.draw(*outcomes)
     assert sorted(((task["id"], outcome) for task, outcome in drawn), key=lambda pair: pair[0]) == outcomes
@@ -106,7 +107,9 @@ def test_a_task_of_several_images_gets_a_sheet_of_them(house: House) -> None:
     assert is_colored[322:, :400].any()
 
 
-@pytest.mark.parametrize("error", [ImageError("not_found", "no such image"), StudioError("Label Studio is away")])
+@pytest.mark.parametrize(
+    "error", [ImageError(FailureKind.NOT_FOUND, "no such image"), StudioError("Label Studio is away")]
+)
 def test_what_cant_be_drawn_is_remarked_and_stored_all_the_same(error: Exception, house: House) -> None:
     house.images[2] = error
     assert len(house.draw((1, PREDICTION), (2, PREDICTION))) == 2

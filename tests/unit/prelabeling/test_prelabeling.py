@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.filtering_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.label_studio import patience as patience_module
 from yolo_backend.label_studio import storing as storing_module
@@ -23,8 +24,9 @@ from yolo_backend.label_studio.selection import Selection
 from yolo_backend.label_studio.storing import UnknownOutcomeError
 from yolo_backend.labels.labeling_config import LabelingConfigError
 from yolo_backend.prelabeling import prelabeling as prelabeling_module
-from yolo_backend.prelabeling.prelabeling import Pair, Predict, Prelabeling
+from yolo_backend.prelabeling.prelabeling import Prelabeling
 from yolo_backend.protocol import Task
+from yolo_backend.serving.project_predictor import Predict, TaskOutcome
 
 VERSION, OLD, OTHER = "yolo26n-3f9a1c2e", "yolo26n-00000001", "sam-20261122"
 
@@ -70,7 +72,7 @@ class House:
     def advance(self) -> None:
         self.advanced += 1
 
-    def predict(self, tasks: Iterable[Task]) -> Iterator[Pair]:
+    def predict(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         for task in tasks:
             self.predicted.append(task["id"])
             if failures := self.failures.get(task["id"]):
@@ -82,7 +84,7 @@ class House:
         self.work.run(Selection(**selection), predict or self.predict)
 
     def fail(self, task_id: int, *, is_passing: bool = False, times: int = 1) -> None:
-        failure = Failure(str(PROJECT), task_id, "not_found", "no such image", is_passing=is_passing)
+        failure = Failure(str(PROJECT), task_id, FailureKind.NOT_FOUND, "no such image", is_passing=is_passing)
         self.failures[task_id] = deque([failure] * times)
 
 
@@ -129,7 +131,7 @@ def test_a_chunk_waits_for_nobody_for_long(make: MakeHouse, monkeypatch: pytest.
     house, is_stored = make(3), threading.Event()
     house.label_studio.before_import = is_stored.set
 
-    def slowly(tasks: Iterable[Task]) -> Iterator[Pair]:
+    def slowly(tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         for number, pair in enumerate(house.predict(tasks)):
             assert number < 2 or is_stored.wait(WAIT_S)
             yield pair
@@ -307,7 +309,7 @@ def test_a_refused_token_ends_it(make: MakeHouse) -> None:
 def test_stopped_it_stores_what_is_ready(make: MakeHouse) -> None:
     house = make(1000)
 
-    def stopping(tasks: Iterable[Task]) -> Iterator[Pair]:
+    def stopping(tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         for number, pair in enumerate(house.predict(tasks)):
             if number == 230:
                 while not house.label_studio.imports:
@@ -326,7 +328,7 @@ def test_stopped_it_stores_what_is_ready(make: MakeHouse) -> None:
 def test_an_error_of_whoever_predicts_comes_out_after_what_is_ready_is_stored(make: MakeHouse) -> None:
     house = make(10)
 
-    def breaking(tasks: Iterable[Task]) -> Iterator[Pair]:
+    def breaking(tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         yield from itertools.islice(house.predict(tasks), 4)
         raise RuntimeError("the cluster is gone")
 

@@ -11,10 +11,10 @@ from PIL import Image as PillowImage
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.labels.labeling_config import Control, parse_labeling_config
-from yolo_backend.registering.finding import Image
+from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import LabelFileError, read_labels
-from yolo_backend.registering.registration import Item
 
 (CONTROL,) = parse_labeling_config(BCCD_CONFIG).controls
 
@@ -32,7 +32,11 @@ def photo(tmp_path: Path) -> Path:
 
 
 def add(
-    folder: Path, images: list[Image], *lines: dict[str, Any], control: Control = CONTROL, version: str | None = "old"
+    folder: Path,
+    images: list[FileOrAddress],
+    *lines: dict[str, Any],
+    control: Control = CONTROL,
+    version: str | None = "old",
 ) -> Labelled:
     (folder / "old.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return add_labels(images, read_labels(folder / "old.jsonl"), control, version)
@@ -170,7 +174,7 @@ def test_labels_that_cannot_be_used_are_told(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     label: str,
-    image: Image | None,
+    image: FileOrAddress | None,
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -18,17 +18,10 @@ from yolo_backend.label_studio.storing import surely_stored_after_s
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
 from yolo_backend.registering import registration as registration_module
-from yolo_backend.registering.registration import (
-    IS_REPEATED,
-    IS_THERE,
-    NAME_IS_THERE,
-    Item,
-    RegisterError,
-    by_local_files,
-    check_files,
-    choose_control,
-    register,
-)
+from yolo_backend.registering.already_there import IS_REPEATED, IS_THERE, NAME_IS_THERE
+from yolo_backend.registering.items import Item, RegisterError, by_local_files, check_files
+from yolo_backend.registering.registration import register
+from yolo_backend.registering.target import choose_control
 
 DYNAMIC = """<View><Image name="image" value="$image"/>
 <RectangleLabels name="label" toName="image" value="$labels"/></View>"""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import json
+import pickle
 import re
 from base64 import b64encode
 from collections.abc import Iterator
@@ -18,20 +20,21 @@ import pytest
 
 import yolo_backend
 from yolo_backend.detection.detections import Runtime, WeightsInfo
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.fit_hook import START_TRAINING
 from yolo_backend.labels.labeling_config import Control, Label, LabelMap, map_labels, parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.messages import Trouble
+from yolo_backend.protocol import from_json, to_json
 from yolo_backend.server.fitting import Training
 from yolo_backend.server.status import (
-    ADVICE,
     PAGE_HEADERS,
     FailureGroup,
     LabelStatus,
+    ModelState,
     ModelStatus,
     ProjectStatus,
-    State,
     Status,
     TrainingStatus,
     as_json,
@@ -209,10 +212,10 @@ def test_work_is_shown_with_progress_and_rate(work: Progress, shown: str) -> Non
 
 def test_failures_are_grouped_and_say_what_to_do() -> None:
     failures = [
-        Failure("7", 12, "broken", "the image is broken", "http://host/12.jpg", NOON - 30),
-        Failure("9", 3, "not_found", "the server has no such image (404)", None, NOON - 60),
-        Failure("8", 11, "broken", "the image is broken", "http://host/11.jpg", NOON - 90),
-        Failure("8", None, "broken", "the image is broken", None, NOON - 90),
+        Failure("7", 12, FailureKind.BROKEN, "the image is broken", "http://host/12.jpg", NOON - 30),
+        Failure("9", 3, FailureKind.NOT_FOUND, "the server has no such image (404)", None, NOON - 60),
+        Failure("8", 11, FailureKind.BROKEN, "the image is broken", "http://host/11.jpg", NOON - 90),
+        Failure("8", None, FailureKind.BROKEN, "the image is broken", None, NOON - 90),
     ]
 
     groups = group_failures(failures)
@@ -220,40 +223,54 @@ def test_failures_are_grouped_and_say_what_to_do() -> None:
 
     assert groups == [
         FailureGroup(
-            "broken", "the image is broken", ADVICE["broken"], 3, ("7", "8"), (12, 11), "http://host/12.jpg", NOON - 30
+            FailureKind.BROKEN,
+            "the image is broken",
+            FailureKind.BROKEN.advice,
+            3,
+            ("7", "8"),
+            (12, 11),
+            "http://host/12.jpg",
+            NOON - 30,
         ),
         FailureGroup(
-            "not_found", "the server has no such image (404)", ADVICE["not_found"], 1, ("9",), (3,), None, NOON - 60
+            FailureKind.NOT_FOUND,
+            "the server has no such image (404)",
+            FailureKind.NOT_FOUND.advice,
+            1,
+            ("9",),
+            (3,),
+            None,
+            NOON - 60,
         ),
     ]
-    assert f"The image is broken {ADVICE['broken']} 3 tasks (12, 11, …) · project 7, 8 · 30 s ago · broken" in text
-    assert f"{ADVICE['not_found']} 1 task (3) · project 9 · 1 min ago" in text
+    assert (
+        f"The image is broken {FailureKind.BROKEN.advice} 3 tasks (12, 11, …) · project 7, 8 · 30 s ago · broken"
+        in text
+    )
+    assert f"{FailureKind.NOT_FOUND.advice} 1 task (3) · project 9 · 1 min ago" in text
 
 
-def test_each_kind_of_failure_has_advice() -> None:
-    assert set(ADVICE) == set(kinds_in_the_sources())
+def test_each_kind_of_failure_has_advice_and_is_told_somewhere() -> None:
+    assert all(kind.advice.endswith(".") for kind in FailureKind)
+    assert set(FailureKind) == set(kinds_in_the_sources())
 
 
-def kinds_in_the_sources() -> Iterator[str]:
-    """The kinds in `ImageError(kind, _)`, `Remark(kind, _)` and their like."""
+def kinds_in_the_sources() -> Iterator[FailureKind]:
+    """Each `FailureKind.NAME` outside of the file that has them all."""
     for path in Path(yolo_backend.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(kind)), _, *_]):
-                    if name in {"ImageError", "Remark", "_TaskError"}:
-                        yield kind
-                case ast.Call(func=ast.Name(id="Failure"), args=[_, _, ast.Constant(value=str(kind)), *_]):
-                    yield kind
-                case ast.Tuple(elts=[ast.Tuple(), ast.Constant(value=str(kind)), ast.Constant(value=str())]):
-                    yield kind
-                case ast.Assign(targets=[ast.Name(id="kind")], value=ast.Constant(value=str(kind))):
-                    yield kind
+                case ast.Attribute(value=ast.Name(id="FailureKind"), attr=name):
+                    yield FailureKind[name]
 
 
-def test_a_kind_that_is_new_has_advice_too() -> None:
-    (group,) = group_failures([Failure("7", 1, "new", "something new")])
+def test_a_kind_is_its_name_wherever_it_is_written() -> None:
+    kind = FailureKind.NOT_FOUND
 
-    assert group.advice == ADVICE["internal"]
+    assert (str(kind), f"{kind}", f"{kind:>10}") == ("not_found", "not_found", " not_found")
+    assert FailureKind("not_found") is kind
+    assert json.loads(json.dumps({kind: kind})) == from_json(to_json({kind: kind})) == {"not_found": "not_found"}
+    assert pickle.loads(pickle.dumps(kind)) is copy.deepcopy(kind) is kind
 
 
 @pytest.mark.parametrize(
@@ -370,7 +387,7 @@ def full_of(text: str) -> Status:
             ProjectStatus(text, None, NOON, text),
         ],
         work=[replace(WORK, project=text, model_version=text, trouble=text)],
-        failures=[Failure(text, 1, text, text, text)],
+        failures=[Failure(text, 1, FailureKind.BROKEN, text, text)],
         training=TrainingStatus([Training(text, text, NOON, "failed", text, NOON)], trains=False),
         model_class=text,
     )
@@ -396,7 +413,9 @@ def test_thousands_of_everything_leave_the_page_small() -> None:
             model=ModelStatus("yolo26n.pt", "UP", weights),
             projects=[ProjectStatus("1", many, NOON), *(ProjectStatus(name, plan(), NOON) for name in names)],
             work=[replace(WORK, project=name) for name in names],
-            failures=[Failure("7", number, "broken", f"reason {number}", None, NOON) for number in range(100)],
+            failures=[
+                Failure("7", number, FailureKind.BROKEN, f"reason {number}", None, NOON) for number in range(100)
+            ],
         )
     )
 
@@ -469,7 +488,7 @@ def test_while_the_export_is_made_there_is_no_engine_yet() -> None:
 
 
 def test_programs_read_the_same() -> None:
-    failure = Failure("7", 12, "broken", "the image is broken", "http://host/12.jpg", NOON)
+    failure = Failure("7", 12, FailureKind.BROKEN, "the image is broken", "http://host/12.jpg", NOON)
 
     read = json.loads(
         json.dumps(as_json(status(projects=[ProjectStatus("7", plan(), NOON)], work=[WORK], failures=[failure])))
@@ -515,7 +534,7 @@ def test_programs_read_the_same() -> None:
             {
                 "kind": "broken",
                 "reason": "the image is broken",
-                "advice": ADVICE["broken"],
+                "advice": FailureKind.BROKEN.advice,
                 "count": 1,
                 "projects": ["7"],
                 "tasks": [12],
@@ -537,7 +556,7 @@ def test_programs_read_the_same() -> None:
 
 
 @pytest.mark.parametrize("state", ["LOADING", "DOWN"])
-def test_programs_read_of_weights_that_are_not_there(state: State) -> None:
+def test_programs_read_of_weights_that_are_not_there(state: ModelState) -> None:
     read = as_json(status(model=ModelStatus("mine.pt", state, reason="why" if state == "DOWN" else None)))
 
     assert (read["status"], read["model"], read["classes"], read["device"]) == (state, "mine.pt", [], None)

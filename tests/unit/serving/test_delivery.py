@@ -19,6 +19,7 @@ import requests
 from tests.fakes.clock import Clock, RealClock
 from tests.fakes.importing_label_studio import PROJECT, TOKEN, LabelStudio
 from tests.harness.http_server import StartServer, reply
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.label_studio import connections as studio_connections
 from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioRejectedError
@@ -752,7 +753,7 @@ class Storm:
         task_id = int(task["id"])
         if task_id in self.failing:
             self.failing.discard(task_id)
-            return Failure(str(PROJECT), task_id, "status", "404 Not Found")
+            return Failure(str(PROJECT), task_id, FailureKind.HTTP_ERROR, "404 Not Found")
         self.predicted[task_id] += 1
         return predict(task)
 

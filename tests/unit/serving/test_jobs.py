@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from tests.fakes.clock import Clock
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving import jobs as jobs_module
@@ -587,7 +588,7 @@ def test_a_wrong_prediction_fails_alone(work: Work, caplog: pytest.LogCaptureFix
 
 
 def failure(task_id: int, reason: str = "404 Not Found") -> Failure:
-    return Failure("7", task_id, "status", reason)
+    return Failure("7", task_id, FailureKind.HTTP_ERROR, reason)
 
 
 def test_a_failed_task_is_asked_for_again_by_the_next_click(work: Work) -> None:
@@ -624,7 +625,7 @@ def test_failures_of_work_that_nobody_waits_for_have_a_line_each(
 
 
 def passing(task: Task) -> Failure:
-    return Failure("7", task["id"], "label_studio", "doesn't answer", is_passing=True)
+    return Failure("7", task["id"], FailureKind.LABEL_STUDIO, "doesn't answer", is_passing=True)
 
 
 def test_work_waits_while_label_studio_is_away(work: Work, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

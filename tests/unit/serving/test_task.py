@@ -40,6 +40,7 @@ from tests.harness.talking_server import be_silent, talking_server
 from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detector import BULK, PERSON, AbandonedError
 from yolo_backend.detection.weights import WeightsError, read_weights_file
+from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.line import Line
@@ -816,7 +817,7 @@ def test_what_failed_while_it_was_hung_up_asks_nobody_either(house: House, monke
 
     def fail(*_: Any) -> Any:
         line.hang_up()
-        raise ImageError("not_found", "gone")
+        raise ImageError(FailureKind.NOT_FOUND, "gone")
 
     monkeypatch.setattr(house.tasks._fetcher, "fetch", fail)
     with talking_server(be_silent) as server:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from yolo_backend.sampling.chosen import draw_histogram
+from yolo_backend.sampling.report import draw_histogram
 
 
 def test_the_histogram_is_a_picture(tmp_path: Path) -> None:

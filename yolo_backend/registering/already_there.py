@@ -1,0 +1,91 @@
+"""Which items a project has already: by what a task's data holds, or because they are given twice."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from yolo_backend.label_studio.projects import Project, stored_name, uploaded_name
+from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.task_values import find_value
+from yolo_backend.registering.items import LOCAL_FILES, Item
+
+# Beside the image in the data of a task whose file was uploaded here.
+DIGEST_KEY = "sha256"
+# Why an item was left out.
+IS_THERE = "registered already"
+NAME_IS_THERE = "an uploaded file has this name"
+IS_REPEATED = "the same as another of these"
+
+
+class ItemFileError(Exception):
+    """A file that can't be read."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An item that may be registered, by what it is known again, and a file's content."""
+
+    item: Item
+    known_by: str
+    content: bytes = b""
+
+    @classmethod
+    def read(cls, item: Item) -> Candidate:
+        """The item with its file's content. Raises ItemFileError."""
+        if not isinstance(item.image, Path):
+            return cls(item, _known_address(item.image))
+        try:
+            content = item.image.read_bytes()
+        except OSError as error:
+            raise ItemFileError(f"{item.image} can't be read: {error.strerror}") from None
+        return cls(item, hashlib.sha256(content).hexdigest(), content)
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of a file, None of an address."""
+        return self.item.image.name if isinstance(self.item.image, Path) else None
+
+    @property
+    def size_bytes(self) -> int:
+        """How large it is in memory, whether file or address."""
+        return len(self.content) if isinstance(self.item.image, Path) else len(self.item.image)
+
+
+class KnownItems:
+    """What the project's tasks hold, and what was given before."""
+
+    def __init__(self, project: Project, control: Control) -> None:
+        self._held: set[str] = set()
+        self._names: set[str] = set()
+        self._given: set[str] = set()
+        for task in project.tasks(fields=["data"]):
+            data = task["data"]
+            values = find_value(data, control.value)
+            addresses = [
+                value for value in (values if isinstance(values, list) else [values]) if isinstance(value, str)
+            ]
+            self._held.update(map(_known_address, addresses))
+            if digest := data.get(DIGEST_KEY):
+                self._held.add(str(digest))
+            else:
+                self._names.update(name for address in addresses if (name := uploaded_name(address)))
+
+    def why_left_out(self, candidate: Candidate) -> str | None:
+        """Why this one isn't to be registered, None where it is."""
+        if candidate.known_by in self._held:
+            return IS_THERE
+        if candidate.known_by in self._given:
+            return IS_REPEATED
+        if candidate.file_name and stored_name(candidate.file_name) in self._names:
+            return NAME_IS_THERE
+        self._given.add(candidate.known_by)
+        return None
+
+
+def _known_address(address: str) -> str:
+    """An address as it is known again: Label Studio's storages write Local Files with its own address before."""
+    _, is_local, path = address.partition(LOCAL_FILES)
+    return LOCAL_FILES + unquote(path) if is_local else address

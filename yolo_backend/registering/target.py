@@ -1,0 +1,32 @@
+"""Which control of a labeling config new tasks are made for."""
+
+from __future__ import annotations
+
+from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.messages import shortened
+
+_MAX_NAMES = 200
+
+
+def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> Control:
+    """The control of this name, or the only one; where no labels come, any one of the only image.
+
+    Raises LabelingConfigError.
+    """
+    controls = parse_labeling_config(label_config).controls
+    names = shortened(", ".join(dict.fromkeys(control.from_name for control in controls)), _MAX_NAMES)
+    if name is not None:
+        found = [control for control in controls if control.from_name == name]
+        if not found:
+            raise LabelingConfigError(
+                f'The labeling config has no control "{shortened(name)}" that is served, but {names}'
+            )
+        controls = tuple(found)
+    if controls[0].labels_value:
+        raise LabelingConfigError(
+            f'"{controls[0].from_name}" has the labels that come with each task ({controls[0].labels_value}), which a '
+            "task made here wouldn't have: import tasks that have them"
+        )
+    if name is None and len(controls) > 1 and (for_labels or len({control.value for control in controls}) > 1):
+        raise LabelingConfigError(f"The labeling config has several controls: give --control, one of {names}")
+    return controls[0]

@@ -1,0 +1,113 @@
+"""How uncertain each image of a pool is, by the scores of its boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import requests
+
+from yolo_backend.failure_kinds import FailureKind
+from yolo_backend.failures import Failure
+from yolo_backend.images.errors import ImageError
+from yolo_backend.label_studio.errors import StudioError, explain
+from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.regions import Region, count_boxes, region_label
+from yolo_backend.protocol import Prediction, Task
+from yolo_backend.sampling.pool import PoolImage, Unscored
+from yolo_backend.sampling.thresholds import as_served, lower_thresholds, lowest_threshold, thresholds
+from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncertainty
+from yolo_backend.serving.project_predictor import ProjectPredictor
+from yolo_backend.serving.task import TaskImage
+
+_DIGITS = 6  # what differs by less does so by rounding, in whatever batch an image was
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image of the pool, how uncertain it is, its prediction with boxes down to the floor, and as it is served."""
+
+    image: PoolImage
+    uncertainty: float
+    prediction: Prediction
+    served: Prediction
+
+    @property
+    def above_threshold(self) -> int:
+        """How many boxes a person gets to see."""
+        return count_boxes(self.served["result"])
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the boxes of an image become its uncertainty; `empty` is what an image without any above `floor` counts."""
+
+    measure: str
+    aggregate: str
+    floor: float
+    empty: float
+
+    def uncertainty(self, regions: Sequence[Region], plan: ProjectPlan) -> float:
+        """The uncertainty of an image with these regions."""
+        labelled = [region for region in regions if region_label(region) is not None]
+        threshold_of = thresholds(plan)
+        return image_uncertainty(
+            [region["score"] for region in labelled],
+            [threshold_of(region) for region in labelled],
+            measure=MEASURES[self.measure],
+            aggregate=AGGREGATES[self.aggregate],
+            empty=self.empty,
+        )
+
+
+@dataclass(frozen=True)
+class PoolPredictor:
+    """Looks at images of a pool: those that are no tasks yet are taken for tasks of `control`."""
+
+    predictor: ProjectPredictor
+    control: Control
+
+    def score(self, images: Iterable[PoolImage], scoring: Scoring) -> Iterator[Scored | Unscored]:
+        """Score images as they are predicted, in any order; those that can't be predicted come with the reason."""
+        plan = self.predictor.plan
+        under_way: dict[int, PoolImage] = {}
+        unreadable: list[Unscored] = []
+
+        def tasks() -> Iterator[Task]:
+            for number, image in enumerate(images):
+                try:
+                    task = image.to_task(self.control)
+                except OSError as error:
+                    unreadable.append(Unscored.unreadable(image, error))
+                    continue
+                under_way[number] = image
+                yield {**task, "number": number}
+
+        lowered = replace(self.predictor, plan=lower_thresholds(plan, scoring.floor))
+        for task, outcome in lowered.predict(tasks()):
+            image = under_way.pop(task["number"])
+            if isinstance(outcome, Failure):
+                yield Unscored(image, outcome.kind, outcome.reason)
+                continue
+            own_plan = image.plan_for(plan)
+            uncertainty = round(scoring.uncertainty(outcome["result"], own_plan), _DIGITS)
+            yield Scored(image, uncertainty, outcome, as_served(outcome, own_plan))
+        yield from unreadable
+
+    def load(self, image: PoolImage) -> Sequence[TaskImage] | Unscored:
+        """The pixels of an image, or of all images of its task; or why they can't be had."""
+        try:
+            return self.predictor.images_of(image.to_task(self.control))
+        except (StudioError, requests.Timeout) as error:
+            return Unscored(image, FailureKind.LABEL_STUDIO, explain(error))
+        except ImageError as error:
+            return Unscored(image, error.kind, str(error))
+        except OSError as error:
+            return Unscored.unreadable(image, error)
+
+
+def empty_by_default(measure: str, floor: float, plan: ProjectPlan) -> float:
+    """What an image without boxes counts: as much as one whose only box is just too low to be looked at."""
+    threshold = lowest_threshold(plan)
+    return MEASURES[measure](min(floor, threshold), threshold)
