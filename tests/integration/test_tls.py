@@ -14,7 +14,7 @@ from tests.harness.certificates import Certificates
 from tests.harness.http_server import Answer, StartServer, reply
 from yolo_backend.connecting.remote_backend import BackendError, RemoteBackend
 from yolo_backend.doctor.examination import examine
-from yolo_backend.doctor.findings import State
+from yolo_backend.doctor.findings import LinkState
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.fetch import ImageFetcher
 from yolo_backend.images.sources import Remote
@@ -222,7 +222,7 @@ def test_check_tells_it_with_the_setting(serve: StartServer, certificates: Certi
     [found, *_] = [each for each in examine(settings, Studio(server.url, key)) if each.check == "Label Studio"]
 
     assert (found.state, found.detail, found.fix) == (
-        State.WRONG,
+        LinkState.WRONG,
         f"The certificate of Label Studio at {server.url} is from an authority that isn't known here",
         "Set REQUESTS_CA_BUNDLE to a PEM file with it.",
     )
