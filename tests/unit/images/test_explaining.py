@@ -8,7 +8,6 @@ import socket
 import pytest
 
 from tests.harness.http_server import StartServer, redirect, reply
-from yolo_backend.addresses import shown_host
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.explaining import allowing
 from yolo_backend.images.fetch import ImageFetcher
@@ -164,18 +163,3 @@ def test_a_login_of_a_proxy_before_label_studio_is_no_refused_token(serve: Start
         "unauthorized",
         f"a proxy in front of Label Studio asks for a login (401 of 127.0.0.1:{studio.port})",
     )
-
-
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("http://minio:9000/a?b", "minio:9000"),
-        ("https://minio:443/a", "minio"),
-        ("http://me:s3cr3t@minio/a", "minio"),
-        ("http://" + "a" * 300, "a" * 77 + "..."),
-        ("http://[bad", "the server"),
-        ("", "the server"),
-    ],
-)
-def test_of_an_address_the_host_alone_is_shown(url: str, host: str) -> None:
-    assert shown_host(url) == host

@@ -278,7 +278,7 @@ def test_what_could_not_be_sent_is_the_next_clicks(house: MakeHouse, monkeypatch
     assert made.states() == {State.READY: 3}
     assert "connection refused" in str(made.job.progress().trouble)
     assert made.job.ledger.leases() == []
-    studio.url = made.server.url
+    studio.endpoint.url = made.server.url
     assert made.click() == 3
     made.step(after_s=301)
     made.assert_each_stored_once()
