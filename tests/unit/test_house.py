@@ -20,6 +20,7 @@ GROUND = {
     "base",
     "cores",
     "errors",
+    "failure_kinds",
     "failures",
     "fit_hook",
     "messages",
