@@ -129,9 +129,9 @@ def make_plan(label_config: str, settings: Settings, catalog: Catalog, wait_s: f
 def _serve(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
     name = control.model_path or settings.model_name
     weights = weights_of(name)
-    if control.needs_obb and weights.task != "obb":
+    if control.needs_obb and weights.kind != "obb":
         raise LabelingConfigError(
-            f'model_obb="true" wants OBB weights, and {name} are {weights.task} weights: leave it out, or name others '
+            f'model_obb="true" wants OBB weights, and {name} are {weights.kind} weights: leave it out, or name others '
             "in model_path"
         )
     label_map = map_labels(control, weights.class_names, settings.model_score_threshold)

@@ -268,8 +268,8 @@ class TaskPredictor:
         del image  # which others' images need the memory of
         detections = {}
         for fingerprint, threshold in _lowest_thresholds(controls).items():
-            # Segmentation weights make a large mask for each box: not for boxes that nobody asked for.
-            is_costly = weights[fingerprint].task == "segment"
+            # Where each box costs much, not for boxes that nobody asked for.
+            is_costly = weights[fingerprint].has_costly_boxes
             floor = threshold if is_costly else self._remembered.floor(threshold)
             found = self._boxes(fingerprint, letterboxed.pop(fingerprint), floor, caller)
             detections[fingerprint] = found
