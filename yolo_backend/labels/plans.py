@@ -13,6 +13,7 @@ from typing import Any
 
 from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.detection.views import WHOLE, view_for
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.labeling_config import (
     Control,
@@ -151,6 +152,7 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
             "max_detections": settings.model_max_detections,
             # Only where it isn't the default, whose versions stay as they are.
             **({"decode": settings.decode} if settings.decode != "full" else {}),
+            **({"view": view.name} if (view := view_for(item.weights)) is not WHOLE else {}),
             # Images in one batch could lose their boxes to such a file, in versions before this.
             **({"batches": "within the file's own limit"} if item.weights.has_nms else {}),
             "control": [
