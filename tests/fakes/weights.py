@@ -74,6 +74,9 @@ class Models:
     def detect(self, name: str, *args: Any) -> Detections:
         return self.catalog.pool.detect(self._fingerprint(name), *args)
 
+    def detect_all(self, name: str, *args: Any) -> list[Detections]:
+        return self.catalog.pool.detect_all(self._fingerprint(name), *args)
+
     def down_reason(self, name: str) -> str | None:
         return self.catalog.pool.down_reason(self._fingerprint(name))
 

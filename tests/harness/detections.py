@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
 
-# Architectures other than the YOLO11n's, and their tasks.
+# Architectures other than the YOLO11n's, and their kinds.
 OTHER_WEIGHTS = [
     ("yolo26n", "detect"),
     ("yolo11n-seg", "segment"),

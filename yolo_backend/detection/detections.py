@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,36 +12,84 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Detections:
-    """The boxes of one image in its own pixels, best score first.
+    """What was found in one image, in the image's own pixels, best score first.
 
     `boxes` is (n, 4) float32 xyxy, or with `rotated` (n, 5) xywhr: center, size, clockwise radians. `scores` and
-    `class_ids` are (n,).
+    `class_ids` are (n,). `extras` holds by name what weights of this kind find beside boxes, such as masks or key
+    points: arrays whose first axis is n. One whose name ends with `_xy` is of places: x and y are its last axis.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int64]
     rotated: bool = False
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in self.extras.items():
+            if values.dtype.hasobject or values.shape[:1] != (len(self),):
+                raise ValueError(
+                    f"{name} are {values.dtype} of the shape {values.shape}: expected numbers, {len(self)} times"
+                )
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def at(self, indices: Sequence[int] | NDArray[np.int64]) -> Detections:
+        """Those of these indices, in their order."""
+        return replace(
+            self,
+            boxes=self.boxes[indices],
+            scores=self.scores[indices],
+            class_ids=self.class_ids[indices],
+            extras={name: values[indices] for name, values in self.extras.items()},
+        )
+
+    def moved(self, offset_xy: tuple[int, int]) -> Detections:
+        """The same, so many pixels further right and down."""
+        if offset_xy == (0, 0):
+            return self
+        boxes = self.boxes.copy()
+        boxes[:, :2] += offset_xy
+        if not self.rotated:
+            boxes[:, 2:4] += offset_xy
+        extras = {
+            name: values + np.array(offset_xy, values.dtype) if name.endswith("_xy") else values
+            for name, values in self.extras.items()
+        }
+        return replace(self, boxes=boxes, extras=extras)
+
+
+def joined(found: Sequence[Detections]) -> Detections:
+    """All of these as one, best score first. They are of the same weights, so they have the same extras."""
+    if len(found) == 1:
+        return found[0]
+    together = Detections(
+        np.concatenate([each.boxes for each in found]),
+        np.concatenate([each.scores for each in found]),
+        np.concatenate([each.class_ids for each in found]),
+        found[0].rotated,
+        {name: np.concatenate([each.extras[name] for each in found]) for name in found[0].extras},
+    )
+    return together.at(np.argsort(-together.scores, kind="stable"))
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
     """What there is to know of weights without a model in memory; they are known by their `fingerprint`.
 
-    `image_size` is (height, width). `remark` is what its user should know of the file, `has_nms` whether NMS is part of
-    it.
+    `kind` names the head that reads them, and `image_size` is (height, width). `remark` is what its user should know of
+    the file, `has_nms` whether NMS is part of it. With `has_costly_boxes`, no more boxes are asked for than are wanted.
     """
 
     name: str
-    task: str
+    kind: str
     class_names: Mapping[int, str]
     fingerprint: str
     image_size: tuple[int, int]
     remark: str | None = None
     has_nms: bool = False
+    has_costly_boxes: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ultralytics import YOLO
 from ultralytics.nn.modules.block import DFL
 
 from yolo_backend.detection.exports import EXPORTED_BATCH
+from yolo_backend.detection.heads import HEADS
 from yolo_backend.detection.models import Model, UltralyticsModel, open_exported
 
 # As near as boxes have to be on an exported engine, in pixels and in score.
@@ -89,27 +90,12 @@ def check_agreement(expected: Model, exported: Model) -> None:
     ):
         images = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(count)]
         # One as a person's, the others as those of bulk work: an engine may run these in another way.
-        ours, theirs = (_rows(model(images, for_person=count == 1)) for model in (exported, expected))
-        if ours.shape != theirs.shape:
-            raise ValueError(f"the export gives {tuple(ours.shape)}, the weights {tuple(theirs.shape)}")
-        if expected.end2end:  # rows by score, whose order may differ where scores are alike
-            boxes_px, scores = 0.0, _distance(ours[..., 4], theirs[..., 4])
-        else:
-            boxes_px = _distance(ours[:, :4], theirs[:, :4])
-            scores = _distance(ours[:, 4 : 4 + len(expected.class_names)], theirs[:, 4 : 4 + len(expected.class_names)])
+        ours, theirs = (model(images, for_person=count == 1) for model in (exported, expected))
+        boxes_px, scores = HEADS[expected.kind].differences(
+            ours, theirs, len(expected.class_names), end2end=expected.end2end
+        )
         if not (boxes_px <= _BOX_TOLERANCE_PX and scores <= _SCORE_TOLERANCE):  # nor where one is NaN
             raise ValueError(f"the export's boxes are {boxes_px:.3g} px and its scores {scores:.3g} off the weights'")
-
-
-def _rows(outputs: Any) -> torch.Tensor:
-    """The boxes among the outputs, whatever else comes with them."""
-    while not isinstance(outputs, torch.Tensor):
-        outputs = outputs[0]
-    return outputs.float().cpu()
-
-
-def _distance(ones: torch.Tensor, others: torch.Tensor) -> float:
-    return float((ones - others).abs().max())
 
 
 if __name__ == "__main__":

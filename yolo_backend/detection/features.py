@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from yolo_backend.detection.engine import failure, pick_device
+from yolo_backend.detection.engine import pick_device
+from yolo_backend.detection.explaining import failure
 from yolo_backend.detection.models import load_checkpoint
 from yolo_backend.detection.weights import WeightsError
 

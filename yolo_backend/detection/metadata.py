@@ -22,13 +22,14 @@ _NO_NAMES = (
 class ExportMetadata(BaseModel):
     """The metadata that Ultralytics writes into an export. Only `names` has to be there.
 
-    `args` are those of the export, `batch` is that of the example that was traced, `imgsz` is (height, width).
+    `kind` is what Ultralytics calls the task. `args` are those of the export, `batch` is that of the example that was
+    traced, `imgsz` is (height, width).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     names: dict[int, str]
-    task: str | None = None
+    kind: str | None = Field(None, validation_alias="task")
     head: str | None = None
     stride: int = Field(32, ge=1, le=1024)
     batch: int = Field(1, ge=1)

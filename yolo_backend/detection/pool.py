@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -184,19 +184,35 @@ class ModelPool:
         priority: int,
         is_abandoned: Callable[[], bool] | None = None,
     ) -> Detections:
-        """Wait for the boxes of a letterboxed image; a model that is put away meanwhile is loaded again.
+        """Wait for what is found in a letterboxed image. Raises as `detect_all` does."""
+        return self.detect_all(fingerprint, [image], score_threshold, priority, is_abandoned)[0]
 
-        `is_abandoned` is asked while the image waits, and in the detector's thread when a batch is formed; where it
+    def detect_all(
+        self,
+        fingerprint: str,
+        images: Sequence[Letterboxed],
+        score_threshold: float,
+        priority: int,
+        is_abandoned: Callable[[], bool] | None = None,
+    ) -> list[Detections]:
+        """Wait for what is found in letterboxed images; a model that is put away meanwhile is loaded again.
+
+        `is_abandoned` is asked while the images wait, and in the detector's thread when a batch is formed; where it
         says so, AbandonedError is raised. Raises WeightsError and DetectorError, too, and whatever else the model
-        raised for this image.
+        raised for one of these images.
         """
         while True:
+            futures: list[Future[Detections]] = []
             try:
                 detector = self._detector(fingerprint)
-                future = detector.submit(image, score_threshold, priority, is_abandoned)
-                return detector.wait_for(future, is_abandoned)
+                for image in images:
+                    futures.append(detector.submit(image, score_threshold, priority, is_abandoned))
+                return [detector.wait_for(future, is_abandoned) for future in futures]
             except DetectorClosedError:
                 self._loaded(fingerprint, is_abandoned)
+            finally:
+                for future in futures:  # nobody waits for those of the others that queue still
+                    future.cancel()
 
     def down_reason(self, fingerprint: str) -> str | None:
         """Why these weights can't detect now, in one line for a person; None also where only a try can tell."""

@@ -6,14 +6,19 @@ import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 from cachetools import LRUCache
+from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections
 
 _FLOOR_SCORE = 0.1
-_HEAD = struct.Struct("<dIIQ")  # the score it was detected down to, width, height, columns
+# The score it was detected down to, width, height, columns, bytes about extras, rows; then rows, extras, about extras.
+_HEAD = struct.Struct("<dIIHHI")
+_AboutExtra = tuple[str, str, tuple[int, ...]]  # its name, what its numbers are, and its shape
 _ENTRY_BYTES = 450  # of the objects of one entry, besides what is packed, as tracemalloc counts them
 
 
@@ -70,17 +75,29 @@ def _size_of(packed: bytes) -> int:
 def _pack(floor: float, found: Detections, size_wh: tuple[int, int]) -> bytes:
     # As float32, which holds each class's number exactly.
     rows = np.column_stack([found.boxes, found.scores, found.class_ids]).astype(np.float32)
-    return _HEAD.pack(floor, *size_wh, rows.shape[1]) + rows.tobytes()
+    extras = [(name, values.dtype.str, values.shape) for name, values in found.extras.items()]
+    about = msgspec.msgpack.encode(extras) if extras else b""
+    head = _HEAD.pack(floor, *size_wh, rows.shape[1], len(about), len(rows))
+    return b"".join([head, rows.tobytes(), *(values.tobytes() for values in found.extras.values()), about])
 
 
 def _unpack(packed: bytes) -> tuple[Detections, tuple[int, int]]:
-    _, width, height, columns = _HEAD.unpack_from(packed)
-    rows = np.frombuffer(packed, np.float32, offset=_HEAD.size).reshape(-1, columns)
+    _, width, height, columns, about_bytes, count = _HEAD.unpack_from(packed)
+    rows: NDArray[np.float32] = np.ndarray((count, columns), np.float32, packed, _HEAD.size)
     box_numbers = columns - 2
     detections = Detections(
         boxes=rows[:, :box_numbers],
         scores=rows[:, box_numbers],
         class_ids=rows[:, box_numbers + 1].astype(np.int64),
         rotated=box_numbers == 5,
+        extras=_unpack_extras(packed, _HEAD.size + rows.nbytes, about_bytes) if about_bytes else {},
     )
     return detections, (width, height)
+
+
+def _unpack_extras(packed: bytes, start: int, about_bytes: int) -> dict[str, NDArray[Any]]:
+    extras: dict[str, NDArray[Any]] = {}
+    for name, dtype, shape in msgspec.msgpack.decode(packed[-about_bytes:], type=list[_AboutExtra]):
+        extras[name] = np.ndarray(shape, dtype, packed, start)
+        start += extras[name].nbytes
+    return extras

@@ -117,7 +117,7 @@ def weights(it: Installation) -> Iterator[Found]:
     except WeightsError as error:
         raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
     classes = _counted(len(info.class_names), "class", "classes")
-    yield Found(f"{it.settings.model_name}: {info.task}, {classes}, on {runtime.device} in {runtime.engine}")
+    yield Found(f"{it.settings.model_name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
     if info.remark:
         yield Found(info.remark, LinkState.REMARK)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.detection.views import WHOLE, view_for
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.labeling_config import (
     Control,
@@ -129,9 +130,9 @@ def make_plan(label_config: str, settings: Settings, catalog: Catalog, wait_s: f
 def _serve(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
     name = control.model_path or settings.model_name
     weights = weights_of(name)
-    if control.needs_obb and weights.task != "obb":
+    if control.needs_obb and weights.kind != "obb":
         raise LabelingConfigError(
-            f'model_obb="true" wants OBB weights, and {name} are {weights.task} weights: leave it out, or name others '
+            f'model_obb="true" wants OBB weights, and {name} are {weights.kind} weights: leave it out, or name others '
             "in model_path"
         )
     label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
@@ -151,6 +152,7 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
             "max_detections": settings.model_max_detections,
             # Only where it isn't the default, whose versions stay as they are.
             **({"decode": settings.decode} if settings.decode != "full" else {}),
+            **({"view": view.name} if (view := view_for(item.weights)) is not WHOLE else {}),
             # Images in one batch could lose their boxes to such a file, in versions before this.
             **({"batches": "within the file's own limit"} if item.weights.has_nms else {}),
             "control": [

@@ -197,7 +197,7 @@ def _check_model(model_class: ModelClass) -> None:
         predictor.catalog.wait_for_runtime(predictor.settings.model_name)
     except UserError as error:
         _refuse(error)
-    print(f"{info.name}: {info.task} weights of {len(info.class_names)} classes, ready")
+    print(f"{info.name}: {info.kind} weights of {len(info.class_names)} classes, ready")
 
 
 def _refuse(error: Exception | str) -> NoReturn:

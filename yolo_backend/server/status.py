@@ -159,7 +159,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "version": status.version,
         "started_at": _iso(status.started_at),
         "model": status.model.name,
-        "task": weights.task if weights else None,
+        "task": weights.kind if weights else None,
         "device": runtime.device if runtime else None,
         "engine": runtime.engine if runtime else None,
         "image_size": list(weights.image_size) if weights else None,

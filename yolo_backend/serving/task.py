@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from yolo_backend import metrics
 from yolo_backend.addresses import is_same_origin, redact
 from yolo_backend.cores import usable_cores
-from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo
+from yolo_backend.detection.detections import Detections, WeightsInfo
 from yolo_backend.detection.detector import BULK, AbandonedError, DetectorError
 from yolo_backend.detection.pool import ModelPool
 from yolo_backend.detection.remembered import FoundInImage, RememberedDetections
+from yolo_backend.detection.views import Shown, show, view_for
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
@@ -266,17 +267,17 @@ class TaskPredictor:
             return image
         self._load(controls, caller)  # an image that changed came without; whoever decodes shouldn't wait for weights
         weights = {served.weights.fingerprint: served.weights for served in controls}
-        letterboxed, size_wh, remark = self._letterbox(image.content, weights, caller)
+        shown, size_wh, remark = self._show(image.content, weights, caller)
         if remark:
             log.warning("Task %s: %s: %s", task_id, redact(value), remark)
         key, identity = image.key, image.identity
         del image  # which others' images need the memory of
         detections = {}
         for fingerprint, threshold in _lowest_thresholds(controls).items():
-            # Segmentation weights make a large mask for each box: not for boxes that nobody asked for.
-            is_costly = weights[fingerprint].task == "segment"
+            # Where each box costs much, not for boxes that nobody asked for.
+            is_costly = weights[fingerprint].has_costly_boxes
             floor = threshold if is_costly else self._remembered.floor(threshold)
-            found = self._boxes(fingerprint, letterboxed.pop(fingerprint), floor, caller)
+            found = self._detect(fingerprint, shown.pop(fingerprint), floor, caller)
             detections[fingerprint] = found
             self._remembered.keep(identity.digest, fingerprint, floor, found, size_wh)
         self._identities.keep(key, identity)
@@ -327,17 +328,22 @@ class TaskPredictor:
         for fingerprint in dict.fromkeys(served.weights.fingerprint for served in controls):
             self._pool.load(fingerprint, caller.is_abandoned)
 
-    def _letterbox(
+    def _show(
         self, content: bytes, weights: Mapping[str, WeightsInfo], caller: _Caller
-    ) -> tuple[dict[str, Letterboxed], tuple[int, int], str]:
-        """The image as each of the weights sees it, by their fingerprint, its size (width, height), and a remark."""
+    ) -> tuple[dict[str, Shown], tuple[int, int], str]:
+        """What each of the weights is shown of the image, by their fingerprint, its size (width, height), a remark."""
         with self._place_to_decode(caller), metrics.DECODE_SECONDS.time():
             image = decode_image(content, self._settings.max_image_megapixels, self._enough_px(weights.values()))
-            letterboxed = {
-                fingerprint: self._pool.letterbox(fingerprint, image.pixels, image.size_wh, caller.is_abandoned)
-                for fingerprint in weights
+            shown = {
+                fingerprint: show(
+                    view_for(info),
+                    image.pixels,
+                    image.size_wh,
+                    partial(self._pool.letterbox, fingerprint, is_abandoned=caller.is_abandoned),
+                )
+                for fingerprint, info in weights.items()
             }
-            return letterboxed, image.size_wh, image.remark
+            return shown, image.size_wh, image.remark
 
     @contextmanager
     def _place_to_decode(self, caller: _Caller) -> Iterator[None]:
@@ -355,15 +361,17 @@ class TaskPredictor:
         """How long the longer side of a decoded image should be at least, where less than all of it will do."""
         if self._settings.decode == "full":
             return None
-        return 2 * max(max(each.image_size) for each in weights)
+        wanted = [view_for(each).enough_px(each) for each in weights]
+        return None if None in wanted else max(filter(None, wanted))
 
-    def _boxes(self, fingerprint: str, image: Letterboxed, threshold: float, caller: _Caller) -> Detections:
+    def _detect(self, fingerprint: str, shown: Shown, threshold: float, caller: _Caller) -> Detections:
         try:
-            return self._pool.detect(fingerprint, image, threshold, caller.priority, caller.is_abandoned)
+            found = self._pool.detect_all(fingerprint, shown.images, threshold, caller.priority, caller.is_abandoned)
         except (WeightsError, DetectorError, AbandonedError):
             raise
         except Exception as error:  # whatever the model raises; the detector has logged it whole
             raise DetectorError(f"the model failed on the image: {first_line(error)}") from None
+        return shown.merge(found)
 
     def _fetch(
         self, value: Any, source: Source, studio: Studio | None, known: Version | None, caller: _Caller

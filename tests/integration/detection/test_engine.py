@@ -32,7 +32,8 @@ from tests.harness.detections import (
     detect,
     ultralytics_detections,
 )
-from yolo_backend.detection.engine import Engine, failure, is_out_of_memory
+from yolo_backend.detection.engine import Engine
+from yolo_backend.detection.explaining import failure, is_out_of_memory
 from yolo_backend.detection.models import UltralyticsModel
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 
@@ -169,7 +170,7 @@ def test_rotated_boxes_are_in_pixels_of_the_original_too(make_weights: MakeWeigh
 
 def test_what_is_known_of_the_weights(engine: Engine, bccd_weights: Path) -> None:
     assert engine.info.name == bccd_weights.name
-    assert engine.info.task == "detect"
+    assert engine.info.kind == "detect"
     assert engine.info.class_names == {0: "RBC", 1: "WBC", 2: "Platelets"}
     assert engine.info.fingerprint == file_fingerprint(bccd_weights)
     assert engine.info.image_size == (320, 320)
@@ -318,13 +319,14 @@ def test_a_dense_batch_leaves_no_image_empty(
 # Other kinds of weights
 
 
-@pytest.mark.parametrize(("architecture", "task"), OTHER_WEIGHTS)
+@pytest.mark.parametrize(("architecture", "kind"), OTHER_WEIGHTS)
 def test_other_weights_give_ultralytics_boxes_too(
-    make_weights: MakeWeights, bccd_images: list[Pixels], architecture: str, task: str
+    make_weights: MakeWeights, bccd_images: list[Pixels], architecture: str, kind: str
 ) -> None:
     path = make_weights(architecture)
     engine, yolo = Engine(path, device="cpu", image_size=320), YOLO(path)
-    assert engine.info.task == task
+    assert engine.info.kind == kind
+    assert engine.info.has_costly_boxes == (kind == "segment")
     counts = set()
     for image, score_threshold in itertools.product([*bccd_images[:2], bccd_images[3][:97, :211].copy()], (0.1, 0.3)):
         expected = ultralytics_detections(yolo, image, score_threshold, imgsz=320)

@@ -18,12 +18,13 @@ from ultralytics import YOLO
 
 from tests.harness.detections import OTHER_WEIGHTS, MakeWeights, Pixels, assert_close, assert_same, detect
 from yolo_backend.cores import usable_cores
-from yolo_backend.detection import exports, families, models
+from yolo_backend.detection import exports, families, onnx_models
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
 from yolo_backend.detection.exporting import export
 from yolo_backend.detection.exports import ExportOptions, Exports
-from yolo_backend.detection.models import OnnxModel, OpenVinoModel, UltralyticsModel
+from yolo_backend.detection.models import UltralyticsModel, keep_head_in_float32
+from yolo_backend.detection.onnx_models import OnnxModel, OpenVinoModel
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 
 RUNTIMES = ("onnx", "openvino")
@@ -131,15 +132,15 @@ def export_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "_run_exporter", run)
 
 
-@pytest.mark.parametrize(("architecture", "task"), OTHER_WEIGHTS)
+@pytest.mark.parametrize(("architecture", "kind"), OTHER_WEIGHTS)
 @pytest.mark.usefixtures("export_here")
 def test_other_weights_give_the_boxes_of_torch_too(
-    make_weights: MakeWeights, bccd_images: list[Pixels], tmp_path: Path, architecture: str, task: str
+    make_weights: MakeWeights, bccd_images: list[Pixels], tmp_path: Path, architecture: str, kind: str
 ) -> None:
     weights = make_weights(architecture)
     images = [*bccd_images[:3], bccd_images[3][:97, :211].copy()]
     torch_engine = Engine(weights, device="cpu", engine="torch", image_size=320)
-    assert torch_engine.info.task == task
+    assert torch_engine.info.kind == kind
     for runtime in RUNTIMES:
         engine = Engine(weights, device="cpu", engine=runtime, export_folder=tmp_path, image_size=320)
         assert_same_weights(engine, torch_engine)
@@ -183,7 +184,7 @@ def test_what_is_known_of_the_weights_is_the_same(exported_engine: Engine, torch
 def test_each_core_has_a_stream(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, cores: int, streams: int, runtime: str
 ) -> None:
-    monkeypatch.setattr(models, "usable_cores", lambda: cores)
+    monkeypatch.setattr(onnx_models, "usable_cores", lambda: cores)
     engine = make_engine(runtime)
     assert engine.streams == streams
     assert f"{streams} images at a time" in str(engine)
@@ -192,7 +193,7 @@ def test_each_core_has_a_stream(
 def test_a_persons_image_that_meets_no_other_has_all_cores(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "usable_cores", lambda: 2)
+    monkeypatch.setattr(onnx_models, "usable_cores", lambda: 2)
     model: Any = make_engine("onnx")._model
     used: list[str] = []
 
@@ -215,7 +216,7 @@ def test_a_persons_image_that_meets_no_other_has_all_cores(
 def test_streams_at_once_give_the_boxes_of_an_image_alone(
     make_engine: MakeEngine, bccd_images: list[Pixels], monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    monkeypatch.setattr(models, "usable_cores", lambda: 3)
+    monkeypatch.setattr(onnx_models, "usable_cores", lambda: 3)
     engine = make_engine(runtime)
     images = [image[: 480 - 60 * (number % 3)].copy() for number, image in enumerate(bccd_images[:12])]
     # A person's, which has all cores.
@@ -451,7 +452,7 @@ def test_half_precision_moves_no_box_of_a_large_photograph(
     auto_backend = cast(UltralyticsModel, halved._model)._model
     auto_backend.model.half()
     auto_backend.backend.fp16 = True
-    models.keep_head_in_float32(auto_backend.model)
+    keep_head_in_float32(auto_backend.model)
     photograph = cv2.resize(bccd_images[0], (4000, 3000), interpolation=cv2.INTER_CUBIC)
     (found,), (expected,) = (detect(engine, [photograph], 0.25) for engine in (halved, exact))
     assert len(expected) > 0

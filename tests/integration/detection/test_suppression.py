@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from ultralytics.utils import nms
 
-from yolo_backend.detection.suppression import suppress
+from yolo_backend.detection.heads.suppression import suppress
 
 
 def random_output(seed: int, classes: int, candidates: int, share: float) -> NDArray[np.float32]:

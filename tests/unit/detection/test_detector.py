@@ -802,6 +802,37 @@ def detect(pool: Models, name: str, number: int = 1) -> int:
     return number_of(pool.detect(name, letterboxed, 0.5, PERSON))
 
 
+def test_the_parts_of_an_image_are_answered_in_order(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1)
+    found = pool.detect_all("a.pt", [image(number) for number in (3, 1, 2)], 0.5, PERSON)
+    assert [number_of(each) for each in found] == [3, 1, 2]
+    assert loader.loaded == ["a.pt"]
+
+
+def test_a_part_that_fails_is_the_error_of_its_image(make_pool: MakePool) -> None:
+    pool = make_pool(1)
+    with pytest.raises(RuntimeError, match="an error of several"):
+        pool.detect_all("a.pt", [image(number) for number in (3, BROKEN, 2)], 0.5, PERSON)
+    assert detect(pool, "a.pt") == 1
+
+
+def test_who_goes_leaves_no_part_in_the_queue(make_pool: MakePool, loader: FakeLoader) -> None:
+    pool = make_pool(1)
+    pool.load("a.pt")
+    (engine,) = loader.engines
+    engine.gates[1] = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        before = threads.submit(detect, pool, "a.pt")
+        assert engine.started.wait(WAIT_S)
+        has_gone = iter([True])  # asked once: what queues later isn't asked again
+        with pytest.raises(AbandonedError):
+            pool.detect_all("a.pt", [image(2), image(3)], 0.5, PERSON, lambda: next(has_gone, False))
+        engine.gates[1].set()
+        assert before.result(WAIT_S) == 1
+    assert detect(pool, "a.pt", 4) == 4
+    assert engine.batches == [[1], [4]]
+
+
 def test_models_are_loaded_once_and_put_away_by_last_use(make_pool: MakePool, loader: FakeLoader) -> None:
     pool = make_pool(2)
     assert [detect(pool, name) for name in ("a.pt", "b.pt", "a.pt", "c.pt")] == [1] * 4

@@ -6,6 +6,7 @@ import gc
 import random
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,38 @@ def test_what_comes_back_is_what_was_found(count: int, rotated: bool) -> None:
     assert_same(remembered.find(DIGEST, {"weights": 0.25}), {"weights": found})
     assert remembered.find(OTHER_DIGEST, {"weights": 0.25}) is None
     assert remembered.find(DIGEST, {"others": 0.25}) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 30])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_was_found_beside_boxes_comes_back_too(count: int, rotated: bool) -> None:
+    numbers = np.random.default_rng(1)
+    extras = {
+        "points_xy": numbers.uniform(0, 640, (count, 17, 2)).astype(np.float32),
+        "masks": numbers.uniform(0, 1, (count, 5, 7)) > 0.5,
+        "marks": numbers.integers(0, 9, count),
+        "größe": numbers.uniform(0, 1, (count, 1))[:, ::-1],
+    }
+    found = replace(made_up(count, rotated=rotated), extras=extras)
+    remembered = RememberedDetections(1e6)
+    remembered.keep(DIGEST, "weights", 0.05, found, SIZE_WH)
+    again = remembered.find(DIGEST, {"weights": 0.25})
+    assert_same(again, {"weights": found})
+    assert again is not None
+    assert list(again.detections["weights"].extras) == list(extras)
+    for name, values in again.detections["weights"].extras.items():
+        assert values.dtype == extras[name].dtype
+        np.testing.assert_array_equal(values, extras[name])
+
+
+def test_what_was_found_beside_boxes_counts_as_memory() -> None:
+    remembered = RememberedDetections(2000)
+    found = made_up(3)
+    remembered.keep(DIGEST, "weights", 0.05, found, SIZE_WH)
+    with_masks = replace(found, extras={"masks": np.zeros((3, 20, 30), np.bool_)})
+    remembered.keep(OTHER_DIGEST, "weights", 0.05, with_masks, SIZE_WH)
+    assert remembered.find(OTHER_DIGEST, {"weights": 0.25}) is None
+    assert remembered.find(DIGEST, {"weights": 0.25}) is not None
 
 
 @pytest.mark.parametrize(

@@ -618,9 +618,11 @@ def test_weights_that_were_replaced_meanwhile_are_not_taken_for_the_old_ones(hou
     assert house.detected == 0
 
 
-@pytest.mark.parametrize(("task", "threshold"), [("detect", 0.1), ("obb", 0.1), ("segment", 0.25)])
-def test_the_model_is_asked_for_more_where_that_is_cheap(make_house: MakeHouse, task: str, threshold: float) -> None:
-    engine = FakeEngine(replace(info_of("fake.pt"), task=task))
+@pytest.mark.parametrize(("has_costly_boxes", "threshold"), [(False, 0.1), (True, 0.25)])
+def test_the_model_is_asked_for_more_where_that_is_cheap(
+    make_house: MakeHouse, has_costly_boxes: bool, threshold: float
+) -> None:
+    engine = FakeEngine(replace(info_of("fake.pt"), has_costly_boxes=has_costly_boxes))
     engine.gate.set()
     house = make_house(fake_catalog(lambda _: engine))
     house.ask(inline(photo(9)))

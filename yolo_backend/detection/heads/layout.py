@@ -1,4 +1,4 @@
-"""Which shape a model's raw outputs have, by its classes and its task, and which numbers; read otherwise, no boxes."""
+"""Which shape a model's raw outputs have, by its classes and its kind, and which numbers; read otherwise, no boxes."""
 
 from __future__ import annotations
 
