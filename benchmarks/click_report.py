@@ -17,7 +17,7 @@ from yolo_backend.storing import QUICK_IMPORTS
 
 PLOT = ROOT / "docs" / "images" / "click.png"
 HEAD = [
-    "click on", "at", "database", "images", "images/s", "rounds", "of `/predict`, images/s",
+    "click on", "at", "database", "processes", "images", "images/s", "rounds", "of `/predict`, images/s",
     "of what the cores allow, images/s", "serving, images/s", "storing, predictions/s", "the model, images/s",
     "core-ms: serving + predicting + storing", "core-ms in the click: Label Studio + backend",
 ]  # fmt: skip
@@ -55,6 +55,7 @@ def cells(row: Row) -> list[str]:
         f"{row.size}, {row.tasks:,} tasks",
         row.weights,
         row.database,
+        str(row.processes),
         row.way,
         f"{row.typical(lambda it: it.click.images_per_s):.1f}{_late(row)}",
         _rounds(row),

@@ -102,9 +102,11 @@ class Row:
     weights: str
     way: str
     rounds: list[Round]
+    processes: int = 1  # of Label Studio
 
     def __str__(self) -> str:
-        return f"{self.size}, {self.tasks:,} tasks at {self.weights}, {self.database}, {self.way}"
+        served = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.size}, {self.tasks:,} tasks at {self.weights}, {self.database}{served}, {self.way}"
 
     def typical(self, number: Callable[[Round], float]) -> float:
         """The median of a number of the rounds."""
