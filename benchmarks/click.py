@@ -47,16 +47,15 @@ from yolo_backend.settings import Settings
 from yolo_backend.storing import QUICK_IMPORTS
 
 # By what the command line calls them.
-ONE_PROCESS = {
+CASES = {
     "120": Case(SQLITE, "320", MEDIUM, 120, (FOLDER, HTTP, BUCKET), 2),
-    "1000": Case(SQLITE, "320", MEDIUM, 1000, (FOLDER, HTTP), 1),
-    "12mp": Case(SQLITE, "320", LARGE, 100, (FOLDER, HTTP), 1),
-    "640": Case(SQLITE, "640", MEDIUM, 120, (FOLDER, HTTP), 1),
-    "postgresql": Case(POSTGRESQL, "320", MEDIUM, 120, (FOLDER, HTTP), 1),
+    "1000": Case(SQLITE, "320", MEDIUM, 1000, (FOLDER,), 1),
+    "12mp": Case(SQLITE, "320", LARGE, 100, (FOLDER,), 1),
+    "640": Case(SQLITE, "640", MEDIUM, 120, (FOLDER,), 1),
+    "postgresql": Case(POSTGRESQL, "320", MEDIUM, 120, (FOLDER,), 1),
 }
-CASES = ONE_PROCESS | {
-    f"{name}-processes": replace(case, ways=(HTTP,), processes=PROCESSES) for name, case in ONE_PROCESS.items()
-}
+# Over HTTP, as Label Studio is served to many.
+CASES |= {f"{name}-processes": replace(case, ways=(HTTP,), processes=PROCESSES) for name, case in CASES.items()}
 _TRIED_S = 0.2  # each way to use ONNX Runtime
 
 

@@ -112,6 +112,12 @@ class Row:
         """The median of a number of the rounds."""
         return statistics.median(map(number, self.rounds))
 
+    @property
+    def processes_allow(self) -> float:
+        """The images per second at which Label Studio's processes would do nothing but what they did in the click."""
+        at_once = min(self.processes, usable_cores())
+        return at_once * 1e3 / self.typical(lambda it: it.click.studio_core_ms)
+
 
 @dataclass
 class Results:
