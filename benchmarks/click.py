@@ -8,6 +8,7 @@ over HTTP.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -31,11 +33,14 @@ from benchmarks.speed_server import photo_server
 from tests.harness.postgres import POSTGRESQL, SQLITE, find_postgres, postgres_server
 from tests.harness.report import write_section
 from tests.harness.stack import (
+    PROCESSES,
     LabelStudioServer,
     StackError,
     bypass_proxies,
+    find_uwsgi,
     label_studio_server,
     pick_port,
+    several_processes,
     wait_until_ready,
 )
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
@@ -44,11 +49,13 @@ from yolo_backend.settings import Settings
 # By what the command line calls them.
 CASES = {
     "120": Case(SQLITE, "320", MEDIUM, 120, (FOLDER, HTTP, BUCKET), 2),
-    "1000": Case(SQLITE, "320", MEDIUM, 1000, (FOLDER, HTTP), 1),
-    "12mp": Case(SQLITE, "320", LARGE, 100, (FOLDER, HTTP), 1),
-    "640": Case(SQLITE, "640", MEDIUM, 120, (FOLDER, HTTP), 1),
-    "postgresql": Case(POSTGRESQL, "320", MEDIUM, 120, (FOLDER, HTTP), 1),
+    "1000": Case(SQLITE, "320", MEDIUM, 1000, (FOLDER,), 1),
+    "12mp": Case(SQLITE, "320", LARGE, 100, (FOLDER,), 1),
+    "640": Case(SQLITE, "640", MEDIUM, 120, (FOLDER,), 1),
+    "postgresql": Case(POSTGRESQL, "320", MEDIUM, 120, (FOLDER,), 1),
 }
+# Over HTTP, as Label Studio is served to many.
+CASES |= {f"{name}-processes": replace(case, ways=(HTTP,), processes=PROCESSES) for name, case in CASES.items()}
 _TRIED_S = 0.2  # each way to use ONNX Runtime
 
 
@@ -64,6 +71,11 @@ def main() -> None:
     if find_postgres() is None and any(case.database == POSTGRESQL for case in cases):
         cases = [case for case in cases if case.database != POSTGRESQL]
         results.left_out.append("Clicks with PostgreSQL were left out: none is installed where this was run.")
+    if find_uwsgi() is None and any(case.processes > 1 for case in cases):
+        cases = [case for case in cases if case.processes == 1]
+        results.left_out.append(
+            "Clicks on a Label Studio of several processes were left out: no uwsgi is installed where this was run."
+        )
     with tempfile.TemporaryDirectory(prefix="click-") as name:
         folder = Path(name)
         try:
@@ -107,10 +119,14 @@ def _measure(cases: Sequence[Case], client: Client, results: Results, began_at: 
     for weights in dict.fromkeys(case.weights for case in cases):
         models[weights] = OwnExportAlone(WEIGHTS, IMAGE_SIZES[weights], photos, client.folder / weights)
         models[weights].find_best_way(_TRIED_S)
-    for database in dict.fromkeys(case.database for case in cases):
-        with _label_studio(database, client.folder / database) as (server, pids):
+    for database, processes in dict.fromkeys((case.database, case.processes) for case in cases):
+        with _label_studio(database, processes, client.folder / f"{database}-{processes}") as (server, pids):
             for weights, model in models.items():
-                chosen = [case for case in cases if (case.database, case.weights) == (database, weights)]
+                chosen = [
+                    case
+                    for case in cases
+                    if (case.database, case.processes, case.weights) == (database, processes, weights)
+                ]
                 if not chosen:
                     continue
                 with _bench(client, weights, model, server, pids, problems=results.problems) as bench:
@@ -125,15 +141,17 @@ def _measure(cases: Sequence[Case], client: Client, results: Results, began_at: 
 
 
 @contextmanager
-def _label_studio(database: str, folder: Path) -> Iterator[tuple[LabelStudioServer, Collection[int]]]:
-    """A new Label Studio as Compose and the demo start it, and the processes of it and its database.
+def _label_studio(database: str, processes: int, folder: Path) -> Iterator[tuple[LabelStudioServer, Collection[int]]]:
+    """A new Label Studio, and the processes of it and its database.
 
-    Raises StackError.
+    In one process, as Compose and the demo start it, or in several, as uwsgi does. Raises StackError.
     """
+    uwsgi = find_uwsgi() if processes > 1 else None
+    program: dict[str, Any] = {"program": several_processes(uwsgi)} if uwsgi else {}
     with ExitStack() as running:
         environment = running.enter_context(postgres_server()) if database == POSTGRESQL else {}
         server = running.enter_context(
-            label_studio_server(folder, pick_port(0), environment={**environment, QUICK_IMPORTS: "true"})
+            label_studio_server(folder, pick_port(0), environment={**environment, QUICK_IMPORTS: "true"}, **program)
         )
         ports = [urlsplit(server.url).port]
         if environment:
@@ -142,10 +160,15 @@ def _label_studio(database: str, folder: Path) -> Iterator[tuple[LabelStudioServ
 
 
 def _listening_on(port: int | None) -> int:
-    """The process that listens on this port. Raises StackError where that isn't one, or it may not be known."""
+    """The process that listens on this port, or whose children do: the first of its session.
+
+    Raises StackError where that isn't one, or it may not be known.
+    """
     connections = psutil.net_connections("tcp")
     pids: set[int | None] = {
-        each.pid for each in connections if each.status == psutil.CONN_LISTEN and each.laddr.port == port
+        os.getsid(each.pid) if each.pid else None
+        for each in connections
+        if each.status == psutil.CONN_LISTEN and each.laddr.port == port
     }
     pid, *others = pids or {None}
     if pid is None or others:

@@ -37,7 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Case:
-    """Clicks on so many photographs of a size, over each way in turn, and how often."""
+    """Clicks on so many photographs of a size, over each way in turn, and how often.
+
+    Label Studio serves them in so many processes.
+    """
 
     database: str
     weights: str
@@ -45,6 +48,12 @@ class Case:
     tasks: int
     ways: tuple[str, ...]
     repeats: int
+    processes: int = 1
+
+    @property
+    def on_uploads(self) -> str:
+        """The first way whose images are uploads; all such have one project."""
+        return next(way for way in self.ways if way != BUCKET)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Bench:
     def warm_up(self, case: Case, count: int) -> None:
         """Click on a few over each way, before what is measured."""
         projects = self._new_projects(case, count)
-        self.client.ask(self.alone, _as_local_files(self._person.tasks(projects[FOLDER])))
+        self.client.ask(self.alone, _as_local_files(self._person.tasks(projects[case.on_uploads])))
         for way, project in projects.items():
             self._click(project, self.backends[way], count)
 
@@ -75,7 +84,7 @@ class Bench:
         """The rows of a case; every second round goes over the ways from the last to the first."""
         rounds = [self._round(case, case.ways[:: -1 if number % 2 else 1]) for number in range(case.repeats)]
         return [
-            Row(case.database, case.size, case.tasks, case.weights, way, [each[way] for each in rounds])
+            Row(case.database, case.size, case.tasks, case.weights, way, [each[way] for each in rounds], case.processes)
             for way in case.ways
         ]
 
@@ -88,7 +97,7 @@ class Bench:
         count = case.tasks
         model_images_per_s = [self.model.own_rate(_LIMIT_S)]
         projects = self._new_projects(case, count)
-        tasks = self._person.tasks(projects[FOLDER])
+        tasks = self._person.tasks(projects[case.on_uploads])
         files = _as_local_files(tasks)
         predict, asked = self._part(count, [self.alone.process.pid], lambda: self.client.ask(self.alone, files))
         serving = {HTTP: self._serving(tasks, self.studio_pids)}
@@ -158,12 +167,12 @@ class Bench:
         """Get images of tasks from where the backend gets them, several at a time; these processes serve them."""
         asked, studio = tasks[:_SERVED], Studio(self.server.url, self.token)
         headers = {"Authorization": studio.authorization() or ""}
-        with requests.Session() as session, ThreadPoolExecutor(CLIENTS) as pool:
+        with ThreadPoolExecutor(CLIENTS) as pool:
 
             def get(task: Task) -> None:
                 source = resolve_source(task["data"]["image"], task["id"], studio.url, None)
                 assert isinstance(source, Remote)
-                session.get(source.url, headers=headers, timeout=60).raise_for_status()
+                requests.get(source.url, headers=headers, timeout=60).raise_for_status()  # it closes each connection
 
             return self._part(len(asked), pids, lambda: list(pool.map(get, asked)))[0]
 

@@ -17,8 +17,9 @@ from yolo_backend.label_studio.storing import QUICK_IMPORTS
 
 PLOT = ROOT / "docs" / "images" / "click.png"
 HEAD = [
-    "click on", "at", "database", "images", "images/s", "rounds", "of `/predict`, images/s",
-    "of what the cores allow, images/s", "serving, images/s", "storing, predictions/s", "the model, images/s",
+    "click on", "at", "database", "processes", "images", "images/s", "rounds", "of `/predict`, images/s",
+    "of what the cores allow, images/s", "of what Label Studio's processes allow, images/s", "serving, images/s",
+    "storing, predictions/s", "the model, images/s",
     "core-ms: serving + predicting + storing", "core-ms in the click: Label Studio + backend",
 ]  # fmt: skip
 
@@ -55,11 +56,13 @@ def cells(row: Row) -> list[str]:
         f"{row.size}, {row.tasks:,} tasks",
         row.weights,
         row.database,
+        str(row.processes),
         row.way,
         f"{row.typical(lambda it: it.click.images_per_s):.1f}{_late(row)}",
         _rounds(row),
         f"{row.typical(lambda it: it.of_predict):.0%} of {row.typical(lambda it: it.predict.images_per_s):.1f}",
         f"{row.typical(lambda it: it.of_cores):.0%} of {row.typical(lambda it: it.cores_allow):.1f}",
+        f"{row.typical(lambda it: it.click.images_per_s) / row.processes_allow:.0%} of {row.processes_allow:.1f}",
         f"{served:.1f}" if serving else "",
         f"{row.typical(lambda it: it.storing.images_per_s):.0f}",
         f"{row.typical(lambda it: it.model_images_per_s):.1f}",
@@ -112,4 +115,13 @@ def _setting(results: Results) -> str:
     """What else bears on the numbers."""
     quick = f"Label Studio runs with `{QUICK_IMPORTS}=true`, as Compose and the demo start it."
     no_sync = " PostgreSQL runs with `fsync=off`, so it doesn't wait for its disk."
-    return quick + (no_sync if any(row.database == POSTGRESQL for row in results.rows) else "")
+    several = (
+        " In several processes, it is served by uwsgi, with the settings of its Docker image's `label-studio-uwsgi`."
+    )
+    return "".join(
+        (
+            quick,
+            several if any(row.processes > 1 for row in results.rows) else "",
+            no_sync if any(row.database == POSTGRESQL for row in results.rows) else "",
+        )
+    )

@@ -102,13 +102,21 @@ class Row:
     weights: str
     way: str
     rounds: list[Round]
+    processes: int = 1  # of Label Studio
 
     def __str__(self) -> str:
-        return f"{self.size}, {self.tasks:,} tasks at {self.weights}, {self.database}, {self.way}"
+        served = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.size}, {self.tasks:,} tasks at {self.weights}, {self.database}{served}, {self.way}"
 
     def typical(self, number: Callable[[Round], float]) -> float:
         """The median of a number of the rounds."""
         return statistics.median(map(number, self.rounds))
+
+    @property
+    def processes_allow(self) -> float:
+        """The images per second at which Label Studio's processes would do nothing but what they did in the click."""
+        at_once = min(self.processes, usable_cores())
+        return at_once * 1e3 / self.typical(lambda it: it.click.studio_core_ms)
 
 
 @dataclass

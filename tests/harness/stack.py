@@ -14,6 +14,7 @@ from typing import Any
 import requests
 from filelock import FileLock
 
+from yolo_backend.cores import usable_cores
 from yolo_backend.demo import stack
 from yolo_backend.demo.stack import (
     LABEL_STUDIO,
@@ -29,14 +30,17 @@ from yolo_backend.demo.stack import (
 __all__ = [
     "LABEL_STUDIO",
     "ONE_THREAD",
+    "PROCESSES",
     "ROOT",
     "BackendServer",
     "LabelStudioServer",
     "StackError",
     "backend_server",
     "bypass_proxies",
+    "find_uwsgi",
     "label_studio_server",
     "pick_port",
+    "several_processes",
     "wait_until_ready",
 ]
 
@@ -49,7 +53,36 @@ ONE_THREAD = (
     "server._app_run = lambda host, port: call_command('runserver', '--noreload', '--nothreading', f'{host}:{port}')\n"
     "server.main()",
 )
+# As `label-studio-uwsgi` in Label Studio's Docker image serves: processes of one thread each, twice as many as cores.
+PROCESSES = 2 * usable_cores()
+_UWSGI = (
+    "--module", "core.wsgi:application", "--processes", str(PROCESSES), "--threads", "1", "--master",
+    "--single-interpreter", "--lazy-apps", "--enable-threads", "--thunder-lock", "--need-app", "--die-on-term",
+    "--buffer-size", "65535", "--post-buffering", "4096", "--http-timeout", "300", "--harakiri", "120",
+    "--max-requests", "5000",
+)  # fmt: skip
 _READY_TIMEOUT_S = 120.0
+
+
+def find_uwsgi() -> Path | None:
+    """The program that serves Label Studio in several processes: beside Label Studio, else the one on the path."""
+    found = shutil.which("uwsgi", path=LABEL_STUDIO.parent) or shutil.which("uwsgi")
+    return Path(found) if found else None
+
+
+def several_processes(uwsgi: Path) -> tuple[str | Path, ...]:
+    """The program that prepares Label Studio as ever, and then serves it by uwsgi."""
+    return (
+        LABEL_STUDIO.with_name("python"),
+        "-c",
+        "import os, sys\n"
+        "from label_studio import server\n"
+        "def serve(host, port):\n"
+        f"    command = {[str(uwsgi), *_UWSGI]!r} + ['--virtualenv', sys.prefix, '--http', f'{{host}}:{{port}}']\n"
+        "    os.execv(command[0], command + ['--pythonpath', os.path.dirname(server.__file__)])\n"
+        "server._app_run = serve\n"
+        "server.main()",
+    )
 
 
 @contextlib.contextmanager

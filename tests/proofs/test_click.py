@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.click_results import BUCKET, FOLDER, HTTP, Click, Part, Results,
 from tests.harness.bulk import wait_until_idle
 from tests.harness.command import run_benchmark
 from tests.harness.http_server import StartServer, reply
+from tests.harness.stack import PROCESSES, find_uwsgi
 
 
 def test_a_click_is_held_against_the_rounds_own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +27,9 @@ def test_a_click_is_held_against_the_rounds_own_limits(monkeypatch: pytest.Monke
     found = ratios(Results(rows))
     assert [each.measured for each in found] == pytest.approx([0.8, 1.0])
     assert [each.target for each in found] == [0.75, 0.9]
+    assert [replace(rows[1], processes=many).processes_allow for many in (1, 2, 4)] == pytest.approx(
+        [1000 / 30, 2000 / 30, 2000 / 30]
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,9 @@ def test_a_backend_that_never_finishes_is_told(serve: StartServer) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_short_run_clicks_over_each_way(data_dir: Path) -> None:
-    run = run_benchmark("click", "--tasks", "24", "--only", "120", "--no-report", data_dir=data_dir)
+    cases = ["120", "120-processes"]
+    run = run_benchmark("click", "--tasks", "24", "--only", *cases, "--no-report", data_dir=data_dir)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert [line.split("\t")[3] for line in run.stdout.splitlines() if "\t" in line] == [FOLDER, HTTP, BUCKET]
+    several = [(str(PROCESSES), HTTP)] if find_uwsgi() else []
+    rows = [tuple(line.split("\t")[3:5]) for line in run.stdout.splitlines() if "\t" in line]
+    assert rows == [("1", FOLDER), ("1", HTTP), ("1", BUCKET), *several]

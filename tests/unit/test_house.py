@@ -23,6 +23,7 @@ GROUND = {
     "failure_kinds",
     "failures",
     "fit_hook",
+    "kept_connections",
     "messages",
     "metrics",
     "parallel",

@@ -79,7 +79,13 @@ class LabelStudioServer:
                 "csrfmiddlewaretoken": session.cookies["csrftoken"],
             }
             headers = {"Referer": page.url}
-            session.post(f"{self.url}/user/login/", data=form, headers=headers, timeout=30).raise_for_status()
+            # Label Studio's uwsgi closes a connection without a word, maybe while the next request is on its way.
+            session.close()
+            login = session.post(
+                f"{self.url}/user/login/", data=form, headers=headers, timeout=30, allow_redirects=False
+            )
+            login.raise_for_status()
+            session.close()
             headers["X-CSRFToken"] = session.cookies["csrftoken"]
             answer = session.post(f"{self.url}/api/token/", json={}, headers=headers, timeout=30)
             if answer.status_code == requests.codes.conflict:

@@ -22,6 +22,7 @@ from urllib3.util import wait_for_write
 from urllib3.util.connection import allowed_gai_family
 
 from yolo_backend.images.line import Alarm, this_thread
+from yolo_backend.kept_connections import Kept
 from yolo_backend.tls import NamingAdapter
 
 _HOSTS_KEPT = 32
@@ -29,7 +30,7 @@ _LOOK_EVERY_S = 0.05
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 
-class _Watched:
+class _Watched(Kept):
     """A connection that the alarm of its thread can hang up on: while it connects, too, and while TLS is agreed on."""
 
     sock: Any
@@ -55,7 +56,7 @@ class _Watched:
     def getresponse(self) -> Any:
         if this_thread.alarm is not None:
             this_thread.alarm.watch(partial(_shut_down, self.sock))
-        return super().getresponse()  # type: ignore[misc]
+        return super().getresponse()
 
 
 class _WatchedConnection(_Watched, HTTPConnection):

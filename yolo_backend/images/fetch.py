@@ -24,6 +24,7 @@ from yolo_backend.images.line import Alarm, Line
 from yolo_backend.images.local_files import open_below, reason_of
 from yolo_backend.images.sources import Inline, LocalFile, Source, Upload
 from yolo_backend.images.versions import Validators, Version, read_stamp, read_validators
+from yolo_backend.kept_connections import was_closed_meanwhile
 
 log = logging.getLogger(__name__)
 
@@ -183,10 +184,17 @@ class ImageFetcher:
     def _send(
         self, request: requests.PreparedRequest, adapter: HTTPAdapter, alarm: Alarm, environment: Mapping[str, Any]
     ) -> requests.Response:
-        left_s = alarm.left_s()
-        timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
-        # Not Session.send, which reads the body of a redirect to its end, whatever its length.
-        response = adapter.send(request, timeout=timeout_s, **environment)
+        while True:
+            left_s = alarm.left_s()
+            timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
+            try:
+                # Not Session.send, which reads the body of a redirect to its end, whatever its length.
+                response = adapter.send(request, timeout=timeout_s, **environment)
+                break
+            except requests.ConnectionError as error:
+                # The kept connection is gone by that, and a new one comes in the end.
+                if not was_closed_meanwhile(error):
+                    raise
         try:
             alarm.left_s()  # headers that were hung up on look like an answer
         except (ImageError, HungUpError):

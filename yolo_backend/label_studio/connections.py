@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ import requests
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from yolo_backend.messages import causes_of
+from yolo_backend.kept_connections import Kept, was_closed_meanwhile
 from yolo_backend.tls import NamingAdapter
 
 # What does no harm when it arrives twice.
@@ -52,7 +51,7 @@ class Connections:
             try:
                 response = _send(self._kept(url), method, url, ends_at, request)
             except requests.ConnectionError as error:
-                if not any(isinstance(cause, _ClosedMeanwhileError) for cause in causes_of(error)):
+                if not was_closed_meanwhile(error):
                     raise
             else:
                 with response:
@@ -90,22 +89,13 @@ def _send(
     return session.request(method, url, timeout=timeout, allow_redirects=False, stream=True, **request)
 
 
-class _ClosedMeanwhileError(ConnectionResetError):
-    """The other side closed a kept connection before it answered a request that was sent over it."""
-
-
-class _Kept:
+class _Kept(Kept):
     sock: socket.socket
-    _answered_at: float | None = None
-
-    def connect(self) -> None:
-        self._answered_at = None
-        super().connect()  # type: ignore[misc]  # of the connection beside us
 
     @property
     def is_connected(self) -> bool:
         """Returns True if it can be used once more, which urllib3 asks each time before it does so."""
-        is_fresh = self._answered_at is None or time.monotonic() - self._answered_at < _KEPT_S
+        is_fresh = self.answered_at is None or time.monotonic() - self.answered_at < _KEPT_S
         return is_fresh and super().is_connected  # type: ignore[misc]
 
     def getresponse(self) -> Any:
@@ -115,14 +105,7 @@ class _Kept:
             connection = getattr(self.sock, "socket", self.sock)  # TLS within TLS, by a proxy
             with suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        try:
-            response = super().getresponse()  # type: ignore[misc]
-        except (ConnectionError, ssl.SSLError) as error:
-            if self._answered_at is None:
-                raise
-            raise _ClosedMeanwhileError(*error.args) from error
-        self._answered_at = time.monotonic()
-        return response
+        return super().getresponse()
 
 
 class _KeptConnection(_Kept, HTTPConnection):

@@ -78,6 +78,37 @@ def tokens_seen(server: RecordingServer) -> list[str | None]:
     return [request.headers.get("authorization") for request in server.requests]
 
 
+# Connections that are kept
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_connection_that_is_closed_without_a_word_costs_no_image(serve: StartServer, at_once: int) -> None:
+    """As uwsgi does: it answers once over each, and a request that comes then is read by nobody."""
+    answered: set[int] = set()
+
+    def answer_once(handler: BaseHTTPRequestHandler) -> None:
+        if handler.client_address[1] in answered:
+            handler.close_connection = True
+            return
+        reply(IMAGE)(handler)
+        answered.add(handler.client_address[1])
+
+    fetcher, server = make_fetcher(10), serve(answer_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        fetched = list(pool.map(lambda _: fetcher.fetch(Remote(server.url), None).content, range(20)))
+    assert fetched == [IMAGE] * 20
+    assert len(answered) == 20
+
+
+def test_a_connection_that_is_closed_before_its_first_answer_is_told(fetcher: ImageFetcher, serve: StartServer) -> None:
+    def hang_up(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+
+    server = serve(hang_up)
+    assert failure(fetcher, server.url).kind == "unreachable"
+    assert len(server.requests) == 1
+
+
 # Bytes that are here already
 
 
