@@ -40,7 +40,8 @@ from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import explain
 from yolo_backend.label_studio.studio import StudioError
-from yolo_backend.labels.labeling_config import Control, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.registering import registration

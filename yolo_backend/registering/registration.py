@@ -16,7 +16,9 @@ from yolo_backend.errors import UserError
 from yolo_backend.label_studio.projects import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Project, stored_name, uploaded_name
 from yolo_backend.label_studio.storing import UnknownOutcomeError, explain
 from yolo_backend.label_studio.studio import StudioError, StudioRefusedError, StudioRejectedError, StudioUnreachedError
-from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened
 from yolo_backend.protocol import Prediction

@@ -12,10 +12,10 @@ from PIL import Image as Picture
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import store_predictions
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.drawing import draw_contact_sheet
-from yolo_backend.labels.labeling_config import Control
 from yolo_backend.labels.plans import ProjectPlan
-from yolo_backend.labels.regions import Region
+from yolo_backend.protocol import Region
 from yolo_backend.registering.finding import Image
 from yolo_backend.registering.registration import Item, register
 from yolo_backend.sampling.sampling import ImagesOf, Sample, Scored, Unscored, as_served, load_images

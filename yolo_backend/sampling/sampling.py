@@ -21,12 +21,13 @@ from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import explain
 from yolo_backend.label_studio.studio import StudioError
-from yolo_backend.labels.labeling_config import Control, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
-from yolo_backend.labels.regions import Region, count_boxes, region_label, task_score
+from yolo_backend.labels.regions import count_boxes, region_label, task_score
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.parallel import in_parallel
-from yolo_backend.protocol import Prediction, Task
+from yolo_backend.protocol import Prediction, Region, Task
 from yolo_backend.registering.finding import Image
 from yolo_backend.registering.registration import Item, by_local_files, register
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncertainty

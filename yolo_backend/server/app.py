@@ -25,7 +25,8 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
 from yolo_backend.images.uploads import FolderOfUploads
 from yolo_backend.label_studio.studio import StudioError
-from yolo_backend.labels.labeling_config import LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import to_latin1
 from yolo_backend.protocol import from_json, project_id_of, to_json

@@ -15,7 +15,9 @@ from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import surely_stored_after_s
 from yolo_backend.label_studio.studio import Studio, StudioError
-from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering import registration as registration_module
 from yolo_backend.registering.registration import (
     IS_REPEATED,
