@@ -44,7 +44,7 @@ def draw_regions(
     line_px, text_px = max(2, longer_px // 400), max(10, longer_px // 70)
     font = ImageFont.load_default(text_px)
     for region in regions:
-        label, kind = region_label(region), kind_of_region(region)
+        label, kind = region_label(region), kind_of_region(region.get("type"))
         outlines = kind.outlines(region, drawn.size) if kind and label is not None else []
         if label is None or not outlines:
             continue

@@ -53,17 +53,18 @@ def region_label(region: Mapping[str, Any]) -> str | None:
 
 def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
     """How many things these regions are: boxes, mostly."""
-    return len({region.get("id", number) for number, region in enumerate(regions) if _counts(region)})
+    kinds = {type_: kind_of_region(type_) for type_ in {region.get("type") for region in regions}}
+    ids = set()
+    for number, region in enumerate(regions):
+        kind = kinds[region.get("type")]
+        if kind is None or kind.counts(region):
+            ids.add(region.get("id", number))
+    return len(ids)
 
 
 def task_score(regions: Sequence[Mapping[str, Any]]) -> float:
     """The mean of the scores, 0.0 without regions."""
     return sum(region["score"] for region in regions) / len(regions) if regions else 0.0
-
-
-def _counts(region: Mapping[str, Any]) -> bool:
-    kind = kind_of_region(region)
-    return kind is None or kind.counts(region)
 
 
 def _new_ids(count: int) -> list[str]:

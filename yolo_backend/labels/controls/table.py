@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from yolo_backend.labels.control import Control
@@ -23,7 +22,6 @@ def kind_of(control: Control) -> ControlKind[Any]:
     return next(kind for kind in KINDS if control.tag in kind.tags)
 
 
-def kind_of_region(region: Mapping[str, Any]) -> ControlKind[Any] | None:
+def kind_of_region(type_: Any) -> ControlKind[Any] | None:
     """The kind that makes regions of this type; None for those that aren't ours."""
-    type_ = region.get("type")
     return next((kind for kind in KINDS if type_ in kind.region_types), None)
