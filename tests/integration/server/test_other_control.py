@@ -37,6 +37,7 @@ def client(bccd_environment: dict[str, str], tmp_path_factory: pytest.TempPathFa
         serve_ellipses(patch)
         default_predictor.cache_clear()
         predictor = default_predictor()
+        predictor.catalog.wait_for_runtime(bccd_environment["MODEL_NAME"])  # else a slow machine isn't ready in time
         yield create_app(ModelClass.of(YoloBackend), predictor).test_client()
         predictor.close()
         default_predictor.cache_clear()
