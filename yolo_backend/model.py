@@ -9,7 +9,7 @@ from typing import Any
 from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fit_hook import START_TRAINING, placeholder
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.serving.request import default_predictor
 
 try:

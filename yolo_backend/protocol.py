@@ -1,16 +1,37 @@
-"""Label Studio's tasks and predictions, as plain data."""
+"""Label Studio's tasks, predictions and regions, as plain data."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
 Task = Mapping[str, Any]
 Prediction = dict[str, Any]
+
+
+class Region(TypedDict):
+    """A region as we make it: where on which image it is, and what. Those of others may lack anything.
+
+    `value` depends on the `type`, the control's tag in lower case mostly. `item_index` is the page of a `valueList`,
+    `parentID` the id of the region that it is a part of.
+    """
+
+    id: str
+    from_name: str
+    to_name: str
+    type: str
+    value: dict[str, Any]
+    original_width: int
+    original_height: int
+    image_rotation: int
+    score: NotRequired[float]
+    item_index: NotRequired[int]
+    parentID: NotRequired[str]
+    meta: NotRequired[dict[str, Any]]
 
 
 def task_id_of(task: Task) -> int | None:

@@ -25,7 +25,8 @@ from yolo_backend.images import uploads as uploads_module
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.label_studio.studio import Studio
-from yolo_backend.labels.labeling_config import map_labels, parse_labeling_config
+from yolo_backend.labels.label_map import map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings

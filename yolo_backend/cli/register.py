@@ -27,7 +27,7 @@ from yolo_backend.cli.common import (
     read_settings,
 )
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.prelabeling.model_versions import is_own
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, readable

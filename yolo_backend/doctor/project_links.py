@@ -27,7 +27,7 @@ from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.tokens import kind_of
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.labels.task_values import find_value

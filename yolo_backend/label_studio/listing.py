@@ -9,7 +9,8 @@ from typing import Any
 from yolo_backend.addresses import redact
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.selection import Selection, selected_tasks
-from yolo_backend.labels.labeling_config import LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task
 

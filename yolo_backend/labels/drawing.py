@@ -1,21 +1,21 @@
-"""Pictures with the boxes of their regions drawn."""
+"""Pictures with their regions drawn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from yolo_backend.labels.regions import Region, region_label
+from yolo_backend.labels.controls.table import kind_of_region
+from yolo_backend.labels.regions import region_label
 
 _CELL_WH = (400, 300)
 _COLUMNS = 4
 _CAPTION_HEIGHT = 22
 _COLORS = ("#ff5a36", "#2fbf4a", "#3aa0ff", "#f2c500", "#c05cff", "#00c9c9")
-
-Corner = tuple[float, float]
 
 
 class LabelColors(dict[str, str]):
@@ -28,11 +28,11 @@ class LabelColors(dict[str, str]):
 
 def draw_regions(
     picture: Image.Image,
-    regions: Sequence[Region],
+    regions: Sequence[Mapping[str, Any]],
     size_wh: tuple[int, int] | None = None,
     colors: LabelColors | None = None,
 ) -> Image.Image:
-    """A copy of the upright picture with its rectangles, their labels, and their scores where they have one.
+    """A copy of the upright picture with its regions, their labels, and their scores where they have one.
 
     It is shrunk to fit into `size_wh`. Pictures that share `colors` have the same label in the same color.
     """
@@ -44,20 +44,21 @@ def draw_regions(
     line_px, text_px = max(2, longer_px // 400), max(10, longer_px // 70)
     font = ImageFont.load_default(text_px)
     for region in regions:
-        label = _label_of(region)
-        if label is None:
+        label, kind = region_label(region), kind_of_region(region.get("type"))
+        outlines = kind.outlines(region, drawn.size) if kind and label is not None else []
+        if label is None or not outlines:
             continue
-        corners = _corners(region, drawn.size)
-        draw.line([*corners, corners[0], corners[1]], colors[label], line_px, joint="curve")
+        for points in outlines:
+            draw.line([*points, *points[:2]], colors[label], line_px, joint="curve")
         score = region.get("score")
         text = label if score is None else f"{label} {score:.2f}"
-        left, top = min(corners, key=lambda corner: (corner[1], corner[0]))
+        left, top = min((point for points in outlines for point in points), key=lambda point: (point[1], point[0]))
         draw.text((left + line_px, max(top - text_px - line_px, 0)), text, colors[label], font)
     return drawn
 
 
 def draw_contact_sheet(
-    items: Iterable[tuple[str, Image.Image, Sequence[Region]]], path: Path, colors: LabelColors | None = None
+    items: Iterable[tuple[str, Image.Image, Sequence[Mapping[str, Any]]]], path: Path, colors: LabelColors | None = None
 ) -> None:
     """Write one picture of many to `path`: each small, with its regions drawn and its caption below.
 
@@ -81,25 +82,3 @@ def _shrunk(picture: Image.Image, size_wh: tuple[int, int]) -> Image.Image:
     small = picture.copy()
     small.thumbnail(size_wh)
     return small
-
-
-def _label_of(region: Region) -> str | None:
-    """The first label of a rectangle, None of a region that isn't one."""
-    value = region.get("value") or {}
-    return region_label(region) if all(key in value for key in ("x", "y", "width", "height")) else None
-
-
-def _corners(region: Region, size_wh: tuple[int, int]) -> list[Corner]:
-    """A rectangle's corners in pixels; Label Studio turns it clockwise around its top left one."""
-    value, (picture_width, picture_height) = region["value"], size_wh
-    left, top = value["x"] / 100 * picture_width, value["y"] / 100 * picture_height
-    width, height = value["width"] / 100 * picture_width, value["height"] / 100 * picture_height
-    radians = math.radians(value.get("rotation") or 0)
-    across_x, across_y = width * math.cos(radians), width * math.sin(radians)
-    down_x, down_y = -height * math.sin(radians), height * math.cos(radians)
-    return [
-        (left, top),
-        (left + across_x, top + across_y),
-        (left + across_x + down_x, top + across_y + down_y),
-        (left + down_x, top + down_y),
-    ]

@@ -15,14 +15,12 @@ from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.views import WHOLE, view_for
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.labels.labeling_config import (
-    Control,
-    LabelingConfigError,
-    LabelMap,
-    labels_of_task,
-    map_labels,
-    parse_labeling_config,
-)
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.table import kind_of
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import named, shortened, to_latin1
 from yolo_backend.settings import Settings
 
@@ -71,11 +69,16 @@ class ServedControl:
 
 @dataclass(frozen=True)
 class ProjectPlan:
-    """How a labeling config is served, what of it isn't, and the `model_version` of what comes out."""
+    """How a labeling config is served, what of it isn't, and the `model_version` of what comes out.
+
+    `not_served` says so in sentences. `without_class` are those of it none of whose labels is a class of the weights
+    yet: with labels of people, a training can begin there.
+    """
 
     controls: tuple[ServedControl, ...]
     model_version: str
     not_served: tuple[str, ...] = ()
+    without_class: tuple[ServedControl, ...] = ()
 
     def for_task(self, data: Any) -> tuple[ProjectPlan, list[str]]:
         """The same with the labels that a task brings, and why some of them, or a control, are left out.
@@ -100,15 +103,19 @@ class ProjectPlan:
         return replace(self, controls=tuple(controls)), left_out
 
 
-def make_plan(label_config: str, settings: Settings, catalog: Catalog, wait_s: float | None = 0) -> ProjectPlan:
+def make_plan(
+    label_config: str, settings: Settings, catalog: Catalog, wait_s: float | None = 0, *, for_training: bool = False
+) -> ProjectPlan:
     """How this labeling config is served: each of its controls that can be, one at least.
 
-    Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
-    WeightsLoadingError where weights weren't read within `wait_s` (None: wait as long as it takes).
+    With `for_training` a plan may be one that serves nothing yet: a control without a class is enough. Raises
+    LabelingConfigError for a config of which none can be, WeightsError where none has weights, and WeightsLoadingError
+    where weights weren't read within `wait_s` (None: wait as long as it takes).
     """
     ends_at = None if wait_s is None else time.monotonic() + wait_s
     config = parse_labeling_config(label_config)
     served: list[ServedControl] = []
+    without_class: list[ServedControl] = []
     faults: list[LabelingConfigError | WeightsError] = []
 
     @cache  # asked once for each name: other weights may serve under it from one moment to the next
@@ -117,32 +124,33 @@ def make_plan(label_config: str, settings: Settings, catalog: Catalog, wait_s: f
 
     for control in config.controls:
         try:
-            served.append(_serve(control, settings, weights_of))
+            mapped = _map(control, settings, weights_of)
         except (LabelingConfigError, WeightsError) as error:
             faults.append(error)
-    if not served:
+            continue
+        if control.labels_value is not None or mapped.label_map.label_of_class:
+            served.append(mapped)
+            continue
+        faults.append(LabelingConfigError(_nothing_matches(mapped)))
+        if control.labels:
+            without_class.append(mapped)
+    if not served and not (for_training and without_class):
         kind = LabelingConfigError if any(isinstance(fault, LabelingConfigError) for fault in faults) else WeightsError
         raise kind("; ".join(dict.fromkeys(map(str, faults))))
+    weights_name = (served or without_class)[0].weights_name
     not_served = (*map(str, faults), *config.not_served)
-    return ProjectPlan(tuple(served), _model_version(served, settings), not_served)
+    return ProjectPlan(tuple(served), _model_version(weights_name, served, settings), not_served, tuple(without_class))
 
 
-def _serve(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
+def _map(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
     name = control.model_path or settings.model_name
     weights = weights_of(name)
-    if control.needs_obb and weights.kind != "obb":
-        raise LabelingConfigError(
-            f'model_obb="true" wants OBB weights, and {name} are {weights.kind} weights: leave it out, or name others '
-            "in model_path"
-        )
+    kind_of(control).check_weights(control, weights, name)
     label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
-    served = ServedControl(control, weights, name, label_map, settings.model_score_threshold)
-    if control.labels_value is None and not label_map.label_of_class:
-        raise LabelingConfigError(_nothing_matches(served))
-    return served
+    return ServedControl(control, weights, name, label_map, settings.model_score_threshold)
 
 
-def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
+def _model_version(weights_name: str, served: Sequence[ServedControl], settings: Settings) -> str:
     ingredients = [
         {
             "revision": REVISION,
@@ -161,7 +169,7 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
                 item.control.value.removeprefix("$"),
                 item.control.is_list,
             ],
-            **({"rectangle": item.control.rectangle_name} if item.control.rectangle_name else {}),
+            **kind_of(item.control).ingredients(item.control),
             **(
                 {"labels_of_task": [item.control.labels_value, item.own_threshold]} if item.control.labels_value else {}
             ),
@@ -170,7 +178,7 @@ def _model_version(served: Sequence[ServedControl], settings: Settings) -> str:
         }
         for item in served
     ]
-    name = Path(served[0].weights_name).stem
+    name = Path(weights_name).stem
     # With the name, for Label Studio finds a version in any that it is a part of: `best-...` in `cells-best-...`.
     digest = hashlib.sha256(json.dumps([name, ingredients], sort_keys=True).encode()).hexdigest()
     return f"{name}-{digest[:8]}"

@@ -15,7 +15,7 @@ from yolo_backend.label_studio.filters import lacks
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.selection import Selection, count_selected, selected_tasks
 from yolo_backend.label_studio.storing import Stored, UnknownImport, UnknownOutcomeError, store_predictions
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.parallel import ReadAhead
 from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated
 from yolo_backend.protocol import Task

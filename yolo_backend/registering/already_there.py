@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from yolo_backend.label_studio.projects import Project, stored_name, uploaded_name
-from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.registering.items import LOCAL_FILES, Item
 

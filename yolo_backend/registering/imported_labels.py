@@ -11,9 +11,10 @@ import numpy as np
 from yolo_backend.detection.detections import Detections
 from yolo_backend.images.decode import upright_size
 from yolo_backend.images.errors import ImageError
-from yolo_backend.labels.labeling_config import Control, LabelMap, map_labels
-from yolo_backend.labels.regions import Region, make_regions, task_score
-from yolo_backend.protocol import Prediction
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.regions import make_regions, task_score
+from yolo_backend.protocol import Prediction, Region
 from yolo_backend.registering.finding import FileOrAddress, shown
 from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import Box, ImageLabels, LabelFileError, Labels, SizeWH

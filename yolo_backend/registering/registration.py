@@ -18,7 +18,7 @@ from yolo_backend.label_studio.errors import (
 )
 from yolo_backend.label_studio.projects import MAX_UPLOAD_FILES, Project
 from yolo_backend.label_studio.storing import UnknownOutcomeError
-from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.control import Control
 from yolo_backend.registering.already_there import DIGEST_KEY, Candidate, ItemFileError, KnownItems
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, RegisterError, check_files
 

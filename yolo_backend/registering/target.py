@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.messages import shortened
 
 _MAX_NAMES = 200

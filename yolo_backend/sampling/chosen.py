@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import store_predictions
-from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.control import Control
 from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.registering.items import Item
 from yolo_backend.registering.registration import register

@@ -11,7 +11,8 @@ from yolo_backend.addresses import redact
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.labels.labeling_config import Control, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from yolo_backend.labels.drawing import draw_contact_sheet
-from yolo_backend.labels.regions import Region
+from yolo_backend.protocol import Region
 from yolo_backend.sampling.choosing import Sample
 from yolo_backend.sampling.diversity import Load
 from yolo_backend.sampling.pool import Unscored

@@ -11,10 +11,10 @@ from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.label_studio.errors import StudioError, explain
-from yolo_backend.labels.labeling_config import Control
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.plans import ProjectPlan
-from yolo_backend.labels.regions import Region, count_boxes, region_label
-from yolo_backend.protocol import Prediction, Task
+from yolo_backend.labels.regions import count_boxes, region_label
+from yolo_backend.protocol import Prediction, Region, Task
 from yolo_backend.sampling.pool import PoolImage, Unscored
 from yolo_backend.sampling.thresholds import as_served, lower_thresholds, lowest_threshold, thresholds
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncertainty

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
-from yolo_backend.labels.regions import Region, region_label, task_score
-from yolo_backend.protocol import Prediction
+from yolo_backend.labels.regions import region_label, task_score
+from yolo_backend.protocol import Prediction, Region
 
 
 def lower_thresholds(plan: ProjectPlan, floor: float) -> ProjectPlan:

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.label_studio.errors import StudioError
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.messages import to_latin1
 from yolo_backend.server.errors import BadRequestError, StoppingError
 from yolo_backend.server.model_class import ModelClassError

@@ -28,7 +28,7 @@ from yolo_backend.images.line import Line
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, make_plan
 from yolo_backend.parallel import in_parallel
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of

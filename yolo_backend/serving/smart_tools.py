@@ -10,7 +10,6 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from yolo_backend.labels.regions import Region
 from yolo_backend.protocol import Prediction, Task, task_id_of
 
 MEANT_IOU = 0.5
@@ -139,7 +138,7 @@ def meant_boxes(click: Click, prediction: Prediction) -> Prediction | None:
             there.append(box)
     if not chosen:
         return None
-    regions: list[Region] = []
+    regions: list[dict[str, Any]] = []
     for _, index in sorted(chosen.items()):
         box, region = offered[index]
         # A region may have several parts, told by their id: a rectangle and its labels, say.

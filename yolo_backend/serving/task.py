@@ -38,12 +38,12 @@ from yolo_backend.images.uploads import ProjectUploads, uploads_of
 from yolo_backend.images.versions import Version
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
-from yolo_backend.labels.regions import Region, count_boxes, make_regions, task_score
+from yolo_backend.labels.regions import count_boxes, make_regions, task_score
 from yolo_backend.labels.task_values import find_value, value_of
 from yolo_backend.messages import first_line
-from yolo_backend.protocol import Prediction, Task, task_id_of
+from yolo_backend.protocol import Prediction, Region, Task, task_id_of
 from yolo_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class TaskImage:
     to_names: frozenset[str]
     item_index: int | None
 
-    def shows(self, region: Region) -> bool:
+    def shows(self, region: Mapping[str, Any]) -> bool:
         """Is this region on this image?"""
         return region.get("to_name") in self.to_names and region.get("item_index") == self.item_index
 

@@ -29,7 +29,7 @@ from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
 from yolo_backend.detection.engine import Engine
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.model import YoloBackend
 from yolo_backend.server.app import create_app
 from yolo_backend.server.model_class import ModelClass

@@ -22,7 +22,8 @@ from yolo_backend.connecting.connect import (
 from yolo_backend.connecting.remote_backend import RemoteBackend
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
-from yolo_backend.labels.labeling_config import map_labels, parse_labeling_config
+from yolo_backend.labels.label_map import map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
 
 # As Label Studio 1.23.2 says it when /setup answers 503.
 LOADING = (

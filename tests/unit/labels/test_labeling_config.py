@@ -9,16 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_backend.labels.labeling_config import (
-    Control,
-    Label,
-    LabelingConfig,
-    LabelingConfigError,
-    LabelMap,
-    labels_of_task,
-    map_labels,
-    parse_labeling_config,
-)
+from yolo_backend.labels.control import Control, Label
+from yolo_backend.labels.controls.rectangles import RectangleControl
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.labeling_config import LabelingConfig, parse_labeling_config
+from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import to_latin1
 
 
@@ -29,8 +25,9 @@ def config(labels: str = '<Label value="Car"/>', control: str = "", image: str =
     )
 
 
-def parse_one(label_config: str) -> Control:
+def parse_one(label_config: str) -> RectangleControl:
     (control,) = parse_labeling_config(label_config).controls
+    assert isinstance(control, RectangleControl)
     return control
 
 
@@ -153,7 +150,7 @@ def test_a_bad_threshold_is_told_with_its_name_and_place(attribute: str, text: s
 
 def test_a_plain_config() -> None:
     assert parse_labeling_config(config()) == LabelingConfig(
-        (Control("label", "image", "$image", is_list=False, labels=(Label("Car", ("Car",)),)),)
+        (RectangleControl("label", "image", "$image", is_list=False, labels=(Label("Car", ("Car",)),)),)
     )
 
 
@@ -242,7 +239,7 @@ def test_the_attributes_of_human_signals_example() -> None:
           </RectangleLabels>
         </View>"""
     )
-    assert control == Control(
+    assert control == RectangleControl(
         "label",
         "image",
         "$image",
@@ -545,7 +542,7 @@ def test_labels_with_a_rectangle(rectangle: str) -> None:
     label_config = (
         f'<View><Image name="image" value="$image"/>{LABELS}{rectangle}<Brush name="b" toName="image"/></View>'
     )
-    (control,) = parse_labeling_config(label_config).controls
+    control = parse_one(label_config)
     assert (control.from_name, control.rectangle_name, control.to_name) == ("kind", "box", "image")
     assert [label.value for label in control.labels] == ["RBC"]
 

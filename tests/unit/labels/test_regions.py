@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from label_studio_sdk.label_interface import LabelInterface
 from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections
-from yolo_backend.labels.labeling_config import map_labels, parse_labeling_config
-from yolo_backend.labels.regions import Region, count_boxes, make_regions, region_label, task_score
+from yolo_backend.labels.label_map import map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.regions import count_boxes, make_regions, region_label, task_score
+from yolo_backend.protocol import Region
 
 Points = NDArray[np.float64]
 
@@ -44,7 +47,7 @@ def detections(
     )
 
 
-def regions_of(found: Detections, size_wh: tuple[int, int] = (200, 100), item_index: int | None = None) -> list[Region]:
+def regions_of(found: Detections, size_wh: tuple[int, int] = (200, 100), item_index: int | None = None) -> list[Any]:
     return make_regions(found, CONTROL, LABEL_MAP, size_wh, item_index)
 
 

@@ -22,7 +22,7 @@ from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import open_project
 from yolo_backend.label_studio.selection import Selection
 from yolo_backend.label_studio.storing import UnknownOutcomeError
-from yolo_backend.labels.labeling_config import LabelingConfigError
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.prelabeling import prelabeling as prelabeling_module
 from yolo_backend.prelabeling.prelabeling import Prelabeling
 from yolo_backend.protocol import Task

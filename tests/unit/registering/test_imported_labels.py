@@ -10,7 +10,8 @@ from PIL import Image as PillowImage
 
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG
-from yolo_backend.labels.labeling_config import Control, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.registering.imported_labels import Labelled, add_labels
 from yolo_backend.registering.items import Item

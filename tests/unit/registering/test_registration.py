@@ -16,7 +16,9 @@ from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import surely_stored_after_s
 from yolo_backend.label_studio.studio import Studio
-from yolo_backend.labels.labeling_config import Control, LabelingConfigError, parse_labeling_config
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering import registration as registration_module
 from yolo_backend.registering.already_there import IS_REPEATED, IS_THERE, NAME_IS_THERE
 from yolo_backend.registering.items import Item, RegisterError, by_local_files, check_files

@@ -23,7 +23,10 @@ from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.fit_hook import START_TRAINING
-from yolo_backend.labels.labeling_config import Control, Label, LabelMap, map_labels, parse_labeling_config
+from yolo_backend.labels.control import Label
+from yolo_backend.labels.controls.rectangles import RectangleControl
+from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.messages import Trouble
 from yolo_backend.protocol import from_json, to_json
@@ -376,7 +379,9 @@ def test_what_strangers_write_stays_text(text: str) -> None:
 def full_of(text: str) -> Status:
     """A status with this text wherever a stranger may write."""
     weights = WeightsInfo(text, text, {0: text}, text, (640, 640))
-    control = Control(text, text, text, False, (Label(text, (text,)), Label(f"other {text}", ())), labels_value=text)
+    control = RectangleControl(
+        text, text, text, False, (Label(text, (text,)), Label(f"other {text}", ())), labels_value=text
+    )
     served = ServedControl(control, weights, "other.pt", LabelMap({0: text}, {0: 0.5}, (text,), (text,)), 0.25)
     return status(
         model=ModelStatus(text, "DOWN", weights, text),

@@ -1,0 +1,133 @@
+"""Plans: what the version depends on, and controls that have no class yet."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from tests.fakes.ellipses import ellipse_config, serve_ellipses
+from yolo_backend.detection.catalog import Catalog
+from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.plans import ProjectPlan, make_plan
+from yolo_backend.settings import load_settings
+
+IMAGE = '<Image name="image" value="$image"/>'
+LABELS = '<Label value="cat"/><Label value="Dog" model_score_threshold="0.5"/>'
+RECTANGLES = f'<RectangleLabels name="label" toName="image">{LABELS}</RectangleLabels>'
+LABELS_AND_RECTANGLE = RECTANGLES.replace("RectangleLabels", "Labels") + '<Rectangle name="box" toName="image"/>'
+WITHOUT_CLASS = '<RectangleLabels name="new" toName="image"><Label value="Newt"/></RectangleLabels>'
+EMPTY = '<RectangleLabels name="empty" toName="image"></RectangleLabels>'
+MISSING = f'<RectangleLabels name="gone" toName="image" model_path="missing.pt">{LABELS}</RectangleLabels>'
+NONE_MATCHES = (
+    "None of the labels Newt is a class of yolo11n.pt, which has cat, dog, bird: rename a label, or give it "
+    'predicted_values="<a class>"'
+)
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+class Weights:
+    """Says of all weights the same, without any file."""
+
+    info = WeightsInfo("yolo11n.pt", "detect", {0: "cat", 1: "dog", 2: "bird"}, "f1", (640, 640))
+
+    def wait_for_info(self, name: str, timeout_s: float | None) -> WeightsInfo:
+        if name == "missing.pt":
+            raise WeightsError("missing.pt is not there")
+        return self.info
+
+
+def plan_of(*tags: str, **options: Any) -> ProjectPlan:
+    config = f"<View>{IMAGE}{''.join(tags)}</View>"
+    return make_plan(config, load_settings(model_name="yolo11n.pt"), cast("Catalog", Weights()), **options)
+
+
+@pytest.mark.parametrize(
+    ("tags", "version"),
+    [
+        (RECTANGLES, "yolo11n-9aebd339"),
+        (RECTANGLES.replace(">", ' model_obb="false">', 1), "yolo11n-9aebd339"),
+        (
+            RECTANGLES.replace("RectangleLabels", "Labels") + '<Rectangle name="box" toName="image"/>',
+            "yolo11n-915db3f5",
+        ),
+        ('<RectangleLabels name="label" toName="image" value="$labels"></RectangleLabels>', "yolo11n-4932ab11"),
+        (RECTANGLES + RECTANGLES.replace('"label"', '"other"'), "yolo11n-f7b755af"),
+    ],
+)
+def test_a_release_does_not_have_everything_predicted_anew(tags: str, version: str) -> None:
+    """The versions are those of the first release."""
+    assert plan_of(tags).model_version == version
+
+
+def test_a_kind_of_its_own_has_versions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve_ellipses(monkeypatch)
+    ellipses = RECTANGLES.replace("RectangleLabels", "EllipseLabels")
+    versions = {
+        plan_of(tags).model_version
+        for tags in (RECTANGLES, ellipses, ellipses.replace(" toName", ' model_pupil="true" toName'))
+    }
+    assert len(versions) == 3
+
+
+def test_a_kind_may_refuse_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve_ellipses(monkeypatch)
+    info = WeightsInfo("yolo11n.pt", "detect", dict.fromkeys(range(4), "RBC"), "f1", (8, 8))
+    monkeypatch.setattr(Weights, "wait_for_info", lambda *_: info)
+    config = ellipse_config('model_pupil="true"').removeprefix(f"<View>{IMAGE}").removesuffix("</View>")
+    with pytest.raises(LabelingConfigError, match=r"^yolo11n.pt have too many classes for eyes$"):
+        plan_of(config)
+
+
+# Controls without a class
+
+
+@pytest.mark.parametrize("options", [{}, {"for_training": True}])
+def test_beside_one_that_is_served_one_without_class_is_listed_apart(options: dict[str, Any]) -> None:
+    plan = plan_of(RECTANGLES, WITHOUT_CLASS, **options)
+    assert [served.control.from_name for served in plan.controls] == ["label"]
+    assert [served.control.from_name for served in plan.without_class] == ["new"]
+    assert plan.without_class[0].weights_name == "yolo11n.pt"
+    assert plan.without_class[0].label_map.labels_without_class == ("Newt",)
+    assert plan.not_served == (NONE_MATCHES,)
+
+
+def test_one_without_class_changes_nothing_about_the_version_of_the_others() -> None:
+    assert plan_of(WITHOUT_CLASS, RECTANGLES).model_version == plan_of(RECTANGLES).model_version
+
+
+def test_where_nothing_has_a_class_nothing_is_served() -> None:
+    with pytest.raises(LabelingConfigError) as raised:
+        plan_of(WITHOUT_CLASS)
+    assert str(raised.value) == NONE_MATCHES
+
+
+def test_where_nothing_has_a_class_a_training_can_begin() -> None:
+    plan = plan_of(WITHOUT_CLASS, for_training=True)
+    assert plan.controls == ()
+    assert [served.control.from_name for served in plan.without_class] == ["new"]
+    assert plan.not_served == (NONE_MATCHES,)
+
+
+@pytest.mark.parametrize("options", [{}, {"for_training": True}])
+@pytest.mark.parametrize(
+    ("tags", "error", "sentence"),
+    [
+        (EMPTY, LabelingConfigError, 'The control "empty" has no Label'),
+        (MISSING, WeightsError, "missing.pt is not there"),
+        (MISSING + EMPTY, LabelingConfigError, "missing.pt is not there; The control"),
+    ],
+)
+def test_without_labels_or_weights_there_is_no_plan(
+    tags: str, error: type[Exception], sentence: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(error, match=sentence):
+        plan_of(tags, **options)
+
+
+def test_labels_that_come_with_the_tasks_are_served_and_may_have_a_class() -> None:
+    plan = plan_of('<RectangleLabels name="label" toName="image" value="$labels"></RectangleLabels>')
+    assert (len(plan.controls), plan.without_class) == (1, ())

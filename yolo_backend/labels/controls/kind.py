@@ -1,0 +1,91 @@
+"""What a kind of control has to know: all that differs from one tag to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NotRequired, Protocol, TypedDict, TypeVar
+
+from yolo_backend.detection.detections import Detections, WeightsInfo
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.tags import Tag
+
+Point = tuple[float, float]
+ControlT = TypeVar("ControlT", bound=Control)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in an image for the labels of a control.
+
+    `indices` are the wanted ones of the `detections`, best score first, and `labels` are theirs. `size_wh` is the
+    upright image's, in pixels.
+    """
+
+    detections: Detections
+    indices: Sequence[int]
+    labels: Sequence[str]
+    size_wh: tuple[int, int]
+
+
+class Part(TypedDict):
+    """What a kind says of a region; the rest is the same for every kind, also the `id` where a part has none."""
+
+    from_name: str
+    type: str
+    value: dict[str, Any]
+    id: NotRequired[str]
+    parentID: NotRequired[str]
+    meta: NotRequired[dict[str, Any]]
+
+
+class ControlKind(Protocol[ControlT]):
+    """A kind of control: a class in a file of its own, which inherits this one, and an entry in `table.py`.
+
+    `tags` are the tags that it reads, `region_types` the types of the regions that it makes; both belong to no other
+    kind.
+    """
+
+    tags: frozenset[str]
+    region_types: frozenset[str]
+
+    def attributes(self, tag: Tag) -> Mapping[str, str]:
+        """The attributes of the control; other tags may hold some of them."""
+        attributes: Mapping[str, str] = tag.element.attr
+        return attributes
+
+    def why_not_served(self, tag: Tag) -> str | None:
+        """Why the tag can't be served, in a sentence that names it; None if it can, or if nothing is to be said."""
+        return tag.why_not_on_image()
+
+    def read(self, tag: Tag, image: Any) -> ControlT:
+        """The control on one of the tag's images. Raises LabelingConfigError."""
+        ...
+
+    def check_weights(self, control: ControlT, weights: WeightsInfo, name: str) -> None:
+        """Raises LabelingConfigError if these weights, called `name`, can't serve the control."""
+
+    def make_parts(self, control: ControlT, found: Found) -> list[list[Part]]:
+        """For each of `found.indices` the regions that it becomes; none where nothing of it is on the image.
+
+        Labels that people import come as detections with boxes and nothing else: of these, too, regions are made.
+        """
+        ...
+
+    def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
+        """How a region is drawn on a picture of this size: closed lines through these points, in pixels.
+
+        Regions may be anybody's: none are drawn of one that is malformed, or that is no shape.
+        """
+        ...
+
+    def counts(self, region: Mapping[str, Any]) -> bool:
+        """Returns True if the region is one of what was found, and not a part of another one.
+
+        Regions that share an id are counted once in any case.
+        """
+        return True
+
+    def ingredients(self, control: ControlT) -> dict[str, Any]:
+        """What the `model_version` depends on, beside what it depends on for every kind; changed by nothing else."""
+        return {"tag": control.tag}

@@ -1,0 +1,77 @@
+"""The label map: which class of the weights becomes which label of a control, and at which threshold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from yolo_backend.labels.control import Control, Label
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Which class becomes which label, and what has no partner.
+
+    `label_of_class` and `threshold_of_class` go by the class's number in the weights.
+    """
+
+    label_of_class: Mapping[int, str]
+    threshold_of_class: Mapping[int, float]
+    labels_without_class: tuple[str, ...]
+    classes_without_label: tuple[str, ...]
+
+    @property
+    def lowest_threshold(self) -> float:
+        """The threshold to give to the model: nothing below it is wanted."""
+        return min(self.threshold_of_class.values(), default=1.0)
+
+
+def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
+    """Pair the classes of the weights with the labels of a control.
+
+    `predicted_values` come first, then the labels' names; each first exact, then blind to case, spaces, `_` and `-`,
+    but not where the very name is a class: then another class that is like it is another thing. Where two labels claim
+    a class, the one that stands first has it.
+    """
+    classes = set(class_names.values())
+
+    def alike(names: Iterable[str]) -> list[str]:
+        return [folded for name in names if name not in classes and (folded := _fold(name))]
+
+    claims = [
+        _claims(control.labels, lambda label: label.predicted_values),
+        _claims(control.labels, lambda label: alike(label.predicted_values)),
+        _claims(control.labels, lambda label: label.names),
+        _claims(control.labels, lambda label: [] if classes & set(label.names) else alike(label.names)),
+    ]
+    label_of_class: dict[int, Label] = {}
+    for class_id, class_name in class_names.items():
+        names = (class_name, _fold(class_name), class_name, _fold(class_name))
+        for claim, name in zip(claims, names, strict=True):
+            if name in claim:
+                label_of_class[class_id] = claim[name]
+                break
+    control_threshold = control.threshold(default_threshold)
+    served = {label.value for label in label_of_class.values()}
+    return LabelMap(
+        label_of_class={class_id: label.value for class_id, label in sorted(label_of_class.items())},
+        threshold_of_class={
+            class_id: control_threshold if label.score_threshold is None else label.score_threshold
+            for class_id, label in sorted(label_of_class.items())
+        },
+        labels_without_class=tuple(label.value for label in control.labels if label.value not in served),
+        classes_without_label=tuple(name for number, name in class_names.items() if number not in label_of_class),
+    )
+
+
+def _claims(labels: Iterable[Label], names_of: Callable[[Label], Iterable[str]]) -> dict[str, Label]:
+    claims: dict[str, Label] = {}
+    for label in labels:
+        for name in names_of(label):
+            claims.setdefault(name, label)
+    return claims
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
