@@ -15,7 +15,7 @@ PYTEST := .venv/bin/python -m pytest
 # that dies ends the run, which would else wait for its tests for good.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: help install run demo demo-check train-demo check quick test coverage proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling clean
+.PHONY: help install run demo demo-check train-demo check quick test coverage proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling recording clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -85,10 +85,10 @@ test-all: test proofs ## both
 browser: .venv/.installed-dev ## a Chromium for the tests, where there is none
 	PLAYWRIGHT_BROWSERS_PATH=0 .venv/bin/playwright install --with-deps chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
 
-faults: .venv/.installed-dev ## inject every fault for real, and write what came out into docs/reliability.md (10 minutes)
+faults: .venv/.installed-dev ## inject every fault for real, and write what came out into docs/journal/reliability.md (10 minutes)
 	$(PYTEST) tests/proofs/test_faults.py --write-docs
 
-probes: .venv/.installed-dev ## time the short calls while bulk work keeps the model busy, for docs/reliability.md (4 minutes)
+probes: .venv/.installed-dev ## time the short calls while bulk work keeps the model busy, for docs/journal/reliability.md (4 minutes)
 	.venv/bin/python -m benchmarks.probes
 
 memory: .venv/.installed-dev ## watch the memory over requests of up to 5,000 large photographs (15 minutes)
@@ -97,20 +97,23 @@ memory: .venv/.installed-dev ## watch the memory over requests of up to 5,000 la
 neighbours: .venv/.installed-dev .venv-label-studio/.installed ## time another person's calls during a click, with both databases (10 minutes)
 	.venv/bin/python -m benchmarks.neighbours
 
-imports: .venv/.installed-dev .venv-label-studio/.installed ## time imports into a project with predictions, for docs/performance.md (8 minutes)
+imports: .venv/.installed-dev .venv-label-studio/.installed ## time imports into a project with predictions, for docs/journal/speed.md (8 minutes)
 	.venv/bin/python -m benchmarks.imports
 
-bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-written loop, for docs/performance.md (20 minutes)
+bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-written loop, for docs/journal/speed.md (20 minutes)
 	.venv/bin/python -m benchmarks.speed
 
-bench-click: .venv/.installed-dev .venv-label-studio/.installed ## clicks in a real Label Studio, beside what bounds them, for docs/performance.md (15 minutes)
+bench-click: .venv/.installed-dev .venv-label-studio/.installed ## clicks in a real Label Studio, beside what bounds them, for docs/journal/speed.md (15 minutes)
 	.venv/bin/python -m benchmarks.click
 
-decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled photographs, for docs/performance.md (5 minutes)
+decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled photographs, for docs/journal/speed.md (5 minutes)
 	.venv/bin/python -m benchmarks.decode
 
-sampling: .venv/.installed-dev ## does choosing by uncertainty beat random? for docs/sampling.md (40 minutes; goes on where it was)
+sampling: .venv/.installed-dev ## does choosing by uncertainty beat random? for docs/journal/sampling.md (40 minutes; goes on where it was)
 	.venv/bin/python -m benchmarks.sampling
+
+recording: .venv/.installed-dev .venv-label-studio/.installed ## record the README's moving picture from the real pages (1 to 2 minutes)
+	.venv/bin/python -m tests.harness.recording
 
 clean: ## remove what the targets made, the demo's Label Studio too, but not .venv, models or data
 	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage* .hypothesis build *.egg-info

@@ -1,6 +1,6 @@
 """The click itself, through a real Label Studio, beside what bounds it: `python -m benchmarks.click`.
 
-The table and the plot of a whole run stand in docs/performance.md, its numbers in benchmarks/results. A target that
+The table and the plot of a whole run stand in docs/journal/speed.md, its numbers in benchmarks/results. A target that
 isn't met is told. It exits with 1 where a prediction isn't stored exactly once, or an upload of the folder was fetched
 over HTTP.
 """

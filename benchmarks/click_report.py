@@ -27,7 +27,7 @@ HEAD = [
 def section(results: Results, ratios: Sequence[Ratio], took_s: float) -> str:
     """All tables, in Markdown."""
     parts = [
-        f"![Images per second of a click, of /predict alone and of what the cores allow](images/{PLOT.name})",
+        f"![Images per second of a click, of /predict alone and of what the cores allow](../images/{PLOT.name})",
         made_by("bench-click", took_s, "python -m benchmarks.click"),
         ratios_table(ratios),
         table(HEAD, [cells(row) for row in results.rows]),

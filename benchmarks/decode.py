@@ -1,4 +1,4 @@
-"""What `DECODE=fast` does to boxes and mAP: `python -m benchmarks.decode`, written into docs/performance.md.
+"""What `DECODE=fast` does to boxes and mAP: `python -m benchmarks.decode`, written into docs/journal/speed.md.
 
 Real labelled photographs (BCCD's validation split) are scaled up to 12 megapixels, with and without the noise of a
 sensor, and decoded fully and at a reduced scale.
@@ -27,7 +27,7 @@ from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
 from yolo_backend.images.decode import decode_image
 
-_REPORT = ROOT / "docs" / "performance.md"
+_REPORT = ROOT / "docs" / "journal" / "speed.md"
 _SIZE_WH = (4000, 3000)
 _QUALITY = 90
 _LOW, _SHOWN = 0.001, 0.25  # scores: for mAP, as Ultralytics validates, and for a person

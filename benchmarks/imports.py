@@ -1,6 +1,6 @@
 """An import of predictions into a project that holds many, with the flag and without: `python -m benchmarks.imports`.
 
-A Label Studio of its own for each row; the table stands in docs/performance.md. PostgreSQL has to be installed.
+A Label Studio of its own for each row; the table stands in docs/journal/speed.md. PostgreSQL has to be installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.harness.report import made_by, table, write_section
 from tests.harness.stack import ROOT, bypass_proxies
 from tests.harness.studio_client import StudioClient
 
-_PERFORMANCE = ROOT / "docs" / "performance.md"
+_REPORT = ROOT / "docs" / "journal" / "speed.md"
 _TASKS, _IMPORTED, _TIMES = 1500, 200, 3
 _REGION = {
     "from_name": "label", "to_name": "image", "type": "rectanglelabels", "original_width": 640, "original_height": 480,
@@ -39,7 +39,7 @@ def main() -> None:
                 print(*rows[-1], sep="\t", flush=True)
     head = ["database", "flag", "into a fresh project", f"where {_TASKS:,} of {_TASKS:,} are predicted"]
     how = made_by("imports", time.monotonic() - began_at)
-    write_section("imports", f"{table(head, rows)}\n\n{how}", _PERFORMANCE)
+    write_section("imports", f"{table(head, rows)}\n\n{how}", _REPORT)
 
 
 def _measured(client: StudioClient) -> list[str]:

@@ -1,7 +1,7 @@
 """The backend's memory over requests of up to 5,000 photographs of 12 megapixels: `python -m benchmarks.memory`.
 
-The plot and the table stand in docs/reliability.md. Exits with 1 where the peak grows with the number of tasks, or
-where a task has no prediction in the end.
+The plot and the table stand in docs/journal/reliability.md. Exits with 1 if the peak grows with the number of tasks, or
+if a task has no prediction in the end.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _section(runs: Sequence[Run], photos: Sequence[bytes], problems: Sequence[st
     head = ["tasks", "predicted", "before", "peak", "at the end", "images per second"]
     return "\n".join(
         [
-            f"![Memory by images done, a curve for each of {len(runs)} requests](images/{_PLOT.name})",
+            f"![Memory by images done, a curve for each of {len(runs)} requests](../images/{_PLOT.name})",
             "",
             made_by("memory", took_s),
             "",

@@ -2,7 +2,7 @@
 
 Label Studio stores a click's predictions from the backend's answer where the backend has no token, and as the backend
 imports them where it has one. Meanwhile annotations are saved and tasks are opened. The table stands in
-docs/reliability.md. Exits with 1 where one of these calls failed. PostgreSQL has to be installed.
+docs/journal/reliability.md. Exits with 1 where one of these calls failed. PostgreSQL has to be installed.
 """
 
 from __future__ import annotations

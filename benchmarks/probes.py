@@ -1,6 +1,6 @@
 """Label Studio's short calls, and a person's, while bulk work keeps the model busy: `python -m benchmarks.probes`.
 
-The table stands in docs/reliability.md. Exits with 1 where a limit is broken.
+The table stands in docs/journal/reliability.md. Exits with 1 where a limit is broken.
 """
 
 from __future__ import annotations

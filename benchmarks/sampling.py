@@ -1,4 +1,4 @@
-"""Does choosing by uncertainty earn its place? `python -m benchmarks.sampling`, written into docs/sampling.md.
+"""Does choosing by uncertainty earn its place? `python -m benchmarks.sampling`, written into docs/journal/sampling.md.
 
 On real labelled photographs (BCCD): weights that were trained on 20 of them choose 40 more by each strategy, are
 trained on all 60, and measured on the validation split. Each run is kept: what was cut off goes on where it was.
@@ -35,7 +35,7 @@ from yolo_backend.serving.project_predictor import ProjectPredictor
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
-_REPORT = ROOT / "docs" / "sampling.md"
+_REPORT = ROOT / "docs" / "journal" / "sampling.md"
 _FOLDER = ROOT / "runs" / "sampling"
 _CLASS_NAMES = ("RBC", "WBC", "Platelets")
 _CONFIG = f"""<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">

@@ -1,6 +1,6 @@
 """The backend's speed, beside the model alone and a hand-written loop on the same images: `python -m benchmarks.speed`.
 
-The tables and the plot of a whole run stand in docs/performance.md, its numbers in benchmarks/results. A target that
+The tables and the plot of a whole run stand in docs/journal/speed.md, its numbers in benchmarks/results. A target that
 isn't met is told; only an answer without its predictions makes it exit with 1.
 """
 

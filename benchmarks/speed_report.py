@@ -25,7 +25,7 @@ from yolo_backend.cores import usable_cores
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-REPORT = ROOT / "docs" / "performance.md"
+REPORT = ROOT / "docs" / "journal" / "speed.md"
 PLOT = ROOT / "docs" / "images" / "speed.png"
 _RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "onnxruntime", "ultralytics-opencv-headless", "numpy", "pillow")
@@ -73,7 +73,7 @@ def write_json(
 
 def section(results: Results, ratios: Sequence[Ratio], took_s: float) -> str:
     """All tables, in Markdown; those of cases that weren't measured are left out."""
-    parts = [f"![Images per second, end to end and of the model alone](images/{PLOT.name})"]
+    parts = [f"![Images per second, end to end and of the model alone](../images/{PLOT.name})"]
     parts += [
         made_by("bench", took_s, "python -m benchmarks.speed"),
         _setting(results),

@@ -1,4 +1,4 @@
-"""The fault table of docs/reliability.md: every fault, injected for real, and what came out.
+"""The fault table of docs/journal/reliability.md: every fault, injected for real, and what came out.
 
 The real backend runs under gunicorn with the demo's weights, beside servers that misbehave.
 """

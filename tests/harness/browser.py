@@ -120,7 +120,7 @@ class StudioBrowser:
         """Click a task's row in the Data Manager and wait for its image and its regions."""
         checkbox = self.page.get_by_label(re.compile(rf"^(Select|Unselect) Task {task}$"))
         self.page.get_by_test_id("table-row").filter(has=checkbox).click()
-        self._wait_for_regions()
+        self.wait_for_regions()
 
     def open_prediction(self) -> Locator:
         """Go to the prediction's own tab above the image; the tab."""
@@ -128,7 +128,7 @@ class StudioBrowser:
         tab.click()
         expect(tab).to_have_class(re.compile("_selected"), timeout=_TIMEOUT_MS)
         self.page.mouse.move(0, _VIEWPORT[1] - 1)  # off the tab, whose tooltip hides the image
-        self._wait_for_regions()
+        self.wait_for_regions()
         return tab
 
     def read_labeling_page(self, region_count: int) -> LabelingPage:
@@ -220,7 +220,8 @@ class StudioBrowser:
         self._step += 1
         self.page.screenshot(path=self._artifacts / f"{self._step:02}-{step}.png", animations="disabled")
 
-    def _wait_for_regions(self) -> None:
+    def wait_for_regions(self) -> None:
+        """Wait until the labeling page shows its image and has drawn regions on it."""
         self.page.locator(".lsf-outliner-item").first.wait_for()
         self.page.wait_for_function(_IMAGE_IS_SHOWN)
         self.page.wait_for_function(f"Object.keys(({_DRAWN_BOXES})()).length > 0")

@@ -1,4 +1,4 @@
-"""docs/reliability.md, whose sections the measuring commands rewrite."""
+"""The pages of docs/journal/, whose sections the measuring commands rewrite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from tests.harness.stack import ROOT
 
-REPORT = ROOT / "docs" / "reliability.md"
+REPORT = ROOT / "docs" / "journal" / "reliability.md"
 
 
 def write_section(name: str, text: str, report: Path = REPORT) -> None:

@@ -1,4 +1,4 @@
-"""The fault table in small: the same faults, injected once each, so that docs/reliability.md stays true."""
+"""The fault table in small: the same faults, injected once each, so that docs/journal/ stays true."""
 
 from __future__ import annotations
 
