@@ -49,12 +49,14 @@ def test_its_regions_are_stored_and_drawn(
     (picture,) = pictures.iterdir()
     with Image.open(picture) as drawn, Image.open(bccd_files[0]) as photo:
         difference = np.abs(np.asarray(drawn).astype(int) - np.asarray(photo.convert("RGB"))).max(axis=2)
-    for region in wholes:
+    for region in wholes:  # away from lines, JPEG makes a difference of a few
         value = region["value"]
         for turn in (45, 135, 225, 315):
             x = (value["x"] + value["radiusX"] * math.cos(math.radians(turn))) / 100 * 640
             y = (value["y"] + value["radiusY"] * math.sin(math.radians(turn))) / 100 * 480
-            assert difference[max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3].max() > 60
+            assert (
+                difference[max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3].max() > 40
+            )
 
 
 def test_labels_of_files_become_its_regions(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -155,9 +157,18 @@ def stream_by(predictor: Predictor, workers: str, address: str | None) -> Stream
     if workers == "ray":
         from yolo_backend.serving.ray_workers import stream_on_ray
 
-        # Ray prints of its nodes whenever it likes: what a script reads keeps standard output for itself.
-        out.file, sys.stdout = out.file, sys.stderr
         return partial(stream_on_ray, settings=predictor.settings, address=address)
     if address:
         raise CommandError("--address is that of a Ray cluster: add --workers ray")
     return predictor.stream
+
+
+@contextmanager
+def standard_output_for_scripts() -> Iterator[None]:
+    """Keep standard output for what a script reads: Ray prints of its nodes there, from threads of its own."""
+    out.file = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        out.file = None  # type: ignore[assignment]  # whatever standard output is then

@@ -33,6 +33,7 @@ from yolo_backend.cli.common import (
     progress_bar,
     read_settings,
     remark,
+    standard_output_for_scripts,
     stream_by,
 )
 from yolo_backend.cli.selecting import (
@@ -126,7 +127,7 @@ def prelabel(
         stream = stream_by(predictor, workers, address)
         of_project = ProjectPredictor(plan, str(project.id), stream, predictor.images)
         predict = _drawn(of_project, pictures) if pictures else of_project.predict
-        with progress_bar() as progress, _stopped_by_signals(stop):
+        with standard_output_for_scripts(), progress_bar() as progress, _stopped_by_signals(stop):
             bar = progress.add_task("Predicting", total=None)
             work = Prelabeling(
                 replace(project, studio=PatientStudio(studio.url, studio.token, remark, stop)),

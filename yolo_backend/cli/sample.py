@@ -28,6 +28,7 @@ from yolo_backend.cli.common import (
     progress_bar,
     read_settings,
     remark,
+    standard_output_for_scripts,
     stream_by,
 )
 from yolo_backend.cli.sample_options import (
@@ -130,7 +131,7 @@ def sample(
         scoring = Scoring(measure, aggregate, floor, round(empty, 6))
         stream = stream_by(predictor, workers, address)
         pool_predictor = PoolPredictor(ProjectPredictor(plan, str(project.id), stream, predictor.images), pool.control)
-        with progress_bar() as progress:
+        with standard_output_for_scripts(), progress_bar() as progress:
             outcomes = progress.track(pool_predictor.score(pool.images, scoring), pool.size, description="Scoring")
             found = choice.of(outcomes, pool.size)
         if extract:

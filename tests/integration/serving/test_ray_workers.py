@@ -184,18 +184,3 @@ def test_ray_is_not_installed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "Ray isn't installed: pip install '.[ray]' -c constraints.txt, in the backend's folder\n"
-
-
-def test_what_ray_prints_of_its_nodes_does_not_reach_a_script() -> None:
-    """Ray prints on standard output, from threads of its own."""
-    code = (
-        "from types import SimpleNamespace\n"
-        "from yolo_backend.cli.common import out, print_json, stream_by\n"
-        "stream_by(SimpleNamespace(settings=None), 'ray', None)\n"
-        "print('(raylet) a node has died')\n"
-        "print_json({'predicted': 2})\n"
-        "out.print('2 of 2')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == '{\n  "predicted": 2\n}\n2 of 2\n'
-    assert done.stderr == "(raylet) a node has died\n"

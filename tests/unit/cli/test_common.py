@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from tests.harness.http_server import StartServer, reply
-from yolo_backend.cli.common import CommandError, find_project, make_folder
+from yolo_backend.cli.common import (
+    CommandError,
+    find_project,
+    make_folder,
+    out,
+    print_json,
+    standard_output_for_scripts,
+)
 from yolo_backend.label_studio.errors import StudioMissingError
 from yolo_backend.label_studio.studio import Studio
 
@@ -83,3 +90,16 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path: Pa
         make_folder(Path("/proc"), "--out")
     make_folder(tmp_path / "new", "--out")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_others_print_does_not_reach_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray prints of its nodes on standard output, from threads of its own; after the work, all is as it was."""
+    with standard_output_for_scripts():
+        print("(raylet) a node has died")
+        print_json({"predicted": 2})
+        out.print("2 of 2")
+    print_json([])
+    print("the end")
+    told = capsys.readouterr()
+    assert told.out == '{\n  "predicted": 2\n}\n2 of 2\n[]\nthe end\n'
+    assert told.err == "(raylet) a node has died\n"
