@@ -54,9 +54,7 @@ def test_its_regions_are_stored_and_drawn(
         for turn in (45, 135, 225, 315):
             x = (value["x"] + value["radiusX"] * math.cos(math.radians(turn))) / 100 * 640
             y = (value["y"] + value["radiusY"] * math.sin(math.radians(turn))) / 100 * 480
-            assert (
-                difference[max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3].max() > 40
-            )
+            assert difference[max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3].max() > 40
 
 
 def test_labels_of_files_become_its_regions(
