@@ -31,6 +31,32 @@ pytestmark = [
 ]
 
 
+# A process of its own, as a command is one: Ray ends a driver at once, and without a word, when it loses its node, and
+# what it knows of one cluster confuses it about the next.
+_IN_A_PROCESS = """
+import pickle, sys
+from pathlib import Path
+from yolo_backend.serving.ray_workers import ClusterError, stream_on_ray
+tasks, plan, settings, address = pickle.loads(Path(sys.argv[1]).read_bytes())
+try:
+    list(stream_on_ray(tasks, plan, "1", settings, address=address))
+except ClusterError as error:
+    print(error, flush=True)
+"""
+
+_WITH_ITS_OUTCOMES = """
+import pickle, sys
+from pathlib import Path
+from yolo_backend.serving.ray_workers import stream_on_ray
+tasks, plan, settings, address = pickle.loads(Path(sys.argv[1]).read_bytes())
+pairs = []
+for pair in stream_on_ray(tasks, plan, "1", settings, address=address):
+    pairs.append(pair)
+    print("ROW", flush=True)
+Path(sys.argv[2]).write_bytes(pickle.dumps(pairs))
+"""
+
+
 @pytest.fixture
 def settings(clean_environment: pytest.MonkeyPatch, bccd_environment: dict[str, str]) -> Settings:
     for name, value in {**bccd_environment, "ALLOWED_IMAGE_HOSTS": "127.0.0.1", "MODEL_IMAGE_SIZE": "96"}.items():
@@ -64,18 +90,28 @@ def tasks_at(url: str, count: int) -> list[Task]:
 
 @pytest.mark.proof
 def test_a_node_killed_half_way_loses_nothing(
-    settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any
+    settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any, tmp_path: Path
 ) -> None:
     tasks = tasks_at(photographs, 400)
     tasks[5] = {"id": 6, "data": {"image": f"{photographs}/none"}}
-    outcomes = {}
-    told: Counter[int] = Counter()
-    for task, outcome in stream_on_ray(iter(tasks), plan, "1", settings, address=ray_cluster.address):
-        told[task["id"]] += 1
-        outcomes[task["id"]] = outcome
-        if sum(told.values()) == 64:
-            (other,) = ray_cluster.worker_nodes
-            ray_cluster.remove_node(other, allow_graceful=False)
+    asked, found = tmp_path / "asked", tmp_path / "found"
+    asked.write_bytes(pickle.dumps((tasks, plan, settings, ray_cluster.address)))
+    command = [sys.executable, "-c", _WITH_ITS_OUTCOMES, str(asked), str(found)]
+    with (
+        (tmp_path / "stderr").open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        assert process.stdout is not None
+        rows = 0
+        for line in process.stdout:  # Ray's own lines stand between
+            rows += line.startswith("ROW")
+            if rows == 64 and ray_cluster.worker_nodes:
+                (other,) = ray_cluster.worker_nodes
+                ray_cluster.remove_node(other, allow_graceful=False)
+    assert process.returncode == 0, (tmp_path / "stderr").read_text()
+    pairs = pickle.loads(found.read_bytes())
+    told = Counter(task["id"] for task, _ in pairs)
+    outcomes = {task["id"]: outcome for task, outcome in pairs}
 
     assert told == Counter(range(1, 401))
     failure = outcomes.pop(6)
@@ -126,19 +162,6 @@ def test_a_cluster_of_this_machine_alone(settings: Settings, plan: ProjectPlan, 
     done = list(stream_on_ray(tasks_at(photographs, 40), plan, "1", settings))
     assert sorted(task["id"] for task, _ in done) == list(range(1, 41))
     assert all(isinstance(outcome, dict) for _, outcome in done)
-
-
-# A process of its own, as a command is one: Ray ends a driver at once, and without a word, when it loses its node.
-_IN_A_PROCESS = """
-import pickle, sys
-from pathlib import Path
-from yolo_backend.serving.ray_workers import ClusterError, stream_on_ray
-tasks, plan, settings, address = pickle.loads(Path(sys.argv[1]).read_bytes())
-try:
-    list(stream_on_ray(tasks, plan, "1", settings, address=address))
-except ClusterError as error:
-    print(error, flush=True)
-"""
 
 
 def test_a_node_with_other_weights_is_told(
