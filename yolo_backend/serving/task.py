@@ -261,11 +261,12 @@ class TaskPredictor:
         caller: _Caller,
     ) -> FoundInImage:
         """What the weights of these controls find in one image; from memory, if they have seen it before."""
-        image = self._recall_or_fetch(value, task_id, controls, studio, caller)
+        thresholds = _lowest_thresholds(controls)
+        image = self._recall_or_fetch(value, task_id, thresholds, studio, caller)
         if isinstance(image, FoundInImage):
             metrics.REMEMBERED_IMAGES.inc()
             return image
-        self._load(controls, caller)  # an image that changed came without; whoever decodes shouldn't wait for weights
+        self._load(thresholds, caller)  # an image that changed came without; whoever decodes shouldn't wait for weights
         weights = {served.weights.fingerprint: served.weights for served in controls}
         shown, size_wh, remark = self._show(image.content, weights, caller)
         if remark:
@@ -273,7 +274,7 @@ class TaskPredictor:
         key, identity = image.key, image.identity
         del image  # which others' images need the memory of
         detections = {}
-        for fingerprint, threshold in _lowest_thresholds(controls).items():
+        for fingerprint, threshold in thresholds.items():
             # Where each box costs much, not for boxes that nobody asked for.
             is_costly = weights[fingerprint].has_costly_boxes
             floor = threshold if is_costly else self._remembered.floor(threshold)
@@ -287,12 +288,11 @@ class TaskPredictor:
         self,
         value: Any,
         task_id: int | None,
-        controls: Sequence[ServedControl],
+        thresholds: Mapping[str, float],
         studio: Studio | None,
         caller: _Caller,
     ) -> FoundInImage | _NewImage:
         """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
-        thresholds = _lowest_thresholds(controls)
         key = _key_of(value, studio, caller.uploads)
         known = self._identities.find(key)
         found = self._remembered.find(known.digest, thresholds) if known else None
@@ -300,7 +300,7 @@ class TaskPredictor:
             return found
         source = self._source_of(value, task_id, studio, caller.uploads)
         if found is None:
-            self._load(controls, caller)  # before the image takes memory, and a place that other weights' could have
+            self._load(thresholds, caller)  # before the image takes memory, and a place that other weights' could have
         caller.check()
         fetched = self._fetch(value, source, studio, known.version if known and found else None, caller)
         if found and not fetched.content:
@@ -324,8 +324,8 @@ class TaskPredictor:
             return resolve_source(value, task_id, None, root)
         return resolve_source(value, task_id, studio.url, root, studio.outside_url, uploads=uploads)
 
-    def _load(self, controls: Sequence[ServedControl], caller: _Caller) -> None:
-        for fingerprint in dict.fromkeys(served.weights.fingerprint for served in controls):
+    def _load(self, fingerprints: Iterable[str], caller: _Caller) -> None:
+        for fingerprint in fingerprints:
             self._pool.load(fingerprint, caller.is_abandoned)
 
     def _show(
