@@ -38,21 +38,13 @@ import pickle, sys
 from pathlib import Path
 from yolo_backend.serving.ray_workers import ClusterError, stream_on_ray
 tasks, plan, settings, address = pickle.loads(Path(sys.argv[1]).read_bytes())
+pairs = []
 try:
-    list(stream_on_ray(tasks, plan, "1", settings, address=address))
+    for pair in stream_on_ray(tasks, plan, "1", settings, address=address):
+        pairs.append(pair)
+        print("ROW", flush=True)
 except ClusterError as error:
     print(error, flush=True)
-"""
-
-_WITH_ITS_OUTCOMES = """
-import pickle, sys
-from pathlib import Path
-from yolo_backend.serving.ray_workers import stream_on_ray
-tasks, plan, settings, address = pickle.loads(Path(sys.argv[1]).read_bytes())
-pairs = []
-for pair in stream_on_ray(tasks, plan, "1", settings, address=address):
-    pairs.append(pair)
-    print("ROW", flush=True)
 Path(sys.argv[2]).write_bytes(pickle.dumps(pairs))
 """
 
@@ -96,16 +88,16 @@ def test_a_node_killed_half_way_loses_nothing(
     tasks[5] = {"id": 6, "data": {"image": f"{photographs}/none"}}
     asked, found = tmp_path / "asked", tmp_path / "found"
     asked.write_bytes(pickle.dumps((tasks, plan, settings, ray_cluster.address)))
-    command = [sys.executable, "-c", _WITH_ITS_OUTCOMES, str(asked), str(found)]
+    command = [sys.executable, "-c", _IN_A_PROCESS, str(asked), str(found)]
     with (
         (tmp_path / "stderr").open("w") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
     ):
         assert process.stdout is not None
-        rows = 0
-        for line in process.stdout:  # Ray's own lines stand between
-            rows += line.startswith("ROW")
-            if rows == 64 and ray_cluster.worker_nodes:
+        lines = []  # Ray's own stand between
+        for line in process.stdout:
+            lines.append(line)
+            if lines.count("ROW\n") == 64 and ray_cluster.worker_nodes:
                 (other,) = ray_cluster.worker_nodes
                 ray_cluster.remove_node(other, allow_graceful=False)
     assert process.returncode == 0, (tmp_path / "stderr").read_text()
@@ -113,7 +105,7 @@ def test_a_node_killed_half_way_loses_nothing(
     told = Counter(task["id"] for task, _ in pairs)
     outcomes = {task["id"]: outcome for task, outcome in pairs}
 
-    assert told == Counter(range(1, 401))
+    assert told == Counter(range(1, 401)), lines
     failure = outcomes.pop(6)
     assert isinstance(failure, Failure)
     assert failure.task_id == 6
@@ -177,7 +169,7 @@ def test_a_node_with_other_weights_is_told(
         asked = (tasks_at(photographs, 2), replace(plan, controls=(unlike,)), settings, ray_cluster.address)
         (tmp_path / "asked").write_bytes(pickle.dumps(asked))
         done = subprocess.run(
-            [sys.executable, "-c", _IN_A_PROCESS, str(tmp_path / "asked")],
+            [sys.executable, "-c", _IN_A_PROCESS, str(tmp_path / "asked"), str(tmp_path / "found")],
             capture_output=True,
             text=True,
             timeout=240,
