@@ -46,8 +46,7 @@ WINGS: Mapping[str, set[str]] = {
     "registering": {"images", "detection", "labels", "label_studio"},
     "prelabeling": {"images", "labels", "label_studio", "serving"},
     "sampling": {"images", "labels", "label_studio", "serving", "registering"},
-    # `check` tells which class becomes which label as the status page does.
-    "doctor": {"images", "detection", "labels", "label_studio", "serving", "connecting", "server"},
+    "doctor": {"images", "detection", "labels", "label_studio", "serving", "connecting"},
     "cli": {
         "connecting",
         "detection",

@@ -32,7 +32,6 @@ from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task
-from yolo_backend.server.status import served_labels
 
 _LOOKED_AT_TASKS = 2000  # for one of each storage kind
 _SHOWN_NAMES = 8
@@ -253,7 +252,7 @@ def _advice(kind: str, failure: Failure) -> str:
 def _pairs(served: ServedControl) -> Found:
     if served.control.labels_value:
         return Found(f"{served.control.from_name} on {served.control.to_name}: the labels come with each task")
-    pairs = [f"{_shown(pair.classes)} → {pair.label} above {pair.threshold:g}" for pair in served_labels(served)]
+    pairs = [f"{_shown(pair.classes)} → {pair.label} above {pair.threshold:g}" for pair in served.served_labels]
     detail = f"{served.control.from_name} on {served.control.to_name}: {_shown(pairs, '; ') or 'nothing'}"
     if without_label := served.label_map.classes_without_label:
         detail += f". Classes without a label: {_shown(without_label)}"

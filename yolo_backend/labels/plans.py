@@ -30,6 +30,15 @@ _SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 50
 
 
 @dataclass(frozen=True)
+class ServedLabel:
+    """A label, the classes that become it, and the threshold of their scores."""
+
+    label: str
+    classes: tuple[str, ...]
+    threshold: float
+
+
+@dataclass(frozen=True)
 class ServedControl:
     """A control, the weights that serve it, and what their classes are called in it.
 
@@ -59,6 +68,22 @@ class ServedControl:
     def own_threshold(self) -> float:
         """The threshold of labels that have none of their own."""
         return min(self.control.threshold(self.default_threshold), self.highest_threshold)
+
+    @property
+    def served_labels(self) -> list[ServedLabel]:
+        """The labels that have a class, in the labeling config's order."""
+        ids_of_label: dict[str, list[int]] = {}
+        for class_id, label in self.label_map.label_of_class.items():
+            ids_of_label.setdefault(label, []).append(class_id)
+        return [
+            ServedLabel(
+                label=label.value,
+                classes=tuple(self.weights.class_names[class_id] for class_id in ids),
+                threshold=self.label_map.threshold_of_class[ids[0]],
+            )
+            for label in self.control.labels
+            if (ids := ids_of_label.get(label.value))
+        ]
 
     def lowered(self, threshold: float) -> ServedControl:
         """The same, for boxes down to this score."""

@@ -112,15 +112,6 @@ class FailureGroup:
     last_at: float
 
 
-@dataclass(frozen=True)
-class LabelStatus:
-    """A label, the classes that become it, and the threshold of their scores."""
-
-    label: str
-    classes: tuple[str, ...]
-    threshold: float
-
-
 def wants_page(accept: str | None) -> bool:
     """Returns True if an `Accept` header asks for HTML rather than for JSON; `*/*` or none, as from curl, doesn't."""
     accepted = parse_accept_header(accept, MIMEAccept)
@@ -137,7 +128,6 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
         refreshes=refreshes,
         style=_STYLE,
         max_shown=_MAX_SHOWN,
-        labels_of=served_labels,
         ago=lambda at: f"{_span(status.at - at)} ago",
         span=_span,
         iso=_iso,
@@ -197,22 +187,6 @@ def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
     ]
 
 
-def served_labels(served: ServedControl) -> list[LabelStatus]:
-    """The labels of a control that have a class, in the labeling config's order."""
-    ids_of_label: dict[str, list[int]] = {}
-    for class_id, label in served.label_map.label_of_class.items():
-        ids_of_label.setdefault(label, []).append(class_id)
-    return [
-        LabelStatus(
-            label=label.value,
-            classes=tuple(served.weights.class_names[class_id] for class_id in ids),
-            threshold=served.label_map.threshold_of_class[ids[0]],
-        )
-        for label in served.control.labels
-        if (ids := ids_of_label.get(label.value))
-    ]
-
-
 def _training_fact(status: Status) -> str | None:
     if status.training.trains is not False:
         return None
@@ -253,7 +227,7 @@ def _control_json(served: ServedControl, runtimes: Mapping[str, Runtime]) -> dic
         "model": served.weights_name,
         "device": runtime.device if runtime else None,
         "engine": runtime.engine if runtime else None,
-        "labels": [asdict(label) for label in served_labels(served)],
+        "labels": [asdict(label) for label in served.served_labels],
         "labels_without_class": list(served.label_map.labels_without_class),
         # Which these are, each task says.
         "classes_without_label": [] if served.control.labels_value else list(served.label_map.classes_without_label),

@@ -27,14 +27,13 @@ from yolo_backend.labels.control import Label
 from yolo_backend.labels.controls.rectangles import RectangleControl
 from yolo_backend.labels.label_map import LabelMap, map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
-from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.labels.plans import ProjectPlan, ServedControl, ServedLabel
 from yolo_backend.messages import Trouble
 from yolo_backend.protocol import from_json, to_json
 from yolo_backend.server.fitting import Training
 from yolo_backend.server.status import (
     PAGE_HEADERS,
     FailureGroup,
-    LabelStatus,
     ModelState,
     ModelStatus,
     ProjectStatus,
@@ -43,7 +42,6 @@ from yolo_backend.server.status import (
     as_json,
     group_failures,
     render_page,
-    served_labels,
     wants_page,
 )
 from yolo_backend.serving.progress import Progress
@@ -180,10 +178,10 @@ def test_controls_with_weights_of_their_own_say_so() -> None:
 
 
 def test_labels_come_in_the_order_of_the_labeling_config() -> None:
-    assert served_labels(plan().controls[0]) == [
-        LabelStatus("Vehicle", ("car", "truck"), 0.3),
-        LabelStatus("Person", ("person",), 0.3),
-        LabelStatus("Traffic light", ("traffic light",), 0.15),
+    assert plan().controls[0].served_labels == [
+        ServedLabel("Vehicle", ("car", "truck"), 0.3),
+        ServedLabel("Person", ("person",), 0.3),
+        ServedLabel("Traffic light", ("traffic light",), 0.15),
     ]
 
 
