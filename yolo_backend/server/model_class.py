@@ -95,9 +95,9 @@ class ModelClass:
         try:
             return self._load()
         except (Exception, SystemExit) as error:
+            log.exception("The class %s can't be imported", self.name)  # first: the sentence below sends people to it
             # What its code says may hold secrets, and /health is open to everyone.
             self.error = f"The class {self.name} can't be imported ({type(error).__name__}): see the backend's log"
-            log.exception("The class %s can't be imported", self.name)
             return None
 
 
