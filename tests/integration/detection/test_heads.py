@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from numpy.typing import NDArray
 
+from tests.fakes.stars import NAMES, SIZE, STARS, WHITE_IN_PERCENT, StarHead, gray, serve_stars, write_star_weights
 from tests.harness.detections import detect
 from tests.harness.pictures import encode
-from yolo_backend.detection import heads
-from yolo_backend.detection.detections import Detections, Letterboxed
+from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.detector import PERSON, Detector
 from yolo_backend.detection.engine import Engine
-from yolo_backend.detection.heads.boxes import BoxHead
 from yolo_backend.detection.health import ModelHealth
 from yolo_backend.detection.remembered import RememberedDetections
 from yolo_backend.detection.weights import WeightsError
@@ -29,68 +26,18 @@ from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
 WAIT_S = 60
-SIZE = 64
-NAMES = {0: "comet", 1: "star"}
-STARS = """<View><Image name="image" value="$image"/>
-<RectangleLabels name="label" toName="image"><Label value="star"/><Label value="comet"/></RectangleLabels></View>"""
-# In a white image: center, size, a score for each class, where its tip is, and its glow.
-A_STAR, A_COMET = [16, 32, 8, 12, 0, 0.9, 18, 26, 7], [40, 20, 10, 6, 0.8, 0, 50, 4, 3]
-
-
-class StarHead(BoxHead):
-    """A test's own kind: a box has a tip, which is a place, and a glow, which is a number."""
-
-    kind = "star"
-
-    def _more_numbers(self, raw: Any) -> int | None:
-        return 3
-
-    def _extras(
-        self, rows: NDArray[np.float32], image: Letterboxed, input_shape: tuple[int, ...]
-    ) -> Mapping[str, NDArray[Any]]:
-        scale = np.divide(image.original_size_wh, input_shape[::-1]).astype(np.float32)
-        return {"tips_xy": rows[:, 6:8] * scale, "glows": rows[:, 8].astype(np.uint8)}
 
 
 @pytest.fixture
 def star_weights(tmp_path: Path) -> Path:
-    """A network that finds a star and a comet in each image: how bright it is, is what all of their numbers are times.
-
-    It says of itself that it is of the kind `star`.
-    """
-    found = np.array([A_STAR, A_COMET], np.float32).T[None]
-    size = ["n", 3, "height", "width"]
-    nodes = [
-        onnx.helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
-        onnx.helper.make_node("Squeeze", ["mean", "last"], ["brightness"]),
-        onnx.helper.make_node("Mul", ["found", "brightness"], ["output0"]),
-    ]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "network",
-        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, size)],
-        [onnx.helper.make_tensor_value_info("output0", onnx.TensorProto.FLOAT, ["n", 9, 2])],
-        [onnx.numpy_helper.from_array(found, "found"), onnx.numpy_helper.from_array(np.array([3]), "last")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    about = {"task": "star", "stride": "32", "imgsz": f"[{SIZE}, {SIZE}]", "names": NAMES, "args": {"dynamic": True}}
-    for key, value in about.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, str(value)
-    path = tmp_path / "weights" / "stars.onnx"
-    path.parent.mkdir()
-    onnx.save(model, path)
-    return path
+    """Weights that say of themselves that they are of the kind `star`."""
+    return write_star_weights(tmp_path / "weights" / "stars.onnx")
 
 
 @pytest.fixture
 def star_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one entry that a kind of weights takes."""
-    monkeypatch.setitem(heads.HEADS, StarHead.kind, StarHead)
-
-
-def gray(brightness: float, side: int = SIZE) -> NDArray[np.uint8]:
-    return np.full((side, side, 3), round(255 * brightness), np.uint8)
+    """They are served."""
+    serve_stars(monkeypatch)
 
 
 def assert_found(found: Detections, brightness: float = 1, scale: float = 1) -> None:
@@ -189,12 +136,11 @@ def test_weights_of_ones_own_kind_are_served(star_predictor: Predictor) -> None:
     """By clicks, in bulk, as the commands predict, and on the status page."""
     image = "data:image/png;base64," + base64.b64encode(encode(gray(1))).decode()
     tasks = [{"id": number, "data": {"image": image}} for number in range(1, 4)]
-    expected = [("star", [18.75, 40.625, 12.5, 18.75]), ("comet", [54.688, 26.562, 15.625, 9.375])]
 
-    assert places(star_predictor.predict(tasks[:1], STARS, deadline_s=WAIT_S)) == [expected]
-    assert places(star_predictor.predict(tasks[1:], STARS, deadline_s=WAIT_S)) == [expected] * 2
+    assert places(star_predictor.predict(tasks[:1], STARS, deadline_s=WAIT_S)) == [WHITE_IN_PERCENT]
+    assert places(star_predictor.predict(tasks[1:], STARS, deadline_s=WAIT_S)) == [WHITE_IN_PERCENT] * 2
     streamed = [outcome for _, outcome in star_predictor.stream(tasks, star_predictor.plan(STARS), "1")]
-    assert places(streamed) == [expected] * 3
+    assert places(streamed) == [WHITE_IN_PERCENT] * 3
 
     status = create_app(ModelClass.of(YoloBackend), star_predictor).test_client()
     shown = status.get("/", headers={"Accept": "application/json"}).get_json()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.harness.detections import detect
+from tests.fakes.halves import Halves, boxes_in_halves, serve_halves
 from tests.harness.pictures import encode
-from yolo_backend.detection import views
-from yolo_backend.detection.detections import Detections, WeightsInfo, joined
 from yolo_backend.detection.engine import Engine
-from yolo_backend.detection.views import AreaXyxy
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
 WAIT_S = 60
 CELLS = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">
 <Label value="RBC"/><Label value="WBC"/><Label value="Platelets"/></RectangleLabels></View>"""
-
-
-class Halves:
-    """A test's own view: the left half and the right half, each larger than the whole would be."""
-
-    name = "halves"
-
-    def takes(self, weights: WeightsInfo) -> bool:
-        return weights.kind == "detect"
-
-    def enough_px(self, weights: WeightsInfo) -> int | None:
-        return 4 * max(weights.image_size)
-
-    def areas(self, size_wh: tuple[int, int]) -> Sequence[AreaXyxy]:
-        width, height = size_wh
-        return [(0, 0, width // 2, height), (width // 2, 0, width, height)]
-
-    def merge(self, found: Sequence[Detections], areas: Sequence[AreaXyxy]) -> Detections:
-        return joined(found)
 
 
 @pytest.fixture
@@ -79,20 +57,6 @@ def boxes(prediction: Any) -> list[tuple[str, list[float]]]:
     ]
 
 
-def expected_boxes(engine: Engine, image: NDArray[np.uint8]) -> list[tuple[str, list[float]]]:
-    """What the weights find in each half by itself, put side by side; best score first."""
-    height, width, _ = image.shape
-    expected = []
-    for left in (0, width // 2):
-        (found,) = detect(engine, [np.ascontiguousarray(image[:, left : left + width // 2])], 0.25)
-        for box, score, number in zip(found.boxes, found.scores, found.class_ids, strict=True):
-            x1, y1, x2, y2 = np.clip(
-                (box + np.array([left, 0, left, 0])) / [width, height, width, height] * 100, 0, 100
-            )
-            expected.append((engine.info.class_names[number], [x1, y1, x2 - x1, y2 - y1, 100 * score]))
-    return sorted(expected, key=lambda box: -box[1][4])
-
-
 def test_a_view_of_ones_own_is_served(
     make_predictor: Callable[..., Predictor],
     bccd_weights: Path,
@@ -105,7 +69,7 @@ def test_a_view_of_ones_own_is_served(
     assert whole.plan(CELLS).model_version == "bccd-d0c466ba"
     in_whole = boxes(whole.predict([photo], CELLS, deadline_s=WAIT_S)[0])
 
-    monkeypatch.setattr(views, "VIEWS", (Halves(), *views.VIEWS))
+    serve_halves(monkeypatch)
     halves = make_predictor(local_files_document_root=tmp_path, engine="torch")
     version = halves.plan(CELLS).model_version
     assert version != "bccd-d0c466ba"
@@ -113,7 +77,7 @@ def test_a_view_of_ones_own_is_served(
     bulk = halves.predict([{**photo, "id": 2}, {**photo, "id": 3}], CELLS, deadline_s=WAIT_S)
     streamed = [outcome for _, outcome in halves.stream([photo], halves.plan(CELLS), "1")]
 
-    expected = expected_boxes(Engine(bccd_weights, device="cpu"), bccd_images[0])
+    expected = boxes_in_halves(Engine(bccd_weights, device="cpu"), bccd_images[0])
     assert {box[0] + box[2] / 2 > 50 for _, box in expected} == {True, False}  # some in each half
     assert len(boxes(prediction)) == len(expected) != len(in_whole)
     for each in (prediction, *bulk, *streamed):
@@ -125,7 +89,7 @@ def test_a_view_of_ones_own_is_served(
 def test_what_is_found_in_the_parts_is_remembered_as_one(
     make_predictor: Callable[..., Predictor], photo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "VIEWS", (Halves(), *views.VIEWS))
+    serve_halves(monkeypatch)
     predictor = make_predictor(local_files_document_root=tmp_path, engine="torch")
     (first,) = predictor.predict([photo], CELLS, deadline_s=WAIT_S)
     monkeypatch.setattr(predictor.catalog.pool, "detect_all", None)
@@ -138,7 +102,7 @@ def test_a_view_says_how_small_an_image_may_be_decoded(
     make_predictor: Callable[..., Predictor], photo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half as small as the whole may be, for each half is shown as large as the whole would be."""
-    monkeypatch.setattr(views, "VIEWS", (Halves(), *views.VIEWS))
+    serve_halves(monkeypatch)
     predictor = make_predictor(local_files_document_root=tmp_path, decode="fast", engine="torch")
     weights = [served.weights for served in predictor.plan(CELLS).controls]
     assert predictor._tasks._enough_px(weights) == 4 * 320
