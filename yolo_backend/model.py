@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fit_hook import START_TRAINING, placeholder
 from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.protocol import Task
 from yolo_backend.serving.request import default_predictor
 
 try:
@@ -52,7 +53,7 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
     def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """One prediction for each task, in order; `[]` for one that failed, so that the next click asks again."""
         return default_predictor().predict(
-            tasks,
+            cast("list[Task]", tasks),  # the template's own signature says `dict`
             self.label_config,
             project=self.project_id,
             context=context,

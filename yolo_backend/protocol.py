@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
-Task = Mapping[str, Any]
-Prediction = dict[str, Any]
+
+class Task(TypedDict):
+    """A task as Label Studio sends or lists it, as far as we read it.
+
+    Anybody may post one, and it may lack anything, or have something else in its place: ask `task_id_of` and
+    `task_data_of`. A click brings drafts, annotations and predictions; a list has the fields that were asked for.
+    """
+
+    id: NotRequired[int]
+    data: NotRequired[Mapping[str, Any]]
+    drafts: NotRequired[Sequence[Mapping[str, Any]]]
+    annotations: NotRequired[Sequence[Mapping[str, Any]]]
+    predictions: NotRequired[Sequence[Mapping[str, Any]]]
+    total_annotations: NotRequired[int]
+    total_predictions: NotRequired[int]
+    created_at: NotRequired[str]
 
 
 class Region(TypedDict):
@@ -34,10 +48,27 @@ class Region(TypedDict):
     meta: NotRequired[dict[str, Any]]
 
 
+class Prediction(TypedDict):
+    """What Label Studio stores of a task: regions, the mean of their scores, and the version of what made them.
+
+    A model class's own hook may have changed it, so its regions may lack anything.
+    """
+
+    result: list[Region]
+    score: NotRequired[float]
+    model_version: NotRequired[str]
+
+
 def task_id_of(task: Task) -> int | None:
     """The task's id in Label Studio."""
     task_id = task.get("id")
     return task_id if isinstance(task_id, int) and not isinstance(task_id, bool) else None
+
+
+def task_data_of(task: Task) -> Mapping[str, Any] | None:
+    """The task's data; None if it has none, or something else in their place."""
+    data = task.get("data")
+    return data if isinstance(data, Mapping) else None
 
 
 def project_id_of(project: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class StudioClient:
         self.call("POST", f"/api/dm/actions?id={action}&project={project}", json=body)
 
 
-def boxes(prediction: dict[str, Any]) -> list[tuple[str, float, float, float, float, float]]:
+def boxes(prediction: Mapping[str, Any]) -> list[tuple[str, float, float, float, float, float]]:
     """A prediction's regions without what is random in them: label, x, y, width, height, score."""
     return [
         (

@@ -50,7 +50,7 @@ def client_of(predictor: Predictor) -> FlaskClient:
         def __init__(self, **_: Any) -> None:
             pass
 
-        def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **_: Any) -> Any:
+        def predict(self, tasks: list[Any], context: dict[str, Any] | None = None, **_: Any) -> Any:
             return predictor.predict(tasks, CONFIG, project="1", context=context, deadline_s=0.5)
 
     return create_app(ModelClass("Backend", lambda: Backend), predictor).test_client()  # type: ignore[arg-type,return-value]

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from tests.fakes.engine import FakeEngine, info_of
 from tests.fakes.weights import fake_catalog
 from tests.harness.pictures import encode
 from tests.harness.talking_server import TalkingServer, be_silent, talking_server
+from yolo_backend.protocol import Task
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
@@ -48,14 +48,14 @@ def predictor(silent: TalkingServer, engine: FakeEngine) -> Iterator[Predictor]:
     threading.Thread(target=made.close, daemon=True).start()  # it waits for what hangs, and that ends with its server
 
 
-def inline(number: int) -> dict[str, Any]:
+def inline(number: int) -> Task:
     """A task with an image of its own, so that none is remembered."""
     pixels = np.full((4, 4, 3), (number % 250, number // 250, 0), np.uint8)
     photo = base64.b64encode(encode(pixels)).decode()
     return {"id": number, "data": {"image": f"data:image/png;base64,{photo}"}}
 
 
-def hanging(silent: TalkingServer, numbers: range) -> list[dict[str, Any]]:
+def hanging(silent: TalkingServer, numbers: range) -> list[Task]:
     return [{"id": number, "data": {"image": f"{silent.url}/{number}.jpg"}} for number in numbers]
 
 

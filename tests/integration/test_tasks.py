@@ -15,6 +15,7 @@ from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detector import BULK
 from yolo_backend.detection.engine import Engine
 from yolo_backend.labels.plans import make_plan
+from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskPredictor
 from yolo_backend.settings import load_settings
 
@@ -32,7 +33,7 @@ def asking(catalog: Catalog, **settings: Any) -> Callable[[str, str], list[dict[
     tasks = TaskPredictor(made, catalog.pool, 4)
 
     def ask(value: str, config: str) -> list[dict[str, Any]]:
-        task = {"id": 7, "data": {"image": value}}
+        task: Task = {"id": 7, "data": {"image": value}}
         prediction = tasks.predict(task, make_plan(config, made, catalog, 60), None, BULK, project="1")
         assert isinstance(prediction, dict), prediction
         return [{key: value for key, value in region.items() if key != "id"} for region in prediction["result"]]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from yolo_backend.addresses import redact
 from yolo_backend.label_studio.projects import Project
@@ -12,7 +11,7 @@ from yolo_backend.label_studio.selection import Selection, selected_tasks
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.task_values import find_value
-from yolo_backend.protocol import Task
+from yolo_backend.protocol import Task, task_data_of
 
 _FIELDS = ("id", "data", "predictions", "total_predictions", "total_annotations", "created_at")
 
@@ -55,7 +54,7 @@ def _image_values(label_config: str) -> list[str]:
 
 
 def _image_of(task: Task, image_values: list[str]) -> str:
-    data: Mapping[str, Any] = task.get("data") or {}
+    data = task_data_of(task) or {}
     values = [found for value in image_values if (found := find_value(data, value))] or [
         value for value in data.values() if isinstance(value, str)
     ]

@@ -17,7 +17,7 @@ from yolo_backend.label_studio.filters import Filter, task_filter
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import first_data_key
 from yolo_backend.messages import shortened
-from yolo_backend.protocol import Task
+from yolo_backend.protocol import Task, task_data_of
 
 _PAGE_TASKS = 500
 _PAGE_TASKS_WITH_PREDICTIONS = 100  # each of which may hold hundreds of regions
@@ -145,9 +145,9 @@ class Project:
 
     def _with_named_data(self, task: Task) -> Task:
         # Bare addresses are imported without a field's name; Label Studio gives it on the way to a backend only.
-        data = task.get("data")
+        data = task_data_of(task)
         key = first_data_key(self.label_config)
-        if key is None or not isinstance(data, Mapping) or _UNNAMED not in data:
+        if key is None or data is None or _UNNAMED not in data:
             return task
         return {**task, "data": {key if name == _UNNAMED else name: value for name, value in data.items()}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import requests
 
@@ -61,6 +62,12 @@ class Scoring:
         )
 
 
+class _NumberedTask(Task):
+    """A task that is known again by its number: most images of a pool have no id yet."""
+
+    number: int
+
+
 @dataclass(frozen=True)
 class PoolPredictor:
     """Looks at images of a pool: those that are no tasks yet are taken for tasks of `control`."""
@@ -74,7 +81,7 @@ class PoolPredictor:
         under_way: dict[int, PoolImage] = {}
         unreadable: list[Unscored] = []
 
-        def tasks() -> Iterator[Task]:
+        def tasks() -> Iterator[_NumberedTask]:
             for number, image in enumerate(images):
                 try:
                     task = image.to_task(self.control)
@@ -86,7 +93,7 @@ class PoolPredictor:
 
         lowered = replace(self.predictor, plan=lower_thresholds(plan, scoring.floor))
         for task, outcome in lowered.predict(tasks()):
-            image = under_way.pop(task["number"])
+            image = under_way.pop(cast("_NumberedTask", task)["number"])
             if isinstance(outcome, Failure):
                 yield Unscored(image, outcome.kind, outcome.reason)
                 continue

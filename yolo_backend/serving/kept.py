@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.task_values import fields_of, find_value
-from yolo_backend.protocol import Task, task_id_of
+from yolo_backend.protocol import Task, task_data_of, task_id_of
 
 # The reader of JSON makes short keys once for all tasks.
 _SHARED_KEY = 32
@@ -16,11 +15,11 @@ _SHARED_KEY = 32
 
 def kept_of(task: Task, plan: ProjectPlan) -> Task:
     """The task's id and the fields of its data that the plan's controls read: it is predicted as the whole task is."""
-    kept: dict[str, Any] = {}
+    kept: Task = {}
     if (task_id := task_id_of(task)) is not None:
         kept["id"] = task_id
-    data = task.get("data")
-    if not isinstance(data, Mapping):
+    data = task_data_of(task)
+    if data is None:
         return kept
     controls = [served.control for served in plan.controls]
     values = [value for control in controls for value in (control.value, control.labels_value) if value]

@@ -19,7 +19,7 @@ from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import first_line
-from yolo_backend.protocol import Task, from_json, to_json
+from yolo_backend.protocol import Prediction, Task, from_json, to_json
 from yolo_backend.serving.request import Outcome, Predictor
 from yolo_backend.settings import Settings
 
@@ -197,7 +197,8 @@ def _read_outcome(text: str) -> Outcome:
         raise ClusterError(told["problem"])
     if "failure" in told:
         return Failure(**{**told["failure"], "kind": FailureKind(told["failure"]["kind"])})
-    return dict(told["prediction"])
+    prediction: Prediction = told["prediction"]
+    return prediction
 
 
 def _cause(error: Exception) -> str:

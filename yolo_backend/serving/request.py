@@ -396,7 +396,7 @@ def nothing(context: Mapping[str, Any] | None) -> Any:
     return {"result": []} if context else []
 
 
-def not_ready(tasks: Sequence[Task], context: Mapping[str, Any] | None, reason: str) -> list[Any]:
+def not_ready(tasks: Sequence[object], context: Mapping[str, Any] | None, reason: str) -> list[Any]:
     """The answer where no task could be worked on; one line in the log says why."""
     log.warning("%d tasks are not predicted: %s", len(tasks), reason)
     metrics.TASKS.labels("not ready").inc(len(tasks))

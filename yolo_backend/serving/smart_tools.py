@@ -10,7 +10,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from yolo_backend.protocol import Prediction, Task, task_id_of
+from yolo_backend.protocol import Prediction, Region, Task, task_id_of
 
 MEANT_IOU = 0.5
 """A box that overlaps the drawn rectangle by so much is what was meant."""
@@ -102,7 +102,7 @@ class SmartTools:
     def gave(self, prediction: Prediction, task: Task, project: str) -> None:
         """Remember that these regions are a model's, when they come along with later rectangles."""
         with self._lock:
-            for box in _boxes(_regions(prediction)):
+            for box in _boxes(_predicted_regions(prediction)):
                 if box.id is not None:
                     self._is_drawn[project, task_id_of(task), box.id] = False
 
@@ -114,7 +114,8 @@ def meant_boxes(click: Click, prediction: Prediction) -> Prediction | None:
     by `THERE_IOU`, as one on the page, in the task's drafts and annotations, or in this answer. Where it is there, only
     the newest rectangle gets the next best: the older ones have got theirs.
     """
-    offered = [(box, region) for region in _regions(prediction) for box in _boxes([region])]
+    predicted = _predicted_regions(prediction)
+    offered = [(box, region) for region in predicted for box in _boxes([region])]
     pairs = [
         (box.overlap(wanted), _score(region), number, index)
         for number, wanted in enumerate(click.drawn)
@@ -138,14 +139,19 @@ def meant_boxes(click: Click, prediction: Prediction) -> Prediction | None:
             there.append(box)
     if not chosen:
         return None
-    regions: list[dict[str, Any]] = []
+    regions: list[Region] = []
     for _, index in sorted(chosen.items()):
         box, region = offered[index]
         # A region may have several parts, told by their id: a rectangle and its labels, say.
-        parts = [part for part in _regions(prediction) if box.id is not None and part.get("id") == box.id]
-        regions += [dict(part) for part in parts or [region]]
+        parts = [part for part in predicted if box.id is not None and part.get("id") == box.id]
+        regions += [part.copy() for part in parts or [region]]
     scores = [_score(offered[index][1]) for index in chosen.values()]
     return {**prediction, "result": regions, "score": sum(scores) / len(scores)}
+
+
+def _predicted_regions(prediction: Prediction) -> list[Region]:
+    result = prediction.get("result")
+    return [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
 
 
 def _regions_saved(task: Task) -> list[Mapping[str, Any]]:

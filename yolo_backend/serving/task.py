@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -43,7 +43,7 @@ from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes, make_regions, task_score
 from yolo_backend.labels.task_values import find_value, value_of
 from yolo_backend.messages import first_line
-from yolo_backend.protocol import Prediction, Region, Task, task_id_of
+from yolo_backend.protocol import Prediction, Region, Task, task_data_of, task_id_of
 from yolo_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -431,7 +431,7 @@ def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
     if not isinstance(prediction, dict):
         raise TypeError(f"finish should return a prediction, a dict, not {type(prediction).__name__}")
     json.dumps(prediction, allow_nan=False)
-    return {**prediction, "model_version": plan.model_version}
+    return cast("Prediction", {**prediction, "model_version": plan.model_version})
 
 
 def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: ProjectUploads | None = None) -> str:
@@ -440,8 +440,8 @@ def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: Proje
     Uploads that are read from the disk ask no host, and so don't wait for those that do. Once Label Studio had to be
     asked for one all the same, the project's count for it, until one is read from the disk again.
     """
-    data = task.get("data")
-    if not isinstance(data, Mapping) or not plan.controls:
+    data = task_data_of(task)
+    if data is None or not plan.controls:
         return ""
     value = find_value(data, plan.controls[0].control.value)
     value = value[0] if isinstance(value, list) and value else value
@@ -461,8 +461,8 @@ def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: Proje
 
 def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | None, list[ServedControl]]]:
     """Each image's value, its page of a `valueList`, and the controls on it. Raises ImageError."""
-    data = task.get("data")
-    if not isinstance(data, Mapping):
+    data = task_data_of(task)
+    if data is None:
         raise ImageError(FailureKind.WRONG_TYPE, "the task has no data")
     try:
         plan, left_out = plan.for_task(data)

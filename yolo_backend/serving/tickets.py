@@ -95,7 +95,8 @@ class Ticket:
     def prediction(self) -> Prediction:
         """What was predicted."""
         packed = self.packed
-        return dict(from_json(zlib.decompress(packed) if _is_squeezed(packed) else packed))
+        prediction: Prediction = from_json(zlib.decompress(packed) if _is_squeezed(packed) else packed)
+        return prediction
 
 
 class Ask:

@@ -20,6 +20,7 @@ from yolo_backend.detection.health import ModelHealth
 from yolo_backend.detection.remembered import RememberedDetections
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.model import YoloBackend
+from yolo_backend.protocol import Task
 from yolo_backend.server.app import create_app
 from yolo_backend.server.model_class import ModelClass
 from yolo_backend.serving.request import Predictor
@@ -135,7 +136,7 @@ def places(predictions: list[Any]) -> list[list[tuple[str, list[float]]]]:
 def test_weights_of_ones_own_kind_are_served(star_predictor: Predictor) -> None:
     """By clicks, in bulk, as the commands predict, and on the status page."""
     image = "data:image/png;base64," + base64.b64encode(encode(gray(1))).decode()
-    tasks = [{"id": number, "data": {"image": image}} for number in range(1, 4)]
+    tasks: list[Task] = [{"id": number, "data": {"image": image}} for number in range(1, 4)]
 
     assert places(star_predictor.predict(tasks[:1], STARS, deadline_s=WAIT_S)) == [WHITE_IN_PERCENT]
     assert places(star_predictor.predict(tasks[1:], STARS, deadline_s=WAIT_S)) == [WHITE_IN_PERCENT] * 2

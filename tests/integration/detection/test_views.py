@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.fakes.halves import Halves, boxes_in_halves, serve_halves
 from tests.harness.pictures import encode
 from yolo_backend.detection.engine import Engine
+from yolo_backend.protocol import Task
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 
@@ -40,7 +41,7 @@ def make_predictor(
 
 
 @pytest.fixture
-def photo(bccd_images: list[NDArray[np.uint8]], tmp_path: Path) -> dict[str, Any]:
+def photo(bccd_images: list[NDArray[np.uint8]], tmp_path: Path) -> Task:
     """A task of a photograph, and where it lies."""
     (tmp_path / "cells.png").write_bytes(encode(bccd_images[0]))
     return {"id": 1, "data": {"image": "/data/local-files/?d=cells.png"}}
@@ -61,7 +62,7 @@ def test_a_view_of_ones_own_is_served(
     make_predictor: Callable[..., Predictor],
     bccd_weights: Path,
     bccd_images: list[NDArray[np.uint8]],
-    photo: dict[str, Any],
+    photo: Task,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -87,7 +88,7 @@ def test_a_view_of_ones_own_is_served(
 
 
 def test_what_is_found_in_the_parts_is_remembered_as_one(
-    make_predictor: Callable[..., Predictor], photo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_predictor: Callable[..., Predictor], photo: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_halves(monkeypatch)
     predictor = make_predictor(local_files_document_root=tmp_path, engine="torch")
@@ -99,7 +100,7 @@ def test_what_is_found_in_the_parts_is_remembered_as_one(
 
 
 def test_a_view_says_how_small_an_image_may_be_decoded(
-    make_predictor: Callable[..., Predictor], photo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_predictor: Callable[..., Predictor], photo: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half as small as the whole may be, for each half is shown as large as the whole would be."""
     serve_halves(monkeypatch)

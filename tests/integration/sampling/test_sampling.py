@@ -68,7 +68,9 @@ def viewer(predictor: Predictor, plan: ProjectPlan, stream: Stream) -> PoolPredi
 def test_what_is_registered_is_what_the_server_says(predictor: Predictor, config: str, bccd_files: list[Path]) -> None:
     plan = predictor.plan(config, wait_s=None)
     images = [PoolImage(str(file), file) for file in bccd_files[:8]]
-    tasks = [{"id": number, **image.to_task(plan.controls[0].control)} for number, image in enumerate(images)]
+    tasks: list[Task] = [
+        {"id": number, **image.to_task(plan.controls[0].control)} for number, image in enumerate(images)
+    ]
     served = {task["id"]: outcome for task, outcome in predictor.stream(tasks, plan, "7")}
     more_boxes = 0
     for item in score(predictor, plan, images):
@@ -99,7 +101,7 @@ def test_other_controls_of_the_same_labels_are_as_uncertain(
 ) -> None:
     labels = [{"value": name} for name in ("RBC", "WBC", "Platelets")]
     image = PoolImage("a", bccd_files[0]).to_task(plan.controls[0].control)["data"]
-    task = {"id": 1, "data": {**image, "labels": labels}}
+    task: Task = {"id": 1, "data": {**image, "labels": labels}}
     scoring = Scoring("entropy", "sum", 0.1, 0.5)
     [expected] = score(predictor, plan, [PoolImage("a", task)], scoring)
     other = predictor.plan(config, wait_s=None)
@@ -119,7 +121,7 @@ def test_thresholds_of_a_tasks_own_labels_count_as_they_do_on_the_server(
 ) -> None:
     labels = [{"value": "RBC", "model_score_threshold": "0.6"}, {"value": "WBC"}]
     image = PoolImage("a", bccd_files[0]).to_task(plan.controls[0].control)["data"]
-    task = {"id": 1, "data": {**image, "labels": labels}}
+    task: Task = {"id": 1, "data": {**image, "labels": labels}}
     other = predictor.plan(LABELS_OF_TASK, wait_s=None)
     [(_, expected)] = predictor.stream([task], other, "7")
     assert isinstance(expected, dict)

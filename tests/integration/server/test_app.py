@@ -31,6 +31,7 @@ from tests.harness.pictures import encode
 from yolo_backend.detection.engine import Engine
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.model import YoloBackend
+from yolo_backend.protocol import Prediction
 from yolo_backend.server.app import create_app
 from yolo_backend.server.model_class import ModelClass
 from yolo_backend.serving.request import Predictor, default_predictor
@@ -97,7 +98,7 @@ def data_address(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def task(value: Any, task_id: int = 1) -> dict[str, Any]:
+def task(value: Any, task_id: int = 1) -> Any:
     return {"id": task_id, "data": {"image": value}}
 
 
@@ -659,7 +660,7 @@ def test_a_finish_of_ones_own_comes_before_the_rectangle(predictor: Predictor, p
             return default_predictor().predict(tasks, self.label_config, context=context, finish=self.finish)
 
         @staticmethod
-        def finish(task: Any, prediction: dict[str, Any]) -> dict[str, Any]:
+        def finish(task: Any, prediction: Prediction) -> Prediction:
             for region in prediction["result"]:
                 region["value"]["rectanglelabels"] = ["Platelets"]
             return prediction

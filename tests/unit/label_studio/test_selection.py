@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from yolo_backend.label_studio.selection import Selection
+from yolo_backend.protocol import Task
 
 
-def task(*predictions: tuple[int, str | None, float | None]) -> dict[str, Any]:
+def task(*predictions: tuple[int, str | None, float | None]) -> Task:
     """A task with these predictions: id, version, score."""
     held = [{"id": number, "model_version": version, "score": score} for number, version, score in predictions]
     return {"id": 1, "predictions": held}
@@ -50,7 +49,7 @@ NEWEST_FIRST = task((7, "b", 0.4), (3, "a", 0.9))
         (Selection(min_score=0), task((1, None, 0.0)), True),
     ],
 )
-def test_the_newest_prediction_has_the_score(selection: Selection, shown: dict[str, Any], expected: bool) -> None:
+def test_the_newest_prediction_has_the_score(selection: Selection, shown: Task, expected: bool) -> None:
     assert selection.passes(shown) is expected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from yolo_backend.serving.request import Outcome
 from yolo_backend.serving.task import TaskImage
 
 ADDRESS = "https://images.test/cells/a.jpg?signature=secret"
-PREDICTION = {
+PREDICTION: Any = {
     "result": [
         {
             "type": "rectanglelabels",
@@ -51,7 +52,7 @@ class House:
         return images
 
     def draw(self, *outcomes: tuple[int, Outcome]) -> list[tuple[Task, Outcome]]:
-        pairs = (({"id": task_id}, outcome) for task_id, outcome in outcomes)
+        pairs: Iterator[tuple[Task, Outcome]] = (({"id": task_id}, outcome) for task_id, outcome in outcomes)
         return list(with_pictures(pairs, self.folder, self.images_of, ["bus", "car"], self.remarks.append))
 
     def names(self) -> list[str]:
@@ -65,7 +66,7 @@ def house(tmp_path: Path) -> House:
 
 def test_each_prediction_is_drawn_and_each_outcome_comes_through(house: House) -> None:
     failure = Failure("7", 2, FailureKind.NOT_FOUND, "no such image")
-    outcomes: list[tuple[int, Outcome]] = [(1, PREDICTION), (2, failure), (3, {**PREDICTION, "result": []})]
+    outcomes: list[tuple[int, Outcome]] = [(1, PREDICTION), (2, failure), (3, PREDICTION | {"result": []})]
     drawn = house.draw(*outcomes)
     assert sorted(((task["id"], outcome) for task, outcome in drawn), key=lambda pair: pair[0]) == outcomes
     assert house.names() == ["1-a.jpg", "3-a.jpg"]
@@ -96,8 +97,8 @@ def test_a_picture_is_named_by_its_task_and_image(address: str, name: str, house
 
 def test_a_task_of_several_images_gets_a_sheet_of_them(house: House) -> None:
     house.images[1] = [grey(f"https://images.test/page{page}.jpg", page) for page in range(5)]
-    regions: list[dict[str, Any]] = [{**PREDICTION["result"][0], "item_index": 4}]  # type: ignore[index]
-    house.draw((1, {**PREDICTION, "result": regions}))
+    regions: list[dict[str, Any]] = [{**PREDICTION["result"][0], "item_index": 4}]
+    house.draw((1, PREDICTION | {"result": regions}))
     assert house.names() == ["1-page0.jpg"]
     with Image.open(house.folder / "1-page0.jpg") as sheet:
         pixels = np.asarray(sheet).astype(int)

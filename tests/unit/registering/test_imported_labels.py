@@ -48,6 +48,7 @@ def test_boxes_become_predictions(tmp_path: Path, photo: Path) -> None:
 
     (item,) = add(tmp_path, [photo], {"image": "a.png", "boxes": boxes}).items
 
+    prediction: Any
     (prediction,) = item.predictions
     first, second = prediction["result"]
     assert (prediction["model_version"], prediction["score"]) == ("old", pytest.approx(0.85))

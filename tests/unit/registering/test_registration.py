@@ -19,6 +19,7 @@ from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.protocol import Prediction
 from yolo_backend.registering import registration as registration_module
 from yolo_backend.registering.already_there import IS_REPEATED, IS_THERE, NAME_IS_THERE
 from yolo_backend.registering.items import Item, RegisterError, by_local_files, check_files
@@ -126,7 +127,7 @@ def test_addresses_go_in_chunks_as_they_are(serve: StartServer) -> None:
 def test_files_are_uploaded_with_their_digest(serve: StartServer, tmp_path: Path) -> None:
     studio = FailingStudio(serve)
     file = image(tmp_path, "a.jpg")
-    prediction = {"result": [], "model_version": "old"}
+    prediction: Prediction = {"result": [], "model_version": "old"}
 
     run(studio, [Item(file, {"uncertainty": 0.5}, [prediction]), Item("s3://b/c.jpg", annotations=[{"result": []}])])
 

@@ -65,7 +65,8 @@ def predict_at(task: Task, place: Any) -> Prediction | Failure:
 
 
 def predict(task: Task) -> Prediction | Failure:
-    return {"result": [{"value": {"x": task["id"]}}], "score": 0.5, "model_version": VERSION}
+    regions: list[Any] = [{"value": {"x": task["id"]}}]
+    return {"result": regions, "score": 0.5, "model_version": VERSION}
 
 
 @pytest.fixture

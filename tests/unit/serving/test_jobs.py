@@ -22,7 +22,7 @@ from yolo_backend.serving import scheduler as scheduler_module
 from yolo_backend.serving.jobs import Job, JobKey, Jobs, TooManyJobsError
 from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.scheduler import Scheduler
-from yolo_backend.serving.tickets import Ask, State, Ticket, tickets_of
+from yolo_backend.serving.tickets import Ask, Ticket, State, tickets_of
 
 KEY = JobKey("http://studio", "7", "yolo26n-3f9a1c2e")
 WAIT_S = 10
@@ -539,7 +539,7 @@ def test_a_lone_request_takes_over_what_is_running(work: Work) -> None:
     work.run()
     assert answer(job, ask) == [None]
     (ticket,) = lent(job)
-    assert (ticket.state, ticket.prediction["score"]) == (State.LEASED, "alone")
+    assert (ticket.state, *scores([ticket.prediction])) == (State.LEASED, "alone")
     assert job.progress().predicted == 1
 
 

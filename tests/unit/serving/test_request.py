@@ -46,7 +46,7 @@ WAIT_S = 10
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
-def task(task_id: int | None, image: Any = PHOTO) -> Task:
+def task(task_id: Any, image: Any = PHOTO) -> Task:
     return {"id": task_id, "data": {"image": image}}
 
 

@@ -13,7 +13,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from label_studio_sdk.label_interface import LabelInterface
 
-from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving.smart_tools import Click, LabelledBox, SmartTools, meant_boxes
 
 CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image" smart="true">
@@ -46,7 +45,7 @@ def drawn(x: float, y: float, width: float, height: float, label: str = "WBC", *
     return made
 
 
-def as_label_studio_sends(*regions: Any, drafts: Any = (), annotations: Any = (), predictions: Any = ()) -> Task:
+def as_label_studio_sends(*regions: Any, drafts: Any = (), annotations: Any = (), predictions: Any = ()) -> Any:
     """A task whose one draft, annotation, prediction hold these regions."""
     parts = {"drafts": drafts, "annotations": annotations, "predictions": predictions}
     return {"id": 84, "data": {"image": "x"}} | {
@@ -64,7 +63,7 @@ def boxes_of(*regions: Any) -> list[LabelledBox]:
     return [box for click in read if click for box in click.drawn]
 
 
-def answer(context: list[Any], found: list[Any], task: Task = NEW, tools: SmartTools | None = None) -> list[Any]:
+def answer(context: list[Any], found: list[Any], task: Any = NEW, tools: SmartTools | None = None) -> list[Any]:
     """The regions that come, by a prediction of those that are found."""
     click = (tools or SmartTools()).read({"result": context}, task, "7")
     if click is None:
@@ -102,7 +101,7 @@ def test_one_rectangle_brings_the_one_box_that_was_meant() -> None:
 
 
 def test_what_comes_is_valid_and_has_score_and_version() -> None:
-    prediction = {"result": FOUND, "score": 0.9, "model_version": "bccd-1"}
+    prediction: Any = {"result": FOUND, "score": 0.9, "model_version": "bccd-1"}
     meant = meant_boxes(click_of(*boxes_of(DRAWN)), prediction)
     assert meant is not None
     assert (meant["score"], meant["model_version"]) == (0.8, "bccd-1")
@@ -165,7 +164,8 @@ def test_each_rectangle_brings_its_box_in_the_order_they_were_drawn() -> None:
 
 
 def test_the_score_is_that_of_what_comes() -> None:
-    meant = meant_boxes(click_of(*boxes_of(*TWO)), {"result": CELLS, "score": 0.1, "model_version": "v"})
+    prediction: Any = {"result": CELLS, "score": 0.1, "model_version": "v"}
+    meant = meant_boxes(click_of(*boxes_of(*TWO)), prediction)
     assert meant is not None
     assert meant["score"] == pytest.approx(0.65)
 
@@ -385,6 +385,7 @@ def test_a_rectangle_that_is_gone_from_the_page_is_not_there_though_the_draft_ha
 def test_tasks_and_projects_are_told_apart() -> None:
     tools = SmartTools()
     saved = as_label_studio_sends(drafts=[DRAWN])
+    task: Any
     for task, project in ((saved, "7"), ({**saved, "id": 85}, "7"), (saved, "8")):
         click = tools.read({"result": [DRAWN, TWO[0]]}, task, project)
         assert click
@@ -402,7 +403,7 @@ def test_a_prediction_keeps_no_box_away() -> None:
 def test_a_draft_stands_for_the_annotation_that_it_changes() -> None:
     held = {"id": 5, "result": [region(21, 21, 15, 25)]}
     emptied = {"id": 9, "annotation": 5, "result": []}
-    task: Task = {"id": 84, "annotations": [held], "drafts": [emptied]}
+    task = {"id": 84, "annotations": [held], "drafts": [emptied]}
     assert answer([DRAWN], FOUND, task)
     assert answer([DRAWN], FOUND, {"id": 84, "annotations": [held], "drafts": [emptied | {"annotation": 6}]}) == []
 
@@ -471,7 +472,8 @@ def test_drafts_and_annotations_of_any_shape_are_let_pass(odd: Any) -> None:
 
 @pytest.mark.parametrize("odd", [None, {}, {"result": None}, {"result": [None, 5]}])
 def test_a_prediction_of_ones_own_may_look_like_anything(odd: Any) -> None:
-    assert meant_boxes(click_of(*boxes_of(DRAWN)), odd or {}) is None
+    prediction: Any = odd or {}
+    assert meant_boxes(click_of(*boxes_of(DRAWN)), prediction) is None
 
 
 def test_sizes_are_told_by_either_or_taken_for_square() -> None:
@@ -507,9 +509,9 @@ json_values = st.recursive(
 
 @given(context=json_values, drafts=json_values, annotations=json_values, predictions=json_values, extra=json_values)
 def test_whatever_comes_is_answered(context: Any, drafts: Any, annotations: Any, predictions: Any, extra: Any) -> None:
-    task = {"id": 84, "drafts": drafts, "annotations": annotations, "predictions": predictions}
+    task: Any = {"id": 84, "drafts": drafts, "annotations": annotations, "predictions": predictions}
     click = SmartTools().read({"result": [context, DRAWN]}, task, "7")
-    prediction: Prediction = {"result": [*FOUND, extra], "score": 0.5, "model_version": "v"}
+    prediction: Any = {"result": [*FOUND, extra], "score": 0.5, "model_version": "v"}
     assert click
     meant = meant_boxes(click, prediction)
     assert meant is not None

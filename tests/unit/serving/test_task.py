@@ -48,6 +48,7 @@ from yolo_backend.images.uploads import uploads_of
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
 from yolo_backend.labels.plans import make_plan
+from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskPredictor, host_of
 from yolo_backend.settings import load_settings
 
@@ -610,7 +611,7 @@ def test_weights_that_were_replaced_meanwhile_are_not_taken_for_the_old_ones(hou
     plan = make_plan(CONFIG, house.settings, house.catalog, WAIT_S)
     served = plan.controls[0]
     old = replace(plan, controls=(replace(served, weights=replace(served.weights, fingerprint="of the old file")),))
-    task = {"id": 7, "data": {"image": inline(photo(9))}}
+    task: Task = {"id": 7, "data": {"image": inline(photo(9))}}
     for _ in range(2):
         failure = house.tasks.predict(task, old, None, BULK, project="1")
         assert isinstance(failure, Failure)
@@ -767,7 +768,7 @@ def test_eight_threads_get_their_own_images(house: House, serve: StartServer) ->
 
 def predict(house: House, value: Any, priority: int = PERSON, studio: Studio | None = None, **how: Any) -> Any:
     plan = make_plan(CONFIG, house.settings, house.catalog, WAIT_S)
-    task = {"id": 7, "data": {"image": value}}
+    task: Task = {"id": 7, "data": {"image": value}}
     return house.tasks.predict(task, plan, studio, priority, project="1", **how)
 
 
@@ -847,9 +848,9 @@ def test_whatever_came_of_a_task_that_was_hung_up_is_abandoned(house: House, cap
 
 def test_who_waits_for_a_place_to_decode_gets_out_soon(house: House) -> None:
     line = Line()
-    places = house.tasks._decoding[PERSON]
+    slots = house.tasks._decoding[PERSON]
     taken = 0
-    while places.acquire(blocking=False):
+    while slots.acquire(blocking=False):
         taken += 1
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(predict, house, inline(photo(9)), line=line)
@@ -859,7 +860,7 @@ def test_who_waits_for_a_place_to_decode_gets_out_soon(house: House) -> None:
         try:
             assert isinstance(future.exception(1), AbandonedError)
         finally:
-            places.release(taken)
+            slots.release(taken)
         assert time.monotonic() - started_at < 0.4
     assert score(predict(house, inline(photo(9)))) == 9
 
@@ -900,7 +901,7 @@ def test_who_waits_for_weights_gets_out_soon(house: House) -> None:
     slow = fake_catalog(load).pool
     slow.know(read_weights_file("fake.pt", shelf.find("fake.pt")))
     tasks = TaskPredictor(house.settings, slow, 4)
-    task = {"id": 7, "data": {"image": inline(photo(9))}}
+    task: Task = {"id": 7, "data": {"image": inline(photo(9))}}
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(tasks.predict, task, plan, None, PERSON, project="1", line=line)
         time.sleep(0.1)
