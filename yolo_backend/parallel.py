@@ -9,17 +9,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_c
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 Result = TypeVar("Result")
 
 _LOOK_EVERY_S = 0.2
 
 
 def in_parallel(
-    work: Callable[[Item], Result], items: Iterable[Item], parallel: int, thread_name: str = "task"
-) -> Iterator[tuple[Item, Result]]:
+    work: Callable[[T], Result], items: Iterable[T], parallel: int, thread_name: str = "task"
+) -> Iterator[tuple[T, Result]]:
     """Each item with what `work` makes of it, as they are done; no more are taken from `items` than are under way."""
-    under_way: dict[Future[Result], Item] = {}
+    under_way: dict[Future[Result], T] = {}
     with ThreadPoolExecutor(parallel, thread_name_prefix=thread_name) as workers:
         try:
             for item in items:
@@ -33,13 +33,13 @@ def in_parallel(
                 future.cancel()
 
 
-class ReadAhead(Generic[Item]):
+class ReadAhead(Generic[T]):
     """Takes items in a thread of its own, up to `max_items` ahead of whoever asks; a context, which ends the thread."""
 
-    def __init__(self, items: Iterable[Item], max_items: int) -> None:
+    def __init__(self, items: Iterable[T], max_items: int) -> None:
         self._items = items
         self._max_items = max_items
-        self._ready: list[Item] = []
+        self._ready: list[T] = []
         self._error: Exception | None = None
         self._is_over = False
         self._is_closed = False
@@ -56,7 +56,7 @@ class ReadAhead(Generic[Item]):
             self._changed.notify_all()
         self._thread.join()
 
-    def batches(self, max_wait_s: float, stop: threading.Event) -> Iterator[list[Item]]:
+    def batches(self, max_wait_s: float, stop: threading.Event) -> Iterator[list[T]]:
         """What is ready: `max_items` of it, or all after `max_wait_s`, at the end, or at once with `stop`, the last.
 
         Raises what the items' iterator raised, after what came before it.

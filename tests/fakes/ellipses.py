@@ -55,9 +55,9 @@ class Ellipses(ControlKind[EllipseControl]):
             return f"{tag.shown} is square, which no ellipse is"
         return super().why_not_served(tag)
 
-    def read(self, tag: Tag, image: Any) -> EllipseControl:
+    def read(self, tag: Tag, image_tag: Any) -> EllipseControl:
         attributes = self.attributes(tag)
-        return EllipseControl(**read_fields(tag, image, attributes), has_pupil=is_true(attributes, "model_pupil"))
+        return EllipseControl(**read_fields(tag, image_tag, attributes), has_pupil=is_true(attributes, "model_pupil"))
 
     def check_weights(self, control: EllipseControl, weights: WeightsInfo, name: str) -> None:
         if control.has_pupil and len(weights.class_names) > 3:

@@ -54,9 +54,9 @@ _order = _Order()
 class _RecordingQueue(list[Any]):
     """A detector's list of images, which it changes under its lock: so what is there when one is taken is certain."""
 
-    def remove(self, job: Any) -> None:
-        super().remove(job)
-        if job.priority == detector.BULK:
+    def remove(self, queued: Any) -> None:
+        super().remove(queued)
+        if queued.priority == detector.BULK:
             for other in self:
                 if arrival := _order.arrivals.get(id(other.image)):
                     arrival.passed_by += 1

@@ -34,7 +34,7 @@ def asking(catalog: Catalog, **settings: Any) -> Callable[[str, str], list[dict[
 
     def ask(value: str, config: str) -> list[dict[str, Any]]:
         task: Task = {"id": 7, "data": {"image": value}}
-        prediction = tasks.predict(task, make_plan(config, made, catalog, 60), None, BULK, project="1")
+        prediction = tasks.predict_task(task, make_plan(config, made, catalog, 60), None, BULK, project="1")
         assert isinstance(prediction, dict), prediction
         return [{key: value for key, value in region.items() if key != "id"} for region in prediction["result"]]
 

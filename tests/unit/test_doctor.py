@@ -18,7 +18,7 @@ from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
 from yolo_backend.doctor.examination import examine
-from yolo_backend.doctor.findings import Finding, Found, LinkState
+from yolo_backend.doctor.findings import Finding, LinkState, Observation
 from yolo_backend.doctor.installation import Installation
 from yolo_backend.doctor.project_links import images, one_of_each_kind, storage_kind, uploads
 from yolo_backend.images import uploads as uploads_module
@@ -167,14 +167,14 @@ def test_an_upload_that_is_not_in_the_folder_of_uploads_is_told(serve: StartServ
     studio = Studio(server.url, LEGACY_TOKEN)
     (tmp_path / "upload" / "7").mkdir(parents=True)
 
-    def found() -> list[Found]:
+    def found() -> list[Observation]:
         with closing(Predictor(settings, fake_catalog(lambda _: engine))) as predictor:
             project = Project(studio, 7, "Cells", config)
             return list(images(Installation(settings, studio, predictor, lambda _: project, None)))
 
     seen, not_read = found()
-    assert seen == Found("upload: task 1 is fetched and decoded, 2 boxes")
-    assert not_read == Found(
+    assert seen == Observation("upload: task 1 is fetched and decoded, 2 boxes")
+    assert not_read == Observation(
         f"upload: task 1: its file isn't read from {tmp_path} (No such file or directory), but fetched from Label "
         "Studio",
         LinkState.REMARK,
@@ -207,7 +207,7 @@ def test_a_folder_of_uploads_that_hangs_is_told_and_looked_at_once(
         told = [*uploads(it), *uploads(it)]
     comes_back.set()
     assert told == 2 * [
-        Found(
+        Observation(
             f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) doesn't answer within 0.1 s; meanwhile they are fetched from Label "
             "Studio",
             LinkState.REMARK,

@@ -54,7 +54,7 @@ from yolo_backend.label_studio.selection import Selection, count_selected
 from yolo_backend.prelabeling.model_versions import older_versions
 from yolo_backend.prelabeling.pictures import with_pictures
 from yolo_backend.prelabeling.prelabeling import Prelabeling, Report
-from yolo_backend.serving.project_predictor import Predict, ProjectPredictor
+from yolo_backend.serving.project_predictor import OutcomesOf, ProjectPredictor
 from yolo_backend.serving.request import Predictor
 
 _SHOWN_OF_A_REASON = 20
@@ -126,7 +126,7 @@ def prelabel(
         stop = threading.Event()
         stream = stream_by(predictor, workers, address)
         of_project = ProjectPredictor(plan, str(project.id), stream, predictor.images)
-        predict = _drawn(of_project, pictures) if pictures else of_project.predict
+        outcomes_of = _drawn(of_project, pictures) if pictures else of_project.outcomes_of
         with standard_output_for_scripts(), progress_bar() as progress, _stopped_by_signals(stop):
             bar = progress.add_task("Predicting", total=None)
             work = Prelabeling(
@@ -138,7 +138,7 @@ def prelabel(
                 remark=remark,
             )
             try:
-                work.run(selection, predict, replaces_older=replaces_older)
+                work.run(selection, outcomes_of, replaces_older=replaces_older)
             except (StudioError, requests.Timeout) as error:
                 if not stop.is_set():
                     raise
@@ -154,9 +154,9 @@ def prelabel(
         raise typer.Exit(FAILED)
 
 
-def _drawn(predictor: ProjectPredictor, folder: Path) -> Predict:
+def _drawn(predictor: ProjectPredictor, folder: Path) -> OutcomesOf:
     labels = [label.value for served in predictor.plan.controls for label in served.control.labels]
-    return lambda tasks: with_pictures(predictor.predict(tasks), folder, predictor.images_of, labels, remark)
+    return lambda tasks: with_pictures(predictor.outcomes_of(tasks), folder, predictor.images_of, labels, remark)
 
 
 @contextmanager

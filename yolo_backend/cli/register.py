@@ -207,9 +207,9 @@ def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in told["left_out_because"].items())
         _print(out, f"Left out: {reasons}")
-    if places := told["boxes_without_area"]:
-        shown = ", ".join(places[:_SHOWN_BOXES]) + (", ..." if len(places) > _SHOWN_BOXES else "")
-        _print(err, f"Boxes left out, for they have no area on their image: {len(places):,} ({shown})")
+    if boxes := told["boxes_without_area"]:
+        shown = ", ".join(boxes[:_SHOWN_BOXES]) + (", ..." if len(boxes) > _SHOWN_BOXES else "")
+        _print(err, f"Boxes left out, for they have no area on their image: {len(boxes):,} ({shown})")
     if count := told["labels_without_image"]:
         _print(err, f"Labels of none of these images: {count:,}")
 

@@ -50,12 +50,12 @@ def draw_scene(seed: int) -> Scene:
         class_id = int(rng.integers(len(CLASS_NAMES)))
         size = rng.uniform(0.07, 0.2) * min(width, height)
         patch = _DRAWERS[class_id](rng, float(size), light_angle)
-        place = _find_place(rng, owner, patch, areas)
-        if place is None:
+        window = _find_window(rng, owner, patch, areas)
+        if window is None:
             continue
-        _lay(canvas, patch, place, light_angle)
+        _lay(canvas, patch, window, light_angle)
         solid = patch[..., 3] > _SOLID_ALPHA
-        owner[place][solid] = len(class_ids)
+        owner[window][solid] = len(class_ids)
         areas.append(int(solid.sum()))
         class_ids.append(class_id)
     _light_and_noise(rng, canvas, light_angle)
@@ -69,7 +69,7 @@ def save_scene(scene: Scene, path: Path, jpeg_quality: int = 90) -> None:
     Image.fromarray(scene.image).save(path, quality=jpeg_quality)  # which PNG ignores
 
 
-def _find_place(
+def _find_window(
     rng: np.random.Generator, owner: NDArray[np.int32], patch_rgba: Image3f, areas: list[int]
 ) -> Window | None:
     """Where an object hides no other one by more than a fifth; None after a few tries."""
@@ -87,10 +87,10 @@ def _find_place(
     return None
 
 
-def _lay(canvas: Image3f, patch_rgba: Image3f, place: Window, light_angle: float) -> None:
+def _lay(canvas: Image3f, patch_rgba: Image3f, window: Window, light_angle: float) -> None:
     alpha = patch_rgba[..., 3:]
-    _cast_shadow(canvas, alpha[..., 0], (place[1].start, place[0].start), light_angle)
-    canvas[place] = canvas[place] * (1 - alpha) + patch_rgba[..., :3] * alpha
+    _cast_shadow(canvas, alpha[..., 0], (window[1].start, window[0].start), light_angle)
+    canvas[window] = canvas[window] * (1 - alpha) + patch_rgba[..., :3] * alpha
 
 
 def _hides_too_much(owner: NDArray[np.int32], window: Window, solid: NDArray[np.bool_], areas: list[int]) -> bool:

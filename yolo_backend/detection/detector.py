@@ -233,7 +233,7 @@ class Detector:
         """Queue an image no longer; one that is in the model stays there."""
         future.cancel()
         with self._wakeup:
-            self._queue = [job for job in self._queue if job.future is not future]
+            self._queue = [queued for queued in self._queue if queued.future is not future]
 
     def close(self) -> None:
         """Take no more images; the threads finish those they have and free the model."""
@@ -303,26 +303,26 @@ class Detector:
             if not queue:
                 return []
             # Asked without the lock, for it is others' code.
-            gone = {job.number for job in queue if job.is_gone()}
+            gone = {queued.number for queued in queue if queued.is_gone()}
             with self._wakeup:
                 # As it is now: a person's image that came meanwhile goes first, and what another stream took is gone.
-                for job in sorted(self._queue):
+                for queued in sorted(self._queue):
                     if len(stream.batch) == self._fitting_size:
                         break
-                    if job.number not in gone and stream.batch and not job.is_like(stream.batch[0]):
+                    if queued.number not in gone and stream.batch and not queued.is_like(stream.batch[0]):
                         continue
-                    self._queue.remove(job)
-                    if not job.future.set_running_or_notify_cancel():
+                    self._queue.remove(queued)
+                    if not queued.future.set_running_or_notify_cancel():
                         continue
-                    if job.number in gone:
-                        job.future.set_exception(AbandonedError("nobody waits for it any more"))
+                    if queued.number in gone:
+                        queued.future.set_exception(AbandonedError("nobody waits for it any more"))
                     else:
-                        stream.batch.append(job)
+                        stream.batch.append(queued)
                 if stream.batch:
                     break
         now = time.monotonic()
-        for job in stream.batch:
-            metrics.QUEUE_SECONDS.observe(now - job.queued_at)
+        for queued in stream.batch:
+            metrics.QUEUE_SECONDS.observe(now - queued.queued_at)
         return stream.batch
 
     def _serve(self, engine: Detecting, stream: _Stream) -> None:
@@ -332,39 +332,39 @@ class Detector:
         rest = batch
         failures: list[tuple[_QueuedImage, Exception]] = []
         while rest:
-            jobs = rest[:size]
+            part = rest[:size]
             try:
-                found = self._detect(engine, stream, jobs)
+                found = self._detect(engine, stream, part)
             except _ReplacedError:
                 raise
             except BaseException as error:  # whatever it is, the thread lives on, for somebody waits
-                if len(jobs) > 1:
-                    size = self._smaller_size(len(jobs), error)
+                if len(part) > 1:
+                    size = self._smaller_size(len(part), error)
                     continue
-                failures.append((jobs[0], self._failure(error, engine.runtime.device)))
+                failures.append((part[0], self._failure(error, engine.runtime.device)))
             else:
                 self._health.succeeded()
-                for job, detections in zip(jobs, found, strict=True):
-                    job.future.set_result(detections)
+                for queued, detections in zip(part, found, strict=True):
+                    queued.future.set_result(detections)
             rest = rest[size:]
         if len(failures) == len(batch):
             self._health.failed(first_line(failures[-1][1]))
         else:
             self._grow()
-        for job, failure in failures:
-            job.future.set_exception(failure)
+        for queued, failure in failures:
+            queued.future.set_exception(failure)
 
-    def _detect(self, engine: Detecting, stream: _Stream, jobs: list[_QueuedImage]) -> list[Detections]:
+    def _detect(self, engine: Detecting, stream: _Stream, part: list[_QueuedImage]) -> list[Detections]:
         """The detections of each image. Raises _ReplacedError where the wait for them was given up."""
         with self._watched(stream), metrics.DETECT_SECONDS.time(), metrics.MODEL_SECONDS.time():
             found = engine.detect(
-                [job.image for job in jobs],
-                min(job.score_threshold for job in jobs),
-                for_person=jobs[0].priority == PERSON,
+                [queued.image for queued in part],
+                min(queued.score_threshold for queued in part),
+                for_person=part[0].priority == PERSON,
             )
-        if len(found) != len(jobs):
-            raise ValueError(f"{self._name} gave {len(found)} outputs for {len(jobs)} images")
-        metrics.BATCH_SIZE.observe(len(jobs))
+        if len(found) != len(part):
+            raise ValueError(f"{self._name} gave {len(found)} outputs for {len(part)} images")
+        metrics.BATCH_SIZE.observe(len(part))
         return found
 
     @contextmanager
@@ -402,12 +402,12 @@ class Detector:
             batch = stream.batch if stream else []
             queue, self._queue = self._queue, []
             self._wakeup.notify_all()
-        for job in batch:
-            if not job.future.done():
-                job.future.set_exception(failure)
-        for job in queue:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(of_queue or failure)
+        for queued in batch:
+            if not queued.future.done():
+                queued.future.set_exception(failure)
+        for queued in queue:
+            if queued.future.set_running_or_notify_cancel():
+                queued.future.set_exception(of_queue or failure)
 
     def _smaller_size(self, size: int, error: BaseException) -> int:
         """How many images to try together after so many failed."""

@@ -43,7 +43,7 @@ class WeightsLoadingError(Exception):
 
 
 @dataclass(eq=False)
-class _Model:
+class _PooledWeights:
     """The weights of one fingerprint: where they are, under which names they serve, and who needs them."""
 
     fingerprint: str
@@ -90,7 +90,7 @@ class ModelPool:
         self._max_models = max_models
         self._batch_size = batch_size
         self._detect_timeout_s = detect_timeout_s
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, _PooledWeights] = {}
         self._is_closed = False
         self._lock = threading.RLock()
         # Loading takes memory and all cores: what many ask for at once is read by two, and exported by one at a time.
@@ -99,7 +99,7 @@ class ModelPool:
     def know(self, file: WeightsFile) -> None:
         """Where the weights of this fingerprint are; only such can be asked for."""
         with self._lock:
-            model = self._models.setdefault(file.fingerprint, _Model(file.fingerprint, ModelHealth(file.name)))
+            model = self._models.setdefault(file.fingerprint, _PooledWeights(file.fingerprint, ModelHealth(file.name)))
             model.files[file.name] = file
 
     def serve(self, file: WeightsFile, before: WeightsFile | None = None) -> None:
@@ -305,7 +305,7 @@ class ModelPool:
                 detector.engine.add_done_callback(lambda engine: self._came(model, engine))
             return detector
 
-    def _new_detector(self, model: _Model) -> Detector:
+    def _new_detector(self, model: _PooledWeights) -> Detector:
         if self._is_closed:
             raise AbandonedError("the backend is stopping")
         if reason := model.health.given_up_reason():
@@ -318,22 +318,22 @@ class ModelPool:
             health=model.health,
         )
 
-    def _load_in_turn(self, model: _Model, detector: Detector) -> Detecting:
+    def _load_in_turn(self, model: _PooledWeights, detector: Detector) -> Detecting:
         with ExitStack() as turn:
-            _take_place(self._reading, turn, detector)
+            _take_slot(self._reading, turn, detector)
             file = model.file
 
             def tell(info: WeightsInfo) -> None:
                 _check(file, info)
                 detector.tell(info)
                 turn.close()
-                _take_place(self._exporting, turn, detector)
+                _take_slot(self._exporting, turn, detector)
 
             engine = self._load(file, tell)
             _check(file, engine.info)
             return engine
 
-    def _came(self, model: _Model, engine: Future[Detecting]) -> None:
+    def _came(self, model: _PooledWeights, engine: Future[Detecting]) -> None:
         with self._lock:
             if engine.exception() is None:
                 model.runtime = engine.result().runtime
@@ -345,11 +345,11 @@ def loads_too_long(name: str) -> str:
     return f"{name} is not loaded after {LOAD_TIMEOUT_S / 60:g} minutes: see the backend's log, and restart the backend"
 
 
-def _take_place(places: threading.Semaphore, turn: ExitStack, detector: Detector) -> None:
-    """Wait for a place; not for ever, for a load that hangs keeps its own."""
+def _take_slot(slots: threading.Semaphore, turn: ExitStack, detector: Detector) -> None:
+    """Wait for a slot; not for ever, for a load that hangs keeps its own."""
     detector.waits()
-    if places.acquire(timeout=LOAD_TIMEOUT_S):
-        turn.callback(places.release)
+    if slots.acquire(timeout=LOAD_TIMEOUT_S):
+        turn.callback(slots.release)
     detector.begins()
 
 

@@ -23,7 +23,7 @@ _ENTRY_BYTES = 450  # of the objects of one entry, besides what is packed, as tr
 
 
 @dataclass(frozen=True)
-class FoundInImage:
+class ImageDetections:
     """The detections of one image, by the fingerprint of the weights, and the size of the upright image."""
 
     detections: Mapping[str, Detections]
@@ -45,7 +45,7 @@ class RememberedDetections:
         # A box is removed by one of a higher score only, and the best are kept: what is below changes nothing above.
         return min(threshold, _FLOOR_SCORE) if self._packed.maxsize else threshold
 
-    def find(self, digest: bytes, thresholds: Mapping[str, float]) -> FoundInImage | None:
+    def find(self, digest: bytes, thresholds: Mapping[str, float]) -> ImageDetections | None:
         """All that was detected in an image above these thresholds, by fingerprint; None where some of it is missing.
 
         Detections below a threshold may be among them.
@@ -58,7 +58,7 @@ class RememberedDetections:
             if packed is None or _HEAD.unpack_from(packed)[0] > threshold:
                 return None
             detections[fingerprint], size_wh = _unpack(packed)
-        return FoundInImage(detections, size_wh)
+        return ImageDetections(detections, size_wh)
 
     def keep(self, digest: bytes, fingerprint: str, floor: float, found: Detections, size_wh: tuple[int, int]) -> None:
         """Remember what these weights found in an image down to the score `floor`."""

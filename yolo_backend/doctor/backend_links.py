@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from yolo_backend.addresses import redact
-from yolo_backend.doctor.findings import BrokenLinkError, Found, LinkState
+from yolo_backend.doctor.findings import BrokenLinkError, LinkState, Observation
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, StudioRejectedError
 
@@ -19,7 +19,7 @@ _OPEN_THE_GUARD = (
 _REACHABLE = "Give the backend's address as Label Studio reaches it, in Settings > Model and as --backend-url."
 
 
-def backend(it: Installation) -> Iterator[Found]:
+def backend(it: Installation) -> Iterator[Observation]:
     """Tells whether this backend answers there, and is ready."""
     index = it.backend.index()
     state, reason = index.get("status"), index.get("reason")
@@ -28,14 +28,14 @@ def backend(it: Installation) -> Iterator[Found]:
     if state != "UP":
         raise BrokenLinkError(f"{it.backend.shown_url} can't predict: {reason}", "Do what it says, and see its log.")
     engine = index.get("engine")
-    place = f"{index.get('model')} on {index.get('device')} in {engine}" if engine else f"{index.get('model')}"
-    yield Found(f"{it.backend.shown_url} answers, version {index.get('version')}: {place}")
+    runs = f"{index.get('model')} on {index.get('device')} in {engine}" if engine else f"{index.get('model')}"
+    yield Observation(f"{it.backend.shown_url} answers, version {index.get('version')}: {runs}")
     training = index.get("training")
     if isinstance(training, dict) and training.get("remark"):
-        yield Found(str(training["remark"]))
+        yield Observation(str(training["remark"]))
 
 
-def model_version(it: Installation) -> Iterator[Found]:
+def model_version(it: Installation) -> Iterator[Observation]:
     """Tells whether the backend serves the project as it would be served from here."""
     there, here = it.backend.setup(_project_key(it), it.project.label_config), it.plan.model_version
     if there != here:
@@ -44,10 +44,10 @@ def model_version(it: Installation) -> Iterator[Found]:
             "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_SCORE_THRESHOLD and "
             "the other MODEL_ ones, DECODE.",
         )
-    yield Found(f"{there}, there as here")
+    yield Observation(f"{there}, there as here")
 
 
-def network_guard(it: Installation) -> Iterator[Found]:
+def network_guard(it: Installation) -> Iterator[Observation]:
     """Tells whether Label Studio's guard lets it connect to the backend's address.
 
     Label Studio is asked to make what it can't make, for other fields are no valid ones: it says so, or the guard does.
@@ -72,47 +72,47 @@ def network_guard(it: Installation) -> Iterator[Found]:
             if "resolve" not in error.reason:
                 raise
             raise BrokenLinkError(f"Label Studio says: {error.reason}", _REACHABLE) from None
-    yield Found(f"it lets Label Studio connect to {it.backend.shown_url}")
+    yield Observation(f"it lets Label Studio connect to {it.backend.shown_url}")
 
 
-def model(it: Installation) -> Iterator[Found]:
+def model(it: Installation) -> Iterator[Observation]:
     """Tells whether the backend is connected to the project, and Label Studio sees it as up."""
     url = it.given_backend_url
-    meant = [item for item in it.models if url is None or str(item["url"]).rstrip("/") == url]
+    meant = [item for item in it.connected_models if url is None or str(item["url"]).rstrip("/") == url]
     if not meant:
-        others = ", ".join(redact(item["url"]) for item in it.models)
+        others = ", ".join(redact(item["url"]) for item in it.connected_models)
         found = f"{redact(url)} isn't connected to the project, but {others}" if others else "none is connected"
         raise BrokenLinkError(found, _CONNECT)
     for item in meant:
         name = f'"{item.get("title")}" at {redact(item["url"])}'
         if item.get("state") in {"DI", "ER"}:
             reason = f": {item['error_message']}" if item.get("error_message") else ""
-            yield Found(
+            yield Observation(
                 f"Label Studio sees {name} as {str(item.get('readable_state')).lower()}{reason}",
                 LinkState.WRONG,
                 f"{_REACHABLE} Where the backend asks for a login, the model there needs it too.",
             )
         else:
-            yield Found(f"Label Studio sees {name} as {str(item.get('readable_state')).lower()}")
+            yield Observation(f"Label Studio sees {name} as {str(item.get('readable_state')).lower()}")
 
 
-def webhook(it: Installation) -> Iterator[Found]:
+def webhook(it: Installation) -> Iterator[Observation]:
     """Tells whether the project's webhook carries the backend's login."""
     url = f"{it.backend.url.rstrip('/')}/webhook"
     webhooks = it.studio.call("GET", "/api/webhooks/", None, TIMEOUT_S, query={"project": str(it.project.id)})
     meant = next((item for item in webhooks if str(item["url"]).rstrip("/") == url), None)
     if meant is None or not meant.get("is_active", True):
         lack = "no webhook leads to the backend" if meant is None else "the webhook is switched off"
-        yield Found(
+        yield Observation(
             f"{lack}: a `fit` of your own wouldn't be called",
             LinkState.REMARK,
             "Where you have one, see to it in Settings > Webhooks; Label Studio makes none by itself for a host name "
             "without a dot, such as ml-backend.",
         )
     elif it.backend.lets_in(None):
-        yield Found("the backend asks for no login")
+        yield Observation("the backend asks for no login")
     elif it.backend.lets_in(_authorization(meant.get("headers"))):
-        yield Found("it carries the backend's login")
+        yield Observation("it carries the backend's login")
     else:
         raise BrokenLinkError(
             "it carries no login that the backend accepts, so a `fit` is never called",

@@ -9,7 +9,7 @@ import requests
 
 from yolo_backend.connecting.remote_backend import BackendError
 from yolo_backend.doctor import backend_links, project_links
-from yolo_backend.doctor.findings import BrokenLinkError, Finding, Found, LinkState, NotTriedError, broken_by
+from yolo_backend.doctor.findings import BrokenLinkError, Finding, LinkState, NotTriedError, Observation, broken_by
 from yolo_backend.doctor.installation import Installation
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.projects import Project
@@ -18,7 +18,7 @@ from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
 
 _LOOK = "Look whether Label Studio is well, and whether the token's user may do that."
-_Link = Callable[[Installation], Iterator[Found]]
+_Link = Callable[[Installation], Iterator[Observation]]
 
 
 def examine(
@@ -70,15 +70,15 @@ def _links(*, is_backend_given: bool) -> Sequence[tuple[str, Sequence[str], _Lin
     )
 
 
-def _try(link: _Link, installation: Installation) -> Iterator[Found]:
+def _try(link: _Link, installation: Installation) -> Iterator[Observation]:
     try:
         yield from link(installation)
     except NotTriedError as error:
-        yield Found(str(error), LinkState.NOT_TRIED)
+        yield Observation(str(error), LinkState.NOT_TRIED)
     except (BrokenLinkError, BackendError) as error:
-        yield Found(str(error), LinkState.WRONG, error.fix)
+        yield Observation(str(error), LinkState.WRONG, error.fix)
     except StudioError as error:
         broken = broken_by(error, _LOOK)
-        yield Found(str(broken), LinkState.WRONG, broken.fix)
+        yield Observation(str(broken), LinkState.WRONG, broken.fix)
     except requests.Timeout as error:
-        yield Found(explain(error), LinkState.WRONG, _LOOK)
+        yield Observation(explain(error), LinkState.WRONG, _LOOK)

@@ -19,7 +19,7 @@ class LinkState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Found:
+class Observation:
     """What is found at a link; `fix` says what to do where it isn't as it should be."""
 
     detail: str

@@ -63,7 +63,7 @@ class Installation:
         return FolderOfUploads(root).trouble() if root else None
 
     @cached_property
-    def models(self) -> list[dict[str, Any]]:
+    def connected_models(self) -> list[dict[str, Any]]:
         """The models that are connected to the project; Label Studio asks each how it is, as it does for its page."""
         query = {"project": str(self.project.id)}
         return list(self.studio.call("GET", "/api/ml/", None, TIMEOUT_S, query=query))
@@ -73,8 +73,8 @@ class Installation:
         """The backend that was named, or that of the only connected model. Raises NotTriedError."""
         if self.given_backend_url:
             return RemoteBackend(self.given_backend_url, self.settings.basic_auth)
-        if len(self.models) != 1:
-            count = f"{len(self.models)} models are" if self.models else "no model is"
+        if len(self.connected_models) != 1:
+            count = f"{len(self.connected_models)} models are" if self.connected_models else "no model is"
             raise NotTriedError(f"name the backend with --backend-url: {count} connected to the project")
         # Whoever may edit the project named this address: our login isn't for them.
-        return RemoteBackend(str(self.models[0]["url"]))
+        return RemoteBackend(str(self.connected_models[0]["url"]))

@@ -12,7 +12,7 @@ import requests
 from label_studio_sdk.label_interface import LabelInterface
 
 from yolo_backend.detection.weights import WeightsError
-from yolo_backend.doctor.findings import BrokenLinkError, Found, LinkState, NotTriedError, broken_by, fix_of
+from yolo_backend.doctor.findings import BrokenLinkError, LinkState, NotTriedError, Observation, broken_by, fix_of
 from yolo_backend.doctor.installation import TIMEOUT_S, Installation
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
@@ -50,7 +50,7 @@ _MEND_MEDIA_ROOT = (
 _ADD_STORAGE = "Add the bucket to the project (Settings > Cloud Storage), and look whether the file is in it."
 
 
-def label_studio(it: Installation) -> Iterator[Found]:
+def label_studio(it: Installation) -> Iterator[Observation]:
     """Tells whether Label Studio answers at its address."""
     url = it.studio.url
     try:
@@ -61,10 +61,10 @@ def label_studio(it: Installation) -> Iterator[Found]:
         raise broken_by(error, _correct_address(url)) from None
     except requests.Timeout as error:
         raise BrokenLinkError(explain(error), _correct_address(url)) from None
-    yield Found(f"{url} answers, version {version}")
+    yield Observation(f"{url} answers, version {version}")
 
 
-def token(it: Installation) -> Iterator[Found]:
+def token(it: Installation) -> Iterator[Observation]:
     """Tells which kind of token it is, and whether it is accepted."""
     if not it.studio.token:
         raise BrokenLinkError("there is none", _MAKE_ONE)
@@ -75,10 +75,10 @@ def token(it: Installation) -> Iterator[Found]:
         if not error.reason:  # Label Studio says why it refuses; whoever is before it doesn't
             raise broken_by(error, _MAKE_ONE) from None
         raise BrokenLinkError(f"it is {kind}. {error}", _MAKE_ONE) from None
-    yield Found(f"{kind} of {user}, accepted")
+    yield Observation(f"{kind} of {user}, accepted")
 
 
-def project(it: Installation) -> Iterator[Found]:
+def project(it: Installation) -> Iterator[Observation]:
     """Tells whether the token shows the project."""
     try:
         found = it.project
@@ -86,10 +86,10 @@ def project(it: Installation) -> Iterator[Found]:
         raise BrokenLinkError(
             str(error), "Name a project that the token's user sees on Label Studio's first page."
         ) from None
-    yield Found(f'{found.id} "{found.title}", {_counted(found.count(), "task")}')
+    yield Observation(f'{found.id} "{found.title}", {_counted(found.count(), "task")}')
 
 
-def imports(it: Installation) -> Iterator[Found]:
+def imports(it: Installation) -> Iterator[Observation]:
     """Tells whether it is quick to import predictions, where many tasks hold some; nothing elsewhere."""
     predicted = it.project.count([task_filter("total_predictions", "greater", 0, "Number")])
     if predicted < _MANY_PREDICTED:
@@ -97,10 +97,10 @@ def imports(it: Installation) -> Iterator[Found]:
     hold = f"{predicted} tasks hold predictions already"
     is_quick = _is_import_quick(it.studio)
     if is_quick:
-        yield Found(f"{hold}, and Label Studio counts anew only those that an import is about")
+        yield Observation(f"{hold}, and Label Studio counts anew only those that an import is about")
         return
     unseen = "" if is_quick is False else "; whether it does can't be seen with this token"
-    yield Found(
+    yield Observation(
         f"{hold}, and each import of more counts all of them anew (about {predicted * _COUNTING_S:.0f} s), unless "
         f"Label Studio runs with {QUICK_IMPORTS}=true{unseen}",
         LinkState.REMARK,
@@ -108,7 +108,7 @@ def imports(it: Installation) -> Iterator[Found]:
     )
 
 
-def weights(it: Installation) -> Iterator[Found]:
+def weights(it: Installation) -> Iterator[Observation]:
     """Tells whether the weights can be had and read."""
     try:
         info = it.predictor.catalog.wait_for_info(it.settings.model_name, None)
@@ -116,12 +116,12 @@ def weights(it: Installation) -> Iterator[Found]:
     except WeightsError as error:
         raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
     classes = _counted(len(info.class_names), "class", "classes")
-    yield Found(f"{it.settings.model_name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
+    yield Observation(f"{it.settings.model_name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
     if info.remark:
-        yield Found(info.remark, LinkState.REMARK)
+        yield Observation(info.remark, LinkState.REMARK)
 
 
-def labels(it: Installation) -> Iterator[Found]:
+def labels(it: Installation) -> Iterator[Observation]:
     """Tells which class becomes which label, and which names have no partner."""
     try:
         plan = it.plan
@@ -134,24 +134,24 @@ def labels(it: Installation) -> Iterator[Found]:
     for served in plan.controls:
         yield _pairs(served)
     for sentence in plan.not_served:
-        yield Found(f"not served: {sentence}", LinkState.REMARK, "Nothing, where that is left to people.")
-    yield Found(f"the model_version is {plan.model_version}")
+        yield Observation(f"not served: {sentence}", LinkState.REMARK, "Nothing, where that is left to people.")
+    yield Observation(f"the model_version is {plan.model_version}")
 
 
-def uploads(it: Installation) -> Iterator[Found]:
+def uploads(it: Installation) -> Iterator[Observation]:
     """Tells whether uploads can be read from the disk; nothing where no folder is named."""
     if root := it.settings.label_studio_media_root:
         if trouble := it.uploads_trouble:
             meanwhile = f"{trouble.what}; meanwhile they are fetched from Label Studio"
             if trouble.lasts:
-                yield Found(meanwhile, LinkState.REMARK, fix_of(trouble))
+                yield Observation(meanwhile, LinkState.REMARK, fix_of(trouble))
             else:
-                yield Found(f"{meanwhile}: {trouble.fix}")
+                yield Observation(f"{meanwhile}: {trouble.fix}")
         else:
-            yield Found(f"they are read from {root}")
+            yield Observation(f"they are read from {root}")
 
 
-def images(it: Installation) -> Iterator[Found]:
+def images(it: Installation) -> Iterator[Observation]:
     """Tells whether an image of each storage kind can be fetched, decoded and predicted, as the server would."""
     task_of_kind = one_of_each_kind(it.project, it.plan)
     if not task_of_kind:
@@ -165,15 +165,17 @@ def images(it: Installation) -> Iterator[Found]:
         name = f"{kind}: task {task['id']}"
         if isinstance(outcome, Failure):
             where = f"{name}, {outcome.address}" if outcome.address else name
-            yield Found(f"{where}: {outcome.reason}", LinkState.WRONG, _advice(kind, outcome))
+            yield Observation(f"{where}: {outcome.reason}", LinkState.WRONG, _advice(kind, outcome))
         else:
-            yield Found(f"{name} is fetched and decoded, {_counted(count_boxes(outcome['result']), 'box', 'boxes')}")
+            yield Observation(
+                f"{name} is fetched and decoded, {_counted(count_boxes(outcome['result']), 'box', 'boxes')}"
+            )
             if kind == "upload":
                 yield from _not_from_disk(it, task)
     it.predictions = [outcome for outcome in outcomes.values() if not isinstance(outcome, Failure)]
 
 
-def _not_from_disk(it: Installation, task: Task) -> Iterator[Found]:
+def _not_from_disk(it: Installation, task: Task) -> Iterator[Observation]:
     """Why an upload of the task isn't read from the folder, where uploads are; nothing where it is."""
     root = it.settings.label_studio_media_root
     if root is None or it.uploads_trouble:  # which is told already
@@ -188,11 +190,11 @@ def _not_from_disk(it: Installation, task: Task) -> Iterator[Found]:
             continue
         except (OSError, ValueError) as error:
             not_read = f"its file isn't read from {root} ({reason_of(error)}), but fetched from Label Studio"
-            yield Found(f"upload: task {task['id']}: {not_read}", LinkState.REMARK, _MEND_MEDIA_ROOT)
+            yield Observation(f"upload: task {task['id']}: {not_read}", LinkState.REMARK, _MEND_MEDIA_ROOT)
             return
 
 
-def prediction(it: Installation) -> Iterator[Found]:
+def prediction(it: Installation) -> Iterator[Observation]:
     """Tells whether Label Studio's own judge finds a prediction valid."""
     if not it.predictions:
         raise NotTriedError("no image was predicted")
@@ -204,7 +206,7 @@ def prediction(it: Installation) -> Iterator[Found]:
                 "Unless the model class is your own, it is a fault of the backend: please report it.",
             )
     boxes = sum(count_boxes(made["result"]) for made in it.predictions)
-    yield Found(f"{_counted(len(it.predictions), 'prediction')} with {_counted(boxes, 'box', 'boxes')}, valid")
+    yield Observation(f"{_counted(len(it.predictions), 'prediction')} with {_counted(boxes, 'box', 'boxes')}, valid")
 
 
 def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:
@@ -249,20 +251,20 @@ def _advice(kind: str, failure: Failure) -> str:
     return _ADD_STORAGE if is_unknown_to_studio else failure.kind.advice
 
 
-def _pairs(served: ServedControl) -> Found:
+def _pairs(served: ServedControl) -> Observation:
     if served.control.labels_value:
-        return Found(f"{served.control.from_name} on {served.control.to_name}: the labels come with each task")
+        return Observation(f"{served.control.from_name} on {served.control.to_name}: the labels come with each task")
     pairs = [f"{_shown(pair.classes)} → {pair.label} above {pair.threshold:g}" for pair in served.served_labels]
     detail = f"{served.control.from_name} on {served.control.to_name}: {_shown(pairs, '; ') or 'nothing'}"
     if without_label := served.label_map.classes_without_label:
         detail += f". Classes without a label: {_shown(without_label)}"
     if without_class := served.label_map.labels_without_class:
-        return Found(
+        return Observation(
             f"{detail}. Labels without a class, which are never predicted: {_shown(without_class)}",
             LinkState.REMARK,
             'Where a label means one of the classes, rename it or give it predicted_values="<the class>".',
         )
-    return Found(detail)
+    return Observation(detail)
 
 
 def _correct_address(url: str) -> str:

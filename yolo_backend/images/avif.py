@@ -30,7 +30,9 @@ def is_avif(content: bytes) -> bool:
     if content[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(content[:4], "big"), len(content), 1024)
-    return content[8:12] in _BRANDS or any(content[place : place + 4] in _BRANDS for place in range(16, end, 4))
+    return content[8:12] in _BRANDS or any(
+        content[position : position + 4] in _BRANDS for position in range(16, end, 4)
+    )
 
 
 def check_avif(content: bytes, max_megapixels: float) -> bytes:
@@ -95,7 +97,7 @@ def _by_key(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
 
 
 @dataclass(frozen=True)
-class _Box:
+class _IsoBox:
     kind: bytes
     start: int
     end: int
@@ -107,8 +109,8 @@ class _File:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._boxes_left = _Budget(_MAX_BOXES)
-        self._tracks: list[_Box] = []
-        meta: list[_Box] = []
+        self._tracks: list[_IsoBox] = []
+        meta: list[_IsoBox] = []
         for box in self._boxes_of_file():
             if box.kind == b"meta":
                 meta += self._boxes(box.start + 4, box.end)
@@ -122,10 +124,10 @@ class _File:
 
     def pictures(self) -> Iterator[bytes]:
         """The AV1 data of each picture, and of the first one of each track."""
-        bytes_left = _Budget(_MAX_SHARE * len(self._content))  # pictures may lie in the same place
-        for places in self._read_places():
-            bytes_left.spend(sum(end - start for start, end in places))
-            yield b"".join(self._content[start:end] for start, end in places)
+        bytes_left = _Budget(_MAX_SHARE * len(self._content))  # pictures may lie in the same span
+        for spans in self._read_spans():
+            bytes_left.spend(sum(end - start for start, end in spans))
+            yield b"".join(self._content[start:end] for start, end in spans)
         for track in self._tracks:
             tables = _by_key((box.kind, box) for box in self._below(track, b"mdia", b"minf", b"stbl"))
             sizes, offsets = tables[b"stsz"], tables.get(b"stco") or tables.get(b"co64")
@@ -138,15 +140,15 @@ class _File:
 
     def without_exif(self) -> bytes:
         """The file with each EXIF called otherwise, for Pillow fails on EXIF that it can't read."""
-        places = [place for kind, place in self._items.values() if kind == b"Exif"]
-        if not places:
+        positions = [position for kind, position in self._items.values() if kind == b"Exif"]
+        if not positions:
             return self._content
         changed = bytearray(self._content)
-        for place in places:
-            changed[place : place + 4] = b"skip"
+        for position in positions:
+            changed[position : position + 4] = b"skip"
         return bytes(changed)
 
-    def _boxes_of_file(self) -> Iterator[_Box]:
+    def _boxes_of_file(self) -> Iterator[_IsoBox]:
         """The outermost boxes, up to bytes that are none: some programs leave such at the end."""
         try:
             yield from self._boxes(0, len(self._content))
@@ -154,7 +156,7 @@ class _File:
             if self._boxes_left.left < 0:
                 raise
 
-    def _boxes(self, start: int, end: int) -> Iterator[_Box]:
+    def _boxes(self, start: int, end: int) -> Iterator[_IsoBox]:
         while start + 8 <= end:
             self._boxes_left.spend()
             size, kind, head = self._number(start, 4), self._content[start + 4 : start + 8], 8
@@ -164,17 +166,17 @@ class _File:
                 size = end - start
             if size < head or start + size > end:
                 raise _BrokenError
-            yield _Box(kind, start + head, start + size)
+            yield _IsoBox(kind, start + head, start + size)
             start += size
 
-    def _below(self, box: _Box, *path: bytes) -> list[_Box]:
+    def _below(self, box: _IsoBox, *path: bytes) -> list[_IsoBox]:
         boxes = [box]
         for kind in path:
             boxes = [inner for one in boxes for inner in self._boxes(one.start, one.end) if inner.kind == kind]
         return [inner for one in boxes for inner in self._boxes(one.start, one.end)]
 
-    def _number(self, place: int, length: int) -> int:
-        return int.from_bytes(self._content[place : place + length], "big")
+    def _number(self, position: int, length: int) -> int:
+        return int.from_bytes(self._content[position : position + length], "big")
 
     def _read_items(self) -> Iterator[tuple[int, tuple[bytes, int]]]:
         """The id of each item, its kind, and where that stands."""
@@ -183,22 +185,22 @@ class _File:
             return
         for entry in self._boxes(table.start + (8 if self._content[table.start] else 6), table.end):
             id_bytes = 2 if self._content[entry.start] < 3 else 4
-            place = entry.start + 4 + id_bytes + 2
-            yield self._number(entry.start + 4, id_bytes), (self._content[place : place + 4], place)
+            position = entry.start + 4 + id_bytes + 2
+            yield self._number(entry.start + 4, id_bytes), (self._content[position : position + 4], position)
 
-    def _read_places(self) -> Iterator[list[tuple[int, int]]]:
-        """Where the data of each picture begins and ends: the places of its pieces (extents)."""
+    def _read_spans(self) -> Iterator[list[tuple[int, int]]]:
+        """Where the data of each picture begins and ends: the spans of its extents."""
         table = self._meta.get(b"iloc")
         if table is None:
             return
-        version, place = self._content[table.start], table.start + 4
+        version, position = self._content[table.start], table.start + 4
 
         def take(length: int) -> int:
-            nonlocal place
-            place += length
-            if place > table.end:
+            nonlocal position
+            position += length
+            if position > table.end:
                 raise _BrokenError
-            return self._number(place - length, length)
+            return self._number(position - length, length)
 
         sizes = take(2)
         offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
@@ -220,23 +222,23 @@ class _File:
                 offset, length = take(offset_bytes), take(length_bytes)
                 extents.append((base + offset, length))
             if self._items.get(item, (b"", 0))[0] == b"av01":
-                yield self._places_of(method, extents)
+                yield self._spans_of(method, extents)
 
-    def _places_of(self, method: int, extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _spans_of(self, method: int, extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Where each extent begins and ends in the file; one of no length goes to the end of it, or of its box."""
         start, end = 0, len(self._content)
         if method == 1:
-            box = self._meta[b"idat"] if b"idat" in self._meta else _Box(b"", 0, 0)
+            box = self._meta[b"idat"] if b"idat" in self._meta else _IsoBox(b"", 0, 0)
             start, end = box.start, box.end
         elif method:
             raise _BrokenError
-        places = []
+        spans = []
         for offset, length in extents:
             first = min(start + offset, end)
-            places.append((first, min(first + length, end) if length else end))
-        if sum(last - first for first, last in places) > len(self._content):
+            spans.append((first, min(first + length, end) if length else end))
+        if sum(last - first for first, last in spans) > len(self._content):
             raise _BrokenError
-        return places
+        return spans
 
 
 class _Bits:
@@ -284,22 +286,22 @@ def _coded_size(data: bytes, units_left: _Budget) -> tuple[int, int]:
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The kind of each unit of AV1 (OBU), and its start."""
-    place = 0
-    while place < len(data):
-        head = data[place]
-        place += 2 if head & 4 else 1
-        size = len(data) - place
+    position = 0
+    while position < len(data):
+        head = data[position]
+        position += 2 if head & 4 else 1
+        size = len(data) - position
         if head & 2:
             size = shift = 0
             while True:
-                byte = data[place]
-                place, size, shift = place + 1, size | (byte & 127) << shift, shift + 7
+                byte = data[position]
+                position, size, shift = position + 1, size | (byte & 127) << shift, shift + 7
                 if byte < 128:
                     break
                 if shift > 56:
                     raise _BrokenError
-        yield head >> 3 & 15, data[place : place + min(size, _UNIT_BYTES)]
-        place += size
+        yield head >> 3 & 15, data[position : position + min(size, _UNIT_BYTES)]
+        position += size
 
 
 def _read_sequence(bits: _Bits) -> _Sequence:

@@ -89,7 +89,7 @@ class _WatchedTlsConnection(_Watched, HTTPSConnection):
                 self._twin = None
 
 
-class _WatchedPlaces:
+class _LettingGo:
     def _put_conn(self, connection: Any) -> None:
         # Before others may have it. Who was hung up on in the last moment leaves no broken one to them.
         if (alarm := this_thread.alarm) is not None and alarm.let_go() and connection is not None:
@@ -152,11 +152,11 @@ def _shut_down(connection: Any) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
-class _WatchedPool(_WatchedPlaces, urllib3.HTTPConnectionPool):
+class _WatchedPool(_LettingGo, urllib3.HTTPConnectionPool):
     ConnectionCls = _WatchedConnection
 
 
-class _WatchedTlsPool(_WatchedPlaces, urllib3.HTTPSConnectionPool):
+class _WatchedTlsPool(_LettingGo, urllib3.HTTPSConnectionPool):
     ConnectionCls = _WatchedTlsConnection
 
 

@@ -95,7 +95,7 @@ class ImageFetcher:
         if isinstance(source, Upload):
             if fetched := self._read_upload(source, known):
                 if line is not None and line.on_host is not None:
-                    line.on_host(source.place)
+                    line.on_host(source.pseudo_host)
                 return fetched
             source = source.remote
         try:
@@ -141,14 +141,14 @@ class ImageFetcher:
     def _explain(self, error: Exception, url: str, studio: TokenHolder | None) -> ImageError:
         """What went wrong on the way to this address, of which the host alone is told."""
         host = shown_host(url)
-        trouble = explain_error(error, host)
-        if trouble.kind == FailureKind.FORBIDDEN_ADDRESS:
+        explained = explain_error(error, host)
+        if explained.kind == FailureKind.FORBIDDEN_ADDRESS:
             value = allowing(self._allowed_hosts, _host(url))
-            return ImageError(trouble.kind, f"{host} is on a private address: to trust it, set {value}")
-        if trouble.kind == FailureKind.DNS and not _is_studio(url, studio) and self._goes_by_proxy(url):
+            return ImageError(explained.kind, f"{host} is on a private address: to trust it, set {value}")
+        if explained.kind == FailureKind.DNS and not _is_studio(url, studio) and self._goes_by_proxy(url):
             value = allowing(self._allowed_hosts, _host(url))
-            return ImageError(trouble.kind, f"{trouble}; where the proxy can, set {value}, and it is asked to")
-        return trouble
+            return ImageError(explained.kind, f"{explained}; where the proxy can, set {value}, and it is asked to")
+        return explained
 
     def _goes_by_proxy(self, url: str) -> bool:
         """Returns True if there is a proxy for this address, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""

@@ -49,21 +49,21 @@ def check_pixels(image: Image.Image, max_megapixels: float) -> None:
 def check_jpeg(content: bytes) -> None:
     """Raises ImageError for more scans or segments than a picture has, and for none."""
     segments = scans = exif_bytes = 0
-    place = 2
-    while marker := _JPEG_MARKER.search(content, place):
-        kind, gap_bytes, place = marker[1][0], marker.start() - place, marker.end()
+    position = 2
+    while marker := _JPEG_MARKER.search(content, position):
+        kind, gap_bytes, position = marker[1][0], marker.start() - position, marker.end()
         if kind == _END and scans:  # what follows is another picture, or a film
             return
-        length = 0 if kind in _WITHOUT_LENGTH else int.from_bytes(content[place : place + 2], "big")
+        length = 0 if kind in _WITHOUT_LENGTH else int.from_bytes(content[position : position + 2], "big")
         segments += 1
-        if kind == _APP1 and content.startswith(b"Exif", place + 2):
+        if kind == _APP1 and content.startswith(b"Exif", position + 2):
             exif_bytes += length
         if segments > _MAX_JPEG_SEGMENTS or exif_bytes > _MAX_EXIF_BYTES or (gap_bytes > _MAX_GAP_BYTES and not scans):
             break
         scans += kind == _SCAN
         if scans > _MAX_JPEG_SCANS:
             break
-        place += length
+        position += length
     else:
         if scans:
             return

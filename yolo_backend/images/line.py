@@ -21,7 +21,7 @@ class Line:
 
     `on_host` is called by the fetching thread with the "host" or "host:port" that it is about to talk to, at every
     redirect anew; a port that the address doesn't name is that of its scheme, and is left out. After an upload was read
-    from the disk, it is called with the place that stands for a host there.
+    from the disk, it is called with its `pseudo_host`.
     """
 
     def __init__(self, on_host: Callable[[str], None] | None = None) -> None:

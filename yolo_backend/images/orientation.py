@@ -39,31 +39,31 @@ def orientation_of(image: Image.Image, content: bytes) -> int:
 
 
 def _exif_of_jpeg(content: bytes) -> bytes:
-    place = 2
-    while marker := _MARKER.search(content, place):
-        kind, place = marker[1][0], marker.end()
+    position = 2
+    while marker := _MARKER.search(content, position):
+        kind, position = marker[1][0], marker.end()
         if kind in {_SCAN, _END}:
             break
         if kind in _WITHOUT_LENGTH:
             continue
-        length = int.from_bytes(content[place : place + 2], "big")
-        if kind == _APP1 and _EXIF_START.match(content, place + 2):
-            return content[place + 8 : place + length]
-        place += length
+        length = int.from_bytes(content[position : position + 2], "big")
+        if kind == _APP1 and _EXIF_START.match(content, position + 2):
+            return content[position + 8 : position + length]
+        position += length
     return b""
 
 
 def _exif_of_png(content: bytes) -> bytes:
-    place = _PNG_START_BYTES
+    position = _PNG_START_BYTES
     for _ in range(_MAX_PNG_CHUNKS):
-        if place + 8 > len(content):
+        if position + 8 > len(content):
             break
-        length, name = struct.unpack_from(">I4s", content, place)
+        length, name = struct.unpack_from(">I4s", content, position)
         if name == b"eXIf":
-            return content[place + 8 : place + 8 + length]
+            return content[position + 8 : position + 8 + length]
         if name == b"IDAT":
             break
-        place += length + 12
+        position += length + 12
     return b""
 
 
@@ -80,13 +80,13 @@ def _orientations(exif: bytes, order: str, start: int, *, may_follow: bool = Tru
     if start + 2 > len(exif):
         return
     (count,) = struct.unpack_from(order + "H", exif, start)
-    for place in range(start + 2, min(start + 2 + count * _ENTRY_BYTES, len(exif) - _ENTRY_BYTES + 1), _ENTRY_BYTES):
-        tag, kind, values = struct.unpack_from(order + "HHI", exif, place)
+    for position in range(start + 2, min(start + 2 + count * _ENTRY_BYTES, len(exif) - _ENTRY_BYTES + 1), _ENTRY_BYTES):
+        tag, kind, values = struct.unpack_from(order + "HHI", exif, position)
         if values != 1:
             continue
         if tag == _ORIENTATION and kind == _SHORT:
-            yield struct.unpack_from(order + "H", exif, place + 8)[0]
+            yield struct.unpack_from(order + "H", exif, position + 8)[0]
         elif tag == _EXIF_DIRECTORY and kind == _LONG and may_follow:
             may_follow = False  # of others, which could be any number, Chromium reads none
-            (inner,) = struct.unpack_from(order + "I", exif, place + 8)
+            (inner,) = struct.unpack_from(order + "I", exif, position + 8)
             yield from _orientations(exif, order, inner, may_follow=False)

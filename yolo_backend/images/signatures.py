@@ -75,7 +75,7 @@ _STARTS: tuple[tuple[int, bytes, tuple[str, str]], ...] = (
     (0, rb"/annex/objects/|(\.\./)*\.git/annex/objects/", _ANNEX),
     (0, rb".{0,1000}?%PDF-\d", ("a PDF", "save its pages as PNG")),  # which may begin with something else
 )
-_PATTERNS = tuple((place, re.compile(pattern, re.DOTALL), told) for place, pattern, told in _STARTS)
+_PATTERNS = tuple((position, re.compile(pattern, re.DOTALL), told) for position, pattern, told in _STARTS)
 _BRANDS = (
     (frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}), _HEIC),
     (frozenset({b"crx "}), RAW),
@@ -109,14 +109,14 @@ def _by_brand(start: bytes) -> tuple[str, str] | None:
     if start[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(start[:4], "big"), len(start))
-    brand, others = start[8:12], {start[place : place + 4] for place in range(16, end, 4)}
+    brand, others = start[8:12], {start[position : position + 4] for position in range(16, end, 4)}
     # Where the first one is a general one, what the file is stands behind.
     brands = {brand} if brand not in _GENERAL_BRANDS or others <= _GENERAL_BRANDS else others - _GENERAL_BRANDS
     return next((told for known, told in _BRANDS if brands & known), _HEIF if brand in _GENERAL_BRANDS else _VIDEO)
 
 
 def _by_pattern(start: bytes) -> tuple[str, str] | None:
-    return next((told for place, pattern, told in _PATTERNS if pattern.match(start, place)), None)
+    return next((told for position, pattern, told in _PATTERNS if pattern.match(start, position)), None)
 
 
 def _by_text(start: bytes) -> tuple[str, str] | None:

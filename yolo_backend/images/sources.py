@@ -86,7 +86,7 @@ class Upload:
     remote: Remote
 
     @property
-    def place(self) -> str:
+    def pseudo_host(self) -> str:
         """What stands in the place of a host, and never is one: the same for all uploads of a project."""
         return f"/data/{self.name.rpartition('/')[0]}"
 

@@ -36,8 +36,8 @@ class Validators:
 
     def headers_for(self, url: str) -> dict[str, str]:
         """The conditional header, for the address that gave it and no other."""
-        place = url if self.header == "If-Modified-Since" else _without_query(url)
-        return {self.header: self.value} if place == self.given_by else {}
+        address = url if self.header == "If-Modified-Since" else _without_query(url)
+        return {self.header: self.value} if address == self.given_by else {}
 
 
 Version = FileStamp | Validators

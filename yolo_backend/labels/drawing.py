@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
 
 from yolo_backend.labels.controls.table import kind_of_region
 from yolo_backend.labels.regions import region_label
@@ -27,11 +28,11 @@ class LabelColors(dict[str, str]):
 
 
 def draw_regions(
-    picture: Image.Image,
+    picture: Picture.Image,
     regions: Sequence[Mapping[str, Any]],
     size_wh: tuple[int, int] | None = None,
     colors: LabelColors | None = None,
-) -> Image.Image:
+) -> Picture.Image:
     """A copy of the upright picture with its regions, their labels, and their scores where they have one.
 
     It is shrunk to fit into `size_wh`. Pictures that share `colors` have the same label in the same color.
@@ -58,7 +59,9 @@ def draw_regions(
 
 
 def draw_contact_sheet(
-    items: Iterable[tuple[str, Image.Image, Sequence[Mapping[str, Any]]]], path: Path, colors: LabelColors | None = None
+    items: Iterable[tuple[str, Picture.Image, Sequence[Mapping[str, Any]]]],
+    path: Path,
+    colors: LabelColors | None = None,
 ) -> None:
     """Write one picture of many to `path`: each small, with its regions drawn and its caption below.
 
@@ -68,7 +71,7 @@ def draw_contact_sheet(
     cells = [(caption, draw_regions(picture, regions, _CELL_WH, colors)) for caption, picture, regions in items]
     rows = max(1, math.ceil(len(cells) / _COLUMNS))
     cell_width, cell_height = _CELL_WH[0], _CELL_WH[1] + _CAPTION_HEIGHT
-    sheet = Image.new("RGB", (_COLUMNS * cell_width, rows * cell_height), "#202124")
+    sheet = Picture.new("RGB", (_COLUMNS * cell_width, rows * cell_height), "#202124")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for number, (caption, drawn) in enumerate(cells):
         x, y = number % _COLUMNS * cell_width, number // _COLUMNS * cell_height
@@ -78,7 +81,7 @@ def draw_contact_sheet(
     sheet.save(path)
 
 
-def _shrunk(picture: Image.Image, size_wh: tuple[int, int]) -> Image.Image:
+def _shrunk(picture: Picture.Image, size_wh: tuple[int, int]) -> Picture.Image:
     small = picture.copy()
     small.thumbnail(size_wh)
     return small

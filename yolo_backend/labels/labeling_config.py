@@ -60,7 +60,7 @@ def parse_labeling_config(label_config: str) -> LabelingConfig:
             others.append(shortened(other, _MAX_SENTENCE))
         elif kind:
             try:
-                controls += [kind.read(tag, image) for image in tag.images]
+                controls += [kind.read(tag, image_tag) for image_tag in tag.image_tags]
             except LabelingConfigError as error:
                 faults.append(str(error))
     if not controls:
@@ -95,7 +95,7 @@ def _why_not_served(tag: Tag) -> str | None:
     """What is to be said of a tag that no kind of control reads; None for those without regions of images."""
     if tag.name in _OF_VIDEOS:
         return f"{tag.shown} is for videos, which are not predicted"
-    if not tag.images:
+    if not tag.image_tags:
         return None
     if tag.name in _OTHER_SHAPES:
         return f"{tag.shown} draws no boxes, and only boxes are predicted: write RectangleLabels instead, or beside it"

@@ -37,20 +37,22 @@ class Tag:
         return f'{self.element.tag} "{shortened(str(self.element.name), _MAX_NAME)}"'
 
     @property
-    def images(self) -> list[Any]:
+    def image_tags(self) -> list[Any]:
         """The Image tags that it is on."""
-        return _images_of(self.element)
+        return _image_tags_of(self.element)
 
     def beside(self, name: str) -> ControlTag | None:
         """The first control of this tag name on all of its images."""
-        if not (images := self.images):
+        if not (image_tags := self.image_tags):
             return None
         others = (other for other in self.tags if other.tag.lower() == name)
-        return next((other for other in others if all(image in _images_of(other) for image in images)), None)
+        return next(
+            (each for each in others if all(image_tag in _image_tags_of(each) for image_tag in image_tags)), None
+        )
 
     def why_not_on_image(self) -> str | None:
         """Why it can't be served as a control of an image, whatever its kind; None if it can."""
-        if not self.images:
+        if not self.image_tags:
             return f"{self.shown} is on {self._objects()}: only an Image is looked at"
         if self.is_repeated:
             return (
@@ -80,13 +82,13 @@ class ControlFields(TypedDict):
     tag: str
 
 
-def read_fields(tag: Tag, image: Any, attributes: Mapping[str, str]) -> ControlFields:
+def read_fields(tag: Tag, image_tag: Any, attributes: Mapping[str, str]) -> ControlFields:
     """What the control's attributes say of it on this image. Raises LabelingConfigError."""
-    of_image = {name.lower(): value for name, value in image.attr.items()}  # the page doesn't look at their case
+    of_image = {name.lower(): value for name, value in image_tag.attr.items()}  # the page doesn't look at their case
     value = of_image.get("valuelist") or of_image.get("value") or ""
     if not re.search(r"\$\S", value):
         raise LabelingConfigError(
-            f'Image "{shortened(str(image.name), _MAX_NAME)}" should have a value such as "$image", not '
+            f'Image "{shortened(str(image_tag.name), _MAX_NAME)}" should have a value such as "$image", not '
             f'"{shortened(value, _MAX_NAME)}"'
         )
     labels_value = str(tag.element.attr.get("value") or "")
@@ -94,7 +96,7 @@ def read_fields(tag: Tag, image: Any, attributes: Mapping[str, str]) -> ControlF
     labels = tuple(_read_labels(tag.element))
     return {
         "from_name": str(tag.element.name),
-        "to_name": str(image.name),
+        "to_name": str(image_tag.name),
         "value": value,
         "is_list": "valuelist" in of_image,
         "model_path": model_path,
@@ -133,7 +135,7 @@ def is_true(attributes: Mapping[str, str], name: str) -> bool:
     return str(attributes.get(name, "")).strip().lower() in {"true", "1", "yes"}
 
 
-def _images_of(element: ControlTag) -> list[Any]:
+def _image_tags_of(element: ControlTag) -> list[Any]:
     return [item for item in element.objects or [] if item.tag.lower() == "image"]
 
 

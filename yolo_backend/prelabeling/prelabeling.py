@@ -19,7 +19,7 @@ from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.parallel import ReadAhead
 from yolo_backend.prelabeling.model_versions import delete_older, delete_repeated
 from yolo_backend.protocol import Task
-from yolo_backend.serving.project_predictor import Predict, TaskOutcome
+from yolo_backend.serving.project_predictor import OutcomesOf, TaskOutcome
 
 _CHUNK_TASKS = 200
 _CHUNK_WAIT_S = 10.0
@@ -64,12 +64,12 @@ class Prelabeling:
         self._advanced = advanced
         self._remark = remark
 
-    def run(self, selection: Selection, predict: Predict, *, replaces_older: bool = False) -> None:
+    def run(self, selection: Selection, outcomes_of: OutcomesOf, *, replaces_older: bool = False) -> None:
         """Predict what is selected and isn't predicted yet; what failed since Label Studio was away, again.
 
         Each of those tasks holds one prediction of this version then. With `replaces_older` none of an older one, where
         it holds one of this. Raises LabelingConfigError where the labels changed meanwhile, StudioError,
-        requests.Timeout, and what `predict` raises.
+        requests.Timeout, and what `outcomes_of` raises.
         """
         missing = [lacks(self.report.model_version)]
         self.report.total = count_selected(self._project, selection, missing)
@@ -77,12 +77,12 @@ class Prelabeling:
         self.report.already = count_selected(self._project, everything) - count_selected(
             self._project, everything, missing
         )
-        passing = self.store(predict(selected_tasks(self._project, selection, ["id", "data"], missing)))
+        passing = self.store(outcomes_of(selected_tasks(self._project, selection, ["id", "data"], missing)))
         for _ in range(_TRIES):
             if not passing or self._stop.is_set():
                 break
             self._project.count()  # which waits until Label Studio is back
-            passing = self.store(predict([task for task, _ in passing]))
+            passing = self.store(outcomes_of([task for task, _ in passing]))
         self.report.failures.extend(failure for _, failure in passing)
         if not self._stop.is_set():
             delete_repeated(self._project, self.report.model_version)

@@ -17,7 +17,7 @@ from yolo_backend.labels.regions import make_regions, task_score
 from yolo_backend.protocol import Prediction, Region
 from yolo_backend.registering.finding import FileOrAddress, shown
 from yolo_backend.registering.items import Item
-from yolo_backend.registering.label_files import Box, ImageLabels, LabelFileError, Labels, SizeWH
+from yolo_backend.registering.label_files import FileBox, ImageLabels, LabelFileError, Labels, SizeWH
 
 _BELOW_ANY_SCORE = -1.0
 
@@ -27,18 +27,18 @@ class Labelled:
     """Items, some with labels; the boxes that have no area on their image, and how many labels no image has."""
 
     items: list[Item]
-    without_area: list[Box]
+    without_area: list[FileBox]
     unused: int
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ImageWithLabels:
     """An image and its labels, None without any."""
 
     image: FileOrAddress
     labels: ImageLabels | None
     size_wh: SizeWH = (0, 0)
-    boxes: Sequence[Box] = ()
+    boxes: Sequence[FileBox] = ()
 
 
 def add_labels(
@@ -57,7 +57,7 @@ def add_labels(
     class_ids = {box.label: number for number, box in enumerate(box for item in found for box in item.boxes)}
     label_map = _map_all(class_ids, control, [box for item in found for box in item.boxes])
     items: list[Item] = []
-    without_area: list[Box] = []
+    without_area: list[FileBox] = []
     for item in found:
         regions = [(box, _regions(box, class_ids[box.label], item.size_wh, control, label_map)) for box in item.boxes]
         without_area += [box for box, parts in regions if not parts]
@@ -66,15 +66,15 @@ def add_labels(
     return Labelled(items, without_area, len(labels) - len(set(labels_of.values())))
 
 
-def _find(image: FileOrAddress, labels: ImageLabels | None) -> _Found:
+def _find(image: FileOrAddress, labels: ImageLabels | None) -> _ImageWithLabels:
     if labels is None:
-        return _Found(image, None)
+        return _ImageWithLabels(image, None)
     size_wh = _size_of(image) if isinstance(image, Path) else labels.size_wh
     if size_wh is None:
         raise LabelFileError(
             f"{labels.where}: the size of {shown(image)} isn't known: it has to be a file, or its size given"
         )
-    return _Found(image, labels, size_wh, labels.boxes(size_wh))
+    return _ImageWithLabels(image, labels, size_wh, labels.boxes(size_wh))
 
 
 def _size_of(file: Path) -> SizeWH:
@@ -86,7 +86,7 @@ def _size_of(file: Path) -> SizeWH:
         raise LabelFileError(f"The size of {file} can't be told: {error.told_of(file.name)}") from None
 
 
-def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[Box]) -> LabelMap:
+def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[FileBox]) -> LabelMap:
     """The label of every class, whatever its threshold: what a file says is wanted."""
     label_map = map_labels(control, {number: label for label, number in class_ids.items()}, _BELOW_ANY_SCORE)
     if label_map.classes_without_label:
@@ -98,7 +98,7 @@ def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[Box]) 
     return replace(label_map, threshold_of_class=dict.fromkeys(label_map.label_of_class, _BELOW_ANY_SCORE))
 
 
-def _regions(box: Box, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> list[Region]:
+def _regions(box: FileBox, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> list[Region]:
     """The regions of a box, none where it has no area on its image."""
     detections = Detections(
         np.array([box.box_xyxy], np.float32), np.array([box.score or 0], np.float32), np.array([class_id], np.int64)

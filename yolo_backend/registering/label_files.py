@@ -33,7 +33,7 @@ class LabelFileError(UserError):
 
 
 @dataclass(frozen=True)
-class Box:
+class FileBox:
     """A box in pixels of the upright image; `where` is its place in a file, `score` None where none is given."""
 
     label: str
@@ -47,7 +47,7 @@ class ImageLabels:
     """The labels of one image; `boxes` wants the size (width, height) of the upright image, which COCO may know."""
 
     where: str
-    boxes: Callable[[SizeWH], list[Box]]
+    boxes: Callable[[SizeWH], list[FileBox]]
     size_wh: SizeWH | None = None
 
 
@@ -117,7 +117,7 @@ def _read(path: Path, classes_path: Path | None) -> Labels:
 
 
 def _read_yolo(folder: Path, classes_path: Path | None) -> Labels:
-    beside = (place / name for place in (folder, folder.parent) for name in _CLASS_FILES)
+    beside = (where / name for where in (folder, folder.parent) for name in _CLASS_FILES)
     classes_path = classes_path or next((file for file in beside if file.is_file()), None)
     if classes_path is None:
         raise LabelFileError(f"{folder} has no classes.txt or data.yaml with the names of the classes: give --classes")
@@ -132,7 +132,7 @@ def _read_yolo(folder: Path, classes_path: Path | None) -> Labels:
 
 
 def _yolo_file(file: Path, classes: Mapping[int, str], classes_path: Path) -> ImageLabels:
-    def boxes(size_wh: SizeWH) -> list[Box]:
+    def boxes(size_wh: SizeWH) -> list[FileBox]:
         lines = enumerate(_read_text(file).splitlines(), 1)
         return [
             _yolo_box(line, size_wh, classes, classes_path, f"{file}:{number}")
@@ -143,7 +143,7 @@ def _yolo_file(file: Path, classes: Mapping[int, str], classes_path: Path) -> Im
     return ImageLabels(str(file), boxes)
 
 
-def _yolo_box(line: str, size_wh: SizeWH, classes: Mapping[int, str], classes_path: Path, where: str) -> Box:
+def _yolo_box(line: str, size_wh: SizeWH, classes: Mapping[int, str], classes_path: Path, where: str) -> FileBox:
     try:
         class_number, *numbers = (float(field) for field in line.split())
     except ValueError:
@@ -161,7 +161,7 @@ def _yolo_box(line: str, size_wh: SizeWH, classes: Mapping[int, str], classes_pa
     x, y, box_width, box_height = numbers[:4]
     left, top = (x - box_width / 2) * width, (y - box_height / 2) * height
     box_xyxy = (left, top, left + box_width * width, top + box_height * height)
-    return Box(classes[int(class_number)], box_xyxy, score, where)
+    return FileBox(classes[int(class_number)], box_xyxy, score, where)
 
 
 def _read_classes(path: Path) -> dict[int, str]:
@@ -178,7 +178,7 @@ def _read_classes(path: Path) -> dict[int, str]:
     return {number: line.strip() for number, line in enumerate(text.rstrip().splitlines())}
 
 
-_Model = TypeVar("_Model", bound=BaseModel)
+_Parsed = TypeVar("_Parsed", bound=BaseModel)
 _Pixels = Annotated[float, Field(ge=-1e9, le=1e9)]
 _Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -217,7 +217,7 @@ def _read_coco(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
     names = {category.id: category.name for category in coco.categories}
     # It tells the size of the file as it lies, but the boxes of the upright image.
     is_label_studio = isinstance(coco.info, dict) and coco.info.get("contributor") == "Label Studio"
-    boxes: dict[int | str, list[Box]] = {image.id: [] for image in coco.images}
+    boxes: dict[int | str, list[FileBox]] = {image.id: [] for image in coco.images}
     for number, annotation in enumerate(coco.annotations):
         where = f"{path}: annotation {number if annotation.id is None else annotation.id}"
         if annotation.image_id not in boxes:
@@ -225,7 +225,7 @@ def _read_coco(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
         if annotation.category_id not in names:
             raise LabelFileError(f"{where} is of category {annotation.category_id}, which isn't among the categories")
         label = names[annotation.category_id]
-        boxes[annotation.image_id].append(Box(label, _xyxy(*annotation.bbox), annotation.score, where))
+        boxes[annotation.image_id].append(FileBox(label, _xyxy(*annotation.bbox), annotation.score, where))
     for image in coco.images:
         size_wh = (image.width, image.height) if image.width and image.height else None
         where = f"{path}: image {shown(image.file_name)}"
@@ -258,18 +258,18 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
             continue
         where = f"{path}:{number}"
         line = _parse(_Line, content, where)
-        boxes = [Box(box.label, _xyxy(box.x, box.y, box.width, box.height), box.score, where) for box in line.boxes]
+        boxes = [FileBox(box.label, _xyxy(box.x, box.y, box.width, box.height), box.score, where) for box in line.boxes]
         size_wh = (line.width, line.height) if line.width and line.height else None
         yield line.image, _in_pixels(where, boxes, size_wh)
 
 
-def _in_pixels(where: str, boxes: list[Box], said_wh: SizeWH | None, *, is_as_it_lies: bool = False) -> ImageLabels:
+def _in_pixels(where: str, boxes: list[FileBox], said_wh: SizeWH | None, *, is_as_it_lies: bool = False) -> ImageLabels:
     """Labels in pixels of an image that is said to be of this size, which the file's has to be.
 
     With `is_as_it_lies` that is the size before the image is turned upright, so the upright size isn't known.
     """
 
-    def checked(size_wh: SizeWH) -> list[Box]:
+    def checked(size_wh: SizeWH) -> list[FileBox]:
         if said_wh not in {None, size_wh} and not (is_as_it_lies and said_wh == size_wh[::-1]):
             said, found = (f"{width}x{height}" for width, height in (said_wh or size_wh, size_wh))
             raise LabelFileError(f"{where} is {said} there, but the image's file is {found} (turned upright)")
@@ -282,13 +282,13 @@ def _xyxy(x: float, y: float, width: float, height: float) -> tuple[float, float
     return x, y, x + width, y + height
 
 
-def _parse(model: type[_Model], text: str, where: str) -> _Model:
+def _parse(model: type[_Parsed], text: str, where: str) -> _Parsed:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise LabelFileError(f"{where}: {place + ': ' if place else ''}{problem['msg']}") from None
+        field = ".".join(str(part) for part in problem["loc"])
+        raise LabelFileError(f"{where}: {field + ': ' if field else ''}{problem['msg']}") from None
 
 
 def _read_text(path: Path) -> str:

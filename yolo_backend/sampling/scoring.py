@@ -92,7 +92,7 @@ class PoolPredictor:
                 yield {**task, "number": number}
 
         lowered = replace(self.predictor, plan=lower_thresholds(plan, scoring.floor))
-        for task, outcome in lowered.predict(tasks()):
+        for task, outcome in lowered.outcomes_of(tasks()):
             image = under_way.pop(cast("_NumberedTask", task)["number"])
             if isinstance(outcome, Failure):
                 yield Unscored(image, outcome.kind, outcome.reason)

@@ -1,4 +1,4 @@
-"""`/predict`: a body of tasks to an answer of predictions, while there is memory and a place for it."""
+"""`/predict`: a body of tasks to an answer of predictions, while there is memory for it, and not too many wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from werkzeug.exceptions import HTTPException
 from yolo_backend import metrics
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.protocol import to_json
+from yolo_backend.server.admission import Admission
 from yolo_backend.server.bodies import Body, NoRoomError, cost_of, json_object, read_body
 from yolo_backend.server.callers import client_has_gone
 from yolo_backend.server.errors import BadRequestError
 from yolo_backend.server.fields import PredictRequest
 from yolo_backend.server.model_class import ModelClass, ModelClassLoadingError
-from yolo_backend.server.places import Places
 from yolo_backend.server.task_count import count_tasks
 from yolo_backend.serving.held import Share
 from yolo_backend.serving.request import Predictor, not_ready, nothing
@@ -31,7 +31,7 @@ class Predictions:
     def __init__(self, model_class: ModelClass, predictor: Predictor) -> None:
         self._model_class = model_class
         self._predictor = predictor
-        self._places = Places(predictor.settings.threads)
+        self._admission = Admission(predictor.settings.threads)
 
     def answer(self) -> Response:
         """The answer to the request at hand. Raises BadRequestError, LabelingConfigError, HTTPException."""
@@ -48,14 +48,14 @@ class Predictions:
 
     def _answer(self, asked: PredictRequest) -> Response:
         parse_labeling_config(asked.label_config)  # before the model class meets what may not be XML
-        with self._places.take(len(asked.tasks)) as admitted:
+        with self._admission.take(len(asked.tasks)) as admitted:
             if admitted:
-                results = self._predict(asked)
+                results = self._ask_class(asked)
             else:
                 results = not_ready(asked.tasks, asked.context, "too many requests wait already (THREADS)")
         return Response(to_json({"results": results}), mimetype="application/json")
 
-    def _predict(self, asked: PredictRequest) -> Any:
+    def _ask_class(self, asked: PredictRequest) -> Any:
         try:
             backend_class = self._model_class.load(self._predictor.settings.predict_deadline_s or None)
         except ModelClassLoadingError as error:

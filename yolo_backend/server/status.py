@@ -156,10 +156,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "classes": list(weights.class_names.values()) if weights else [],
         "remark": weights.remark if weights else None,
         "projects": [_project_json(item, status.runtimes) for item in status.projects],
-        "work": [
-            asdict(progress) | {"finished_at": _iso(progress.finished_at) if progress.finished_at else None}
-            for progress in status.work
-        ],
+        "work": [_progress_json(progress) for progress in status.work],
         "training": _training_json(status),
         "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
     }
@@ -206,6 +203,12 @@ def _training_json(status: Status) -> dict[str, Any]:
             for training in status.training.told
         ],
     }
+
+
+def _progress_json(progress: Progress) -> dict[str, Any]:
+    told = asdict(progress)
+    told["trouble"] = told.pop("last_error")  # as programs know it
+    return told | {"finished_at": _iso(progress.finished_at) if progress.finished_at else None}
 
 
 def _project_json(item: ProjectStatus, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:

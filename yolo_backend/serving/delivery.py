@@ -18,7 +18,7 @@ from yolo_backend.label_studio.pauses import Pauses
 from yolo_backend.label_studio.storing import UnknownOutcomeError, store_predictions
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.serving.jobs import Job, JobKey, Jobs
-from yolo_backend.serving.tickets import Lease, State, Ticket, Way
+from yolo_backend.serving.tickets import Lease, Ticket, TicketState, Way
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ _ADRIFT_AFTER_S = 10.0
 
 
 class Destination:
-    """Where a job's results may be imported to, as it is known now; `trouble` says why they may not."""
+    """Where a job's results may be imported to, as it is known now; `why_not` says why they may not."""
 
     def __init__(self, key: JobKey, studio: Callable[[], Studio | None]) -> None:
-        self.trouble: str | None = None
+        self.why_not: str | None = None
         self._key = key
         self._studio = studio
         self.project = int(key.project) if re.fullmatch("[0-9]{1,18}", key.project) else 0
@@ -47,13 +47,13 @@ class Destination:
         """The Label Studio to import to; None without its token, or where the project has no number."""
         studio = self._studio()
         if studio is None or studio.token is None:
-            self.trouble = "predictions are pushed only with LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+            self.why_not = "predictions are pushed only with LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
         elif studio.url != self._key.studio_url:
-            self.trouble = "another Label Studio has introduced itself for this project since"
+            self.why_not = "another Label Studio has introduced itself for this project since"
         elif not self.project:
-            self.trouble = "whoever asked didn't say which project of Label Studio it is"
+            self.why_not = "whoever asked didn't say which project of Label Studio it is"
         else:
-            self.trouble = None
+            self.why_not = None
             return studio
         return None
 
@@ -97,7 +97,7 @@ class Delivery:
                 log.exception("Project %s: delivering failed", self._job.key.project)
                 self._next_try_at = time.monotonic() + _RETRY_AFTER_S[1]
             # What waits for the door only, waits: whoever stops us sets the time.
-            if is_last and (self._job.trouble or not self._ledger.importable(1)[0]):
+            if is_last and (self._job.last_error or not self._ledger.importable(1)[0]):
                 self._jobs.finish(self._job)
                 return
             self._job.changed.wait(_PAUSE_S)
@@ -109,13 +109,13 @@ class Delivery:
             if now > lease.since + _ADRIFT_AFTER_S and not lease.is_adrift:
                 self._ledger.set_adrift(lease)
         self._job.resume()
-        self._ledger.squeeze()
+        self._ledger.compress()
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_EACH_S
             self._job.expire()
         studio = self._can_import()
         if studio is None:
-            self._trust(now)
+            self._assume_stored(now)
             return
         if now < self._next_try_at and not self._job.is_stopping:
             return
@@ -124,36 +124,36 @@ class Delivery:
             self._ask_about_leases(studio, now)
             if now >= self._import_at or self._job.is_stopping:
                 self._import(studio, now)
-                self._job.trouble = None
+                self._job.last_error = None
         except StudioRefusedError as error:
             self._wait(str(error), 0.0)
             self._import_at = time.monotonic() + _REFUSED_RETRY_AFTER_S
             self._ledger.decide_all_by_answer()
-            self._trust(now)
+            self._assume_stored(now)
         except (StudioError, requests.Timeout) as error:
             self._wait(explain(error), self._pauses.next())
 
     def _can_import(self) -> Studio | None:
         studio = self._destination.studio()
         if studio is None:
-            self._job.trouble = self._destination.trouble
+            self._job.last_error = self._destination.why_not
         return studio
 
     def _void_other_labels(self, studio: Studio) -> None:
         """Where another version was asked for: who asks may be anybody, so Label Studio says which labels it has."""
-        if self._job.is_doubted:
+        if self._job.is_superseded:
             self._check_labels(studio)
-            self._job.is_doubted = False
+            self._job.is_superseded = False
 
     def _check_labels(self, studio: Studio) -> bool:
         """Are these still the project's labels? If not, what is left is void."""
         if self._is_current(studio.label_config(self._destination.project)):
             return True
-        self._job.give_up("the project's labels changed", State.PENDING, State.READY)
+        self._job.give_up("the project's labels changed", TicketState.PENDING, TicketState.READY)
         for lease in self._leases(Way.IMPORT):
             if not lease.is_sent:
                 self._ledger.end(lease, is_unsent=True)
-        self._job.give_up("the project's labels changed", State.READY)
+        self._job.give_up("the project's labels changed", TicketState.READY)
         return False
 
     def _leases(self, way: Way) -> list[Lease]:
@@ -188,7 +188,7 @@ class Delivery:
                 count,
             )
 
-    def _trust(self, now: float) -> None:
+    def _assume_stored(self, now: float) -> None:
         """Label Studio can't be asked, so what it was answered a while ago counts as stored.
 
         Of what was being imported, nobody knows: who asks for it again, doesn't hold it.
@@ -265,8 +265,8 @@ class Delivery:
             log.warning("%s", failure)
             self._ledger.drop(ticket)
 
-    def _wait(self, trouble: str, for_s: float) -> None:
-        if trouble != self._job.trouble:
-            log.warning("Project %s: results wait to be delivered: %s", self._destination.project, trouble)
-        self._job.trouble = trouble
+    def _wait(self, error: str, for_s: float) -> None:
+        if error != self._job.last_error:
+            log.warning("Project %s: results wait to be delivered: %s", self._destination.project, error)
+        self._job.last_error = error
         self._next_try_at = time.monotonic() + for_s

@@ -17,8 +17,8 @@ from yolo_backend.serving.door import Door
 from yolo_backend.serving.ledger import Ledger
 from yolo_backend.serving.outage import Outage
 from yolo_backend.serving.progress import Progress
-from yolo_backend.serving.scheduler import Place, Scheduler
-from yolo_backend.serving.tickets import Ask, State, Ticket, pack, tickets_of
+from yolo_backend.serving.scheduler import Scheduler, Slot
+from yolo_backend.serving.tickets import Ask, Ticket, TicketState, pack, tickets_of
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ class JobKey:
 class Job:
     """The work on a project at one version. Safe to share between threads.
 
-    `predict` turns a task into its prediction or a Failure and never raises; `host_of` says where its image lies.
+    `attempt` turns a task into its prediction or a Failure and never raises; `host_of` says where its image lies.
     """
 
     def __init__(
         self,
         key: JobKey,
-        predict: Callable[[Task, Place], Prediction | Failure],
+        attempt: Callable[[Task, Slot], Prediction | Failure],
         scheduler: Scheduler,
         *,
         parallel: int,
@@ -76,13 +76,13 @@ class Job:
         self.key = key
         self.ledger = ledger or Ledger()
         self.door = door or Door()
-        self.trouble: str | None = None
-        self.is_doubted = False  # another version was asked for
+        self.last_error: str | None = None
+        self.is_superseded = False  # another version was asked for
         self.is_stopping = False
         self.is_delivered = False
         self.used_at = time.monotonic()
         self.changed = threading.Event()
-        self._predict = predict
+        self._attempt = attempt
         self._scheduler = scheduler
         self._parallel = parallel
         self._host_of = host_of
@@ -101,7 +101,7 @@ class Job:
         for ticket in ask.new:
             self._queue(ticket)
         if self.is_stopping:
-            self.ledger.give_up(State.PENDING, is_begun=False)
+            self.ledger.give_up(TicketState.PENDING, is_begun=False)
         self._tell_left_out(ask.left_out, "the backend is stopping" if self.is_stopping else "too many wait already")
         self.resume()
         return ask
@@ -152,7 +152,7 @@ class Job:
         if not self.is_stopping:
             self._scheduler.resume()
 
-    def give_up(self, reason: str, *states: State, is_begun: bool = True) -> None:
+    def give_up(self, reason: str, *states: TicketState, is_begun: bool = True) -> None:
         """Forget the tasks in these states; the next click asks for them."""
         self._tell_left_out(self.ledger.give_up(*states, is_begun=is_begun), reason)
         if self.ledger.is_at_rest:
@@ -161,13 +161,13 @@ class Job:
     def expire(self) -> None:
         """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
         if self._outage.lasts_longer_than(_KEPT_S):
-            self.give_up(_AWAY, State.PENDING, is_begun=False)
+            self.give_up(_AWAY, TicketState.PENDING, is_begun=False)
         self.ledger.give_up_older_than(_KEPT_S)
 
     def stop(self) -> None:
         """Start no more tasks; what runs is finished."""
         self.is_stopping = True
-        self.give_up("the backend is stopping", State.PENDING, is_begun=False)
+        self.give_up("the backend is stopping", TicketState.PENDING, is_begun=False)
         self.changed.set()
 
     def has_stopped(self) -> bool:
@@ -179,7 +179,7 @@ class Job:
         progress = replace(self.progress(), finished_at=time.time())
         self.ledger.clear_counts()
         self._finished_at.clear()
-        self.trouble = None
+        self.last_error = None
         return progress
 
     def progress(self) -> Progress:
@@ -202,7 +202,7 @@ class Job:
             kept=kept,
             rate_per_s=rate,
             left_s=waiting / rate if rate and waiting else None,
-            trouble=_AWAY if self._outage.lasts_longer_than(0) else self.trouble,
+            last_error=_AWAY if self._outage.lasts_longer_than(0) else self.last_error,
         )
 
     # The work itself
@@ -217,12 +217,12 @@ class Job:
             metrics.TASKS.labels("not ready").inc(count)
             log.warning("Project %s: %d tasks are left to the next click: %s", self.key.project, count, reason)
 
-    def _run(self, ticket: Ticket, place: Place) -> None:
+    def _run(self, ticket: Ticket, slot: Slot) -> None:
         task = ticket.task
         if task is None:  # a lone request answered it meanwhile
-            self.ledger.put_back(ticket)
+            self.ledger.release(ticket)
             return
-        outcome = self._outcome(task, place)
+        outcome = self._outcome(task, slot)
         if isinstance(outcome, Failure) and outcome.is_passing and not self.is_stopping:
             self._try_again(ticket)
             return
@@ -237,9 +237,9 @@ class Job:
             self._common_cause.close()
             self.changed.set()
 
-    def _outcome(self, task: Task, place: Place) -> bytes | Failure:
+    def _outcome(self, task: Task, slot: Slot) -> bytes | Failure:
         try:
-            outcome = self._predict(task, place)
+            outcome = self._attempt(task, slot)
             return outcome if isinstance(outcome, Failure) else pack(outcome)
         except BaseException:  # whatever it is, somebody waits
             log.exception("Task %s is not predicted", task_id_of(task))
@@ -249,7 +249,7 @@ class Job:
         """Label Studio is away: have this task again, and the others, when it may be back."""
         if self._outage.began():
             log.warning("Project %s: %s", self.key.project, _AWAY)
-        if self.ledger.put_back(ticket):
+        if self.ledger.release(ticket):
             self._queue(ticket, is_first=True)
         self._scheduler.hold(self._project, self._outage.paused_until)
 
@@ -267,9 +267,9 @@ class _Turn:
     def begin(self) -> bool:
         return self._job.ledger.begin(self._ticket)
 
-    def run(self, place: Place) -> None:
+    def run(self, slot: Slot) -> None:
         with request_ids.working_for(self._request_id):
-            self._job._run(self._ticket, place)
+            self._job._run(self._ticket, slot)
 
     def drop(self) -> None:
         self._job.ledger.drop(self._ticket)
@@ -323,7 +323,7 @@ class Jobs:
         self._make_room(job)
         with self._lock:
             for other in self._jobs.values():
-                other.is_doubted |= key.replaces(other.key)
+                other.is_superseded |= key.replaces(other.key)
             room = _MAX_TASKS - sum(other.ledger.size for other in self._jobs.values())
         ask = job.ask(tickets, room)
         with self._lock:
@@ -353,7 +353,7 @@ class Jobs:
         """Each job at work has a thread: of very many, the oldest that only waits to be asked or settled gives way."""
         others = [other for other in self.all() if other is not job]
         if len(others) >= _MAX_JOBS and (old := next((j for j in others if j.ledger.is_at_rest), None)):
-            old.give_up("too many projects at once", State.READY, State.LEASED)
+            old.give_up("too many projects at once", TicketState.READY, TicketState.LEASED)
         if len(others) >= 2 * _MAX_JOBS and not job.is_delivered:
             raise TooManyJobsError("too many projects are at work already")
 
@@ -373,7 +373,9 @@ class Jobs:
     def finish(self, job: Job, *, if_empty: bool = False) -> bool:
         """Nobody looks after a job any more; with `if_empty`, only where it has nothing left to do."""
         if not if_empty:
-            job.ledger.give_up(State.READY, State.LEASED)  # what Label Studio didn't take, the next click asks for
+            job.ledger.give_up(
+                TicketState.READY, TicketState.LEASED
+            )  # what Label Studio didn't take, the next click asks for
         with self._lock:
             if if_empty and not job.ledger.is_empty:
                 return False

@@ -15,12 +15,12 @@ from yolo_backend import metrics
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving.held import HeldBytes
 from yolo_backend.serving.kept import size_of
-from yolo_backend.serving.tickets import Ask, Lease, State, Ticket, Way, pack
+from yolo_backend.serving.tickets import Ask, Lease, Ticket, TicketState, Way, pack
 
-_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
 _AT_ONCE = 500  # tasks, of a request or a job; then others may have the lock
-_SQUEEZE_AFTER_S = 3.0
+_COMPRESS_AFTER_S = 3.0
 # It picks a click's tasks first and sends them seconds later: what was delivered meanwhile comes once more.
 _TRUSTED_S, _TRUSTED_EACH_S, _REMEMBERED_S = 5.0, 0.02, 300.0
 
@@ -38,7 +38,7 @@ class Ledger:
         self._pending = 0
         self._at_work: set[Ticket] = set()  # with a worker, also those that nobody wants any more
         self._ready: dict[Ticket, None] = {}
-        self._whole: deque[Ticket] = deque()  # not squeezed yet, the oldest first
+        self._whole: deque[Ticket] = deque()  # not compressed yet, the oldest first
         self._leases: dict[Lease, None] = {}
         self._delivered: OrderedDict[int, tuple[int, float, float]] = OrderedDict()  # fingerprint, trusted until, since
         self._asks: set[Ask] = set()
@@ -61,7 +61,7 @@ class Ledger:
                     joined = self._join(ticket, mine, room)
                     ask.tickets.append(joined)
                     room -= joined is ticket
-                    if joined is ticket and joined.state is State.PENDING:
+                    if joined is ticket and joined.state is TicketState.PENDING:
                         ask.new.append(joined)
                     if joined:
                         joined.asks.append(ask)
@@ -97,7 +97,7 @@ class Ledger:
         for piece in _pieces(ask.tickets):
             with self._lock:
                 for ticket in piece:
-                    if ticket is None or ticket.state is not State.READY or ticket.was_imported:
+                    if ticket is None or ticket.state is not TicketState.READY or ticket.was_imported:
                         mine.append(None)
                     elif ticket.task_id is None or (is_final and not ask.by_import):
                         mine.append(ticket)
@@ -116,7 +116,7 @@ class Ledger:
     def has_to_answer(self, ask: Ask) -> bool:
         """Is there anything that this request's answer brings?"""
         with self._lock:
-            ready = (ticket for ticket in ask.tickets if ticket and ticket.state is State.READY)
+            ready = (ticket for ticket in ask.tickets if ticket and ticket.state is TicketState.READY)
             return not ask.by_import and any(not ticket.was_imported for ticket in ready)
 
     def leave(self, ask: Ask) -> tuple[int, int]:
@@ -131,11 +131,11 @@ class Ledger:
                         continue
                     ticket.asks.remove(ask)
                     if ticket.task_id is None:
-                        self._move(ticket, State.GONE)
-                    elif ticket.state is State.PENDING and not self._keep_task(ticket):
-                        self._move(ticket, State.GONE)
+                        self._move(ticket, TicketState.GONE)
+                    elif ticket.state is TicketState.PENDING and not self._keep_task(ticket):
+                        self._move(ticket, TicketState.GONE)
                         without_room += 1
-                    left += ticket.state is State.PENDING
+                    left += ticket.state is TicketState.PENDING
         return left, without_room
 
     def known(self, fresh: Ticket) -> Ticket | None:
@@ -168,10 +168,10 @@ class Ledger:
             lease = ticket.lease
             is_old = lease is not None and lease.is_lone and now >= lease.since + lost_after_s
             is_lost = is_old or (is_asked and lease is not None and lease.is_lost(now))
-            if ticket.was_imported or (ticket.state is State.LEASED and not is_lost):
+            if ticket.was_imported or (ticket.state is TicketState.LEASED and not is_lost):
                 return False
-            self.counts["predicted"] += ticket.state is State.PENDING
-            self.counts["answered"] += ticket.state is not State.LEASED
+            self.counts["predicted"] += ticket.state is TicketState.PENDING
+            self.counts["answered"] += ticket.state is not TicketState.LEASED
             if not ticket.packed:
                 ticket.packed = pack(prediction)
             self._lend(ticket, Lease(Way.ANSWER, now, is_lone=True))
@@ -189,7 +189,7 @@ class Ledger:
                     for ticket in piece
                     if ticket.task_id is not None
                     and (
-                        ((known := self.known(ticket)) and (known.state is State.LEASED or known.was_imported))
+                        ((known := self.known(ticket)) and (known.state is TicketState.LEASED or known.was_imported))
                         or self._delivered.get(ticket.task_id, (None,))[0] == ticket.fingerprint
                     )
                 ]
@@ -206,7 +206,7 @@ class Ledger:
                     if task_id not in held:
                         if self._delivered.get(task_id, (0, 0.0, now))[2] < since:
                             del self._delivered[task_id]  # somebody deleted it
-                    elif ticket and ticket.state in {State.LEASED, State.READY}:
+                    elif ticket and ticket.state in {TicketState.LEASED, TicketState.READY}:
                         is_answer = ticket.lease is not None and ticket.lease.way is Way.ANSWER
                         outcome = "stored" if is_answer or ticket.was_imported else "held"
                         outcomes["answer" if is_answer else "import", outcome] += 1
@@ -253,7 +253,7 @@ class Ledger:
                 for ticket in left:
                     if is_unsent:
                         ticket.was_imported = False
-                    self._move(ticket, State.READY if ticket.asks or not lease.is_lone else State.GONE)
+                    self._move(ticket, TicketState.READY if ticket.asks or not lease.is_lone else TicketState.GONE)
                 self.counts["answered"] -= len(left) if lease.way is Way.ANSWER and lease.is_counted else 0
             count += len(left)
         if not lease.is_lone and (lease.way is Way.ANSWER or (lease.is_sent and not is_unsent)):
@@ -296,37 +296,37 @@ class Ledger:
     # Those who work
 
     def begin(self, ticket: Ticket) -> bool:
-        """It is being worked on, until `done` or `put_back`; false where nobody wants it any more."""
+        """It is being worked on, until `done` or `release`; false where nobody wants it any more."""
         with self._lock:
-            if ticket.state is not State.PENDING:
+            if ticket.state is not TicketState.PENDING:
                 return False
             self._at_work.add(ticket)
             return True
 
-    def put_back(self, ticket: Ticket) -> bool:
+    def release(self, ticket: Ticket) -> bool:
         """It is to be begun once more, later; false where nobody wants it any more."""
         with self._lock:
             self._at_work.discard(ticket)
-            return ticket.state is State.PENDING
+            return ticket.state is TicketState.PENDING
 
     def done(self, ticket: Ticket, packed: bytes) -> bool:
         """The prediction of a task, or b"" where there is none; false where nobody wants it any more."""
         with self._lock:
             self._at_work.discard(ticket)
-            if ticket.state is not State.PENDING:
+            if ticket.state is not TicketState.PENDING:
                 return False
             self.counts["predicted" if packed else "failed"] += 1
             ticket.packed = packed
-            self._move(ticket, State.READY if packed else State.GONE)
+            self._move(ticket, TicketState.READY if packed else TicketState.GONE)
             return True
 
     def drop(self, ticket: Ticket) -> None:
         """Nothing will come of it."""
         with self._lock:
             self._at_work.discard(ticket)
-            self._move(ticket, State.GONE)
+            self._move(ticket, TicketState.GONE)
 
-    def give_up(self, *states: State, is_begun: bool = True) -> int:
+    def give_up(self, *states: TicketState, is_begun: bool = True) -> int:
         """Forget what is in these states, for the next click to ask for; how many."""
         count = 0
         with self._lock:
@@ -335,7 +335,7 @@ class Ledger:
             with self._lock:
                 for ticket in piece:
                     if ticket.state in states and (is_begun or ticket not in self._at_work):
-                        self._move(ticket, State.GONE)
+                        self._move(ticket, TicketState.GONE)
                         count += 1
         return count
 
@@ -349,19 +349,19 @@ class Ledger:
             with self._lock:
                 for ticket in piece:
                     if ticket.ready_at < old and not ticket.asks:
-                        self._move(ticket, State.GONE)
+                        self._move(ticket, TicketState.GONE)
 
-    def squeeze(self) -> None:
+    def compress(self) -> None:
         """Let what isn't delivered soon take a quarter of the memory."""
-        old = time.monotonic() - _SQUEEZE_AFTER_S
+        old = time.monotonic() - _COMPRESS_AFTER_S
         while self._whole and (self._whole[0].is_gone or self._whole[0].ready_at <= old):
             ticket = self._whole.popleft()
             if not ticket.is_gone:
-                squeezed = zlib.compress(ticket.packed, 1)  # without the lock, for it takes a while
+                compressed = zlib.compress(ticket.packed, 1)  # without the lock, for it takes a while
                 with self._lock:
                     if not ticket.is_gone:
-                        ticket.packed = squeezed
-                        self._count(ticket, len(squeezed))
+                        ticket.packed = compressed
+                        self._count(ticket, len(compressed))
 
     @property
     def size(self) -> int:
@@ -371,7 +371,7 @@ class Ledger:
     def numbers(self) -> tuple[int, int, int]:
         """How many wait to be begun, are being worked on, and are predicted and neither answered nor stored yet."""
         with self._lock:
-            begun = sum(ticket.state is State.PENDING for ticket in self._at_work)
+            begun = sum(ticket.state is TicketState.PENDING for ticket in self._at_work)
             lent = sum(len(lease.tickets) for lease in self._leases if lease.way is Way.IMPORT)
             return self._pending - begun, begun, len(self._ready) + lent
 
@@ -419,7 +419,7 @@ class Ledger:
         self.counts["asked"] += 1
         if fresh.packed:
             self.counts["predicted"] += 1
-            self._move(fresh, State.READY)
+            self._move(fresh, TicketState.READY)
         return fresh
 
     def _register(self, fresh: Ticket) -> None:
@@ -428,7 +428,7 @@ class Ledger:
             self._nameless += 1
             return
         if other := self._tickets.get(fresh.task_id):  # its data changed since
-            self._move(other, State.GONE)
+            self._move(other, TicketState.GONE)
         self._tickets[fresh.task_id] = fresh
 
     def _keep_task(self, ticket: Ticket) -> bool:
@@ -470,10 +470,10 @@ class Ledger:
         lease.count += 1
         lease.tickets[ticket] = None
         self._leases[lease] = None
-        self._move(ticket, State.LEASED, lease)
+        self._move(ticket, TicketState.LEASED, lease)
 
     def _arrived(self, ticket: Ticket, now: float, together: int) -> None:
-        self._move(ticket, State.GONE)
+        self._move(ticket, TicketState.GONE)
         if ticket.task_id is not None:
             self._remember(ticket.task_id, ticket.fingerprint, now, together)
 
@@ -487,29 +487,29 @@ class Ledger:
         for lease in [lease for lease in self._leases if lease.is_lone and lease.ends_at < now]:
             if not any(ticket.asks for ticket in lease.tickets):  # else it is asked about before it ends
                 for ticket in list(lease.tickets):
-                    self._move(ticket, State.GONE)
+                    self._move(ticket, TicketState.GONE)
 
-    def _move(self, ticket: Ticket, state: State, lease: Lease | None = None) -> None:
+    def _move(self, ticket: Ticket, state: TicketState, lease: Lease | None = None) -> None:
         was_open = [ask.is_open(ticket) for ask in ticket.asks]
         was, before = ticket.state, ticket.lease
-        if was is State.GONE:
+        if was is TicketState.GONE:
             return
         ticket.state, ticket.lease = state, lease
         ticket.task = None  # only what is pending needs it
-        self._count(ticket, 0 if state is State.GONE else len(ticket.packed))
-        if was is State.PENDING:
+        self._count(ticket, 0 if state is TicketState.GONE else len(ticket.packed))
+        if was is TicketState.PENDING:
             self._pending -= 1
             ticket.ready_at = time.monotonic()
-            if state is State.READY:
+            if state is TicketState.READY:
                 self._whole.append(ticket)
-        if was is State.READY:
+        if was is TicketState.READY:
             del self._ready[ticket]
-        if state is State.READY:
+        if state is TicketState.READY:
             self._ready[ticket] = None
         if before:
             before.tickets.pop(ticket, None)
             self._close(before)
-        if state is State.GONE:
+        if state is TicketState.GONE:
             if ticket.task_id is None:
                 self._nameless -= 1
             elif self._tickets.get(ticket.task_id) is ticket:
@@ -525,7 +525,7 @@ class Ledger:
             ask.is_settled.set()
 
 
-def _pieces(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+def _pieces(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """So many at once: take the lock for each piece anew, and others have it in between."""
     for start in range(0, len(items), _AT_ONCE):
         yield items[start : start + _AT_ONCE]

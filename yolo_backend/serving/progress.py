@@ -24,5 +24,5 @@ class Progress:
     kept: int
     rate_per_s: float
     left_s: float | None
-    trouble: str | None
+    last_error: str | None
     finished_at: float | None = None

@@ -12,7 +12,7 @@ from yolo_backend.serving.request import Outcome
 from yolo_backend.serving.task import TaskImage
 
 TaskOutcome = tuple[Task, Outcome]
-Predict = Callable[[Iterable[Task]], Iterator[TaskOutcome]]
+OutcomesOf = Callable[[Iterable[Task]], Iterator[TaskOutcome]]
 ImagesOf = Callable[[Task], Sequence[TaskImage]]
 
 
@@ -33,7 +33,7 @@ class ProjectPredictor:
     stream: Stream
     load_images: Callable[[Task, ProjectPlan, str], Sequence[TaskImage]]
 
-    def predict(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
+    def outcomes_of(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         """Each task with its outcome, as they are done."""
         return self.stream(tasks, self.plan, self.project)
 

@@ -42,7 +42,7 @@ from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
 from yolo_backend.serving.task import Finish, IsAbandoned, TaskImage, TaskPredictor, host_of
-from yolo_backend.serving.tickets import Ask, State, Ticket, tickets_of
+from yolo_backend.serving.tickets import Ask, Ticket, TicketState, tickets_of
 from yolo_backend.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Predictor:
         return self._jobs.progress()
 
     def waiting(self) -> tuple[int, float]:
-        """How many tasks of bulk work wait for a place, and for how many seconds the first of them has."""
+        """How many tasks of bulk work wait for a slot, and for how many seconds the first of them has."""
         return self._scheduler.waiting()
 
     def drain(self, timeout_s: float) -> None:
@@ -216,7 +216,7 @@ class Predictor:
                 left,
                 len(tasks),
                 why,
-                "kept for the next click" if job.trouble else "pushed to Label Studio",
+                "kept for the next click" if job.last_error else "pushed to Label Studio",
             )
         return predictions
 
@@ -232,8 +232,8 @@ class Predictor:
             return studio
         is_answer_faster = job.door.is_answer_faster(len(ask.tickets))
         some = [ticket.task_id for ticket in ask.tickets if ticket and ticket.task_id is not None][:1]
-        can_answer = not is_answer_faster and not job.trouble and self._learn(job, request, some)
-        job.decide(ask, by_import=can_answer and not job.trouble)  # which may have come meanwhile
+        can_answer = not is_answer_faster and not job.last_error and self._learn(job, request, some)
+        job.decide(ask, by_import=can_answer and not job.last_error)  # which may have come meanwhile
         return studio
 
     def _destination(self, job: Job, request: _Request) -> Destination:
@@ -284,7 +284,7 @@ class Predictor:
         (fresh,) = tickets_of([task])
         key = self._key(request)
         known = self._job(key, request).ledger.known(fresh)
-        is_ready = known is not None and known.state in {State.READY, State.LEASED} and known.packed
+        is_ready = known is not None and known.state in {TicketState.READY, TicketState.LEASED} and known.packed
         prediction = known.prediction if known and is_ready else self._work_alone(task, request)
         # The job of before the work may be forgotten by now, and another in its place.
         if prediction is None or self._claim_alone(self._job(key, request), fresh, prediction, request):
@@ -331,7 +331,7 @@ class Predictor:
         return None
 
     def _attempt(self, task: Task, request: _Request, priority: int, line: Line | None = None) -> Outcome:
-        return self._tasks.predict(
+        return self._tasks.predict_task(
             task,
             request.plan,
             self.studios.of_project(request.project),  # asked each time, for its token may be a new one
@@ -368,7 +368,7 @@ class Predictor:
 
         return Job(
             key,
-            lambda task, place: self._attempt(task, request, BULK, Line(place.talks_to)),
+            lambda task, slot: self._attempt(task, request, BULK, Line(slot.talks_to)),
             self._scheduler,
             parallel=self._parallel_tasks(request.plan),
             failures=self.failures,

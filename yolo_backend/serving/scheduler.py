@@ -1,4 +1,4 @@
-"""Whose turn it is: bulk work's places, shared out between projects and between image hosts."""
+"""Whose turn it is: bulk work's slots, shared out between projects and between image hosts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HOSTS_KEPT = 1000
 
 
 class Work(Protocol):
-    """What waits for a place."""
+    """What waits for a slot."""
 
     def begin(self) -> bool:
-        """It is to have a place now; false where it is no more to be done. It may not ask the scheduler."""
+        """It is to have a slot now; false where it is no more to be done. It may not ask the scheduler."""
 
-    def run(self, place: Place) -> None:
+    def run(self, slot: Slot) -> None:
         """Do it; in a thread of its own."""
 
     def drop(self) -> None:
@@ -32,7 +32,7 @@ class Work(Protocol):
 
 
 @dataclass(eq=False)
-class Place:
+class Slot:
     """Where one piece of work is done. It counts for its project, and for the host that is being talked to."""
 
     project: Hashable
@@ -59,11 +59,11 @@ class _Queue:
 
 
 class Scheduler:
-    """Begins what waits, as long as there are places: as many as the largest `limit` of those at work.
+    """Begins what waits, as long as there are slots: as many as the largest `limit` of those at work.
 
-    Where all places are taken, a project or a host with less than its fair share is given one more all the same: the
-    work of others can't be called back, and what holds places for long waits for a network. A project has up to twice
-    its share by that, so of n there are never more than places x 2 (1 + ln n), and two for each beyond the places. For
+    Where all slots are taken, a project or a host with less than its fair share is given one more all the same: the
+    work of others can't be called back, and what holds slots for long waits for a network. A project has up to twice
+    its share by that, so of n there are never more than slots x 2 (1 + ln n), and two for each beyond the slots. For
     any thread; `submit` hands a function to a thread at once.
     """
 
@@ -75,7 +75,7 @@ class Scheduler:
         self._lock = threading.Lock()
 
     def add(self, project: Hashable, host: str, work: Work, limit: int, *, is_first: bool = False) -> None:
-        """Let work wait for its turn; its project has up to `limit` places. `resume` begins it."""
+        """Let work wait for its turn; its project has up to `limit` slots. `resume` begins it."""
         with self._lock:
             queue = self._queues.setdefault(project, _Queue(limit))
             waiting = queue.waiting.setdefault(host, deque())
@@ -91,33 +91,33 @@ class Scheduler:
                 queue.held_until = until
 
     def resume(self) -> None:
-        """Begin what there are places for."""
+        """Begin what there are slots for."""
         while begun := self._next():
-            place, work = begun
+            slot, work = begun
             try:
-                self._submit(partial(self._run, place, work))
+                self._submit(partial(self._run, slot, work))
             except RuntimeError as error:
                 if "shutdown" in str(error):  # the process is ending; else it is queued all the same
-                    self._leave(place)
+                    self._leave(slot)
                     work.drop()
 
     def waiting(self) -> tuple[int, float]:
-        """How many wait for a place, and for how long the first of them has."""
+        """How many wait for a slot, and for how long the first of them has."""
         with self._lock:
             lines = [line for queue in self._queues.values() for line in queue.waiting.values() if line]
             now = time.monotonic()
             return sum(map(len, lines)), now - min((line[0][0] for line in lines), default=now)
 
-    def _run(self, place: Place, work: Work) -> None:
+    def _run(self, slot: Slot, work: Work) -> None:
         try:
-            work.run(place)
-        except BaseException:  # whatever it is, its place is for others now
-            log.exception("Project %s: work failed", place.project)
+            work.run(slot)
+        except BaseException:  # whatever it is, its slot is for others now
+            log.exception("Project %s: work failed", slot.project)
         finally:
-            self._leave(place)
+            self._leave(slot)
             self.resume()
 
-    def _next(self) -> tuple[Place, Work] | None:
+    def _next(self) -> tuple[Slot, Work] | None:
         """What begins now: whose project has least under way first, then whose host has, then who waited longest."""
         with self._lock:
             while found := self._choose():
@@ -130,17 +130,17 @@ class Scheduler:
                     queue.waiting.move_to_end(host)
                 if work.begin():
                     self._queues.move_to_end(project)
-                    place = Place(project, self._host(host), self, host)
+                    slot = Slot(project, self._host(host), self, host)
                     queue.running += 1
-                    self._running_on[place.host] += 1
-                    return place, work
+                    self._running_on[slot.host] += 1
+                    return slot, work
             return None
 
     def _choose(self) -> tuple[Hashable, str] | None:
         now = time.monotonic()
-        places = max((queue.limit for queue in self._queues.values()), default=0)
-        is_full = sum(queue.running for queue in self._queues.values()) >= places
-        share = max(1, places // max(1, len(self._queues)))
+        slots = max((queue.limit for queue in self._queues.values()), default=0)
+        is_full = sum(queue.running for queue in self._queues.values()) >= slots
+        share = max(1, slots // max(1, len(self._queues)))
         waiting = [
             (queue.running, order, project, queue)
             for order, (project, queue) in enumerate(self._queues.items())
@@ -154,7 +154,7 @@ class Scheduler:
             on_host, _, host = min(hosts)
             if not is_full and running < queue.limit:
                 return project, host
-            of_hosts = max(1, places // max(1, len(self._running_on)))
+            of_hosts = max(1, slots // max(1, len(self._running_on)))
             if running < share or (on_host < of_hosts and running < 2 * share):
                 return project, host
         return None
@@ -162,23 +162,23 @@ class Scheduler:
     def _host(self, named: str) -> str:
         return self._leads_to.get(named, named)
 
-    def _moves(self, place: Place, host: str) -> None:
+    def _moves(self, slot: Slot, host: str) -> None:
         with self._lock:
-            self._count(place.host, -1)
+            self._count(slot.host, -1)
             self._count(host, 1)
-            place.host = host
-            self._leads_to[place._named] = host
-            self._leads_to.move_to_end(place._named)
+            slot.host = host
+            self._leads_to[slot._named] = host
+            self._leads_to.move_to_end(slot._named)
             if len(self._leads_to) > _HOSTS_KEPT:
                 self._leads_to.popitem(last=False)
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, slot: Slot) -> None:
         with self._lock:
-            queue = self._queues[place.project]
+            queue = self._queues[slot.project]
             queue.running -= 1
-            self._count(place.host, -1)
+            self._count(slot.host, -1)
             if not queue.running and not queue.waiting:
-                del self._queues[place.project]
+                del self._queues[slot.project]
 
     def _count(self, host: str, change: int) -> None:
         self._running_on[host] += change

@@ -77,7 +77,7 @@ class SmartTools:
         saved = _boxes(_regions_saved(task))
         saved_ids = {box.id for box in saved}
         known_ids = saved_ids | {box.id for box in _boxes(_regions_of(_mappings(task.get("predictions"))))}
-        place = (project, task_id_of(task))
+        owner = (project, task_id_of(task))
         drawn: list[LabelledBox] = []
         there: list[LabelledBox] = []
         for number, (box, region) in enumerate(regions):
@@ -90,13 +90,13 @@ class SmartTools:
                 is_drawn = not has_score and box.id not in saved_ids
             if box.id is not None:
                 with self._lock:
-                    is_drawn = self._is_drawn.setdefault((*place, box.id), is_drawn)
+                    is_drawn = self._is_drawn.setdefault((*owner, box.id), is_drawn)
             (drawn if is_drawn else there).append(box)
         if not drawn:
             return None
         # A draft may hold a drawn rectangle, also one that is gone by now.
         with self._lock:
-            there += [box for box in saved if not (box.id and self._is_drawn.get((*place, box.id)))]
+            there += [box for box in saved if not (box.id and self._is_drawn.get((*owner, box.id)))]
         return Click(drawn[-_MAX_DRAWN:], there)
 
     def gave(self, prediction: Prediction, task: Task, project: str) -> None:

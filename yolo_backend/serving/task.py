@@ -23,7 +23,7 @@ from yolo_backend.cores import usable_cores
 from yolo_backend.detection.detections import Detections, WeightsInfo
 from yolo_backend.detection.detector import BULK, AbandonedError, DetectorError
 from yolo_backend.detection.pool import ModelPool
-from yolo_backend.detection.remembered import FoundInImage, RememberedDetections
+from yolo_backend.detection.remembered import ImageDetections, RememberedDetections
 from yolo_backend.detection.views import Shown, show, view_for
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.failure_kinds import FailureKind
@@ -137,7 +137,7 @@ class TaskPredictor:
         # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
         self._decoding = [threading.BoundedSemaphore(usable_cores()) for _ in range(2)]
 
-    def predict(
+    def predict_task(
         self,
         task: Task,
         plan: ProjectPlan,
@@ -198,7 +198,7 @@ class TaskPredictor:
         return prediction, regions
 
     def recall(self, task: Task, plan: ProjectPlan, studio: Studio | None, *, project: str) -> Prediction | None:
-        """The task's prediction, at once, where its images are remembered and lasting; None where `predict` has to say.
+        """The task's prediction, at once, if its images are remembered and lasting; else None: `predict_task` knows.
 
         It fetches nothing, and waits for nothing.
         """
@@ -215,7 +215,7 @@ class TaskPredictor:
                     return None
                 regions += _regions_on(found, item_index, controls)
             prediction = _prediction_of(regions, plan)
-        except Exception:  # whatever is wrong with the task: `predict` tells it
+        except Exception:  # whatever is wrong with the task: `predict_task` tells it
             return None
         metrics.REMEMBERED_IMAGES.inc(len(images))
         _count(regions)
@@ -259,11 +259,11 @@ class TaskPredictor:
         controls: Sequence[ServedControl],
         studio: Studio | None,
         caller: _Caller,
-    ) -> FoundInImage:
+    ) -> ImageDetections:
         """What the weights of these controls find in one image; from memory, if they have seen it before."""
         thresholds = _lowest_thresholds(controls)
         image = self._recall_or_fetch(value, task_id, thresholds, studio, caller)
-        if isinstance(image, FoundInImage):
+        if isinstance(image, ImageDetections):
             metrics.REMEMBERED_IMAGES.inc()
             return image
         self._load(thresholds, caller)  # an image that changed came without; whoever decodes shouldn't wait for weights
@@ -282,7 +282,7 @@ class TaskPredictor:
             detections[fingerprint] = found
             self._remembered.keep(identity.digest, fingerprint, floor, found, size_wh)
         self._identities.keep(key, identity)
-        return FoundInImage(detections, size_wh)
+        return ImageDetections(detections, size_wh)
 
     def _recall_or_fetch(
         self,
@@ -291,7 +291,7 @@ class TaskPredictor:
         thresholds: Mapping[str, float],
         studio: Studio | None,
         caller: _Caller,
-    ) -> FoundInImage | _NewImage:
+    ) -> ImageDetections | _NewImage:
         """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
         key = _key_of(value, studio, caller.uploads)
         known = self._identities.find(key)
@@ -300,7 +300,7 @@ class TaskPredictor:
             return found
         source = self._source_of(value, task_id, studio, caller.uploads)
         if found is None:
-            self._load(thresholds, caller)  # before the image takes memory, and a place that other weights' could have
+            self._load(thresholds, caller)  # before the image takes memory, and a slot that other weights' could have
         caller.check()
         fetched = self._fetch(value, source, studio, known.version if known and found else None, caller)
         if found and not fetched.content:
@@ -332,7 +332,7 @@ class TaskPredictor:
         self, content: bytes, weights: Mapping[str, WeightsInfo], caller: _Caller
     ) -> tuple[dict[str, Shown], tuple[int, int], str]:
         """What each of the weights is shown of the image, by their fingerprint, its size (width, height), a remark."""
-        with self._place_to_decode(caller), metrics.DECODE_SECONDS.time():
+        with self._slot_to_decode(caller), metrics.DECODE_SECONDS.time():
             image = decode_image(content, self._settings.max_image_megapixels, self._enough_px(weights.values()))
             shown = {
                 fingerprint: show(
@@ -346,16 +346,16 @@ class TaskPredictor:
             return shown, image.size_wh, image.remark
 
     @contextmanager
-    def _place_to_decode(self, caller: _Caller) -> Iterator[None]:
+    def _slot_to_decode(self, caller: _Caller) -> Iterator[None]:
         """One of a few. Raises AbandonedError where nobody waits any more."""
-        places = self._decoding[caller.priority]
-        while not places.acquire(timeout=_LOOK_FOR_CLIENT_S if caller.is_abandoned else None):
+        slots = self._decoding[caller.priority]
+        while not slots.acquire(timeout=_LOOK_FOR_CLIENT_S if caller.is_abandoned else None):
             caller.check()
         try:
             caller.check()
             yield
         finally:
-            places.release()
+            slots.release()
 
     def _enough_px(self, weights: Iterable[WeightsInfo]) -> int | None:
         """How long the longer side of a decoded image should be at least, where less than all of it will do."""
@@ -409,7 +409,7 @@ def _lowest_thresholds(controls: Sequence[ServedControl]) -> dict[str, float]:
     return thresholds
 
 
-def _regions_on(found: FoundInImage, item_index: int | None, controls: Sequence[ServedControl]) -> list[Region]:
+def _regions_on(found: ImageDetections, item_index: int | None, controls: Sequence[ServedControl]) -> list[Region]:
     regions: list[Region] = []
     for served in controls:
         detections = found.detections[served.weights.fingerprint]
@@ -452,7 +452,7 @@ def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: Proje
         with suppress(ImageError):
             source = resolve_source(value, None, studio.url, None, lambda: known_outside_url, uploads=uploads)
             if isinstance(source, Upload):
-                return source.place
+                return source.pseudo_host
     address = value[:_MAX_HOST].strip()
     if not address.startswith("/") and (found := _AUTHORITY.match(address)):
         return found[1].lower().removeprefix("http:").removeprefix("https:").removeprefix("//")

@@ -19,7 +19,7 @@ _ASK_AFTER_S = (1.0, 60.0)
 _LOST_AFTER_S, _LOST_AFTER_EACH_S = 5.0, 0.1
 
 
-class State(Enum):
+class TicketState(Enum):
     """What became of a task."""
 
     PENDING = auto()  # waits for a worker, or is with one
@@ -78,7 +78,7 @@ class Ticket:
     task_id: int | None
     task: Task | None
     fingerprint: int
-    state: State = State.PENDING
+    state: TicketState = TicketState.PENDING
     lease: Lease | None = None
     ready_at: float = 0.0
     was_imported: bool = False
@@ -89,13 +89,13 @@ class Ticket:
     @property
     def is_gone(self) -> bool:
         """Is there nothing left to do for it?"""
-        return self.state is State.GONE
+        return self.state is TicketState.GONE
 
     @property
     def prediction(self) -> Prediction:
         """What was predicted."""
         packed = self.packed
-        prediction: Prediction = from_json(zlib.decompress(packed) if _is_squeezed(packed) else packed)
+        prediction: Prediction = from_json(zlib.decompress(packed) if _is_compressed(packed) else packed)
         return prediction
 
 
@@ -115,10 +115,10 @@ class Ask:
 
     def is_open(self, ticket: Ticket) -> bool:
         """Is more to come of this ticket for this request?"""
-        if ticket.state is State.READY:
+        if ticket.state is TicketState.READY:
             return self.by_import and ticket.task_id is not None
         lease = ticket.lease
-        return ticket.state is State.PENDING or (lease is not None and not lease.is_adrift and not lease.is_lone)
+        return ticket.state is TicketState.PENDING or (lease is not None and not lease.is_adrift and not lease.is_lone)
 
 
 def tickets_of(tasks: Sequence[Task]) -> list[Ticket]:
@@ -132,7 +132,7 @@ def pack(prediction: Prediction) -> bytes:
     return to_json(prediction)
 
 
-def _is_squeezed(packed: bytes) -> bool:
+def _is_compressed(packed: bytes) -> bool:
     return not packed.startswith(b"{")
 
 

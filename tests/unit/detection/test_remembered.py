@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from yolo_backend.detection.detections import Detections
-from yolo_backend.detection.remembered import FoundInImage, RememberedDetections
+from yolo_backend.detection.remembered import ImageDetections, RememberedDetections
 
 SIZE_WH = (640, 480)
 DIGEST, OTHER_DIGEST = b"a" * 32, b"b" * 32
@@ -28,7 +28,7 @@ def made_up(count: int, *, rotated: bool = False, seed: int = 0) -> Detections:
     )
 
 
-def assert_same(found: FoundInImage | None, expected: dict[str, Detections]) -> None:
+def assert_same(found: ImageDetections | None, expected: dict[str, Detections]) -> None:
     assert found is not None
     assert found.size_wh == SIZE_WH
     assert list(found.detections) == list(expected)

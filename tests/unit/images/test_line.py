@@ -363,7 +363,7 @@ def test_a_connection_that_was_hung_up_on_at_the_last_moment_is_not_given_back(
 ) -> None:
     server, line = serve(reply(IMAGE)), Line()
     real, given_back = urllib3.HTTPConnectionPool._put_conn, []
-    ours = connections._WatchedPlaces._put_conn
+    ours = connections._LettingGo._put_conn
 
     def hang_up_and_put(pool: Any, connection: Any) -> None:
         line.hang_up()
@@ -373,7 +373,7 @@ def test_a_connection_that_was_hung_up_on_at_the_last_moment_is_not_given_back(
         given_back.append(connection.sock)
         real(pool, connection)
 
-    monkeypatch.setattr(connections._WatchedPlaces, "_put_conn", hang_up_and_put)
+    monkeypatch.setattr(connections._LettingGo, "_put_conn", hang_up_and_put)
     monkeypatch.setattr(urllib3.HTTPConnectionPool, "_put_conn", put)
     with pytest.raises(HungUpError):
         fetcher.fetch(Remote(server.url), None, line=line)

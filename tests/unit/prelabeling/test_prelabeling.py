@@ -26,7 +26,7 @@ from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.prelabeling import prelabeling as prelabeling_module
 from yolo_backend.prelabeling.prelabeling import Prelabeling
 from yolo_backend.protocol import Task
-from yolo_backend.serving.project_predictor import Predict, TaskOutcome
+from yolo_backend.serving.project_predictor import OutcomesOf, TaskOutcome
 
 VERSION, OLD, OTHER = "yolo26n-3f9a1c2e", "yolo26n-00000001", "sam-20261122"
 
@@ -80,7 +80,7 @@ class House:
             else:
                 yield task, {"result": [], "score": 0.9, "model_version": VERSION}
 
-    def run(self, predict: Predict | None = None, **selection: Any) -> None:
+    def run(self, predict: OutcomesOf | None = None, **selection: Any) -> None:
         self.work.run(Selection(**selection), predict or self.predict)
 
     def fail(self, task_id: int, *, is_passing: bool = False, times: int = 1) -> None:

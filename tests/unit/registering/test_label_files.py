@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from yolo_backend.registering.label_files import Box, LabelFileError, Labels, read_labels
+from yolo_backend.registering.label_files import FileBox, LabelFileError, Labels, read_labels
 
 
 def write(folder: Path, files: dict[str, Any]) -> Path:
@@ -17,7 +17,7 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
     return folder
 
 
-def boxes_of(labels: Labels, image: Path | str, size_wh: tuple[int, int] = (200, 100)) -> list[Box]:
+def boxes_of(labels: Labels, image: Path | str, size_wh: tuple[int, int] = (200, 100)) -> list[FileBox]:
     return labels.of([image])[image].boxes(size_wh)
 
 
@@ -58,7 +58,7 @@ def test_coco_counts_in_pixels(tmp_path: Path) -> None:
     labels = read_labels(tmp_path / "result.json")
 
     assert boxes_of(labels, Path("a.jpg")) == [
-        Box("car", (20, 10, 120, 60), None, f"{tmp_path}/result.json: annotation 1")
+        FileBox("car", (20, 10, 120, 60), None, f"{tmp_path}/result.json: annotation 1")
     ]
     assert labels.of(["s3://bucket/a.jpg"])["s3://bucket/a.jpg"].size_wh == (200, 100)
 
@@ -68,7 +68,7 @@ def test_json_lines_count_in_pixels(tmp_path: Path) -> None:
     write(tmp_path, {"old.jsonl": f"{json.dumps(LINE)}\n\n{json.dumps(other)}\n"})
     labels = read_labels(tmp_path / "old.jsonl")
 
-    assert boxes_of(labels, Path("a.jpg")) == [Box("car", (20, 10, 120, 60), 0.5, f"{tmp_path}/old.jsonl:1")]
+    assert boxes_of(labels, Path("a.jpg")) == [FileBox("car", (20, 10, 120, 60), 0.5, f"{tmp_path}/old.jsonl:1")]
     found = labels.of([Path("b.jpg")])[Path("b.jpg")]
     assert (found.size_wh, found.boxes((200, 100))) == ((200, 100), [])
     assert len(labels) == 2

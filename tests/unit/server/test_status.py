@@ -198,7 +198,7 @@ def test_labels_come_in_the_order_of_the_labeling_config() -> None:
         (replace(WORK, asked=0, waiting=0, running=0, predicted=0, failed=0), "0 of 0 tasks · finished 0 predicted"),
         (replace(WORK, answered=0, pushed=0), "97 predicted, 3 failed · 17 to be delivered"),
         (replace(WORK, project=""), "Unknown project yolo26n-3f9a1c2e"),
-        (replace(WORK, trouble="Label Studio refuses the token (401)"), "refuses the token"),
+        (replace(WORK, last_error="Label Studio refuses the token (401)"), "refuses the token"),
     ],
 )  # fmt: skip
 def test_work_is_shown_with_progress_and_rate(work: Progress, shown: str) -> None:
@@ -389,7 +389,7 @@ def full_of(text: str) -> Status:
             ProjectStatus(text, ProjectPlan((served,), text, (text,)), NOON),
             ProjectStatus(text, None, NOON, text),
         ],
-        work=[replace(WORK, project=text, model_version=text, trouble=text)],
+        work=[replace(WORK, project=text, model_version=text, last_error=text)],
         failures=[Failure(text, 1, FailureKind.BROKEN, text, text)],
         training=TrainingStatus([Training(text, text, NOON, "failed", text, NOON)], trains=False),
         model_class=text,

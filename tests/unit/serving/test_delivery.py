@@ -33,7 +33,7 @@ from yolo_backend.serving import scheduler as scheduler_module
 from yolo_backend.serving.delivery import Delivery, Destination
 from yolo_backend.serving.jobs import Job, JobKey, Jobs
 from yolo_backend.serving.scheduler import Scheduler
-from yolo_backend.serving.tickets import Ask, State, tickets_of
+from yolo_backend.serving.tickets import Ask, TicketState, tickets_of
 
 VERSION = "yolo26n-3f9a1c2e"
 
@@ -60,7 +60,7 @@ def task(task_id: int) -> Task:
     return {"id": task_id, "data": {"image": f"http://images/{task_id}.jpg"}}
 
 
-def predict_at(task: Task, place: Any) -> Prediction | Failure:
+def predict_at(task: Task, slot: Any) -> Prediction | Failure:
     return predict(task)
 
 
@@ -138,7 +138,7 @@ class House:
         self.delivery.step()
         return list(self.label_studio.calls)
 
-    def states(self) -> Counter[State]:
+    def states(self) -> Counter[TicketState]:
         return Counter(ticket.state for ticket in self.job.ledger._tickets.values())
 
     def assert_each_stored_once(self) -> None:
@@ -243,14 +243,14 @@ def test_a_refusal_is_told_and_results_are_kept(
     made = house(3)
     made.label_studio.faults.extend([""] * calls_before + [str(status)])
     assert len(made.step()) == calls_before + 1
-    assert made.states() == {State.READY: 3}
-    trouble = made.job.progress().trouble
-    assert trouble
-    assert caplog.text.count(trouble) == 1
+    assert made.states() == {TicketState.READY: 3}
+    last_error = made.job.progress().last_error
+    assert last_error
+    assert caplog.text.count(last_error) == 1
     assert TOKEN not in caplog.text
     assert [made.step(after_s=100), made.step(after_s=100)] == [[], []]
     assert made.step(after_s=101) == ["tasks", "project", "import"]
-    assert made.job.progress().trouble is None
+    assert made.job.progress().last_error is None
     made.assert_each_stored_once()
 
 
@@ -276,8 +276,8 @@ def test_what_could_not_be_sent_is_the_next_clicks(house: MakeHouse, monkeypatch
 
     monkeypatch.setattr(studio, "label_config", ask_and_end)
     assert made.step() == ["tasks", "project"]
-    assert made.states() == {State.READY: 3}
-    assert "connection refused" in str(made.job.progress().trouble)
+    assert made.states() == {TicketState.READY: 3}
+    assert "connection refused" in str(made.job.progress().last_error)
     assert made.job.ledger.leases() == []
     studio.endpoint.url = made.server.url
     assert made.click() == 3
@@ -352,8 +352,8 @@ def test_nobody_at_the_address(house: MakeHouse) -> None:
     made = house(2)
     label_studio, made.studio = made.studio, made.another("http://127.0.0.1:9")
     assert made.step() == []
-    assert "doesn't answer at http://127.0.0.1:9" in (made.job.progress().trouble or "")
-    assert made.states() == {State.READY: 2}
+    assert "doesn't answer at http://127.0.0.1:9" in (made.job.progress().last_error or "")
+    assert made.states() == {TicketState.READY: 2}
     made.studio = label_studio
     made.delivery._destination = Destination(made.key, lambda: made.studio)
     made.step(after_s=3)
@@ -368,11 +368,11 @@ def test_an_address_that_swallows_connections_is_told_in_short(
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
         made.studio = made.another(f"http://127.0.0.1:{full.getsockname()[1]}")
         made.step()
-    trouble = made.job.progress().trouble or ""
-    assert "answer" in trouble
-    assert "query" not in trouble + caplog.text
-    assert len(trouble) < 200
-    assert made.states() == {State.READY: 2}
+    last_error = made.job.progress().last_error or ""
+    assert "answer" in last_error
+    assert "query" not in last_error + caplog.text
+    assert len(last_error) < 200
+    assert made.states() == {TicketState.READY: 2}
 
 
 @pytest.mark.parametrize(
@@ -384,9 +384,9 @@ def test_an_answer_that_is_not_label_studios_changes_nothing(house: MakeHouse, a
     made = house(3)
     made.server.answer = answer
     made.step()
-    assert made.states() == {State.READY: 3}
+    assert made.states() == {TicketState.READY: 3}
     assert made.failures.last() == []
-    assert made.job.progress().trouble
+    assert made.job.progress().last_error
     made.server.answer = made.label_studio
     made.step(after_s=61)
     made.assert_each_stored_once()
@@ -397,7 +397,7 @@ def test_a_page_in_between_changes_nothing(house: MakeHouse, call: int) -> None:
     made = house(3)
     made.label_studio.faults.extend([""] * call + ["204"])
     made.step()
-    assert made.states()[State.GONE] == 0
+    assert made.states()[TicketState.GONE] == 0
     assert sum(made.states().values()) == 3
     made.step(after_s=61)
     made.step(after_s=61)
@@ -433,7 +433,7 @@ def test_one_that_breaks_label_studio_does_not_keep_the_others(house: MakeHouse)
 def test_a_version_in_doubt_is_void_only_if_label_studio_says_so(house: MakeHouse, clock: Clock) -> None:
     made = house(3)
     made.job.ledger.end(made.job.ledger.lend_for_import(3))  # so that only the doubt makes it ask
-    made.job.is_doubted = True
+    made.job.is_superseded = True
     assert made.step()[0] == "project"
     made.assert_each_stored_once()
 
@@ -442,7 +442,7 @@ def test_work_on_labels_that_are_no_more_ends(clock: Clock, serve: StartServer) 
     made = House(clock, serve, 9)
     made.work.run(1)
     made.label_studio.label_config = "<View>other</View>"
-    made.job.is_doubted = True
+    made.job.is_superseded = True
     assert made.step() == ["project"]
     made.work.run()
     made.step(after_s=100)
@@ -458,7 +458,7 @@ def test_another_label_studio_gets_nothing(house: MakeHouse, serve: StartServer)
     made.step(after_s=100)
     assert other.requests == []
     assert made.job.progress().kept == 3
-    assert "another Label Studio" in (made.job.progress().trouble or "")
+    assert "another Label Studio" in (made.job.progress().last_error or "")
 
 
 def test_a_proxy_that_takes_only_small_bodies(house: MakeHouse, serve: StartServer) -> None:
@@ -500,12 +500,12 @@ def test_a_chunk_that_is_too_much_for_label_studio_is_made_smaller(
 def test_where_nothing_can_be_pushed_the_next_click_gets_it(house: MakeHouse, options: dict[str, Any]) -> None:
     made = house(3, **options)
     assert [made.step(after_s=100) for _ in range(5)] == [[]] * 5
-    assert made.job.progress().trouble
+    assert made.job.progress().last_error
     assert made.job.progress().kept == 3
     assert made.click() == 3
     assert made.server.requests == []
     made.step(after_s=1)
-    assert made.states() == {State.LEASED: 3}  # it can't be asked, so for a while its answer may be lost
+    assert made.states() == {TicketState.LEASED: 3}  # it can't be asked, so for a while its answer may be lost
     made.step(after_s=100)
     made.assert_each_stored_once()
 
@@ -515,7 +515,7 @@ def test_a_token_that_comes_later_is_used(house: MakeHouse) -> None:
     made.step()
     made.studio = Studio(made.server.url, TOKEN)
     made.step(after_s=1)
-    assert made.job.progress().trouble is None
+    assert made.job.progress().last_error is None
     made.assert_each_stored_once()
 
 
@@ -533,7 +533,7 @@ def test_an_answer_that_label_studio_never_got_is_pushed(house: MakeHouse, caplo
     job.leave(ask)
     for _ in range(10):
         made.step(after_s=5)
-    assert made.states() == {State.LEASED: 3}  # it may be storing them
+    assert made.states() == {TicketState.LEASED: 3}  # it may be storing them
     for _ in range(20):
         made.step(after_s=5)
     assert "hasn't stored 3 predictions that it was answered" in caplog.text
@@ -762,7 +762,7 @@ class Storm:
         failures = FailureLog()
         return Job(
             self.key,
-            lambda task, place: self._predict(task),
+            lambda task, slot: self._predict(task),
             Scheduler(self.work.submit),
             parallel=2,
             failures=failures,

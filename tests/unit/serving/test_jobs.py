@@ -22,7 +22,7 @@ from yolo_backend.serving import scheduler as scheduler_module
 from yolo_backend.serving.jobs import Job, JobKey, Jobs, TooManyJobsError
 from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.scheduler import Scheduler
-from yolo_backend.serving.tickets import Ask, Ticket, State, tickets_of
+from yolo_backend.serving.tickets import Ask, Ticket, TicketState, tickets_of
 
 KEY = JobKey("http://studio", "7", "yolo26n-3f9a1c2e")
 WAIT_S = 10
@@ -62,7 +62,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def alone(predict: Callable[[Task], Any]) -> Callable[[Task, Any], Any]:
     """For a job, which says where the task is worked on, too."""
-    return lambda task, place: predict(task)
+    return lambda task, slot: predict(task)
 
 
 class Work:
@@ -98,7 +98,7 @@ def work() -> Work:
 
 def ready(job: Job, task: Task) -> Prediction | None:
     ticket = job.ledger.known(ticket_of(task))
-    return ticket.prediction if ticket and ticket.state is State.READY else None
+    return ticket.prediction if ticket and ticket.state is TicketState.READY else None
 
 
 def ticket_of(task: Task) -> Ticket:
@@ -223,11 +223,11 @@ def test_what_is_not_answered_soon_takes_less_memory(work: Work, clock: Clock) -
     work.run()
     (ticket,) = kept(job)
     whole_bytes = len(ticket.packed)
-    job.ledger.squeeze()
+    job.ledger.compress()
     assert len(ticket.packed) == whole_bytes
     clock.sleep(10)
     for _ in range(2):
-        job.ledger.squeeze()
+        job.ledger.compress()
         assert len(ticket.packed) < whole_bytes / 4
         assert ticket.prediction == long
     assert job.answer(ask, float("inf")) == [long]
@@ -354,10 +354,10 @@ def test_another_version_casts_doubt_and_takes_nothing(work: Work) -> None:
     """Whoever asks may be anybody: what is void, Label Studio says."""
     jobs = Jobs()
     old, old_ask = jobs.ask(KEY, tasks(1, 2, 3), lambda: work.job(parallel=1))
-    assert not old.is_doubted
+    assert not old.is_superseded
     key = JobKey(KEY.studio_url, KEY.project, "yolo26n-ffffffff")
     new, new_ask = jobs.ask(key, tasks(1, 2, 3), lambda: work.job(key, parallel=1))
-    assert (old.is_doubted, new.is_doubted) == (True, False)
+    assert (old.is_superseded, new.is_superseded) == (True, False)
     work.run()
     assert answer(new, new_ask) == answer(old, old_ask) == [1, 2, 3]
 
@@ -373,7 +373,7 @@ def test_another_project_casts_no_doubt(work: Work, other: JobKey) -> None:
     if not other.project:  # of those that don't say their project, one may be anybody's
         other = JobKey(other.studio_url, "", "v3")
         asked.append(jobs.ask(other, tasks(1, 2, 3), lambda: work.job(other)))
-    assert not any(job.is_doubted for job, _ in asked)
+    assert not any(job.is_superseded for job, _ in asked)
     work.run()
     assert [answer(job, ask) for job, ask in asked] == [[1, 2, 3]] * len(asked)
 
@@ -539,7 +539,7 @@ def test_a_lone_request_takes_over_what_is_running(work: Work) -> None:
     work.run()
     assert answer(job, ask) == [None]
     (ticket,) = lent(job)
-    assert (ticket.state, *scores([ticket.prediction])) == (State.LEASED, "alone")
+    assert (ticket.state, *scores([ticket.prediction])) == (TicketState.LEASED, "alone")
     assert job.progress().predicted == 1
 
 
@@ -610,7 +610,7 @@ def test_failures_of_work_that_nobody_waits_for_have_a_line_each(
     job = work.job(parallel=2, predict=lambda task: failure(task["id"]))
     job.leave(job.ask(tickets_of(tasks(1, 2, 3))))
     if is_given_up:
-        job.give_up("enough", State.PENDING, is_begun=False)
+        job.give_up("enough", TicketState.PENDING, is_begun=False)
     work.run()
     expected = [1, 2] if is_given_up else [1, 2, 3]
     given_up = ["Project 7: 1 tasks are left to the next click: enough"] if is_given_up else []
@@ -641,7 +641,7 @@ def test_work_waits_while_label_studio_is_away(work: Work, clock: Clock, caplog:
         work.run()
     assert tries == [0, 2, 6, 14, 30, 62, 122]
     assert not ask.is_settled.is_set()
-    assert job.progress().trouble
+    assert job.progress().last_error
     assert (job.progress().waiting, job.progress().failed) == (3, 0)
     assert len(caplog.records) == 1
     is_away[0] = False
@@ -650,7 +650,7 @@ def test_work_waits_while_label_studio_is_away(work: Work, clock: Clock, caplog:
     work.run()
     assert answer(job, ask) == [1, 2, 3]
     assert sorted(work.predicted) == [1, 2, 3]
-    assert job.progress().trouble is None
+    assert job.progress().last_error is None
 
 
 def test_a_request_does_not_wait_long_for_a_label_studio_that_is_away(
@@ -765,7 +765,7 @@ def test_a_request_of_what_is_no_task_leaves_nothing_behind(work: Work) -> None:
         job.ask(tickets_of([task(1), cast(Task, None)]))
     work.run()
     assert [ticket.task_id for ticket in lend(job, 10)] in ([1], [])
-    job.give_up("enough", *State)
+    job.give_up("enough", *TicketState)
     assert job.ledger.is_empty
 
 

@@ -14,7 +14,7 @@ from yolo_backend.protocol import Prediction, Task, from_json
 from yolo_backend.serving import ledger as ledger_module
 from yolo_backend.serving.held import HeldBytes
 from yolo_backend.serving.ledger import Ledger
-from yolo_backend.serving.tickets import Ask, Lease, State, Ticket, pack, tickets_of
+from yolo_backend.serving.tickets import Ask, Lease, Ticket, TicketState, pack, tickets_of
 
 
 def fingerprint(data: str) -> int:
@@ -291,15 +291,15 @@ def test_an_answer_that_is_older_than_the_import_deletes_nothing(ledger: Ledger,
     assert ledger.ask(tickets(1), 1000).new == []
 
 
-def test_squeezed_results_are_the_same(ledger: Ledger, clock: Clock) -> None:
+def test_compressed_results_are_the_same(ledger: Ledger, clock: Clock) -> None:
     ask = predicted(ledger, 1, 2)
     clock.now_s += 2.9
-    ledger.squeeze()
+    ledger.compress()
     assert all(ticket.packed.startswith(b"{") for ticket in ask.new)
     clock.now_s += 0.2
-    ledger.squeeze()
+    ledger.compress()
     assert not any(ticket.packed.startswith(b"{") for ticket in ask.new)
-    ledger.squeeze()
+    ledger.compress()
     assert given(ledger, ask) == [1, 2]
 
 
@@ -373,7 +373,7 @@ def prepare_end(ledger: Ledger) -> Callable[[], object]:
 
 def prepare_give_up(ledger: Ledger) -> Callable[[], object]:
     ready(ledger)
-    return lambda: ledger.give_up(State.READY)
+    return lambda: ledger.give_up(TicketState.READY)
 
 
 def prepare_give_up_older_than(ledger: Ledger) -> Callable[[], object]:
@@ -485,7 +485,7 @@ def test_what_is_claimed_while_it_is_given_up_stays(between: BetweenPieces) -> N
         assert given(ledger, ask) == list(range(11, 31))
 
     between.act = claim
-    assert ledger.give_up(State.READY) == 10
+    assert ledger.give_up(TicketState.READY) == 10
     (lease,) = ledger.leases()
     assert len(lease.tickets) == 20
 
@@ -533,7 +533,7 @@ def test_what_is_kept_is_counted_until_it_is_gone(clock: Clock) -> None:
         assert ledger.done(ticket, pack(long))
     assert held.held_bytes == 2 * len(pack(long))
     clock.now_s += 4
-    ledger.squeeze()
+    ledger.compress()
     assert 0 < held.held_bytes < len(pack(long))
     lease = ledger.lend_for_import(10)
     assert held.held_bytes
@@ -549,7 +549,7 @@ def test_tasks_that_there_is_no_room_for_are_left_to_the_next_click(clock: Clock
     assert left + without_room == 5
     assert left in {1, 2}
     assert held.held_bytes <= 3000
-    assert ledger.give_up(State.PENDING) == left
+    assert ledger.give_up(TicketState.PENDING) == left
     assert held.held_bytes == 0
 
 
@@ -616,5 +616,5 @@ def test_a_task_that_two_requests_share_is_counted_when_the_first_has_gone(clock
     ledger.leave(first)
     assert held.held_bytes > 1_000_000
     ledger.leave(second)
-    ledger.give_up(State.PENDING)
+    ledger.give_up(TicketState.PENDING)
     assert held.held_bytes == 0

@@ -594,9 +594,9 @@ def test_what_nobody_wants_any_more_is_no_failure(house: House, priority: int, i
     line = Line()
     line.hang_up()
     with pytest.raises(AbandonedError):
-        predictor.predict(task(1, image), plan, None, priority, project="7", line=line)
+        predictor.predict_task(task(1, image), plan, None, priority, project="7", line=line)
     assert number("yolo_tasks_total", outcome="failed") == before
-    outcome = predictor.predict(task(1, "nonsense"), plan, None, BULK, project="7")
+    outcome = predictor.predict_task(task(1, "nonsense"), plan, None, BULK, project="7")
     assert isinstance(outcome, Failure)
     assert (outcome.project, outcome.task_id) == ("7", 1)
 

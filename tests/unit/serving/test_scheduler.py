@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.clock import Clock
 from yolo_backend.serving import scheduler as scheduler_module
-from yolo_backend.serving.scheduler import Place, Scheduler
+from yolo_backend.serving.scheduler import Scheduler, Slot
 
 LIMIT = 8
 
@@ -27,8 +27,8 @@ class Task:
     def begin(self) -> bool:
         return self.is_wanted
 
-    def run(self, place: Place) -> None:
-        self.office.at_work[self] = place
+    def run(self, slot: Slot) -> None:
+        self.office.at_work[self] = slot
         self.office.begun[self.project] += 1
 
     def drop(self) -> None:
@@ -39,7 +39,7 @@ class Office:
     """A scheduler whose work begins at once, and ends by `finish`."""
 
     def __init__(self) -> None:
-        self.at_work: dict[Task, Place] = {}
+        self.at_work: dict[Task, Slot] = {}
         self.begun: Counter[str] = Counter()
         self.runs: deque[partial[None]] = deque()
         self.scheduler = Scheduler(self._submit)
@@ -56,7 +56,7 @@ class Office:
         return tasks
 
     def running(self) -> Counter[str]:
-        """How many of each project have a place."""
+        """How many of each project have a slot."""
         return Counter(queue_name for queue_name, queue in self._queues() for _ in range(queue.running))
 
     def _queues(self) -> list[tuple[str, scheduler_module._Queue]]:
@@ -84,7 +84,7 @@ def office() -> Office:
     return Office()
 
 
-def test_alone_a_project_has_all_places(office: Office) -> None:
+def test_alone_a_project_has_all_slots(office: Office) -> None:
     office.add("a", 20)
     assert office.running() == {"a": LIMIT}
     assert office.finish("a", 20) == 20
@@ -108,11 +108,11 @@ def test_those_side_by_side_share_equally(office: Office) -> None:
     assert office.running()["a"] == office.running()["b"] == LIMIT // 2
 
 
-def test_many_that_hang_are_bounded_and_the_next_still_has_a_place(office: Office) -> None:
+def test_many_that_hang_are_bounded_and_the_next_still_has_a_slot(office: Office) -> None:
     for number in range(50):
         office.add(f"hangs {number}", 10, host=f"host {number}")
-    places = sum(office.running().values())
-    assert places <= LIMIT * (1 + 2 * 4.5)  # ln 50 + 0.58
+    slots = sum(office.running().values())
+    assert slots <= LIMIT * (1 + 2 * 4.5)  # ln 50 + 0.58
     office.add("b", 5, host="fast")
     assert office.running()["b"] >= 1
     assert office.finish("b", 5) == 5
@@ -138,9 +138,9 @@ def test_a_bucket_behind_a_redirect_counts_as_itself(office: Office) -> None:
     office.add("a", LIMIT, host="s3://slow")
     office.add("a", 50, host="s3://fast")
     for run in list(office.runs):
-        place = run.args[0]
-        place.talks_to("studio")
-        place.talks_to("slow.example" if place.host == "studio" and place._named == "s3://slow" else "fast.example")
+        slot = run.args[0]
+        slot.talks_to("studio")
+        slot.talks_to("slow.example" if slot.host == "studio" and slot._named == "s3://slow" else "fast.example")
     assert office.scheduler._running_on == {"slow.example": LIMIT, "fast.example": LIMIT // 2}
     office.add("b", 50, host="s3://fast")
     assert office.running()["b"] >= 1
@@ -161,11 +161,11 @@ def test_an_upload_on_the_disk_does_not_hide_the_host_of_a_tasks_first_image(off
     assert {run.args[0].host for run in office.runs if run.args[0].project == "c"} == {"studio"}
 
 
-def test_what_nobody_wants_any_more_takes_no_place(office: Office) -> None:
+def test_what_nobody_wants_any_more_takes_no_slot(office: Office) -> None:
     tasks = office.add("a", 20)
     for task in tasks[:18]:
         task.is_wanted = False
-    assert office.finish("a", 20) == 10  # the eight that had a place, and the last two
+    assert office.finish("a", 20) == 10  # the eight that had a slot, and the last two
     assert office.scheduler.waiting()[0] == 0
 
 
@@ -205,9 +205,9 @@ def test_work_that_cannot_be_handed_to_a_thread_any_more_is_dropped() -> None:
     assert office.running() == {}
 
 
-def test_work_that_raises_gives_its_place_back(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_raises_gives_its_slot_back(office: Office, caplog: pytest.LogCaptureFixture) -> None:
     class Bad(Task):
-        def run(self, place: Place) -> None:
+        def run(self, slot: Slot) -> None:
             raise RuntimeError("nobody thought of that")
 
     for _ in range(3):
@@ -227,7 +227,7 @@ def test_the_bound_of_hosts_that_are_remembered(office: Office, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("projects", "hosts", "limit"), [(1, 100, 16), (4, 300, 128), (32, 40, 16), (100, 40, 16)])
-def test_however_many_hang_places_are_bounded(office: Office, projects: int, hosts: int, limit: int) -> None:
+def test_however_many_hang_slots_are_bounded(office: Office, projects: int, hosts: int, limit: int) -> None:
     for number in range(projects):
         for host in range(hosts):
             office.scheduler.add(f"{number}", f"{number}.{host}", Task(office, f"{number}", "hangs"), limit)

@@ -121,7 +121,7 @@ class House:
         self, value: Any, config: str = CONFIG, studio: Studio | None = None, task_id: int = 7, project: str = "1"
     ) -> Any:
         plan = make_plan(config, self.settings, self.catalog, WAIT_S)
-        return self.tasks.predict({"id": task_id, "data": {"image": value}}, plan, studio, BULK, project=project)
+        return self.tasks.predict_task({"id": task_id, "data": {"image": value}}, plan, studio, BULK, project=project)
 
     def recall(self, value: Any, config: str = CONFIG, studio: Studio | None = None, project: str = "1") -> Any:
         return self.recall_task({"id": 7, "data": {"image": value}}, config, studio, project)
@@ -613,7 +613,7 @@ def test_weights_that_were_replaced_meanwhile_are_not_taken_for_the_old_ones(hou
     old = replace(plan, controls=(replace(served, weights=replace(served.weights, fingerprint="of the old file")),))
     task: Task = {"id": 7, "data": {"image": inline(photo(9))}}
     for _ in range(2):
-        failure = house.tasks.predict(task, old, None, BULK, project="1")
+        failure = house.tasks.predict_task(task, old, None, BULK, project="1")
         assert isinstance(failure, Failure)
         assert (failure.kind, "replaced" in failure.reason) == ("weights", True)
     assert house.detected == 0
@@ -769,7 +769,7 @@ def test_eight_threads_get_their_own_images(house: House, serve: StartServer) ->
 def predict(house: House, value: Any, priority: int = PERSON, studio: Studio | None = None, **how: Any) -> Any:
     plan = make_plan(CONFIG, house.settings, house.catalog, WAIT_S)
     task: Task = {"id": 7, "data": {"image": value}}
-    return house.tasks.predict(task, plan, studio, priority, project="1", **how)
+    return house.tasks.predict_task(task, plan, studio, priority, project="1", **how)
 
 
 def stage_count(stage: str) -> float:
@@ -903,7 +903,7 @@ def test_who_waits_for_weights_gets_out_soon(house: House) -> None:
     tasks = TaskPredictor(house.settings, slow, 4)
     task: Task = {"id": 7, "data": {"image": inline(photo(9))}}
     with ThreadPoolExecutor(1) as threads:
-        future = threads.submit(tasks.predict, task, plan, None, PERSON, project="1", line=line)
+        future = threads.submit(tasks.predict_task, task, plan, None, PERSON, project="1", line=line)
         time.sleep(0.1)
         started_at = time.monotonic()
         line.hang_up()

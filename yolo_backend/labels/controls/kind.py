@@ -58,7 +58,7 @@ class ControlKind(Protocol[ControlT]):
         """Why the tag can't be served, in a sentence that names it; None if it can, or if nothing is to be said."""
         return tag.why_not_on_image()
 
-    def read(self, tag: Tag, image: Any) -> ControlT:
+    def read(self, tag: Tag, image_tag: Any) -> ControlT:
         """The control on one of the tag's images. Raises LabelingConfigError."""
         ...
 

@@ -25,20 +25,19 @@ class LabelsWithRectangle(RectangleLabels):
 
     def why_not_served(self, tag: Tag) -> str | None:
         """Without an Image it is for texts or sounds, of which nothing is to be said."""
-        if not tag.images:
+        if not tag.image_tags:
             return None
         if other := tag.why_not_on_image():
             return other
         if tag.beside("rectangle") is None:
-            return (
-                f'{tag.shown} has no Rectangle on "{tag.images[0].name}" beside it: add one, or write RectangleLabels'
-            )
+            image_name = tag.image_tags[0].name
+            return f'{tag.shown} has no Rectangle on "{image_name}" beside it: add one, or write RectangleLabels'
         return None
 
-    def read(self, tag: Tag, image: Any) -> RectangleControl:
+    def read(self, tag: Tag, image_tag: Any) -> RectangleControl:
         """The control on one of its images, with the Rectangle's name."""
         rectangle = tag.beside("rectangle")
-        return replace(super().read(tag, image), rectangle_name=str(rectangle.name) if rectangle else None)
+        return replace(super().read(tag, image_tag), rectangle_name=str(rectangle.name) if rectangle else None)
 
     def ingredients(self, control: RectangleControl) -> dict[str, Any]:
         """The name that half of its regions are from."""

@@ -29,10 +29,10 @@ class RectangleLabels(ControlKind[RectangleControl]):
     tags = frozenset({"rectanglelabels"})
     region_types = frozenset({"rectanglelabels"})
 
-    def read(self, tag: Tag, image: Any) -> RectangleControl:
+    def read(self, tag: Tag, image_tag: Any) -> RectangleControl:
         """The control on one of its images."""
         attributes = self.attributes(tag)
-        return RectangleControl(**read_fields(tag, image, attributes), needs_obb=is_true(attributes, "model_obb"))
+        return RectangleControl(**read_fields(tag, image_tag, attributes), needs_obb=is_true(attributes, "model_obb"))
 
     def check_weights(self, control: RectangleControl, weights: WeightsInfo, name: str) -> None:
         """`model_obb` wants rotated boxes."""

@@ -1,4 +1,4 @@
-"""Places for requests that wait for predictions, so that some of gunicorn's threads are free for other calls."""
+"""How many requests may wait for predictions, so that some of gunicorn's threads are free for other calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _THREADS_FOR_OTHERS = 2
 _THREADS_FOR_A_PERSON = 1
 
 
-class Places:
+class Admission:
     """How many requests may wait for predictions at once."""
 
     def __init__(self, threads: int) -> None:
@@ -20,7 +20,7 @@ class Places:
 
     @contextmanager
     def take(self, task_count: int) -> Iterator[bool]:
-        """Take a place for a request, or tell that there is none; a one-task request may take the last one."""
+        """Let a request wait, or tell that too many do already; a one-task request may be the last one."""
         semaphores = [self._all] if task_count == 1 else [self._bulk, self._all]
         taken = []
         try:
