@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 import zlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from yolo_backend import metrics
 from yolo_backend.protocol import Prediction, Task
+from yolo_backend.serving.delivered import RecentDeliveries
 from yolo_backend.serving.held import HeldBytes
 from yolo_backend.serving.kept import size_of
 from yolo_backend.serving.tickets import Ask, Lease, Ticket, TicketState, Way, pack
@@ -21,8 +22,6 @@ _T = TypeVar("_T")
 
 _AT_ONCE = 500  # tasks, of a request or a job; then others may have the lock
 _COMPRESS_AFTER_S = 3.0
-# It picks a click's tasks first and sends them seconds later: what was delivered meanwhile comes once more.
-_TRUSTED_S, _TRUSTED_EACH_S, _REMEMBERED_S = 5.0, 0.02, 300.0
 
 
 class Ledger:
@@ -40,7 +39,7 @@ class Ledger:
         self._ready: dict[Ticket, None] = {}
         self._whole: deque[Ticket] = deque()  # not compressed yet, the oldest first
         self._leases: dict[Lease, None] = {}
-        self._delivered: OrderedDict[int, tuple[int, float, float]] = OrderedDict()  # fingerprint, trusted until, since
+        self._delivered = RecentDeliveries()
         self._asks: set[Ask] = set()
         self._lock = threading.RLock()
 
@@ -190,7 +189,7 @@ class Ledger:
                     if ticket.task_id is not None
                     and (
                         ((known := self.known(ticket)) and (known.state is TicketState.LEASED or known.was_imported))
-                        or self._delivered.get(ticket.task_id, (None,))[0] == ticket.fingerprint
+                        or self._delivered.has(ticket.task_id, ticket.fingerprint)
                     )
                 ]
         return doubtful
@@ -204,15 +203,14 @@ class Ledger:
                 for task_id in piece:
                     ticket = self._tickets.get(task_id)
                     if task_id not in held:
-                        if self._delivered.get(task_id, (0, 0.0, now))[2] < since:
-                            del self._delivered[task_id]  # somebody deleted it
+                        self._delivered.refute(task_id, since)
                     elif ticket and ticket.state in {TicketState.LEASED, TicketState.READY}:
                         is_answer = ticket.lease is not None and ticket.lease.way is Way.ANSWER
                         outcome = "stored" if is_answer or ticket.was_imported else "held"
                         outcomes["answer" if is_answer else "import", outcome] += 1
                         self._arrived(ticket, now, len(held))
-                    elif task_id in self._delivered:
-                        self._remember(task_id, self._delivered[task_id][0], now, len(held))
+                    else:
+                        self._delivered.confirm(task_id, now, len(held))
         for (way, outcome), count in outcomes.items():
             metrics.DELIVERIES.labels(way, outcome).inc(count)
 
@@ -451,8 +449,7 @@ class Ledger:
     def _was_delivered(self, fresh: Ticket) -> bool:
         if fresh.task_id is None:
             return False
-        fingerprint, trusted_until, _ = self._delivered.get(fresh.task_id, (None, 0.0, 0.0))
-        return fingerprint == fresh.fingerprint and time.monotonic() < trusted_until
+        return self._delivered.is_trusted(fresh.task_id, fresh.fingerprint, time.monotonic())
 
     def _importable(self, limit: int) -> list[Ticket]:
         answered = {ask for ask in self._asks if not ask.by_import}
@@ -475,15 +472,10 @@ class Ledger:
     def _arrived(self, ticket: Ticket, now: float, together: int) -> None:
         self._move(ticket, TicketState.GONE)
         if ticket.task_id is not None:
-            self._remember(ticket.task_id, ticket.fingerprint, now, together)
-
-    def _remember(self, task_id: int, fingerprint: int, now: float, together: int) -> None:
-        self._delivered[task_id] = (fingerprint, now + _TRUSTED_S + _TRUSTED_EACH_S * together, now)
-        self._delivered.move_to_end(task_id)
+            self._delivered.add(ticket.task_id, ticket.fingerprint, now, together)
 
     def _forget_old(self, now: float) -> None:
-        while self._delivered and next(iter(self._delivered.values()))[2] < now - _REMEMBERED_S:
-            self._delivered.popitem(last=False)
+        self._delivered.forget_old(now)
         for lease in [lease for lease in self._leases if lease.is_lone and lease.ends_at < now]:
             if not any(ticket.asks for ticket in lease.tickets):  # else it is asked about before it ends
                 for ticket in list(lease.tickets):

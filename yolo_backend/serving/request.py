@@ -35,13 +35,14 @@ from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.request_ids import carrying
 from yolo_backend.serving.delivery import Delivery, Destination
 from yolo_backend.serving.held import HeldBytes
+from yolo_backend.serving.image import IsAbandoned
 from yolo_backend.serving.jobs import Job, JobKey, Jobs, Recall, TooManyJobsError
 from yolo_backend.serving.kept import kept_of
 from yolo_backend.serving.ledger import Ledger
 from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
-from yolo_backend.serving.task import Finish, IsAbandoned, TaskImage, TaskPredictor, host_of
+from yolo_backend.serving.task import Finish, TaskImage, TaskPredictor, host_of
 from yolo_backend.serving.tickets import Ask, Ticket, TicketState, tickets_of
 from yolo_backend.settings import Settings, load_settings
 

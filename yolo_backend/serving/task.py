@@ -5,45 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from yolo_backend import metrics
-from yolo_backend.addresses import is_same_origin, redact
-from yolo_backend.cores import usable_cores
-from yolo_backend.detection.detections import Detections, WeightsInfo
-from yolo_backend.detection.detector import BULK, AbandonedError, DetectorError
+from yolo_backend.detection.detector import AbandonedError
 from yolo_backend.detection.pool import ModelPool
-from yolo_backend.detection.remembered import ImageDetections, RememberedDetections
-from yolo_backend.detection.views import Shown, show, view_for
-from yolo_backend.detection.weights import WeightsError
+from yolo_backend.detection.remembered import ImageDetections
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
-from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import HungUpError, ImageError
-from yolo_backend.images.fetch import Fetched, ImageFetcher
-from yolo_backend.images.identity import Identities, Identity, identity_key, is_lasting
 from yolo_backend.images.line import Line
-from yolo_backend.images.sources import Inline, Remote, Source, Upload, resolve_source
+from yolo_backend.images.sources import Upload, resolve_source
 from yolo_backend.images.uploads import ProjectUploads, uploads_of
-from yolo_backend.images.versions import Version
-from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes, make_regions, task_score
 from yolo_backend.labels.task_values import find_value, value_of
-from yolo_backend.messages import first_line
 from yolo_backend.protocol import Prediction, Region, Task, task_data_of, task_id_of
+from yolo_backend.serving.image import ABANDONED, Caller, ImageDetector, ImageFailedError, ImageReference
 from yolo_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,22 +39,8 @@ log = logging.getLogger(__name__)
 _SHOWN_KEYS, _MAX_SHOWN_KEY = 5, 40
 _MAX_HOST = 300
 _AUTHORITY = re.compile(r"((?:[a-z0-9+.-]+:)?//[^/?#\\\s]+)", re.IGNORECASE)
-_LOOK_FOR_CLIENT_S = 0.25
-_ABANDONED = "nobody waits for this task any more"
-_IDENTITIES_SHARE = 0.2  # of the memory; the rest is for detections, which are longer
 
-IsAbandoned = Callable[[], bool]
 Finish = Callable[[Task, Prediction], Prediction]
-
-
-class _TaskError(Exception):
-    """Why a task has no prediction."""
-
-    def __init__(self, kind: FailureKind, reason: str, address: str | None = None, *, is_passing: bool = False) -> None:
-        super().__init__(reason)
-        self.kind = kind
-        self.address = address
-        self.is_passing = is_passing
 
 
 @dataclass(frozen=True)
@@ -83,59 +57,13 @@ class TaskImage:
         return region.get("to_name") in self.to_names and region.get("item_index") == self.item_index
 
 
-@dataclass(frozen=True)
-class _NewImage:
-    """An image that nothing is remembered of: its bytes, and by what to know it again."""
-
-    key: bytes
-    identity: Identity
-    content: bytes
-
-
-@dataclass(frozen=True)
-class _Caller:
-    """Who waits for a task, and which uploads they need not ask for; they have gone where the line is hung up."""
-
-    priority: int
-    line: Line | None
-    uploads: ProjectUploads | None
-
-    @property
-    def is_abandoned(self) -> IsAbandoned | None:
-        """Whether they have gone, for those who wait; None where nobody looks."""
-        line = self.line
-        if line is None or self.priority == BULK:  # nobody hangs up on bulk work, and who looks wakes 4 times a second
-            return None
-        return lambda: line.is_hung_up
-
-    def check(self) -> None:
-        """Raises AbandonedError where nobody waits any more."""
-        if self.is_abandoned and self.is_abandoned():
-            raise AbandonedError(_ABANDONED)
-
-    def check_line(self) -> None:
-        """Raises AbandonedError where the line was hung up: what went wrong then is nobody's fault."""
-        if self.line is not None and self.line.is_hung_up:
-            raise AbandonedError(_ABANDONED)
-
-
 class TaskPredictor:
     """Turns tasks into predictions, each for itself; safe to share between threads."""
 
     def __init__(self, settings: Settings, pool: ModelPool, connections: int) -> None:
         self._settings = settings
         self._pool = pool
-        self._fetcher = ImageFetcher(
-            timeout_s=settings.image_timeout_s,
-            max_bytes=int(settings.max_image_megabytes * 1e6),
-            connections=connections,
-            allowed_hosts=settings.allowed_image_hosts,
-        )
-        max_bytes = settings.cache_megabytes * 1e6
-        self._identities = Identities(max_bytes * _IDENTITIES_SHARE)
-        self._remembered = RememberedDetections(max_bytes * (1 - _IDENTITIES_SHARE))
-        # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
-        self._decoding = [threading.BoundedSemaphore(usable_cores()) for _ in range(2)]
+        self._images = ImageDetector(settings, pool, connections)
 
     def predict_task(
         self,
@@ -153,7 +81,7 @@ class TaskPredictor:
         `finish` has the last word on the prediction. Raises AbandonedError where nobody wants it any more: soon after
         `line` is hung up, and at once while an image is fetched.
         """
-        caller = _Caller(priority, line, self.uploads_of(project))
+        caller = Caller(priority, line)
         fingerprints = {served.weights.fingerprint for served in plan.controls}
         with metrics.IN_FLIGHT.track_inprogress(), self._pool.using(fingerprints):
             outcome = self._outcome(task, plan, studio, caller, project=project, finish=finish)
@@ -169,21 +97,21 @@ class TaskPredictor:
         task: Task,
         plan: ProjectPlan,
         studio: Studio | None,
-        caller: _Caller,
+        caller: Caller,
         *,
         project: str,
         finish: Finish | None,
     ) -> tuple[Prediction, list[Region]] | Failure:
         try:
-            regions = self._regions(task, plan, studio, caller)
+            regions = self._regions(task, plan, studio, caller, project=project)
             prediction = _prediction_of(regions, plan)
             if finish:
                 prediction = _checked(finish(task, prediction), plan)
         except AbandonedError:
             raise
         except HungUpError:
-            raise AbandonedError(_ABANDONED) from None
-        except _TaskError as error:
+            raise AbandonedError(ABANDONED) from None
+        except ImageFailedError as error:
             return Failure(
                 project, task_id_of(task), error.kind, str(error), error.address, is_passing=error.is_passing
             )
@@ -207,10 +135,7 @@ class TaskPredictor:
         try:
             images = list(_task_images(task, plan))
             for value, item_index, controls in images:
-                known = self._identities.find(_key_of(value, studio, uploads))
-                if known is None or not known.is_lasting:
-                    return None
-                found = self._remembered.find(known.digest, _lowest_thresholds(controls))
+                found = self._images.recall(ImageReference(value, task_id_of(task), studio, uploads), controls)
                 if found is None:
                     return None
                 regions += _regions_on(found, item_index, controls)
@@ -225,188 +150,25 @@ class TaskPredictor:
         """The images that the plan looks at, in their order. Raises ImageError, StudioError, requests.Timeout."""
         images = []
         for value, item_index, controls in _task_images(task, plan):
-            source = self._source_of(value, task_id_of(task), studio, self.uploads_of(project))
-            content = self._fetcher.fetch(source, studio, None).content
-            pixels = decode_image(content, self._settings.max_image_megapixels).pixels
+            image = ImageReference(value, task_id_of(task), studio, self.uploads_of(project))
+            pixels = self._images.fetch_and_decode(image).pixels
             to_names = frozenset(served.control.to_name for served in controls)
             images.append(TaskImage(value, pixels, to_names, item_index))
         return images
 
     def _regions(
-        self,
-        task: Task,
-        plan: ProjectPlan,
-        studio: Studio | None,
-        caller: _Caller,
+        self, task: Task, plan: ProjectPlan, studio: Studio | None, caller: Caller, *, project: str
     ) -> list[Region]:
         regions: list[Region] = []
+        uploads = self.uploads_of(project)
         for value, item_index, controls in _task_images(task, plan):
-            try:
-                found = self._find(value, task_id_of(task), controls, studio, caller)
-            except ImageError as error:
-                raise _TaskError(error.kind, error.told_of(redact(value)), redact(value)) from None
-            except WeightsError as error:
-                raise _TaskError(FailureKind.WEIGHTS, str(error)) from None
-            except DetectorError as error:
-                raise _TaskError(FailureKind.DETECTOR, str(error), redact(value)) from None
+            found = self._images.find(ImageReference(value, task_id_of(task), studio, uploads), controls, caller)
             regions += _regions_on(found, item_index, controls)
         return regions
-
-    def _find(
-        self,
-        value: Any,
-        task_id: int | None,
-        controls: Sequence[ServedControl],
-        studio: Studio | None,
-        caller: _Caller,
-    ) -> ImageDetections:
-        """What the weights of these controls find in one image; from memory, if they have seen it before."""
-        thresholds = _lowest_thresholds(controls)
-        image = self._recall_or_fetch(value, task_id, thresholds, studio, caller)
-        if isinstance(image, ImageDetections):
-            metrics.REMEMBERED_IMAGES.inc()
-            return image
-        self._load(thresholds, caller)  # an image that changed came without; whoever decodes shouldn't wait for weights
-        weights = {served.weights.fingerprint: served.weights for served in controls}
-        shown, size_wh, remark = self._show(image.content, weights, caller)
-        if remark:
-            log.warning("Task %s: %s: %s", task_id, redact(value), remark)
-        key, identity = image.key, image.identity
-        del image  # which others' images need the memory of
-        detections = {}
-        for fingerprint, threshold in thresholds.items():
-            # Where each box costs much, not for boxes that nobody asked for.
-            is_costly = weights[fingerprint].has_costly_boxes
-            floor = threshold if is_costly else self._remembered.floor(threshold)
-            found = self._detect(fingerprint, shown.pop(fingerprint), floor, caller)
-            detections[fingerprint] = found
-            self._remembered.keep(identity.digest, fingerprint, floor, found, size_wh)
-        self._identities.keep(key, identity)
-        return ImageDetections(detections, size_wh)
-
-    def _recall_or_fetch(
-        self,
-        value: Any,
-        task_id: int | None,
-        thresholds: Mapping[str, float],
-        studio: Studio | None,
-        caller: _Caller,
-    ) -> ImageDetections | _NewImage:
-        """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
-        key = _key_of(value, studio, caller.uploads)
-        known = self._identities.find(key)
-        found = self._remembered.find(known.digest, thresholds) if known else None
-        if known and found and known.is_lasting:
-            return found
-        source = self._source_of(value, task_id, studio, caller.uploads)
-        if found is None:
-            self._load(thresholds, caller)  # before the image takes memory, and a slot that other weights' could have
-        caller.check()
-        fetched = self._fetch(value, source, studio, known.version if known and found else None, caller)
-        if found and not fetched.content:
-            return found
-        identity = Identity(blake3(fetched.content).digest(), fetched.version, is_lasting(source, studio))
-        found = self._remembered.find(identity.digest, thresholds)
-        if found is None:
-            return _NewImage(key, identity, fetched.content)
-        self._identities.keep(key, identity)
-        return found
 
     def uploads_of(self, project: str) -> ProjectUploads | None:
         """The project's uploads on the disk, None where none are read there."""
         return uploads_of(self._settings.label_studio_media_root, project)
-
-    def _source_of(
-        self, value: Any, task_id: int | None, studio: Studio | None, uploads: ProjectUploads | None
-    ) -> Source:
-        root = self._settings.local_files_document_root
-        if studio is None:
-            return resolve_source(value, task_id, None, root)
-        return resolve_source(value, task_id, studio.url, root, studio.outside_url, uploads=uploads)
-
-    def _load(self, fingerprints: Iterable[str], caller: _Caller) -> None:
-        for fingerprint in fingerprints:
-            self._pool.load(fingerprint, caller.is_abandoned)
-
-    def _show(
-        self, content: bytes, weights: Mapping[str, WeightsInfo], caller: _Caller
-    ) -> tuple[dict[str, Shown], tuple[int, int], str]:
-        """What each of the weights is shown of the image, by their fingerprint, its size (width, height), a remark."""
-        with self._slot_to_decode(caller), metrics.DECODE_SECONDS.time():
-            image = decode_image(content, self._settings.max_image_megapixels, self._enough_px(weights.values()))
-            shown = {
-                fingerprint: show(
-                    view_for(info),
-                    image.pixels,
-                    image.size_wh,
-                    partial(self._pool.letterbox, fingerprint, is_abandoned=caller.is_abandoned),
-                )
-                for fingerprint, info in weights.items()
-            }
-            return shown, image.size_wh, image.remark
-
-    @contextmanager
-    def _slot_to_decode(self, caller: _Caller) -> Iterator[None]:
-        """One of a few. Raises AbandonedError where nobody waits any more."""
-        slots = self._decoding[caller.priority]
-        while not slots.acquire(timeout=_LOOK_FOR_CLIENT_S if caller.is_abandoned else None):
-            caller.check()
-        try:
-            caller.check()
-            yield
-        finally:
-            slots.release()
-
-    def _enough_px(self, weights: Iterable[WeightsInfo]) -> int | None:
-        """How long the longer side of a decoded image should be at least, where less than all of it will do."""
-        if self._settings.decode == "full":
-            return None
-        wanted = [view_for(each).enough_px(each) for each in weights]
-        return None if None in wanted else max(filter(None, wanted))
-
-    def _detect(self, fingerprint: str, shown: Shown, threshold: float, caller: _Caller) -> Detections:
-        try:
-            found = self._pool.detect_all(fingerprint, shown.images, threshold, caller.priority, caller.is_abandoned)
-        except (WeightsError, DetectorError, AbandonedError):
-            raise
-        except Exception as error:  # whatever the model raises; the detector has logged it whole
-            raise DetectorError(f"the model failed on the image: {first_line(error)}") from None
-        return shown.merge(found)
-
-    def _fetch(
-        self, value: Any, source: Source, studio: Studio | None, known: Version | None, caller: _Caller
-    ) -> Fetched:
-        try:
-            if isinstance(source, Inline):
-                return self._fetcher.fetch(source, studio, known, caller.line)
-            with metrics.FETCH_SECONDS.time():
-                return self._fetcher.fetch(source, studio, known, caller.line)
-        except (ImageError, StudioError) as error:
-            caller.check_line()  # before Label Studio is asked whether it is there
-            # What is wrong with an upload may be so of its file, or of what Label Studio sent: it is asked once in 2 s.
-            remote = source.remote if isinstance(source, Upload) else source
-            is_passing = (
-                studio is not None
-                and isinstance(remote, Remote)
-                and is_same_origin(remote.url, studio.url)
-                and studio.is_unreachable()
-            )
-            address = redact(value) if isinstance(error, ImageError) else None
-            raise _TaskError(error.kind, str(error), address, is_passing=is_passing) from None
-
-
-def _key_of(value: Any, studio: Studio | None, uploads: ProjectUploads | None) -> bytes:
-    return identity_key(value, studio, studio.known_outside_url if studio else None, uploads)
-
-
-def _lowest_thresholds(controls: Sequence[ServedControl]) -> dict[str, float]:
-    """What is asked of each of the weights, by their fingerprint."""
-    thresholds: dict[str, float] = {}
-    for served in controls:
-        lowest = served.label_map.lowest_threshold
-        fingerprint = served.weights.fingerprint
-        thresholds[fingerprint] = min(lowest, thresholds.get(fingerprint, 1.0))
-    return thresholds
 
 
 def _regions_on(found: ImageDetections, item_index: int | None, controls: Sequence[ServedControl]) -> list[Region]:

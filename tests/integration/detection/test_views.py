@@ -106,6 +106,6 @@ def test_a_view_says_how_small_an_image_may_be_decoded(
     serve_halves(monkeypatch)
     predictor = make_predictor(local_files_document_root=tmp_path, decode="fast", engine="torch")
     weights = [served.weights for served in predictor.plan(CELLS).controls]
-    assert predictor._tasks._enough_px(weights) == 4 * 320
+    assert predictor._tasks._images._enough_px(weights) == 4 * 320
     monkeypatch.setattr(Halves, "enough_px", lambda *_: None)
-    assert predictor._tasks._enough_px(weights) is None
+    assert predictor._tasks._images._enough_px(weights) is None

@@ -84,7 +84,7 @@ def test_all_lines_of_a_click_have_its_id_and_two_at_once_do_not_mix(server: Bac
         remark, failure = lines_of(server, task_id)  # by the thread that decoded it, and by the one that answered
         told, page = f"[{request_id}] Task {task_id}", f"{images.url}/{task_id}"
         assert remark.endswith(
-            f"] [WARNING] [yolo_backend.serving.task] {told}: {page}.tif: only the first of its pages is looked at"
+            f"] [WARNING] [yolo_backend.serving.image] {told}: {page}.tif: only the first of its pages is looked at"
         )
         assert f"] [WARNING] [yolo_backend.serving.request] {told} is not predicted: {page}.jpg: " in failure
 

@@ -822,7 +822,7 @@ def test_what_failed_while_it_was_hung_up_asks_nobody_either(house: House, monke
         line.hang_up()
         raise ImageError(FailureKind.NOT_FOUND, "gone")
 
-    monkeypatch.setattr(house.tasks._fetcher, "fetch", fail)
+    monkeypatch.setattr(house.tasks._images._fetcher, "fetch", fail)
     with talking_server(be_silent) as server:
         with pytest.raises(AbandonedError):
             predict(house, UPLOAD, studio=Studio(server.url, None), line=line)
@@ -848,7 +848,7 @@ def test_whatever_came_of_a_task_that_was_hung_up_is_abandoned(house: House, cap
 
 def test_who_waits_for_a_place_to_decode_gets_out_soon(house: House) -> None:
     line = Line()
-    slots = house.tasks._decoding[PERSON]
+    slots = house.tasks._images._decoding[PERSON]
     taken = 0
     while slots.acquire(blocking=False):
         taken += 1
