@@ -17,9 +17,9 @@ _MAX_BOXES = 20_000
 _MAX_EXTENTS = 20_000  # and items in the table of them; a grid has one for each tile
 _MAX_UNITS = 5000  # of all coded pictures together
 _MAX_SHARE = 4  # of the limit of pixels, all pictures together: the image, its alpha, a gain map, a thumbnail
-_UNIT_BYTES = 1024  # of a unit, its header is in far less
+_UNIT_BYTES = 1024  # of a unit are read; its header takes far fewer
 _SEQUENCE_HEADER = 1
-_FRAME_HEADERS = {3, 6, 7}  # alone, in a frame, redundant: dav1d takes the last for the first where none came before
+_FRAME_HEADERS = {3, 6, 7}  # alone, in a frame, redundant: if no other came before, dav1d takes the last for the first
 _MAX_ZEROS = 31  # before a number of variable length
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _CHOSEN_BY_FRAME = 2
@@ -70,13 +70,13 @@ class _BrokenError(Exception):
 
 
 class _Budget:
-    """So much and no more."""
+    """An amount that may be spent, and no more."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def spend(self, amount: int = 1) -> None:
-        """Raises _BrokenError where less is left."""
+        """Raises _BrokenError if less is left."""
         self.left -= amount
         if self.left < 0:
             raise _BrokenError
@@ -87,7 +87,7 @@ _Value = TypeVar("_Value")
 
 
 def _by_key(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
-    """These by their keys. Raises _BrokenError where one comes twice, for another reader may take the other."""
+    """These by their keys. Raises _BrokenError if one comes twice, because another reader may take the other value."""
     found: dict[_Key, _Value] = {}
     for key, value in pairs:
         if key in found:
@@ -139,7 +139,7 @@ class _File:
             yield self._content[offset : offset + size]
 
     def without_exif(self) -> bytes:
-        """The file with each EXIF called otherwise, for Pillow fails on EXIF that it can't read."""
+        """The file with each EXIF renamed, because Pillow fails on EXIF that it can't read."""
         positions = [position for kind, position in self._items.values() if kind == b"Exif"]
         if not positions:
             return self._content
@@ -149,7 +149,7 @@ class _File:
         return bytes(changed)
 
     def _boxes_of_file(self) -> Iterator[_IsoBox]:
-        """The outermost boxes, up to bytes that are none: some programs leave such at the end."""
+        """The outermost boxes. Some programs leave other bytes at the end, where this stops."""
         try:
             yield from self._boxes(0, len(self._content))
         except _BrokenError:
@@ -179,7 +179,7 @@ class _File:
         return int.from_bytes(self._content[position : position + length], "big")
 
     def _read_items(self) -> Iterator[tuple[int, tuple[bytes, int]]]:
-        """The id of each item, its kind, and where that stands."""
+        """The id of each item, its kind, and the position of its kind."""
         table = self._meta.get(b"iinf")
         if table is None:
             return

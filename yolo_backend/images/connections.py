@@ -31,7 +31,7 @@ _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 
 class _Watched(Kept):
-    """A connection that the alarm of its thread can hang up on: while it connects, too, and while TLS is agreed on."""
+    """A connection that its thread's alarm can hang up on, also while it connects or negotiates TLS."""
 
     sock: Any
     host: str
@@ -91,16 +91,16 @@ class _WatchedTlsConnection(_Watched, HTTPSConnection):
 
 class _LettingGo:
     def _put_conn(self, connection: Any) -> None:
-        # Before others may have it. Who was hung up on in the last moment leaves no broken one to them.
+        # Before others get it: a connection that was hung up on at the last moment is broken.
         if (alarm := this_thread.alarm) is not None and alarm.let_go() and connection is not None:
             connection.close()
         super()._put_conn(connection)  # type: ignore[misc]  # of the pool beside us
 
 
 def create_connection(address: tuple[str, int], timeout_s: float, options: Any, alarm: Alarm) -> socket.socket:
-    """A connection to the first of the name's addresses that takes one, each within `timeout_s`.
+    """A connection to the first of the name's addresses that accepts one; each has `timeout_s`.
 
-    As urllib3's, but the alarm can hang up meanwhile. Raises OSError, and what the alarm's `left_s` does.
+    It is urllib3's function, but the alarm can hang up meanwhile. Raises OSError, and what the alarm's `left_s` does.
     """
     host, port = address
     try:
@@ -134,7 +134,7 @@ def _connect(connection: socket.socket, where: Any, timeout_s: float, alarm: Ala
     code = connection.connect_ex(where)
     while code in _UNDER_WAY:
         left_s = ends_at - time.monotonic()
-        # A short look each time, for not every system wakes us when an unfinished connection is shut down.
+        # We wait for short times, because not every system wakes us when an unfinished connection is shut down.
         is_over = wait_for_write(connection, max(0.0, min(_LOOK_EVERY_S, left_s)))
         alarm.left_s()
         if is_over:
@@ -146,8 +146,8 @@ def _connect(connection: socket.socket, where: Any, timeout_s: float, alarm: Ala
 
 
 def _shut_down(connection: Any) -> None:
-    """Wake whoever reads from it. Not by TLS's own `shutdown`, which takes its state out of the reader's hands."""
-    connection = getattr(connection, "socket", connection)  # TLS within TLS, by a proxy
+    """Wake the thread that reads from it. TLS's own `shutdown` would take away the state that this thread uses."""
+    connection = getattr(connection, "socket", connection)  # a proxy makes TLS within TLS
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
@@ -172,7 +172,7 @@ class OpenAdapter(NamingAdapter):
 class GuardedAdapter(IPFilterAdapter, OpenAdapter):  # type: ignore[misc]  # it comes without types
     """Connects to public addresses only: the name is resolved, and its address is checked and connected to.
 
-    A proxy is told that address where it makes a tunnel (https); for http it is told the name, and resolves it again.
+    For https, a proxy makes a tunnel and gets that address. For http it gets the name, and resolves it again.
     """
 
     def build_connection_pool_key_attributes(
@@ -180,7 +180,7 @@ class GuardedAdapter(IPFilterAdapter, OpenAdapter):  # type: ignore[misc]  # it 
     ) -> Any:
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         address = ipaddress.ip_address(host["host"].strip("[]"))
-        # What the library lets pass: IPv4 inside of IPv6 in the forms of old (::127.0.0.1), and site-local.
+        # The library lets these pass: IPv4 in the old form of IPv6 (::127.0.0.1), and site-local addresses.
         if address.is_reserved or (address.version == 6 and address.is_site_local):
             raise InvalidIPAddress(address)
         return host, pool

@@ -31,7 +31,7 @@ from yolo_backend.images.orientation import orientation_of
 from yolo_backend.images.signatures import tell_apart
 from yolo_backend.messages import first_line
 
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # whoever decodes does so on each core
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # we decode on all cores already
 
 # The JPEGs of phones that hold several pictures (MPO) are opened as JPEG.
 _FORMATS = (
@@ -44,7 +44,7 @@ _FORMATS = (
 )
 _AVIF = "AVIF"
 _MAGIC_BYTES = 16
-_BITS_OF_PNG = 24  # where a PNG says how many each colour has
+_BITS_OF_PNG = 24  # the position at which a PNG says how many each colour has
 _BITS_OF_TIFF, _PHOTOMETRIC_OF_TIFF, _FORM_OF_TIFF = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 _NEARLY_BLACK = 16
@@ -59,12 +59,12 @@ _TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     8: lambda pixels: cv2.flip(cv2.transpose(pixels), 0),
 }
 _SIDEWAYS = {5, 6, 7, 8}
-_JPEG_SCALES = (8, 4, 2)  # those that libjpeg-turbo decodes faster
+_JPEG_SCALES = (8, 4, 2)  # those at which libjpeg-turbo decodes faster
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """RGB pixels (height, width, 3) of an upright image, and the size it has: larger, where it was decoded smaller.
+    """RGB pixels (height, width, 3) of an upright image, and its own size: larger if it was decoded smaller.
 
     `remark` is what a person should know of it, such as that it is nearly black.
     """
@@ -77,9 +77,9 @@ class DecodedImage:
 def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = None) -> DecodedImage:
     """Decode to RGB, turned as the labeling page shows it.
 
-    Alpha is dropped and 16 bits become 8 by their high byte, as OpenCV, and so Ultralytics, reads them. With
-    `enough_px`, a JPEG is decoded at a half, a quarter or an eighth as long as its longer side has so many pixels.
-    Raises ImageError for what isn't an image in one of our formats, is broken, or has too many pixels.
+    Alpha is dropped. Of 16 bits the high byte is taken, as OpenCV does it for Ultralytics. With `enough_px`, a JPEG is
+    decoded at a half, a quarter or an eighth, if its longer side still has so many pixels. Raises ImageError for what
+    isn't an image in one of our formats, is broken, or has too many pixels.
     """
     try:
         with _open(content, max_megapixels) as image:
@@ -128,7 +128,7 @@ def format_of(start: bytes) -> str:
 
 
 def _jpeg_to_rgb(content: bytes, image: Image.Image, enough_px: int | None) -> NDArray[np.uint8] | None:
-    """The pixels that Pillow would give, in a third of the time; None for what is to be left to Pillow."""
+    """The pixels that Pillow would give, in a third of the time; None if Pillow has to decode it."""
     if image.format != JpegImagePlugin.JpegImageFile.format or image.mode not in {"RGB", "L"}:
         return None
     scales = (scale for scale in _JPEG_SCALES if enough_px and max(image.size) >= scale * enough_px)
@@ -136,13 +136,13 @@ def _jpeg_to_rgb(content: bytes, image: Image.Image, enough_px: int | None) -> N
     width, height = (math.ceil(side / scale) for side in image.size)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "RGB", min_width=width, min_height=height)
-    except ValueError:  # also of faults that don't matter: Pillow knows
+    except ValueError:  # also for faults that don't matter, which Pillow knows
         return None
     return pixels
 
 
 def _open(content: bytes, max_megapixels: float) -> Image.Image:
-    # Not Image.open: Ultralytics puts its own in that place, which wants to install a package for an unknown format.
+    # Not Image.open: Ultralytics replaces it by a function that installs a package for an unknown format.
     name = format_of(content)
     factory = TiffFile if name == TiffFile.format else Image.OPEN[name][0]
     if name == JpegImagePlugin.JpegImageFile.format:
@@ -155,7 +155,7 @@ def _open(content: bytes, max_megapixels: float) -> Image.Image:
 
 
 def _go_to_first_frame(image: Image.Image) -> None:
-    """Past the picture of an animated PNG that is for those programs only that show no animation."""
+    """Skip the first picture of an animated PNG if it is only for programs that show no animation."""
     if isinstance(image, PngImagePlugin.PngImageFile) and image.is_animated and image.default_image:
         image.seek(1)
 
@@ -171,10 +171,10 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in {"I", "F"}:
         numbers = np.asarray(image)
         if isinstance(image, TiffFile) and numbers.dtype == np.int32 and image.number(_BITS_OF_TIFF, 0) == 32:
-            # Pillow knows of no unsigned ones.
+            # Pillow has no mode for unsigned ones.
             numbers = numbers.view(np.uint32) if image.number(_FORM_OF_TIFF, _UNSIGNED) == _UNSIGNED else numbers
         return _grey_to_rgb(image, numbers_to_8(numbers))
-    if image.mode == "La":  # for which there is no way to RGB
+    if image.mode == "La":  # which Pillow can't convert to RGB
         image = image.convert("LA")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 

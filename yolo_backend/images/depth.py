@@ -9,25 +9,25 @@ from yolo_backend.images.errors import NotAnImageError
 
 Numbers = NDArray[np.float32] | NDArray[np.int32] | NDArray[np.uint32]
 
-_ROWS = 256  # at a time, for each step makes arrays of its own
+_ROWS = 256  # at a time, because each step makes new arrays
 _MAX_16_BITS = 65_535
-# What is white, and between what the highest number lies then: a resampled image goes beyond white, and a dark one
-# doesn't reach it.
+# The number of white, and the range of the highest number then: a resampled image exceeds white, a dark one doesn't
+# reach it.
 _WHITES = ((1, 0, 2), (255, 32, 510), (_MAX_16_BITS, 16_384, _MAX_16_BITS))
 _FAR = 1e30  # beyond any scale
 _MAX_BELOW_BLACK = 0.25  # of white
-_MIN_SHARE = 0.5  # of numbers that an image can have; others fill the places where it has none
+_MIN_SHARE = 0.5  # of the numbers have to be ones that an image can have; others mark pixels without a value
 
 
 def grey_16_to_8(grey: NDArray[np.uint16], bits: int = 16) -> NDArray[np.uint8]:
-    """The high byte, as OpenCV, and so Ultralytics, reads 16 bits; of `bits`, where a file says that it has less."""
+    """The high byte of 16 bits, as OpenCV reads it for Ultralytics; of `bits`, if the file says that it has fewer."""
     return (grey >> (bits - 8)).astype(np.uint8)
 
 
 def numbers_to_8(values: Numbers) -> NDArray[np.uint8]:
-    """Numbers from 0 to 1, to 255 or to 65535, by what they are; what lies a little beyond is clipped, NaN is black.
+    """Numbers up to 1, 255 or 65535, whichever fits. What lies a little beyond is clipped, and NaN is black.
 
-    Ultralytics reads no such files. Raises NotAnImageError where it can't be said what is black and what is white.
+    Ultralytics reads no such files. Raises NotAnImageError if it isn't clear which number is black and which is white.
     """
     scale = _scale_of(values)
     grey = np.empty(values.shape, np.uint8)
@@ -38,7 +38,7 @@ def numbers_to_8(values: Numbers) -> NDArray[np.uint8]:
 
 
 def _scale_of(values: Numbers) -> float:
-    """By what to multiply these numbers, for white to be 255."""
+    """The factor that makes white 255."""
     low, high, count, of_all = 0.0, 0.0, 0, 0
     for start in range(0, len(values), _ROWS):
         rows = values[start : start + _ROWS]

@@ -14,7 +14,7 @@ _PROMISE = re.compile(r"\.(avif|bmp|gif|jpe?g|png|tiff?|webp)(\?\.\.\.)?$", re.I
 class ImageError(UserError):
     """An image that can't be had. The message is for the person who must act.
 
-    `status` is the HTTP status that its server answered, where that is what went wrong.
+    `status` is the HTTP status that its server answered, if that is what went wrong.
     """
 
     def __init__(self, kind: FailureKind, message: str, status: int | None = None) -> None:
@@ -23,7 +23,7 @@ class ImageError(UserError):
         self.status = status
 
     def told_of(self, name: str) -> str:
-        """The message for those who see this name of the file beside it."""
+        """The message, to be shown beside this name of the file."""
         return str(self)
 
 
@@ -35,10 +35,10 @@ class NotAnImageError(ImageError):
         self._what, self._remedy = what, remedy
 
     def told_of(self, name: str) -> str:
-        """The message; with the name's ending, where that promises an image."""
+        """The message, with the name's ending if that promises an image."""
         promise = _PROMISE.search(name)
         return f"is {self._what}, though named .{promise[1]}: {self._remedy}" if promise else str(self)
 
 
 class HungUpError(Exception):
-    """Nobody waits for the image any more: it is no fault, and nothing to tell anybody."""
+    """Nobody waits for the image any more. This is no fault, and nobody is told."""

@@ -1,4 +1,4 @@
-"""Why an image's server can't be reached, in words: of an address, its host alone is told."""
+"""Why an image's server can't be reached, in words. Of an address, only the host is told."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yolo_backend.tls import explain_tls
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _MAX_HOSTS_SHOWN = 80
 
-# By what is wrapped in an error, the first that fits; not by its text, which holds the address.
+# The first line with an error that is wrapped in ours counts. The text doesn't, because it holds the address.
 _BEFORE_TLS: tuple[tuple[tuple[type[BaseException], ...], FailureKind, str], ...] = (
     ((InvalidIPAddress,), FailureKind.FORBIDDEN_ADDRESS, "{host} is on a private address"),
     (

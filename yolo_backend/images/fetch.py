@@ -51,7 +51,7 @@ class TokenHolder(Protocol):
 
 @dataclass(frozen=True)
 class Fetched:
-    """An image's bytes, and what tells later whether they changed; empty where they haven't, for no image is empty."""
+    """An image's bytes, and what tells later whether they changed. Without bytes, they haven't changed."""
 
     content: bytes
     version: Version | None = None
@@ -84,7 +84,7 @@ class ImageFetcher:
     ) -> Fetched:
         """The bytes of `source`, unless they are those of the version `known`.
 
-        Raises ImageError, StudioError where the token can't be exchanged, and HungUpError once `line` is hung up.
+        Raises ImageError, StudioError if the token can't be exchanged, and HungUpError once `line` is hung up.
         """
         if line is not None and line.is_hung_up:
             raise HungUpError("nobody waits for this image any more")
@@ -125,7 +125,7 @@ class ImageFetcher:
         """The image, or the address that its server redirects to."""
         with self._get(url, studio, alarm, validators) as response:
             if validators and _says_unchanged(response, validators):
-                response.raw.read1(1)  # nothing, but then the connection can be used again
+                response.raw.read1(1)  # there is nothing to read, but now the connection can be used again
                 return Fetched(b"", validators)
             if not response.is_redirect:
                 _check_status(response, is_studio=_is_studio(response.url, studio))
@@ -139,7 +139,7 @@ class ImageFetcher:
         return target
 
     def _explain(self, error: Exception, url: str, studio: TokenHolder | None) -> ImageError:
-        """What went wrong on the way to this address, of which the host alone is told."""
+        """What went wrong on the way to this address. Only its host is told."""
         host = shown_host(url)
         explained = explain_error(error, host)
         if explained.kind == FailureKind.FORBIDDEN_ADDRESS:
@@ -158,12 +158,12 @@ class ImageFetcher:
         self, url: str, studio: TokenHolder | None, alarm: Alarm, validators: Validators | None
     ) -> requests.Response:
         alarm.left_s()
-        # Not Session.prepare_request, which looks for cookies, a .netrc and more that is never there.
+        # Session.prepare_request would look for cookies, a .netrc and more, which we never have.
         request = requests.PreparedRequest()
         request.prepare("GET", url, headers=_HEADERS, auth=_no_auth)
         if validators:
             request.headers.update(validators.headers_for(str(request.url)))
-        # Asked of the address as it will be connected to, and anew at every redirect.
+        # Whose address this is, is decided as requests will connect to it, and anew at every redirect.
         origin = origin_of(str(request.url))
         if alarm.line.on_host is not None:
             alarm.line.on_host(_host_and_port(*origin))
@@ -188,11 +188,11 @@ class ImageFetcher:
             left_s = alarm.left_s()
             timeout_s = (min(_CONNECT_TIMEOUT_S, left_s), min(_READ_TIMEOUT_S, left_s))
             try:
-                # Not Session.send, which reads the body of a redirect to its end, whatever its length.
+                # Session.send would read the whole body of a redirect, however long it is.
                 response = adapter.send(request, timeout=timeout_s, **environment)
                 break
             except requests.ConnectionError as error:
-                # The kept connection is gone by that, and a new one comes in the end.
+                # This kept connection is gone now. After the last of them, a new one is made.
                 if not was_closed_meanwhile(error):
                     raise
         try:
@@ -203,7 +203,7 @@ class ImageFetcher:
         return response
 
     def _environment(self, scheme: str, host: str, port: int | None) -> dict[str, Any]:
-        """What the environment says of proxies and certificates for this origin; requests reads all of it each time."""
+        """What the environment says of proxies and certificates for this origin. requests would read it each time."""
         origin = f"{scheme}://{host}:{port}"
         known = self._environments.get(origin)
         if known is None:
@@ -215,7 +215,7 @@ class ImageFetcher:
 
     def _read_body(self, response: requests.Response, alarm: Alarm) -> bytes:
         body = io.BytesIO()
-        # Piece by piece as it arrives, so that a server that trickles meets the time limit.
+        # We read each piece as it arrives, so that the time limit holds for a slow server, too.
         while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
             body.write(piece)
             if body.tell() > self._max_bytes:
@@ -231,12 +231,12 @@ class ImageFetcher:
             raise ImageError(FailureKind.UNREADABLE, f"the file can't be read: {reason_of(error)}") from None
 
     def _read_upload(self, source: Upload, known: Version | None) -> Fetched | None:
-        """The upload's bytes, None where they can't be read: then Label Studio is asked, which judges for itself."""
+        """The upload's bytes; None if they can't be read, because then Label Studio is asked."""
         try:
             return self._read(source, known)
         except (OSError, ValueError) as error:
             reason = reason_of(error)
-            if reason not in self._reasons_told:  # once: there may be as many as there are tasks
+            if reason not in self._reasons_told:  # only once, because each task may have such an upload
                 self._reasons_told.add(reason)
                 log.warning(
                     "An upload can't be read below LABEL_STUDIO_MEDIA_ROOT (%s), so Label Studio is asked for it. This "
@@ -246,13 +246,13 @@ class ImageFetcher:
             return None
 
     def _read(self, source: LocalFile | Upload, known: Version | None) -> Fetched:
-        """The bytes of a file. Raises OSError, and ImageError where they are none or too many."""
+        """The bytes of a file. Raises OSError, and ImageError if there are none or too many."""
         with open_below(source.root, source.name) as file:
             stat = os.fstat(file.fileno())
-            stamp = read_stamp(stat)  # before reading, for it may be written meanwhile
+            stamp = read_stamp(stat)  # before reading, because somebody may write meanwhile
             if stamp is not None and stamp == known:
                 return Fetched(b"", stamp)
-            size = min(stat.st_size, self._max_bytes)  # to ask for all that is allowed costs as much memory at first
+            size = min(stat.st_size, self._max_bytes)  # because reading up to the limit would allocate as much at first
             content = file.read(size + 1)
             if len(content) > size:
                 content += file.read(self._max_bytes + 1 - len(content))
@@ -267,7 +267,7 @@ class ImageFetcher:
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Without an auth, requests would send the login that stands in an address."""
+    """If there is no auth, requests sends the login that stands in an address."""
     return request
 
 

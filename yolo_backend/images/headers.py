@@ -14,9 +14,9 @@ from yolo_backend.images.signatures import RAW
 # Well above what cameras and editors write.
 _MAX_JPEG_SCANS = 100  # each goes over all pixels
 _MAX_JPEG_SEGMENTS = 1000
-_MAX_GAP_BYTES = 1 << 16  # of filling before a segment, which Pillow reads byte by byte
+_MAX_GAP_BYTES = 1 << 16  # of padding before a segment, which Pillow reads byte by byte
 _MAX_EXIF_BYTES = 1 << 20
-_MAX_TIFF_TAG_BYTES = 8_000_000  # of a tag of numbers: a strip or a tile each, for example
+_MAX_TIFF_TAG_BYTES = 8_000_000  # of a tag of numbers, such as the offsets of all strips or tiles
 
 # Neither stuffed bytes nor restart markers, which stand within a scan.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
@@ -47,7 +47,7 @@ def check_pixels(image: Image.Image, max_megapixels: float) -> None:
 
 
 def check_jpeg(content: bytes) -> None:
-    """Raises ImageError for more scans or segments than a picture has, and for none."""
+    """Raises ImageError if there are more scans or segments than a picture has, or no scan."""
     segments = scans = exif_bytes = 0
     position = 2
     while marker := _JPEG_MARKER.search(content, position):
@@ -73,8 +73,8 @@ def check_jpeg(content: bytes) -> None:
 class TiffFile(TiffImagePlugin.TiffImageFile):
     """A TIFF whose tags are measured before they become numbers, and strips and tiles become objects.
 
-    What Pillow would show otherwise than it is meant is refused: the preview in a camera's raw file, and colours of
-    more than 8 bits that lie in planes.
+    It refuses what Pillow would show wrongly: the preview in a camera's raw file, and colours of more than 8 bits in
+    planes.
     """
 
     def _setup(self) -> None:
@@ -86,10 +86,10 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
             raise NotAnImageError(*RAW)
         if self.number(_PLANES, 1) == _IN_PLANES and self.number(_SAMPLES, 1) > 1 and self.number(_BITS, 1) > 8:
             raise self._unusual()
-        self.info.pop("xmp", None)  # by which Pillow turns what no tag turns
+        self.info.pop("xmp", None)  # because Pillow would turn the image by it
         try:
             super()._setup()
-        except (SyntaxError, KeyError):  # Pillow knows some of all combinations
+        except (SyntaxError, KeyError):  # Pillow knows only some combinations
             if _WIDTH not in tags or _LENGTH not in tags or self.number(_SAMPLES, 1) > _MAX_SAMPLES:
                 raise
             raise self._unusual() from None

@@ -1,4 +1,4 @@
-"""Who an image is: the digest of its bytes, found by its address, so that they need not be fetched to know them."""
+"""An image's identity: the digest of its bytes, remembered by its address, so that they need not be fetched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENTRY_BYTES = 500  # of the objects of one entry, as tracemalloc counts them
 
 
 class TokenOwner(Protocol):
-    """Label Studio as it is told from others: an address, and the token that decides what it shows."""
+    """What makes one Label Studio another one: its address, and the token, which decides what it shows."""
 
     @property
     def url(self) -> str: ...
@@ -31,7 +31,7 @@ class TokenOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The BLAKE3 digest of an image's bytes; `version` tells whether they changed; of a lasting one they never do."""
+    """The BLAKE3 digest of an image's bytes; `version` tells whether they changed. A lasting image never changes."""
 
     digest: bytes
     version: Version | None
@@ -39,7 +39,7 @@ class Identity:
 
 
 class Identities:
-    """The images that were met in the last 24 h, those met last; safe to share between threads."""
+    """The images of the last 24 h; the latest ones if there are too many. Safe to share between threads."""
 
     def __init__(self, max_bytes: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._known: TTLCache[bytes, Identity, float] = TTLCache(max_bytes, _KEPT_S, clock, _size_of)
@@ -63,13 +63,13 @@ def identity_key(
     outside_url: str | None = None,
     uploads: ProjectUploads | None = None,
 ) -> bytes:
-    """The key of a task's value: a digest, for an address may hold a signature, and inline content is long.
+    """The key of a task's value: a digest, because an address may hold a signature and inline content is long.
 
-    It is another one for another token, which may have no right to the image, and for a whole address also where Label
-    Studio has another one outside, for then it may mean another file. Of what a project may read from the disk without
-    asking Label Studio, it is the project's own: what it learned there, no other is told of.
+    It depends on the token, because another one may have no right to the image. For a whole address it also depends on
+    Label Studio's address outside, because the value may mean another file then. For what a project may read from the
+    disk without asking Label Studio, it depends on the project: no other project is answered by what this one has read.
     """
-    text = value.strip() if isinstance(value, str) else ""  # what is no text has no image
+    text = value.strip() if isinstance(value, str) else ""  # any other value has no image
     digest = blake3(text.encode(errors="surrogatepass"))
     outside_url = None if text.startswith(("/data/", "data:")) else outside_url
     digest.update(repr((studio.url, studio.token, outside_url) if studio else None).encode())

@@ -1,4 +1,4 @@
-"""`data:` addresses: images that stand in the task itself, as RFC 2397 has them and browsers read them."""
+"""`data:` addresses: images in the task itself, by RFC 2397 and as browsers read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When fetching ends before it is done: an image's time is over, or nobody waits for the task any more."""
+"""Ends fetching early: if an image's time is over, or if nobody waits for the task any more."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class Line:
-    """What one task's work holds on to while it fetches. One thread fetches by it; any thread may hang up.
+    """The line over which one task's images are fetched. One thread fetches over it; any thread may hang up.
 
-    `on_host` is called by the fetching thread with the "host" or "host:port" that it is about to talk to, at every
-    redirect anew; a port that the address doesn't name is that of its scheme, and is left out. After an upload was read
-    from the disk, it is called with its `pseudo_host`.
+    The fetching thread calls `on_host` with the "host" or "host:port" that it is about to talk to, and again at every
+    redirect. The port is left out if it is the scheme's own. For an upload that was read from the disk, it is called
+    with the upload's `pseudo_host`.
     """
 
     def __init__(self, on_host: Callable[[str], None] | None = None) -> None:
@@ -31,12 +31,12 @@ class Line:
 
     @property
     def is_hung_up(self) -> bool:
-        """Returns True once somebody has hung up; it stays so."""
+        """Returns True once somebody has hung up, for ever."""
         return self._is_hung_up
 
     def hang_up(self) -> None:
-        """End what is being fetched now, and all that would be later. Waits for nothing."""
-        # Under the clock's lock: who has given its connection back is out of its alarm.
+        """End what is being fetched now, and all later fetching. Waits for nothing."""
+        # Under the clock's lock, because a thread that has given its connection back has left its alarm.
         with _clock.changed:
             self._is_hung_up = True
             if self.alarm is not None:
@@ -44,10 +44,10 @@ class Line:
 
 
 class Alarm:
-    """Hangs up when an image's time is over: a read time-out is for each piece, so what drips would never meet it.
+    """Hangs up when an image's time is over. A read time-out is for each piece, so a slow server would never meet it.
 
-    A context manager; inside, the connections that this thread uses are the ones it hangs up on. It does so too when
-    somebody hangs up the line.
+    It is a context manager. Inside, it hangs up on the connections that this thread uses, also when somebody hangs up
+    the line.
     """
 
     def __init__(self, timeout_s: float, line: Line | None = None) -> None:
@@ -67,9 +67,9 @@ class Alarm:
         this_thread.alarm = None
 
     def left_s(self) -> float:
-        """The time that is left. Raises ImageError where none is, and HungUpError where somebody has hung up.
+        """The time that is left. Raises ImageError if none is left, and HungUpError if somebody has hung up.
 
-        What was read of a connection then isn't whole.
+        In both cases, what was read from a connection isn't complete.
         """
         if self.line.is_hung_up:
             raise HungUpError("nobody waits for this image any more")
@@ -79,14 +79,14 @@ class Alarm:
         return left_s
 
     def watch(self, hang_up: Callable[[], object]) -> None:
-        """Call this when the time is over, or at once where it is; it must wake this thread, and may not wait."""
+        """Call `hang_up` when the time is over, or at once if it is. It has to wake this thread, and may not wait."""
         with _clock.changed:
             self._hang_up = hang_up
             if self._has_rung or self.line.is_hung_up or time.monotonic() >= self.ends_at:
                 self.ring()
 
     def let_go(self) -> bool:
-        """Hang up no more on what was watched. Returns True if that has happened already."""
+        """Stop watching. Returns True if it was hung up on already."""
         with _clock.changed:
             self._hang_up = None
             return self._has_rung
@@ -94,7 +94,7 @@ class Alarm:
     def wait_for(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises, unless the time is over sooner.
 
-        It is called in a thread of its own and goes on in any case, for others may wait for its result, too.
+        It runs in a thread of its own and goes on in any case, because others may wait for its result, too.
         """
         future: Future[T] = Future()
 
@@ -125,7 +125,7 @@ class Alarm:
 
 
 class _AlarmClock:
-    """One thread for all alarms; a timer would start one for each image."""
+    """One thread for all alarms, because timers would start a thread for each image."""
 
     def __init__(self) -> None:
         self._alarms: set[Alarm] = set()
@@ -137,7 +137,7 @@ class _AlarmClock:
         with self.changed:
             self._alarms.add(alarm)
             alarm.line.alarm = alarm
-            if self._thread is None or not self._thread.is_alive():  # nor does it in the child of a fork
+            if self._thread is None or not self._thread.is_alive():  # in the child of a fork it isn't
                 self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
                 self._thread.start()
             elif alarm.ends_at < self._wakes_at:
@@ -157,7 +157,7 @@ class _AlarmClock:
                 if not due:
                     self._wakes_at = min((alarm.ends_at for alarm in self._alarms), default=float("inf"))
                     self.changed.wait(None if self._wakes_at == float("inf") else self._wakes_at - now)
-                # Under the lock: who is out of its alarm has given its connection back, and others may have it.
+                # Under the lock: a thread that has left its alarm has given its connection back, and others may use it.
                 for alarm in due:
                     alarm.ring()
 

@@ -12,12 +12,12 @@ from typing import BinaryIO
 def open_below(root: Path, name: str) -> BinaryIO:
     """Open the regular file `name`, a relative path, below the folder `root` for reading.
 
-    `root` may be a symlink, nothing below it. Raises OSError, and ValueError for what can't be a name.
+    `root` may be a symlink, but nothing below it. Raises OSError, and ValueError for what can't be a name.
     """
     path = PurePath(name)
     if path.anchor or ".." in path.parts or not path.parts:
         raise ValueError("not a path below the folder")
-    # Each folder is opened in the one before: what is swapped for a symlink meanwhile fails, and leads nowhere.
+    # Each folder is opened from its parent, so a folder that is replaced by a symlink meanwhile is an error.
     opened = _open_stepwise(root, path.parts) if os.open in os.supports_dir_fd else _open_checked(root, path)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
@@ -27,7 +27,7 @@ def open_below(root: Path, name: str) -> BinaryIO:
 
 def reason_of(error: OSError | ValueError) -> str:
     """Why a file couldn't be opened or read, without its name."""
-    if isinstance(error, UnicodeError):  # which would tell a letter of the name, and where it stands
+    if isinstance(error, UnicodeError):  # because its text tells a letter of the name
         return "its name has letters that the locale's encoding lacks: let it be UTF-8, by LC_ALL=C.UTF-8"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
@@ -47,7 +47,7 @@ def _open_stepwise(root: Path, names: tuple[str, ...]) -> int:
 
 
 def _open_checked(root: Path, path: PurePath) -> int:
-    """Where folders can't be opened one in the other (Windows): check, then open."""
+    """Check, then open: for systems that can't open a folder from its parent (Windows)."""
     whole = root.resolve() / path
     if os.path.realpath(whole, strict=True) != str(whole) or not whole.is_file():
         raise OSError(errno.EINVAL, "not a regular file")

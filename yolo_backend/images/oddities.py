@@ -18,7 +18,7 @@ from yolo_backend.images.errors import ImageError
 CLOUD_SCHEMES = frozenset({"s3", "gs", "azure-blob"})
 _SERVE_IT = "upload the file, or serve its folder as a Local Files storage"
 _GIVE_IT = "give the address alone"
-# Under what names others know the buckets that Label Studio knows by one.
+# What others call the kinds of buckets for which Label Studio has one name.
 _BUCKETS = {
     "s3": {"s3a", "s3n", "minio", "r2", "b2", "oss", "cos", "obs"},
     "gs": {"gcs", "gcp", "google"},
@@ -34,10 +34,10 @@ _BASE64_IMAGE = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0
 _SEVERAL = re.compile(r"(?<=[,;|\s])(/data/(upload|local-files)/|[a-z][a-z0-9+.-]{1,20}://)", re.IGNORECASE)
 _WINDOWS_PATH = re.compile(r"[a-z]:|.*\\", re.IGNORECASE | re.DOTALL)
 _TWICE_ESCAPED = re.compile(r"%25[0-9a-f]{2}", re.IGNORECASE)
-# Label Studio's own way to say no: 404 mostly, 403 for what it doesn't serve, 500 for an upload that it doesn't know.
+# How Label Studio says no: mostly 404, 403 for what it doesn't serve, 500 for an upload that it doesn't know.
 _REFUSED = frozenset({400, 403, 404, 410, 500})
 _MISSING = frozenset({404, 410})
-# Not what came and was too large, for instance.
+# An image that came and was too large, for example, is none of these.
 _NOT_HAD = frozenset(
     {
         FailureKind.UNAUTHORIZED,
@@ -53,14 +53,14 @@ _NOT_HAD = frozenset(
 
 @dataclass(frozen=True)
 class Remark:
-    """What is odd about an address, to be told where it can't be had: with these statuses, or with any."""
+    """What is odd about an address, to be told if its image can't be had: with one of these statuses, or with any."""
 
     kind: FailureKind
     message: str
     statuses: frozenset[int] = frozenset()
 
     def explain(self, error: ImageError) -> ImageError:
-        """The error with what is odd, where that is its cause."""
+        """The error, with what is odd if that is its cause."""
         is_its_fault = error.status in self.statuses if self.statuses else error.kind in _NOT_HAD
         if not is_its_fault:
             return error
@@ -73,7 +73,7 @@ def looks_like_base64(text: str) -> bool:
 
 
 def type_sentence(value: Any) -> str:
-    """What a value is that is no text, and how it could be an image's address."""
+    """What a value is if it isn't a text, and how it could become an image's address."""
     should = "the task's value should be an image address, not "
     if isinstance(value, dict):
         texts = (key for key, inner in value.items() if isinstance(inner, str) and re.fullmatch(r"\w{1,40}", str(key)))
@@ -86,7 +86,7 @@ def type_sentence(value: Any) -> str:
 
 
 def check_address(value: str) -> None:
-    """Raises ImageError, with what it is and what to do, for a text that the page can't show as an image."""
+    """Raises ImageError for a text that the page can't show as an image: what it is, and what to do."""
     for kind, check in _CHECKS:
         if sentence := check(value):
             raise ImageError(kind, sentence)
@@ -207,7 +207,7 @@ def _is_json(value: str) -> bool:
 
 
 def remark_on_own(path: str) -> Remark | None:
-    """What to tell where Label Studio has nothing at a path of its own, below its address."""
+    """What to tell if Label Studio has nothing at a path of its own, below its address."""
     if _SEVERAL.search(path):
         return _several(_REFUSED)
     if path.startswith("/data/local-files"):
@@ -228,7 +228,7 @@ def remark_on_own(path: str) -> Remark | None:
 
 
 def remark_on_prefix(prefix: str) -> Remark:
-    """What to tell where Label Studio has nothing at a path of its own, which stands below something else."""
+    """What to tell if Label Studio has nothing at a path of its own that stands below another path."""
     message = f"if Label Studio's address in a browser ends in {prefix}, set LABEL_STUDIO_HOST to that address"
     return Remark(FailureKind.OTHER_LABEL_STUDIO, message, _REFUSED)
 
@@ -250,7 +250,7 @@ def _about_local_file(path: str) -> str:
 
 
 def remark_on_bucket(uri: str) -> Remark | None:
-    """What to tell where Label Studio has nothing for an address of a bucket."""
+    """What to tell if Label Studio has nothing for an address of a bucket."""
     if _SEVERAL.search(uri):
         return _several(_REFUSED)
     if "?" in uri:
@@ -261,7 +261,7 @@ def remark_on_bucket(uri: str) -> Remark | None:
 
 
 def remark_on_web(url: str) -> Remark | None:
-    """What to tell where an address of the web can't be fetched."""
+    """What to tell if an address of the web can't be fetched."""
     return _several(_REFUSED) if _SEVERAL.search(url) else None
 
 
@@ -271,7 +271,7 @@ def _several(statuses: frozenset[int]) -> Remark:
 
 
 def remark_on_unknown_studio(address: str, known: str | None, *, is_configured: bool) -> Remark:
-    """What to tell where a file of some Label Studio's can't be fetched from an address that isn't known as ours."""
+    """What to tell if a file can't be fetched from a Label Studio whose address isn't known as ours."""
     if known:
         message = (
             f"it is of a Label Studio at {address}, and ours is {known}: correct the address, or LABEL_STUDIO_HOST"

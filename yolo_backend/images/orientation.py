@@ -1,7 +1,7 @@
-"""How the labeling page turns a file: the EXIF orientation as Chromium reads it, which isn't as Pillow does.
+"""How the labeling page turns a file: by the EXIF orientation as Chromium reads it. Pillow reads it otherwise.
 
-The page looks neither at XMP nor at the texts in which ImageMagick keeps EXIF; of several blocks, inner directories or
-values it takes the first, and a value of an odd type is none. tests/e2e/apart/test_orientation.py asks the browser.
+The page ignores XMP and the texts in which ImageMagick keeps EXIF. Of several blocks, inner directories or values it
+takes the first. A value of an odd type doesn't count. tests/e2e/apart/test_orientation.py asks the browser.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MAX_PNG_CHUNKS = 10_000
 
 
 def orientation_of(image: Image.Image, content: bytes) -> int:
-    """By which of EXIF's eight turns the page shows this opened file; 1, which turns nothing, for most."""
+    """Which of EXIF's eight orientations the page gives to this opened file. For most it is 1, which turns nothing."""
     if image.format in {JpegImagePlugin.JpegImageFile.format, MpoImagePlugin.MpoImageFile.format}:
         return _read_exif(_exif_of_jpeg(content))
     if image.format == PngImagePlugin.PngImageFile.format:
         return _read_exif(_exif_of_png(content))
     if image.format == AvifImagePlugin.AvifImageFile.format:
-        # Pillow tells how the container turns it (irot and imir) as EXIF; the file's own was taken out.
+        # Pillow gives the container's own rotation (irot and imir) as EXIF. The file's EXIF was taken out before.
         return _read_exif(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
     return 1  # no browser turns a WebP, a GIF or a BMP, and Pillow turns a TIFF by itself
 
@@ -76,7 +76,7 @@ def _read_exif(exif: bytes) -> int:
 
 
 def _orientations(exif: bytes, order: str, start: int, *, may_follow: bool = True) -> Iterator[int]:
-    """The orientations in a directory, and in the first EXIF directory that it names, which names none itself."""
+    """The orientations in a directory, and in the first EXIF directory that it names; that one may name no other."""
     if start + 2 > len(exif):
         return
     (count,) = struct.unpack_from(order + "H", exif, start)
@@ -87,6 +87,6 @@ def _orientations(exif: bytes, order: str, start: int, *, may_follow: bool = Tru
         if tag == _ORIENTATION and kind == _SHORT:
             yield struct.unpack_from(order + "H", exif, position + 8)[0]
         elif tag == _EXIF_DIRECTORY and kind == _LONG and may_follow:
-            may_follow = False  # of others, which could be any number, Chromium reads none
+            may_follow = False  # there may be any number of others, and Chromium reads none of them
             (inner,) = struct.unpack_from(order + "I", exif, position + 8)
             yield from _orientations(exif, order, inner, may_follow=False)

@@ -1,4 +1,4 @@
-"""What a file is that no decoder here takes, by its first bytes: so that a message can name it, and what to do."""
+"""What kind of file it is that no decoder here takes, by its first bytes: a message names it, and what to do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ _XML = ("XML", _OPEN_ADDRESS)
 _JSON = ("JSON", _OPEN_ADDRESS)
 _TEXT = ("text", "open it, or the address, to see what it says")
 
-# Where in the file, what stands there, what that is and what to do. They are asked of what no decoder here accepts.
+# The position in the file, the bytes there, what such a file is, and what to do. Only files that no decoder here
+# accepts are compared with these.
 _STARTS: tuple[tuple[int, bytes, tuple[str, str]], ...] = (
     (0, rb"\x00\x00\x00\x0cJXL \r\n\x87\n", _JPEG_XL),
     (0, rb"\xff\x0a", _JPEG_XL),
@@ -73,7 +74,7 @@ _STARTS: tuple[tuple[int, bytes, tuple[str, str]], ...] = (
     (0, rb"\x00\x05\x16\x07", _SIDECAR),
     (0, rb"version https://git-lfs", _LFS),
     (0, rb"/annex/objects/|(\.\./)*\.git/annex/objects/", _ANNEX),
-    (0, rb".{0,1000}?%PDF-\d", ("a PDF", "save its pages as PNG")),  # which may begin with something else
+    (0, rb".{0,1000}?%PDF-\d", ("a PDF", "save its pages as PNG")),  # a PDF may begin with other bytes
 )
 _PATTERNS = tuple((position, re.compile(pattern, re.DOTALL), told) for position, pattern, told in _STARTS)
 _BRANDS = (
@@ -98,7 +99,7 @@ _SVG_NAME = "svg"
 
 
 def tell_apart(start: bytes) -> NotAnImageError | None:
-    """What a file is that begins like this, and is none of the images that are decoded; None where that is unknown."""
+    """What kind of file begins like this, if it is no image that we decode; None if we don't know."""
     start = start[:_LOOKED_AT_BYTES]
     if told := _by_brand(start) or _by_pattern(start) or _by_text(start):
         return NotAnImageError(*told)
@@ -110,7 +111,7 @@ def _by_brand(start: bytes) -> tuple[str, str] | None:
         return None
     end = min(int.from_bytes(start[:4], "big"), len(start))
     brand, others = start[8:12], {start[position : position + 4] for position in range(16, end, 4)}
-    # Where the first one is a general one, what the file is stands behind.
+    # If the first brand is a general one, the others say what the file is.
     brands = {brand} if brand not in _GENERAL_BRANDS or others <= _GENERAL_BRANDS else others - _GENERAL_BRANDS
     return next((told for known, told in _BRANDS if brands & known), _HEIF if brand in _GENERAL_BRANDS else _VIDEO)
 
@@ -139,10 +140,10 @@ def _by_markup(text: str) -> tuple[str, str]:
 
 
 def _decode(start: bytes) -> str:
-    """The text of these bytes; nothing where they are none."""
+    """The text of these bytes; nothing if they are no text."""
     encoding = "utf-16" if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
-        # In steps, for a letter may have been cut in two at the end of what is looked at.
+        # Incrementally, because the last letter may be cut in two.
         return codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError:
         return ""

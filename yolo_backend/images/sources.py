@@ -67,7 +67,7 @@ class LocalFile:
 class Remote:
     """An address to fetch; whether the token goes along is decided per request by its origin.
 
-    `remark` is what to tell where it can't be fetched.
+    `remark` is what to tell if it can't be fetched.
     """
 
     url: str
@@ -76,9 +76,9 @@ class Remote:
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload on the disk that Label Studio keeps it on: `name` below the folder `root`.
+    """An upload, read from the disk on which Label Studio keeps it: `name` below the folder `root`.
 
-    `remote` is the same upload as Label Studio serves it, for where the file isn't there, or can't be read.
+    `remote` is the same upload over HTTP, in case that the file isn't there or can't be read.
     """
 
     root: Path
@@ -87,7 +87,7 @@ class Upload:
 
     @property
     def pseudo_host(self) -> str:
-        """What stands in the place of a host, and never is one: the same for all uploads of a project."""
+        """A name that takes the place of a host, and is none: the same for all uploads of a project."""
         return f"/data/{self.name.rpartition('/')[0]}"
 
 
@@ -103,11 +103,11 @@ def resolve_source(
     *,
     uploads: ProjectUploads | None = None,
 ) -> Source:
-    """Say where the image of a task's value is, as the browser reads it that shows Label Studio's page.
+    """Say where the image of a task's value is, as a browser reads the value on Label Studio's page.
 
-    `studio_url` is Label Studio's address as it is reached from here, perhaps with a path prefix; `outside_url` tells
-    its address in a browser, and is called only where the value may be of there. Of uploads, only those of the asking
-    project's `uploads` are read from the disk, and only by values that `may_mean` lets pass. Raises ImageError.
+    `studio_url` is Label Studio's address as it is reached from here, perhaps with a path prefix; `outside_url` returns
+    its address in a browser, and is called only if the value may start with that. Only uploads of the asking project
+    (`uploads`) are read from the disk, and only if `may_mean` says yes to the value. Raises ImageError.
     """
     value = _checked(value)
     if value[:5].lower() == "data:":
@@ -142,7 +142,7 @@ def _checked(value: Any) -> str:
 
 @dataclass(frozen=True)
 class _LabelStudio:
-    """The Label Studio that a value is read for: its addresses, and what of its own files is read from the disk."""
+    """The Label Studio whose task has the value: its addresses, and which of its files are read from the disk."""
 
     url: str | None
     outside_url: OutsideUrl
@@ -159,11 +159,11 @@ class _LabelStudio:
         return Remote(f"{self._known_url()}/tasks/{task_id}/presign/?fileuri={file_uri}", remark_on_bucket(value))
 
     def without_scheme(self, value: str) -> Source:
-        """An address without its scheme, which has that of the page."""
+        """An address without a scheme. It has the page's scheme."""
         return self.on_the_web(f"{urlsplit(self.outside_url() or self.url or 'https:').scheme}:{value}")
 
     def on_the_web(self, value: str) -> Source:
-        """An address of the web, which may be Label Studio's own, by the one that we reach or by the one outside."""
+        """An address of the web. It may be Label Studio's own: the one that we reach, or the one outside."""
         if (own := _OWN_PATH.search(value)) is None:
             return Remote(value, remark_on_web(value))
         if self.url and (path := _path_below(value, self.url)):
@@ -176,19 +176,19 @@ class _LabelStudio:
     def at_path(self, path: str) -> Source:
         """A path of Label Studio's host.
 
-        Behind a path prefix, Label Studio writes it into an upload's address; Local Files come without.
+        If Label Studio has a path prefix, an upload's address begins with it. That of a Local File doesn't.
         """
         prefix = urlsplit(self.url or "").path.rstrip("/")
         if prefix and (below := _after(path, prefix)):
             return self._own(below)
-        # The prefix that Label Studio has outside may not be there on the way from here.
+        # Label Studio may have a prefix outside that it doesn't have at our address.
         if _OWN_PATH.match(path) is None and _OWN_PATH.search(path) and (outside := self.outside_url()):
             path = _after(path, urlsplit(outside).path) or path
         return self._own(path)
 
     def _own(self, path: str) -> Source:
-        """A path of Label Studio's, below its address: read from the disk, or to be fetched from where we reach it."""
-        # A file name may hold what an address must not; what is quoted already stays as it is.
+        """A path below Label Studio's address: read from the disk, or fetched from the address that we reach."""
+        # A file name may hold characters that an address may not. What is quoted already stays.
         path = quote(_BAD_ESCAPE.sub("%25", path), safe="/%?&=:@!$'()*+,;~[]")
         if self.local_files_root is not None and (file := _local_file(path, self.local_files_root)):
             return file
@@ -223,7 +223,7 @@ def _remark_on_unknown(address: str, outside: str | None, studio_url: str | None
 
 
 def _path_below(url: str, address: str) -> str | None:
-    """What Label Studio at this address serves as `url`: the path below it, with the query; None where it isn't."""
+    """The path of `url` below Label Studio's address, with the query; None if it isn't below it."""
     if not is_same_origin(url, address):
         return None
     path = parse_url(_BAD_ESCAPE.sub("%25", url)).request_uri  # without .., as a browser asks for it
@@ -237,7 +237,7 @@ def _after(path: str, prefix: str) -> str | None:
 
 
 def _local_file(path: str, root: Path) -> LocalFile | None:
-    """The file of a `/data/local-files/?d=` address below `root`, or None where it can't be read there."""
+    """The file of a `/data/local-files/?d=` address below `root`; None if it can't be read there."""
     path, _, query = path.partition("?")
     if not is_local_files(path):
         return None

@@ -1,4 +1,4 @@
-"""Label Studio's uploads on the disk that they lie on: which of them are read there, and whether the folder can be."""
+"""Label Studio's uploads on its disk: which of them are read there, and whether the folder can be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from yolo_backend.images.local_files import reason_of
 from yolo_backend.messages import Trouble
 
-# Label Studio's own random prefix: a new file has a new name, and a file is never written again.
+# Label Studio puts random digits before a name, so a new file has a new name. No file is written twice.
 UPLOAD = re.compile(r"/data/upload/([0-9]+)/([0-9a-f]{8}-[^/?#]+)")
 _PROJECT_ID = re.compile(r"[1-9][0-9]{0,18}")
 _PLAIN_NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
@@ -31,19 +31,19 @@ _NAME_IT = "name the folder that holds upload/, in Label Studio's data folder it
 class ProjectUploads:
     """The uploads of one project on the disk: the files `<media_root>/upload/<project>/<8 hex digits>-<name>`.
 
-    Whoever has a project predicted may see its uploads; of another project's, Label Studio has to say so. So a file is
-    read here for its own project only.
+    Who has a project predicted may see its uploads. Who may see those of another project, only Label Studio knows. So a
+    file is read here for its own project only.
     """
 
     media_root: Path
     project: str
 
     def may_mean(self, value: str) -> bool:
-        """Returns True if a task's value may mean one of them. What is written in another way is never read here."""
+        """Returns True if a task's value may mean one of them. Other spellings are never read here."""
         return f"/data/upload/{self.project}/" in value
 
     def name_of(self, path: str) -> str | None:
-        """The file below `media_root` that a quoted path below Label Studio's address means, None for any other."""
+        """The file below `media_root` that a quoted path below Label Studio's address means; None if it means none."""
         found = UPLOAD.fullmatch(path)
         if found is None or found[1] != self.project:
             return None
@@ -55,20 +55,20 @@ class ProjectUploads:
 
 
 def uploads_of(media_root: Path | None, project: str) -> ProjectUploads | None:
-    """Those of the project with this id, None where there is no folder, or no such project can be."""
+    """The uploads of the project with this id; None if there is no folder, or if this is no id."""
     if media_root is None or not _PROJECT_ID.fullmatch(project):
         return None
     return ProjectUploads(media_root, project)
 
 
 def look_for_uploads(media_root: Path) -> Trouble | None:
-    """Why no uploads can be read in this folder, and what to do; None where they can, as far as can be told.
+    """Why no uploads can be read in this folder, and what to do; None if nothing speaks against it.
 
-    It may hold none yet, which doesn't last.
+    It may hold none yet; that trouble doesn't last.
     """
     folder, shown = media_root / _FOLDER, _shown(media_root)
     try:
-        with os.scandir(media_root):  # it is opened, as for each upload, and nothing in it is listed
+        with os.scandir(media_root):  # it is opened, as for each upload, and not listed
             pass
         try:
             mode = os.lstat(folder).st_mode
@@ -85,7 +85,7 @@ def look_for_uploads(media_root: Path) -> Trouble | None:
 
 
 class FolderOfUploads:
-    """What is told of a folder of uploads to those who can't wait for it: a folder on a network may hang for good.
+    """Says of a folder whether uploads can be read, without waiting for it: a folder on a network may hang for ever.
 
     One thread at a time looks at it, and its answer is reused for some seconds. For any thread.
     """
@@ -98,7 +98,7 @@ class FolderOfUploads:
         self._asked_at = float("-inf")
 
     def trouble(self) -> Trouble | None:
-        """What `look_for_uploads` says, or that the folder doesn't answer; within 5 s, and at once while it doesn't."""
+        """What `look_for_uploads` says, or that the folder doesn't answer. Waits 5 s at most; not if it hangs."""
         with self._lock:
             now = time.monotonic()
             if self._look_result is None or (self._look_result.done() and now - self._asked_at > _LOOK_IS_FRESH_S):
@@ -117,7 +117,7 @@ class FolderOfUploads:
     def _run(self, look_result: Future[Trouble | None]) -> None:
         try:
             look_result.set_result(self._look(self._media_root))
-        except BaseException as error:  # whatever it is, nobody waits for good
+        except BaseException as error:  # whatever it is, nobody should wait for ever
             look_result.set_exception(error)
 
 
