@@ -1,4 +1,4 @@
-"""What is sent as `Authorization`: a legacy token as it is, a Personal Access Token's access tokens of five minutes.
+"""What is sent as `Authorization`: a legacy token itself, or for a Personal Access Token its access tokens of 5 min.
 
 The SDK's client does the exchange too, but only for its own requests, and it drops a path prefix while it does.
 """
@@ -37,9 +37,9 @@ class Access:
         self._failure: Exception | None = None
 
     def authorization(self, ends_at: float | None = None, *, renew: bool = False) -> str | None:
-        """What to send as `Authorization`, None without a token; with `renew`, None for one that can't be renewed.
+        """What to send as `Authorization`; None without a token. With `renew`, None if it can't be renewed.
 
-        Raises StudioError where a Personal Access Token can't be exchanged, requests.Timeout where nobody answers.
+        Raises StudioError if a Personal Access Token can't be exchanged, requests.Timeout if nobody answers.
         """
         if not self._token.is_personal:
             return f"Token {self._token.value}" if self._token.value and not renew else None
@@ -50,7 +50,7 @@ class Access:
         return self._token.is_personal and (self._exchanging.locked() or not self._is_fresh())
 
     def _bearer(self, ends_at: float, *, renew: bool) -> str:
-        """The access token, exchanged anew where it ends soon; one thread asks, and the others have its answer."""
+        """The access token; a new one if it ends soon. One thread asks, and the others get its answer."""
         known = self._access_token
         if not self._exchanging.acquire(timeout=max(0.0, ends_at - time.monotonic())):
             raise self._endpoint.timeout()  # of the thread that asks
@@ -73,7 +73,7 @@ class Access:
         try:
             self._access_token = self._ask(ends_at)
         except (StudioError, requests.Timeout) as error:
-            # Those who wait behind us need not find out for themselves, one after the other.
+            # The threads that wait behind us need not ask one after the other.
             failed_at = time.monotonic()
             if isinstance(error, StudioError) or failed_at - started_at >= _TIMEOUT_S / 2:
                 self._failure, self._failed_at = error, failed_at

@@ -1,4 +1,4 @@
-"""What is asked often, so that an answer is reused for a while: is Label Studio there, and is our token accepted?"""
+"""Whether Label Studio can be reached, and accepts our token. Answers are reused for a while."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class TokenCheck:
         self._failure: StudioError | None = None
 
     def check(self) -> None:
-        """Ask, unless that is known. Raises StudioError.
+        """Ask Label Studio, unless the result is known. Raises StudioError.
 
-        No answer within two seconds is no failure: a Label Studio with one worker is busy with the request that made
-        us ask.
+        No answer within two seconds is no failure, because a Label Studio with one worker is busy with the request that
+        made us ask.
         """
         ends_at = time.monotonic() + _TIMEOUT_S
         if not self._checking.acquire(timeout=_TIMEOUT_S):

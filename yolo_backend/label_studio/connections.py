@@ -1,4 +1,4 @@
-"""Connections to Label Studio, kept between calls: to open one takes longer than most calls do, above all with TLS."""
+"""Connections to Label Studio, kept between calls, because opening one takes longer than most calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from yolo_backend.kept_connections import Kept, was_closed_meanwhile
 from yolo_backend.tls import NamingAdapter
 
-# What does no harm when it arrives twice.
+# These do no harm if they arrive twice.
 REPEATABLE = frozenset({"GET", "DELETE"})
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -39,10 +39,10 @@ class Connections:
 
     @contextmanager
     def ask(self, method: str, url: str, ends_at: float, **request: Any) -> Iterator[requests.Response]:
-        """The answer, of which only the head is read yet; what isn't read to its end is hung up on.
+        """The answer, of which only the head is read yet. A connection that isn't read to the end is closed.
 
-        Until `ends_at` (of `time.monotonic`), half of the time is for connecting, half for the answer; whoever reads
-        it looks at the clock, too. Raises what requests raises.
+        Until `ends_at` (of `time.monotonic`), half of the time is for connecting and half for the answer. Who reads the
+        answer has to look at the clock, too. Raises what requests raises.
         """
         # Label Studio may close a kept connection at the moment when it is used again. Nobody knows then whether the
         # request arrived, so a POST never goes over one: it has a connection of its own, which costs less than an
@@ -68,7 +68,7 @@ class Connections:
 
 class _Session(requests.Session):
     def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
-        """Follow none; requests' own reads the body to its end even where it is told not to."""
+        """Follow none. The method of requests reads the whole body even if it is told to follow none."""
         return iter(())
 
 
@@ -94,15 +94,15 @@ class _Kept(Kept):
 
     @property
     def is_connected(self) -> bool:
-        """Returns True if it can be used once more, which urllib3 asks each time before it does so."""
+        """Returns True if it can be used again. urllib3 asks this each time."""
         is_fresh = self.answered_at is None or time.monotonic() - self.answered_at < _KEPT_S
         return is_fresh and super().is_connected  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        # A server that sends head and body one after the other, as Django's own does, holds the body back until the
-        # head is acknowledged. On a connection that was used before, the system puts that off for 40 ms.
-        if hasattr(socket, "TCP_QUICKACK"):  # on Linux; it holds for a while only, so it is set each time
-            connection = getattr(self.sock, "socket", self.sock)  # TLS within TLS, by a proxy
+        # A server that sends head and body separately, as Django's own does, holds the body back until the head is
+        # acknowledged. On a connection that was used before, the system delays this for 40 ms.
+        if hasattr(socket, "TCP_QUICKACK"):  # on Linux; the system forgets it after a while, so it is set each time
+            connection = getattr(self.sock, "socket", self.sock)  # a proxy makes TLS within TLS
             with suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return super().getresponse()

@@ -23,7 +23,7 @@ _HEAD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked of the API, and what is sent with it."""
+    """What the API is asked, and what is sent with it."""
 
     method: str
     path: str
@@ -33,13 +33,13 @@ class Call:
 
     @property
     def is_repeatable(self) -> bool:
-        """Returns True if the call does no harm when it arrives twice."""
+        """Returns True if the call does no harm if it arrives twice."""
         return self.method in REPEATABLE
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What Label Studio, or whoever is there, answers; a body that is no JSON is None."""
+    """The answer of Label Studio, or of something in its place; a body that is no JSON is None."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -48,12 +48,12 @@ class Answer:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON object that was answered, an empty one where it is none."""
+        """The JSON object that was answered; an empty one if it is none."""
         return self.json if isinstance(self.json, dict) else {}
 
     @property
     def detail(self) -> str:
-        """What Label Studio says is wrong, empty where it says nothing."""
+        """What Label Studio says is wrong; empty if it says nothing."""
         return str(self.body.get("detail", ""))
 
 
@@ -90,7 +90,7 @@ class Endpoint:
             raise kind(explain_silence(error, self.url)) from None
 
     def timeout(self) -> StudioTimeout:
-        """The error that says that there is no answer in time."""
+        """The error that there was no answer in time."""
         return StudioTimeout(
             f"Label Studio doesn't answer in time at {shortened(self.url)}: see that it isn't too busy, and that no "
             "firewall keeps the backend from it"
@@ -98,11 +98,11 @@ class Endpoint:
 
 
 class _TooLongError(Exception):
-    """The answer has more bytes than are read."""
+    """The answer has more bytes than we read."""
 
 
 def _read(response: requests.Response, ends_at: float) -> bytes:
-    """The answer's body, of a bounded size and by then: the time-out of requests is for each piece."""
+    """The answer's body, up to a size and until `ends_at`, because the time-out of requests is for each piece."""
     body = bytearray()
     while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
         body += piece

@@ -12,8 +12,8 @@ from yolo_backend.messages import Trouble
 class StudioError(UserError):
     """Label Studio isn't there or refuses our token; the message says what to do, `kind` is its name in metrics.
 
-    `reason` is what Label Studio itself says of it, where it says anything; `trouble` is the message in its two parts,
-    where it has them.
+    `reason` is what Label Studio itself says of it, if it says anything; `trouble` is the message in two parts, if it
+    has them.
     """
 
     kind = FailureKind.LABEL_STUDIO
@@ -25,7 +25,7 @@ class StudioError(UserError):
 
 
 class StudioUnreachedError(StudioError):
-    """No connection to Label Studio came about, so that nothing of what was to be sent arrived."""
+    """There was no connection to Label Studio, so nothing was sent."""
 
 
 class StudioRefusedError(StudioError):
@@ -33,24 +33,24 @@ class StudioRefusedError(StudioError):
 
 
 class StudioMissingError(StudioRefusedError):
-    """Label Studio has no such thing, or shows it to others only."""
+    """Label Studio has no such thing, or doesn't show it to our token's user."""
 
 
 class StudioRejectedError(StudioError):
-    """Label Studio finds fault with what it was sent."""
+    """Label Studio rejects what it was sent."""
 
 
 class StudioTimeout(requests.Timeout):
-    """Label Studio doesn't answer in time; the message says so without what was asked."""
+    """Label Studio doesn't answer in time. The message doesn't hold the address that was asked."""
 
 
 def explain(error: StudioError | requests.Timeout) -> str:
-    """The error in words; the text of a time-out of requests' own holds the whole address."""
+    """The error in words. The text of a requests.Timeout isn't used, because it holds the whole address."""
     return str(error) if isinstance(error, StudioError | StudioTimeout) else "Label Studio doesn't answer in time"
 
 
 def anew(error: Exception) -> Exception:
-    """The same error once more: a traceback grows with each raise, and holds what those who met it had in hand."""
+    """The same error as a new object, because a traceback grows with each raise and keeps the frames' variables."""
     if isinstance(error, StudioError):
         return type(error)(error.trouble or str(error), error.reason)
     return type(error)(str(error))

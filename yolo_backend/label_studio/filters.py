@@ -15,7 +15,7 @@ def task_filter(column: str, operator: str, value: Any, value_type: str) -> Filt
 
 def holds(model_version: str) -> Filter:
     """The filter for tasks that hold a prediction of this version."""
-    # It looks for a part of the text, which is enough: a version ends in a digest that its name is part of.
+    # The filter compares a part of the text. That is enough, because a version ends in a digest of its name, too.
     return task_filter("predictions_model_versions", "contains", [model_version], "List")
 
 

@@ -1,4 +1,4 @@
-"""Who answers in Label Studio's place, such as a proxy with its login, or why nobody does; and what to do about it."""
+"""What answers in Label Studio's place, such as a proxy with its login, or why nothing does; and what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROXY, IN_TIME, NO_WAY, NO_HTTP = "the proxy doesn't pass it on", "not in time",
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 IN_A_CONTAINER = "in a container, localhost is the container itself: use host.docker.internal or the service's name"
 
-_MAX_ADDRESS = 100  # of one that is to be set; of others, enough to know them by
+_MAX_ADDRESS = 100  # if the address is to be set; of others, less is enough
 _MAX_SHOWN = 48
 _MAX_TITLE = 30
 _AROUND = "let the backend through, or set LABEL_STUDIO_URL to an address that goes around it"
@@ -33,7 +33,7 @@ _HTTPS_ONLY = (b"plain http request was sent to https", b"http request to an htt
 
 
 class Answer(Protocol):
-    """An HTTP answer as it came; `json` is None for a body that is none, `head` the body's beginning."""
+    """An HTTP answer. `json` is None if the body is no JSON, and `head` is the body's beginning."""
 
     @property
     def status_code(self) -> int: ...
@@ -46,12 +46,12 @@ class Answer(Protocol):
 
 
 def explain_stranger(answer: Answer, url: str, path: str) -> Trouble | None:
-    """Who answered `path` below Label Studio's address `url`, None where it may be Label Studio itself.
+    """What answered `path` below Label Studio's address `url`; None if it may be Label Studio itself.
 
-    Of a redirect's address nothing is told but scheme, host, port and the path before `path`.
+    Of a redirect's address it tells only scheme, host, port and the path before `path`.
     """
     status, shown = answer.status_code, shortened(url, _MAX_SHOWN)
-    if isinstance(answer.json, dict) and "detail" in answer.json:  # as Label Studio tells what it finds wrong
+    if isinstance(answer.json, dict) and "detail" in answer.json:  # this is how Label Studio says what is wrong
         return None
     if 300 <= status < 400:
         return _explain_redirect(answer, url, path)
@@ -73,7 +73,7 @@ def explain_stranger(answer: Answer, url: str, path: str) -> Trouble | None:
     return Trouble(f"{shown} answers {status}, and not as Label Studio does", _FIRST_PAGE)
 
 
-# The statuses of those who aren't Label Studio, what they mean, and what to do.
+# Statuses of others than Label Studio, what they mean, and what to do.
 _BY_STATUS: tuple[tuple[range | set[int], str, str], ...] = (
     (
         range(200, 300),
@@ -123,7 +123,7 @@ def _explain_redirect(answer: Answer, url: str, path: str) -> Trouble | None:
     is_same_host = host == (own.hostname or "").lower()
     if found.endswith(asked):
         prefix = found.removesuffix(asked)
-        is_here = is_same_origin(target, url) and prefix == own.path  # with a slash at its end, which we may leave out
+        is_here = is_same_origin(target, url) and prefix == own.path  # but for a slash at the end
         return None if is_here else _moved(shown, address + prefix)
     if is_same_host and found.endswith("/user/login"):
         return Trouble(f"{shown} leads to a login page, and not to Label Studio's API", _FIRST_PAGE)
@@ -133,7 +133,7 @@ def _explain_redirect(answer: Answer, url: str, path: str) -> Trouble | None:
             _AROUND,
             lasts=True,
         )
-    if not is_same_host and (found or parts.query):  # a login of another kind, or a page for the time being
+    if not is_same_host and (found or parts.query):  # another kind of login, or a temporary page
         return Trouble(f"{shown} leads to {shortened(host, _MAX_SHOWN)}, and not to Label Studio's API", _AROUND)
     if not is_same_origin(target, url):
         return _moved(shown, address + (own.path if is_same_host else ""))
@@ -153,7 +153,7 @@ def _page(answer: Answer) -> str:
 
 
 def explain_silence(error: BaseException, url: str) -> Trouble:
-    """Why nobody answers at Label Studio's address `url`, from what requests raises."""
+    """Why nothing answers at Label Studio's address `url`, by the error that requests raises."""
     shown, host = shortened(url, _MAX_SHOWN), urlsplit(url).hostname or ""
     reason = reason_of(error)
     if reason == PROXY:
@@ -175,12 +175,12 @@ def explain_silence(error: BaseException, url: str) -> Trouble:
     return Trouble(f"Label Studio doesn't answer at {shown} ({reason})", fix)
 
 
-# By what is wrapped in an error, the first that fits; not by its text, which may hold a whole address.
+# The first line with an error that is wrapped in ours counts. The text doesn't, because it may hold a whole address.
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((requests.exceptions.ProxyError, requests.exceptions.InvalidProxyURL, requests.exceptions.InvalidSchema), PROXY),
     ((ConnectionRefusedError,), REFUSED),
     ((socket.gaierror, urllib3.exceptions.NameResolutionError), UNKNOWN_HOST),
-    ((urllib3.exceptions.NewConnectionError,), NO_WAY),  # a time-out by its class alone
+    ((urllib3.exceptions.NewConnectionError,), NO_WAY),  # its class says that it is a time-out, but it is none
     ((requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError), IN_TIME),
     ((requests.ConnectionError, urllib3.exceptions.ProtocolError, ConnectionError), BROKEN_OFF),
     ((requests.RequestException, urllib3.exceptions.HTTPError), NO_HTTP),
@@ -188,7 +188,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 
 def is_unsent(error: BaseException) -> bool:
-    """Returns True if no connection came about, so that nothing of a request arrived."""
+    """Returns True if there was no connection, so that nothing was sent."""
     return any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in causes_of(error))
 
 

@@ -18,7 +18,7 @@ _FIELDS = ("id", "data", "predictions", "total_predictions", "total_annotations"
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task. `image` is redacted; version and score are those of the prediction that the selection looks at."""
+    """A task. `image` is redacted. Version and score are those of the prediction that counts for the selection."""
 
     id: int
     image: str
@@ -46,7 +46,7 @@ def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
 
 
 def _image_values(label_config: str) -> list[str]:
-    """Where in a task's data the images are, as far as the labeling config is one that is served."""
+    """Where in a task's data the images are; nothing if the labeling config isn't served."""
     try:
         return [control.value for control in parse_labeling_config(label_config).controls]
     except LabelingConfigError:

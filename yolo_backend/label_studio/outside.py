@@ -1,6 +1,6 @@
-"""Label Studio's address in a browser, which tasks may hold: as it was set, as Label Studio says, or as `/setup` said.
+"""Label Studio's address in a browser, which tasks may hold: from the settings, from Label Studio, or from `/setup`.
 
-It is a name only: nothing is asked of that address, and no token goes there.
+It is only a name: we never call that address, and no token goes there.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class OutsideAddress:
 
     @property
     def known(self) -> str | None:
-        """The address, as far as it is known without asking."""
+        """The address, if it is known without asking."""
         return self._address or self._introduced
 
     def find(self, url: str, ask_templates: Callable[[], Any] | None) -> str | None:
-        """The address of the Label Studio that is reached at `url`, None where nobody knows it.
+        """The address of the Label Studio that is reached at `url`; None if it isn't known.
 
-        `ask_templates` asks it for its templates, before whose pictures its LABEL_STUDIO_HOST stands; it is None where
-        there is no token to ask with.
+        `ask_templates` asks it for its templates, because the addresses of their pictures begin with LABEL_STUDIO_HOST.
+        It is None if there is no token to ask with.
         """
         if not self._asking.acquire(blocking=self._asked_at == float("-inf")):
             return self.known  # another thread is asking anew
@@ -58,7 +58,7 @@ class OutsideAddress:
 
 
 def as_address(url: str) -> str | None:
-    """An address of Label Studio's, None for what can't be one."""
+    """An address of Label Studio's; None if this can't be one."""
     try:
         return studio_address(url)
     except ValueError:
@@ -66,7 +66,7 @@ def as_address(url: str) -> str | None:
 
 
 def _address_in(templates: Any) -> str | None:
-    """The LABEL_STUDIO_HOST before the templates' pictures, None where it is empty. Raises StudioError."""
+    """The LABEL_STUDIO_HOST with which the pictures' addresses begin; None if it is empty. Raises StudioError."""
     known = templates if isinstance(templates, list) else []
     pictures = [str(template.get("image")) for template in known if isinstance(template, dict)]
     addresses = [picture.partition("/static/")[0] for picture in pictures if "/static/" in picture]

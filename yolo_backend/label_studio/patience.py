@@ -1,4 +1,4 @@
-"""A Label Studio that may be unreachable for a while, as it is when it is restarted."""
+"""A Label Studio that may be unreachable for a while, for example during a restart."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WAIT_AT_MOST_S = 600.0
 
 
 class PatientStudio(Studio):
-    """Asks again while nobody answers, what can be asked twice; `remark` tells a person why nothing goes on.
+    """Repeats a call until Label Studio answers, if the call may be repeated. `remark` tells a person why it waits.
 
-    Set `stop`, and it waits no longer. Raises what `Studio` does, after ten minutes.
+    It stops waiting when `stop` is set. Raises what `Studio` does, after ten minutes.
     """
 
     def __init__(self, url: str, token: str | None, remark: Callable[[str], None], stop: threading.Event) -> None:
@@ -32,7 +32,7 @@ class PatientStudio(Studio):
         self._telling = threading.Lock()
 
     def perform(self, call: Call, wanted: str | None, timeout_s: float) -> Any:
-        """As `Studio.perform`; while Label Studio is unreachable, again and again."""
+        """The same as `Studio.perform`, repeated while Label Studio is unreachable."""
         pauses = Pauses(*_ASK_AGAIN_AFTER_S)
         while True:
             try:

@@ -18,5 +18,5 @@ class Pauses:
         return pause_s
 
     def reset(self) -> None:
-        """It went well: begin with the first again."""
+        """The try succeeded: begin with the first pause again."""
         self._next_s = self._first_s

@@ -63,8 +63,8 @@ class Project:
     ) -> Iterator[Task]:
         """All tasks that pass these filters, in the order of their ids, a page at a time.
 
-        A task has all its fields, predictions and annotations too, or only those named. What is registered or deleted
-        meanwhile moves no other task out of sight, for a page begins after the last task of the one before.
+        A task has all its fields, predictions and annotations too, or only those named. If tasks are registered or
+        deleted meanwhile, no other task is left out, because a page begins after the last task of the one before.
         """
         last: int | None = None
         has_predictions = not fields or "predictions" in fields
@@ -110,7 +110,7 @@ class Project:
         names = {upload["id"]: upload["file"] for upload in uploads}
         if len(ids) != len(files) or any(upload_id not in names for upload_id in ids):
             raise StudioError(f"{self.studio.url} took {len(names)} of {len(files)} files that were uploaded")
-        # As Label Studio writes them itself: below its path prefix, and quoted.
+        # Label Studio writes them so itself: below its path prefix, and quoted.
         prefix = urlsplit(self.studio.url).path
         return [Upload(upload_id, quote(f"{prefix}/data/{names[upload_id]}")) for upload_id in ids]
 
@@ -119,7 +119,7 @@ class Project:
         if not upload_ids:
             return
         path = f"/api/projects/{self.id}/file-uploads"
-        body = {"file_upload_ids": list(upload_ids)}  # without them, Label Studio deletes all of the project
+        body = {"file_upload_ids": list(upload_ids)}  # without ids, all uploads of the project would go
         self.studio.call("DELETE", path, "deleted", _READ_TIMEOUT_S, body=body)
 
     def change_data(self, task_id: int, data: Mapping[str, Any]) -> None:
@@ -144,7 +144,7 @@ class Project:
         self.studio.call("DELETE", path, "deleted_predictions", _IMPORT_TIMEOUT_S, body=body)
 
     def _with_named_data(self, task: Task) -> Task:
-        # Bare addresses are imported without a field's name; Label Studio gives it on the way to a backend only.
+        # Bare addresses are imported without a field's name. Label Studio puts in the name only when it asks a backend.
         data = task_data_of(task)
         key = first_data_key(self.label_config)
         if key is None or data is None or _UNNAMED not in data:
@@ -181,7 +181,7 @@ def projects_of(studio: Studio) -> list[dict[str, Any]]:
 
 
 def told_projects(studio: Studio) -> str:
-    """Which projects there are, for one who named another: the first of them, each with its number and title."""
+    """Which projects there are, for a person who named another one: the first of them, with number and title."""
     query = {"include": "id,title", "page_size": str(_SHOWN_PROJECTS)}
     try:
         page = studio.call("GET", "/api/projects/", None, _READ_TIMEOUT_S, query=query)
@@ -195,11 +195,11 @@ def told_projects(studio: Studio) -> str:
 
 
 def stored_name(file_name: str) -> str:
-    """What Label Studio calls an uploaded file of this name, but for the eight digits that it puts before it."""
+    """What Label Studio calls an uploaded file of this name, without the eight digits that it puts before it."""
     return re.sub(r"[^-\w.]", "", file_name.strip().replace(" ", "_"))
 
 
 def uploaded_name(address: str) -> str | None:
-    """The stored name of the file that was uploaded and has this address, None where it is no upload's."""
+    """The stored name of the uploaded file that has this address; None if it is no upload's address."""
     match = _UPLOAD.search(address)
     return unquote(match[1]) if match else None

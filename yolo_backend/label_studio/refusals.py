@@ -1,4 +1,4 @@
-"""What an answer means that isn't what was asked for: an error, with what to do."""
+"""What an unexpected answer means: an error that says what to do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from yolo_backend.label_studio.tokens import Token
 from yolo_backend.messages import Trouble, api_message, shortened
 
 UNAUTHORIZED = frozenset({401, 403})
-_REJECTIONS = frozenset({400, 413})  # 413: a proxy in between has a limit of its own
+_REJECTIONS = frozenset({400, 413})  # 413 comes from a proxy that has a limit of its own
 
 
 def raise_for_status(answer: Answer, url: str, path: str, token: Token) -> None:
-    """Raises what an answer of `path` below Label Studio's address `url` means, as far as its status tells.
+    """Raises the error that the status of an answer means; `path` was asked below Label Studio's address `url`.
 
     Raises StudioRefusedError, StudioMissingError, StudioRejectedError.
     """
@@ -41,7 +41,7 @@ def raise_for_status(answer: Answer, url: str, path: str, token: Token) -> None:
 
 
 def explain_strange(answer: Answer, url: str, path: str) -> Trouble:
-    """Why an answer isn't Label Studio's, or not to what was asked."""
+    """Why this is no answer of Label Studio's, or not the one to our question."""
     if trouble := explain_stranger(answer, url, path):
         return trouble
     status, shown = answer.status_code, shortened(url)

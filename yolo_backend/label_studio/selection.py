@@ -1,4 +1,4 @@
-"""Which tasks of a project: by what they hold, by their newest score, the newest first."""
+"""Which tasks of a project are selected: by what they hold, by their newest score, the newest first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Selection:
 
     @property
     def filters(self) -> list[Filter]:
-        """What the Data Manager looks at; its score is an average over versions, so scores are looked at here."""
+        """The Data Manager's part. Its score is an average over versions, so scores are compared here."""
         columns = {"total_predictions": self.without_predictions, "total_annotations": self.without_annotations}
         return [task_filter(column, "equal", 0, "Number") for column, is_wanted in columns.items() if is_wanted]
 
@@ -36,7 +36,7 @@ class Selection:
         return self.min_score is not None or self.max_score is not None
 
     def newest_prediction(self, task: Task) -> Mapping[str, Any] | None:
-        """The prediction that counts, of a task that was read with its predictions; None where it has none."""
+        """The prediction that counts, of a task that was read with its predictions; None if it has none."""
         predictions = [
             prediction
             for prediction in task.get("predictions") or []
@@ -66,7 +66,7 @@ def selected_tasks(
 
 
 def count_selected(project: Project, selection: Selection, more_filters: Sequence[Filter] = ()) -> int:
-    """How many these are; where scores decide, all have to be read for it."""
+    """How many tasks these are. If scores decide, all have to be read for that."""
     if selection.is_by_score:
         return sum(1 for _ in selected_tasks(project, selection, ["id"], more_filters))
     count = project.count([*selection.filters, *more_filters])

@@ -19,11 +19,11 @@ from yolo_backend.label_studio.outside import OutsideAddress
 from yolo_backend.label_studio.refusals import explain_strange, raise_for_status
 from yolo_backend.label_studio.tokens import Token
 
-# Storing a chunk of predictions makes Label Studio count the whole project anew.
+# After storing a chunk of predictions, Label Studio recounts the whole project.
 _IMPORT_TIMEOUT_S = 300.0
 _READ_TIMEOUT_S = 60.0
 _OUTSIDE_TIMEOUT_S = 5.0
-_IDS_PER_QUESTION = 500  # they stand in the address, which proxies limit to 8 kB
+_IDS_PER_QUESTION = 500  # because they stand in the address, which proxies limit to 8 kB
 _SUCCESSES = frozenset({200, 201, 204})
 
 
@@ -67,17 +67,17 @@ class Studio:
 
     @property
     def known_outside_url(self) -> str | None:
-        """Its address in a browser, as far as that is known without asking."""
+        """Its address in a browser, if that is known without asking."""
         return self._outside.known
 
     def outside_url(self) -> str | None:
-        """Its address in a browser, None where nobody knows it."""
+        """Its address in a browser; None if it isn't known."""
         return self._outside.find(self.url, self._ask_templates if self.token else None)
 
     def authorization(self, *, renew: bool = False) -> str | None:
-        """What to send as `Authorization`, None without a token.
+        """What to send as `Authorization`; None without a token.
 
-        Raises StudioError where a Personal Access Token can't be exchanged, requests.Timeout where nobody answers.
+        Raises StudioError if a Personal Access Token can't be exchanged, requests.Timeout if nobody answers.
         """
         return self._access.authorization(renew=renew)
 
@@ -123,8 +123,8 @@ class Studio:
     def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
         """Store predictions, each with its `task`; the number that Label Studio took.
 
-        Raises StudioRejectedError where one of them spoils all, StudioRefusedError where the token may not do it, and
-        StudioError or requests.Timeout where it isn't known whether they were stored.
+        Raises StudioRejectedError if all are rejected because of one, StudioRefusedError if the token may not do it,
+        and StudioError or requests.Timeout if it isn't known whether they were stored.
         """
         path = f"/api/projects/{project}/import/predictions"
         return int(self.call("POST", path, "created", _IMPORT_TIMEOUT_S, body=predictions))
@@ -140,14 +140,14 @@ class Studio:
         body: Any = None,
         files: Sequence[tuple[str, tuple[str, bytes]]] | None = None,
     ) -> Any:
-        """What a call of the API answers under the key `wanted`, or all of it; an ended token is renewed once.
+        """What a call of the API answers, or its part under the key `wanted`. A token that has ended is renewed once.
 
         Raises StudioRejectedError with Label Studio's reason, StudioRefusedError, StudioError and requests.Timeout.
         """
         return self.perform(Call(method, path, query, body, files), wanted, timeout_s)
 
     def perform(self, call: Call, wanted: str | None, timeout_s: float) -> Any:
-        """As `call`, of a call that is put together already."""
+        """The same as `call`, for a Call."""
         answer = self._answer(call, timeout_s)
         raise_for_status(answer, self.url, call.path, self._token)
         # A login or a maintenance page in between may be a redirect, or even a 200.

@@ -11,7 +11,7 @@ from yolo_backend.label_studio.outside import as_address
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.settings import Settings, is_sendable
 
-# What `/setup` brings from a Label Studio that doesn't know its own address.
+# The hostname that `/setup` brings if Label Studio doesn't know its own address.
 _UNKNOWN_HOSTNAME = "http://localhost:8080"
 _MAX_INTRODUCTIONS = 1000
 
@@ -20,16 +20,16 @@ _MAX_INTRODUCTIONS = 1000
 class _Introduction:
     url: str
     token: str
-    hostname: str | None  # a name for Label Studio itself, which nothing is sent to
+    hostname: str | None  # it is only a name for Label Studio; nothing is sent there
 
 
 class Studios:
     """Which Label Studio a project's images come from.
 
     A configured key goes to the configured address only. The token that comes with `/setup` may go to the configured
-    address; the hostname that comes with it is used only where no address is configured, and else as a name: a task's
-    address that begins with it means Label Studio itself. These introductions are kept in memory: Label Studio repeats
-    them before every Retrieve Predictions.
+    address. The hostname that comes with it is called only if no address is configured. Otherwise it is a name: a
+    task's address that begins with it means Label Studio itself. These introductions are kept in memory: Label Studio
+    repeats them before every Retrieve Predictions.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -37,7 +37,7 @@ class Studios:
         self._url = settings.label_studio_url
         self._key = key.get_secret_value() if key else None
         self._outside_url = settings.outside_url
-        self._connections = Connections()  # of all, so that there is a limit to those that are kept
+        self._connections = Connections()  # of all projects, so that what is kept has a limit
         self._configured = self._studio(self._url, self._key) if self._url and key else None
         self._anonymous = self._studio(self._url, None) if self._url else None
         self._introduced: OrderedDict[str, tuple[_Introduction, Studio]] = OrderedDict()
@@ -59,7 +59,7 @@ class Studios:
                 self._introduced.popitem(last=False)
 
     def _introduced_studio(self, introduction: _Introduction) -> Studio:
-        """The one that projects of the same introduction share, with its access token."""
+        """The Studio for this introduction; projects with the same one share it, and its access token."""
         if self._configured and (introduction.hostname is None or self._outside_url):
             return self._configured
         for known, studio in self._introduced.values():
@@ -79,12 +79,12 @@ class Studios:
         )
 
     def of_project(self, project: str | None) -> Studio | None:
-        """The Label Studio of a project, None where nothing is configured and nobody introduced one."""
+        """The Label Studio of a project; None if none is configured and none has introduced itself."""
         with self._lock:
             known = self._introduced.get(project) if project else None
         return known[1] if known else self._configured or self._anonymous
 
     def check(self, project: str | None) -> None:
-        """Check the project's Label Studio where an address is configured. Raises StudioError."""
+        """Check the project's Label Studio, if an address is configured. Raises StudioError."""
         if self._url and (studio := self.of_project(project)):
             studio.check()

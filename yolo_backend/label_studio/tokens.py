@@ -18,7 +18,7 @@ _SETTING = "LABEL_STUDIO_API_KEY"
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """What a JWT says of itself, unverified; empty for what is none."""
+    """What a JWT says of itself, unverified; empty if it is no JWT."""
     try:
         return dict(jwt.decode(token, options={"verify_signature": False}))
     except jwt.InvalidTokenError:
@@ -35,7 +35,7 @@ def kind_of(token: str) -> str:
 
 @dataclass(frozen=True)
 class Token:
-    """A token, or None where there is none; `set_by` says where it is from."""
+    """A token, or None if there is none; `set_by` says where it comes from."""
 
     value: str | None = field(repr=False)
     set_by: str = _SETTING
@@ -46,12 +46,12 @@ class Token:
         return bool(self.value and claims_of(self.value))
 
     def refusal(self, status: int, detail: str) -> Trouble:
-        """Why Label Studio refuses it with this status."""
+        """Why Label Studio refuses the token with this status."""
         return explain_refusal(self.value, self.set_by, status, detail)
 
 
 def explain_refusal(token: str | None, set_by: str, status: int, detail: str) -> Trouble:
-    """Why Label Studio refuses the token with this status; `set_by` says where the token is from."""
+    """Why Label Studio refuses the token with this status; `set_by` says where the token comes from."""
     if token is None:
         return Trouble(f"Label Studio asks for a token ({status})", f"set {_SETTING}")
     if "legacy" in detail.lower():
