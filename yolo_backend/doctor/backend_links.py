@@ -50,7 +50,8 @@ def model_version(it: Installation) -> Iterator[Observation]:
 def network_guard(it: Installation) -> Iterator[Observation]:
     """Tells whether Label Studio's guard lets it connect to the backend's address.
 
-    Label Studio is asked to make what it can't make, for other fields are no valid ones: it says so, or the guard does.
+    Label Studio is asked for a connection that it can't make, because other fields are invalid. Either it says so, or
+    the guard does.
     """
     url = it.backend.url.rstrip("/")
     attempts: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -61,11 +62,11 @@ def network_guard(it: Installation) -> Iterator[Observation]:
         try:
             it.studio.call("POST", path, None, TIMEOUT_S, body=impossible)
         except StudioRejectedError as error:
-            if not error.reason:  # it isn't Label Studio who rejects it
+            if not error.reason:  # this isn't Label Studio's answer
                 raise
             continue
         except StudioRefusedError as error:
-            if not error.reason or "permission" in error.reason:  # it isn't Label Studio who refuses, or not the guard
+            if not error.reason or "permission" in error.reason:  # this isn't Label Studio's answer, or not the guard's
                 raise
             raise BrokenLinkError(f"it refuses {it.backend.shown_url}: {error.reason}", _OPEN_THE_GUARD) from None
         except StudioError as error:
@@ -76,7 +77,7 @@ def network_guard(it: Installation) -> Iterator[Observation]:
 
 
 def model(it: Installation) -> Iterator[Observation]:
-    """Tells whether the backend is connected to the project, and Label Studio sees it as up."""
+    """Tells whether the backend is connected to the project, and is up in Label Studio's eyes."""
     url = it.given_backend_url
     meant = [item for item in it.connected_models if url is None or str(item["url"]).rstrip("/") == url]
     if not meant:

@@ -1,4 +1,4 @@
-"""All links in turn; what depends on a broken one isn't tried."""
+"""Tries all links in turn. What depends on a broken one isn't tried."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def examine(
     find_project: Callable[[Studio], Project] | None = None,
     backend_url: str | None = None,
 ) -> Iterator[Finding]:
-    """Try each link, and tell what is found as it is found; nothing in Label Studio is changed.
+    """Try each link, and yield what is found. Nothing in Label Studio is changed.
 
-    `find_project` opens the project that it is about; without it, that is the only one that the token shows.
-    `backend_url` is the backend as it is reached from here and from Label Studio; without it, it is that of the only
-    model that is connected to the project.
+    `find_project` opens the project; without it, the only one that the token shows is taken. `backend_url` is the
+    backend's address from here and from Label Studio; without it, that of the only connected model is taken.
     """
     with closing(Predictor(settings)) as predictor:
         installation = Installation(settings, studio, predictor, find_project, backend_url)
@@ -50,7 +49,7 @@ def examine(
 
 
 def _links(*, is_backend_given: bool) -> Sequence[tuple[str, Sequence[str], _Link]]:
-    """The name of each link, those that it needs, and how it is tried."""
+    """The name of each link, the links that it needs, and what tries it."""
     backend_needs = () if is_backend_given else ("project",)
     return (
         ("Label Studio", (), project_links.label_studio),

@@ -20,7 +20,7 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True)
 class Observation:
-    """What is found at a link; `fix` says what to do where it isn't as it should be."""
+    """What is found at a link. `fix` says what to do if it isn't as it should be."""
 
     detail: str
     state: LinkState = LinkState.OK
@@ -29,7 +29,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is found at the link that `check` names."""
+    """An observation, with the name of its link (`check`)."""
 
     check: str
     state: LinkState
@@ -46,7 +46,7 @@ class BrokenLinkError(Exception):
 
 
 def broken_by(error: StudioError, fix: str) -> BrokenLinkError:
-    """The link that doesn't hold because of this; `fix` is for what doesn't say itself what to do."""
+    """The broken link of this error. `fix` is used if the error itself doesn't say what to do."""
     if error.trouble is None:
         return BrokenLinkError(str(error), fix)
     return BrokenLinkError(error.trouble.what, fix_of(error.trouble))

@@ -22,7 +22,7 @@ _SHOWN_PROJECTS = 5
 
 
 class Installation:
-    """A Label Studio, perhaps a project of it, and perhaps a backend; what was asked for is kept, what failed isn't."""
+    """A Label Studio, perhaps one of its projects, and perhaps a backend. Answers are kept, failures aren't."""
 
     def __init__(
         self,
@@ -58,23 +58,23 @@ class Installation:
 
     @cached_property
     def uploads_trouble(self) -> Trouble | None:
-        """Why uploads can't be read from the disk; None where they can, or where no folder is named."""
+        """Why uploads can't be read from the disk; None if they can, or if no folder is named."""
         root = self.settings.label_studio_media_root
         return FolderOfUploads(root).trouble() if root else None
 
     @cached_property
     def connected_models(self) -> list[dict[str, Any]]:
-        """The models that are connected to the project; Label Studio asks each how it is, as it does for its page."""
+        """The models that are connected to the project. Label Studio asks each for its state, as for its own page."""
         query = {"project": str(self.project.id)}
         return list(self.studio.call("GET", "/api/ml/", None, TIMEOUT_S, query=query))
 
     @cached_property
     def backend(self) -> RemoteBackend:
-        """The backend that was named, or that of the only connected model. Raises NotTriedError."""
+        """The backend that was named, or the only connected model's. Raises NotTriedError."""
         if self.given_backend_url:
             return RemoteBackend(self.given_backend_url, self.settings.basic_auth)
         if len(self.connected_models) != 1:
             count = f"{len(self.connected_models)} models are" if self.connected_models else "no model is"
             raise NotTriedError(f"name the backend with --backend-url: {count} connected to the project")
-        # Whoever may edit the project named this address: our login isn't for them.
+        # This address is from somebody who may edit the project, so our login doesn't go there.
         return RemoteBackend(str(self.connected_models[0]["url"]))

@@ -33,7 +33,7 @@ from yolo_backend.labels.regions import count_boxes
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task
 
-_LOOKED_AT_TASKS = 2000  # for one of each storage kind
+_LOOKED_AT_TASKS = 2000  # to find a task of each kind of storage
 _SHOWN_NAMES = 8
 _MANY_PREDICTED = 1000
 _COUNTING_S = 0.002
@@ -56,7 +56,7 @@ def label_studio(it: Installation) -> Iterator[Observation]:
     try:
         version = Studio(url, None).call("GET", "/api/version/", "release", TIMEOUT_S)
     except StudioError as error:
-        if isinstance(error, StudioRefusedError) and error.reason:  # Label Studio tells its version to everyone
+        if isinstance(error, StudioRefusedError) and error.reason:  # Label Studio gives its version to everyone
             raise BrokenLinkError(f"what answers at {url} isn't Label Studio", _correct_address(url)) from None
         raise broken_by(error, _correct_address(url)) from None
     except requests.Timeout as error:
@@ -72,7 +72,7 @@ def token(it: Installation) -> Iterator[Observation]:
     try:
         user = it.studio.call("GET", "/api/current-user/whoami", "email", TIMEOUT_S)
     except StudioRefusedError as error:
-        if not error.reason:  # Label Studio says why it refuses; whoever is before it doesn't
+        if not error.reason:  # Label Studio says why it refuses, a proxy doesn't
             raise broken_by(error, _MAKE_ONE) from None
         raise BrokenLinkError(f"it is {kind}. {error}", _MAKE_ONE) from None
     yield Observation(f"{kind} of {user}, accepted")
@@ -90,7 +90,7 @@ def project(it: Installation) -> Iterator[Observation]:
 
 
 def imports(it: Installation) -> Iterator[Observation]:
-    """Tells whether it is quick to import predictions, where many tasks hold some; nothing elsewhere."""
+    """Tells whether importing predictions is quick, if many tasks hold some; otherwise nothing."""
     predicted = it.project.count([task_filter("total_predictions", "greater", 0, "Number")])
     if predicted < _MANY_PREDICTED:
         return
@@ -139,7 +139,7 @@ def labels(it: Installation) -> Iterator[Observation]:
 
 
 def uploads(it: Installation) -> Iterator[Observation]:
-    """Tells whether uploads can be read from the disk; nothing where no folder is named."""
+    """Tells whether uploads can be read from the disk; nothing if no folder is named."""
     if root := it.settings.label_studio_media_root:
         if trouble := it.uploads_trouble:
             meanwhile = f"{trouble.what}; meanwhile they are fetched from Label Studio"
@@ -176,9 +176,9 @@ def images(it: Installation) -> Iterator[Observation]:
 
 
 def _not_from_disk(it: Installation, task: Task) -> Iterator[Observation]:
-    """Why an upload of the task isn't read from the folder, where uploads are; nothing where it is."""
+    """Why an upload of the task isn't read from the folder of uploads; nothing if it is."""
     root = it.settings.label_studio_media_root
-    if root is None or it.uploads_trouble:  # which is told already
+    if root is None or it.uploads_trouble:  # which was told already
         return
     mine = uploads_of(root, str(it.project.id))
     for value in _image_values(task, it.plan):
@@ -186,7 +186,7 @@ def _not_from_disk(it: Installation, task: Task) -> Iterator[Observation]:
             source = resolve_source(value, task["id"], it.studio.url, None, it.studio.outside_url, uploads=mine)
             if isinstance(source, Upload):
                 open_below(source.root, source.name).close()
-        except ImageError:  # of another image of the task's
+        except ImageError:  # it is about another image of the task
             continue
         except (OSError, ValueError) as error:
             not_read = f"its file isn't read from {root} ({reason_of(error)}), but fetched from Label Studio"
@@ -219,7 +219,7 @@ def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:
 
 
 def _image_values(task: Task, plan: ProjectPlan) -> list[Any]:
-    """Where the task's images are: what it has for each control, and each page of a list."""
+    """The values of the task's images: for each control, and for each page of a list."""
     given = [find_value(task["data"], name) for name in dict.fromkeys(each.control.value for each in plan.controls)]
     return [item for value in given if value for item in (value if isinstance(value, list) else [value])]
 
@@ -239,7 +239,7 @@ def storage_kind(value: Any) -> str:
 
 
 def _is_import_quick(studio: Studio) -> bool | None:
-    """Whether Label Studio's flag is on; None where it doesn't say, as it doesn't to a legacy token."""
+    """Whether Label Studio's flag is on; None if it doesn't say so, for example to a legacy token."""
     try:
         return bool(studio.call("GET", "/feature-flags/", QUICK_IMPORTS, TIMEOUT_S))
     except StudioError:

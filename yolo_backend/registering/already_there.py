@@ -1,4 +1,4 @@
-"""Which items a project has already: by what a task's data holds, or because they are given twice."""
+"""Which items needn't be registered: the project has them already, or they are given twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolo_backend.labels.control import Control
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.registering.items import LOCAL_FILES, Item
 
-# Beside the image in the data of a task whose file was uploaded here.
+# A field in a task's data, beside the image, if we uploaded the file.
 DIGEST_KEY = "sha256"
 # Why an item was left out.
 IS_THERE = "registered already"
@@ -26,7 +26,7 @@ class ItemFileError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An item that may be registered, by what it is known again, and a file's content."""
+    """An item that may be registered, by what it is known again, and its content if it is a file."""
 
     item: Item
     known_by: str
@@ -45,12 +45,12 @@ class Candidate:
 
     @property
     def file_name(self) -> str | None:
-        """The name of a file, None of an address."""
+        """The name of a file; None for an address."""
         return self.item.image.name if isinstance(self.item.image, Path) else None
 
     @property
     def size_bytes(self) -> int:
-        """How large it is in memory, whether file or address."""
+        """How many bytes it takes in memory, whether it is a file or an address."""
         return len(self.content) if isinstance(self.item.image, Path) else len(self.item.image)
 
 
@@ -74,7 +74,7 @@ class KnownItems:
                 self._names.update(name for address in addresses if (name := uploaded_name(address)))
 
     def why_left_out(self, candidate: Candidate) -> str | None:
-        """Why this one isn't to be registered, None where it is."""
+        """Why this one needn't be registered; None if it has to be."""
         if candidate.known_by in self._held:
             return IS_THERE
         if candidate.known_by in self._given:
@@ -86,6 +86,6 @@ class KnownItems:
 
 
 def _known_address(address: str) -> str:
-    """An address as it is known again: Label Studio's storages write Local Files with its own address before."""
+    """An address as it is known again: for Local Files, Label Studio's storages write its own address before it."""
     _, is_local, path = address.partition(LOCAL_FILES)
     return LOCAL_FILES + unquote(path) if is_local else address

@@ -1,4 +1,4 @@
-"""What a command line names, folders, globs, lists and addresses, to images."""
+"""Finds the images that a command line names by folders, globs, lists and addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from yolo_backend.addresses import redact
 from yolo_backend.errors import UserError
 
-# What Label Studio takes of images, what its page shows besides, and what it doesn't though many a program writes it.
+# The suffixes of images that Label Studio takes, that its page shows too, and that it doesn't show though programs
+# write them.
 TAKEN_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp"})
 SHOWN_SUFFIXES = TAKEN_SUFFIXES | {".avif"}
 _IMAGE_SUFFIXES = SHOWN_SUFFIXES | {
@@ -20,7 +21,7 @@ _IMAGE_SUFFIXES = SHOWN_SUFFIXES | {
     ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".srw", ".tga", ".tif", ".tiff", ".xcf",
 }  # fmt: skip
 _ADDRESS = re.compile(r"(https?|s3|gs|azure-blob)://[^\s/]|data:image/")
-# A path below Label Studio's address, which may be a folder of this machine as well.
+# A path below Label Studio's address, which could also be a folder of this machine.
 _STUDIO_PATH = re.compile(r"(/[^\s?]+)?/data/(upload/|local-files/\?d=)")
 _MAY_HOLD_A_SECRET = re.compile(r"://|@|^\s*data:|\?.*=", re.IGNORECASE | re.DOTALL)
 _SHOWN_CHARACTERS = 200
@@ -29,11 +30,11 @@ FileOrAddress = Path | str  # a file on this machine, or an address
 
 
 class FindError(UserError):
-    """What is named is no image, or can't be read; the message says where and what to do."""
+    """A name means no image, or one that can't be read. The message says where, and what to do."""
 
 
 def shown(image: FileOrAddress) -> str:
-    """An image, or what should be one, for a message: short, and without an address's signature or login."""
+    """An image's name for a message: short, and without the signature or login that an address may have."""
     text = str(image)
     if isinstance(image, str) and _MAY_HOLD_A_SECRET.search(image):
         text = redact(image)
@@ -41,15 +42,15 @@ def shown(image: FileOrAddress) -> str:
 
 
 def readable(file: Path) -> str:
-    """A file's path, with a mark for what is no text in its name."""
+    """A file's path, with a mark for bytes in its name that are no text."""
     return str(file).encode(errors="replace").decode()
 
 
 def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> list[FileOrAddress]:
     """The images that these folders, globs, files and addresses name, each once.
 
-    A file that is no image is a list with an image or an address a line; `-` is such a list on standard input. A
-    folder's images are those below it, sorted. Raises FindError.
+    A file that is no image is a list with a name in each line; `-` is such a list on standard input. A folder means the
+    images below it, sorted. Raises FindError.
     """
     found: dict[FileOrAddress, None] = {}
     for source in sources:
@@ -63,7 +64,7 @@ def find_images(sources: Sequence[str], standard_input: Iterable[str] = ()) -> l
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in a folder and its folders, sorted, but for hidden ones. Raises FindError."""
+    """All files in a folder and its folders, sorted, without hidden ones. Raises FindError."""
     files = []
     for parent, folders, names in os.walk(folder, onerror=_cant_read):
         folders[:] = [name for name in folders if not name.startswith(".")]

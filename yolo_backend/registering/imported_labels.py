@@ -1,4 +1,4 @@
-"""Labels of files to predictions or annotations of tasks that are to be registered."""
+"""Makes of files of labels the predictions or annotations of tasks that are to be registered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BELOW_ANY_SCORE = -1.0
 
 @dataclass(frozen=True)
 class Labelled:
-    """Items, some with labels; the boxes that have no area on their image, and how many labels no image has."""
+    """Items, some with labels; the boxes without area on their image; and of how many labels there is no image."""
 
     items: list[Item]
     without_area: list[FileBox]
@@ -33,7 +33,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class _ImageWithLabels:
-    """An image and its labels, None without any."""
+    """An image, and its labels if it has any."""
 
     image: FileOrAddress
     labels: ImageLabels | None
@@ -44,9 +44,9 @@ class _ImageWithLabels:
 def add_labels(
     images: Sequence[FileOrAddress], labels: Labels, control: Control, model_version: str | None
 ) -> Labelled:
-    """Items of these images with their labels, as predictions of this version, or as annotations where it is None.
+    """Items of these images with their labels: as predictions of this version, or as annotations if it is None.
 
-    All is read and checked. A region says no score where its box has none. Raises LabelFileError.
+    All is read and checked. If a box has no score, its region has none. Raises LabelFileError.
     """
     labels_of = labels.of(images)
     found = [_find(image, labels_of.get(image)) for image in images]
@@ -87,7 +87,7 @@ def _size_of(file: Path) -> SizeWH:
 
 
 def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[FileBox]) -> LabelMap:
-    """The label of every class, whatever its threshold: what a file says is wanted."""
+    """The label of every class, whatever its threshold, because a file's boxes are all wanted."""
     label_map = map_labels(control, {number: label for label, number in class_ids.items()}, _BELOW_ANY_SCORE)
     if label_map.classes_without_label:
         unknown = next(box for box in boxes if box.label in label_map.classes_without_label)
@@ -99,7 +99,7 @@ def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[FileBo
 
 
 def _regions(box: FileBox, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> list[Region]:
-    """The regions of a box, none where it has no area on its image."""
+    """The regions of a box; none if it has no area on its image."""
     detections = Detections(
         np.array([box.box_xyxy], np.float32), np.array([box.score or 0], np.float32), np.array([class_id], np.int64)
     )

@@ -14,12 +14,13 @@ from yolo_backend.protocol import Prediction
 from yolo_backend.registering.finding import TAKEN_SUFFIXES, FileOrAddress, readable
 
 LOCAL_FILES = "/data/local-files/?d="
-# An import without an answer may be stored still: who runs it again sooner sees no task of it, and sends it twice.
+# Label Studio may still store an import that had no answer. If the command is run again too soon, it sees no task of
+# it, and sends it twice.
 RUN_IT_AGAIN, RUN_IT_AGAIN_LATER = "Run it again", "Run it again after two minutes"
 
 
 class RegisterError(UserError):
-    """Not all could be registered; the message says why, how many were, and what to do, `again` when that is safe."""
+    """Not all could be registered. The message says why, how many were, and what to do; `again` says when."""
 
     def __init__(self, message: str, again: str = RUN_IT_AGAIN) -> None:
         super().__init__(message)
@@ -28,7 +29,7 @@ class RegisterError(UserError):
 
 @dataclass(frozen=True)
 class Item:
-    """What is to be a task: a file, which is uploaded, or an address; with more of the task's data, and its labels."""
+    """What a task is made of: a file, which is uploaded, or an address; more of the task's data; and its labels."""
 
     image: FileOrAddress
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -54,9 +55,9 @@ def check_files(images: Iterable[FileOrAddress], *, suffixes: frozenset[str] = T
 
 
 def by_local_files(items: Iterable[Item], document_root: Path) -> list[Item]:
-    """The items with their files by address, below the document root of Label Studio's Local Files as it is here.
+    """The items, with addresses for files below the document root of Label Studio's Local Files, as it is here.
 
-    Raises RegisterError for a file that isn't below it.
+    Raises RegisterError for any other file.
     """
     root = document_root.resolve()
 

@@ -1,4 +1,4 @@
-"""Files of labels, in YOLO's text format, COCO's JSON or JSON lines, to boxes in pixels of the upright image."""
+"""Reads files of labels (YOLO's text format, COCO's JSON, JSON lines): boxes in pixels of the upright image."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from yolo_backend.registering.finding import FileOrAddress, files_below, shown
 SizeWH = tuple[int, int]
 
 _CLASS_FILES = ("classes.txt", "notes.json", "data.yaml", "dataset.yaml")
-# Label Studio puts digits before the names of uploaded and of downloaded files, and of some both.
+# Label Studio puts digits before a file's name when it is uploaded, and again when it is exported.
 _PREFIX = re.compile(r"^([0-9a-f]{8}(-|__))+")
 _ADDRESS = re.compile(r"[a-z0-9-]+://|/data/")
-_FAR_OUTSIDE = 2.0  # in images; a box beyond the edge is clipped, but such a number is no fraction
+_FAR_OUTSIDE = 2.0  # in images; a box beyond the edge is clipped, but a number beyond this is no fraction
 
 
 class LabelFileError(UserError):
@@ -34,7 +34,7 @@ class LabelFileError(UserError):
 
 @dataclass(frozen=True)
 class FileBox:
-    """A box in pixels of the upright image; `where` is its place in a file, `score` None where none is given."""
+    """A box in pixels of the upright image. `where` is its line or entry; `score` is None if none is given."""
 
     label: str
     box_xyxy: tuple[float, float, float, float]
@@ -44,7 +44,7 @@ class FileBox:
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The labels of one image; `boxes` wants the size (width, height) of the upright image, which COCO may know."""
+    """The labels of one image. `boxes` needs the size (width, height) of the upright image; COCO's file may have it."""
 
     where: str
     boxes: Callable[[SizeWH], list[FileBox]]
@@ -52,7 +52,7 @@ class ImageLabels:
 
 
 class Labels:
-    """The labels of many images, by the paths that the images have in them."""
+    """The labels of many images, by the images' paths in the file."""
 
     def __init__(self, path: Path, entries: Iterable[tuple[str, ImageLabels]], *, by_stem: bool = False) -> None:
         self.path = path
@@ -68,11 +68,11 @@ class Labels:
         return self._count
 
     def of(self, images: Iterable[FileOrAddress]) -> dict[FileOrAddress, ImageLabels]:
-        """The labels of those of these images that have any.
+        """The labels of these images, for those that have any.
 
-        An image is known by the end of its path, as far as that tells; what Label Studio did to the name of a file that
-        was uploaded to it or exported from it doesn't matter. Labels are of one image only, the one whose path fits
-        best. Raises LabelFileError where several could be meant.
+        An image is known by the end of its path. Changes that Label Studio made to the name of an uploaded or exported
+        file don't matter. Labels belong to one image only, the one whose path fits best. Raises LabelFileError if
+        several could be meant.
         """
         claims: dict[ImageLabels, list[tuple[int, FileOrAddress]]] = defaultdict(list)
         for image in images:
@@ -82,7 +82,7 @@ class Labels:
         return {image: labels for labels, rivals in claims.items() for image in _owners(labels, rivals)}
 
     def _find(self, image: FileOrAddress) -> tuple[int, ImageLabels] | None:
-        """The labels that fit this image best, and how well they do."""
+        """The labels that fit this image best, and how well they fit."""
         parts = _parts(image)
         if self._by_stem:
             parts = (*parts[:-1], PurePosixPath(parts[-1]).stem)
@@ -98,8 +98,8 @@ class Labels:
 def read_labels(path: Path, classes_path: Path | None = None) -> Labels:
     """Read a folder of YOLO text files, a COCO `.json`, or a `.jsonl`.
 
-    YOLO's class names come from `classes_path`, or from a file such as classes.txt in the folder or beside it. Its
-    lines are read when the boxes of their image are asked for. Raises LabelFileError, FindError.
+    YOLO's class names come from `classes_path`, or from a file such as classes.txt in the folder or beside it. A label
+    file's lines are read only when the boxes of the image are needed. Raises LabelFileError, FindError.
     """
     try:
         return _read(path, classes_path)
@@ -122,7 +122,7 @@ def _read_yolo(folder: Path, classes_path: Path | None) -> Labels:
     if classes_path is None:
         raise LabelFileError(f"{folder} has no classes.txt or data.yaml with the names of the classes: give --classes")
     classes = _read_classes(classes_path)
-    # Ultralytics' layout, and that of Label Studio's export.
+    # The layout of Ultralytics and of Label Studio's export.
     root = folder / "labels" if (folder / "labels").is_dir() else folder
     files = [file for file in files_below(root) if file.suffix.lower() == ".txt" and file.name != "classes.txt"]
     if not files:
@@ -215,7 +215,7 @@ def _read_coco(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
         raise LabelFileError(f"{path} is a list of COCO results: it needs images and categories, too")
     coco = _parse(_Coco, text, str(path))
     names = {category.id: category.name for category in coco.categories}
-    # It tells the size of the file as it lies, but the boxes of the upright image.
+    # The file has the image's size before it is turned upright, but boxes of the upright image.
     is_label_studio = isinstance(coco.info, dict) and coco.info.get("contributor") == "Label Studio"
     boxes: dict[int | str, list[FileBox]] = {image.id: [] for image in coco.images}
     for number, annotation in enumerate(coco.annotations):
@@ -264,9 +264,9 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, ImageLabels]]:
 
 
 def _in_pixels(where: str, boxes: list[FileBox], said_wh: SizeWH | None, *, is_as_it_lies: bool = False) -> ImageLabels:
-    """Labels in pixels of an image that is said to be of this size, which the file's has to be.
+    """Labels in pixels of an image for which the file gives this size. The image has to have it.
 
-    With `is_as_it_lies` that is the size before the image is turned upright, so the upright size isn't known.
+    With `is_as_it_lies`, it is the size before the image is turned upright, so the upright size isn't known.
     """
 
     def checked(size_wh: SizeWH) -> list[FileBox]:
@@ -301,7 +301,7 @@ def _read_text(path: Path) -> str:
 
 
 def _parts(image: FileOrAddress) -> tuple[str, ...]:
-    """The parts of an image's path; that of Local Files stands in the address's query."""
+    """The parts of an image's path. The path of a Local File is in the address's query."""
     if isinstance(image, Path):
         return image.parts
     path = image.replace("\\", "/")
@@ -325,13 +325,13 @@ def _stored(name: str) -> str:
 
 
 def _is_named(name: str, other: str) -> bool:
-    """Are these names of one key those of one image? Digits of its own, such as a date's, are no prefix."""
+    """Returns True if these names, which have one key, mean one image. Digits such as a date's are no prefix."""
     one, two = _stored(name), _stored(other)
     return one.endswith(two) or two.endswith(one)
 
 
 def _owners(labels: ImageLabels, rivals: Sequence[tuple[int, FileOrAddress]]) -> list[FileOrAddress]:
-    """Of the images that could have these labels, with how well each fits: the best, perhaps in several spellings."""
+    """The best of the images that could have these labels, by how well each fits; perhaps one in several spellings."""
     best_fit = max(fit for fit, _ in rivals)
     best = [image for fit, image in rivals if fit == best_fit]
     for other in best[1:]:

@@ -1,4 +1,4 @@
-"""Images to tasks of a project: uploaded or by address, in chunks, nothing twice."""
+"""Makes tasks of images: uploaded or by address, in chunks, none twice."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from yolo_backend.registering.already_there import DIGEST_KEY, Candidate, ItemFi
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, RegisterError, check_files
 
 _CHUNK_TASKS = 500
-_CHUNK_BYTES = 50_000_000  # of files, which are in memory, twice, and of data: addresses
+_CHUNK_BYTES = 50_000_000  # of files, which are in memory twice, and of data: addresses
 
 
 @dataclass(frozen=True)
 class Registered:
-    """Items that are tasks now, with their ids in the same order, or items that were left out, and why."""
+    """Items that are tasks now, with the tasks' ids in the same order; or items that were left out, and why."""
 
     items: tuple[Item, ...] = ()
     task_ids: tuple[int, ...] = ()
@@ -39,14 +39,14 @@ class Registered:
 def register(
     project: Project, items: Sequence[Item], control: Control, *, dry_run: bool = False
 ) -> Iterator[Registered]:
-    """Register what isn't there yet, and tell of each part what became of it.
+    """Register what isn't there yet. Yields what became of each part.
 
-    A file is known by the digest in a task's data, or by its name where it was uploaded on the page; an address by
-    itself. With `dry_run` nothing is sent, and there are no ids. Raises RegisterError; LabelingConfigError where the
-    config has no place for an image; StudioError and requests.Timeout where Label Studio doesn't tell what is there.
+    A file is known by the digest in a task's data, or by its name if it was uploaded on the page; an address is known
+    by itself. With `dry_run` nothing is sent, and there are no ids. Raises RegisterError; LabelingConfigError if the
+    config has no image; StudioError and requests.Timeout if Label Studio doesn't say which tasks there are.
     """
     check_files(item.image for item in items)
-    control.data_of("")  # raises where no task can be made, before anything is sent
+    control.data_of("")  # raises if no task can be made, before anything is sent
     registration = _Registration(project, control, dry_run)
     known = KnownItems(project, control)
     done = 0
@@ -55,7 +55,7 @@ def register(
             done += len(part.items)
             yield part
     except (StudioError, requests.Timeout, ItemFileError) as error:
-        # Behind what is wrong with a task, Label Studio repeats all of it.
+        # After what is wrong with a task, Label Studio repeats the whole task.
         reason = str(error) if isinstance(error, ItemFileError) else explain(error).split(" :: ")[0]
         if isinstance(error, UnknownOutcomeError):
             raise RegisterError(
@@ -72,14 +72,14 @@ def register(
 
 @dataclass(frozen=True)
 class _Registration:
-    """Where items go: into which project, as tasks for which control; or nowhere, with `dry_run`."""
+    """Where items are registered: in which project, for which control; nowhere with `dry_run`."""
 
     project: Project
     control: Control
     dry_run: bool
 
     def parts(self, items: Iterable[Item], known: KnownItems) -> Iterator[Registered]:
-        """What became of the items, a chunk at a time, or one that is left out."""
+        """What became of the items: a chunk at a time, or one that is left out."""
         chunk: list[Candidate] = []
         for item in items:
             candidate = Candidate.read(item)
@@ -107,7 +107,7 @@ class _Registration:
         try:
             return Registered(items, tuple(self.project.import_tasks(tasks)))
         except StudioRejectedError:
-            # Its reason is what the person has to know, not that the files couldn't be deleted, too.
+            # The person has to know this reason, and not that the files couldn't be deleted.
             with suppress(StudioError, requests.Timeout):
                 self.project.delete_uploads([upload.id for upload in uploads])
             raise
@@ -121,7 +121,7 @@ class _Registration:
         data = {**self.control.data_of(address), **item.data}
         if candidate.file_name:
             data[DIGEST_KEY] = candidate.known_by
-        # Annotations that are an empty list would be none, too, but a task says only what it has.
+        # An empty list of annotations would do no harm, but a task holds only what it has.
         labels = {"predictions": list(item.predictions), "annotations": list(item.annotations)}
         return {"data": data, **{key: given for key, given in labels.items() if given}}
 

@@ -1,4 +1,4 @@
-"""Which control of a labeling config new tasks are made for."""
+"""Chooses the control for which new tasks are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_NAMES = 200
 
 
 def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> Control:
-    """The control of this name, or the only one; where no labels come, any one of the only image.
+    """The control of this name, or the only one. If no labels come along, any control of the only image will do.
 
     Raises LabelingConfigError.
     """

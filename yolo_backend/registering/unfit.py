@@ -1,4 +1,4 @@
-"""Files that are no images for Label Studio's page: told before anything is registered, and left out."""
+"""Files that Label Studio's page couldn't show. They are told before anything is registered, and left out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, Fil
 Unfit = dict[str, list[Path]]  # by the reason
 
 _START_BYTES = 4096
-_DRAWN_BY_THE_PAGE = ".svg"  # which has no pixels to look at
+_DRAWN_BY_THE_PAGE = ".svg"  # it has no pixels to look at
 
 
 def set_apart(images: Iterable[FileOrAddress], *, uploaded: bool) -> tuple[list[FileOrAddress], Unfit]:
-    """The images that Label Studio takes and its page shows, by their names, sizes and first bytes, and the others.
+    """The images that Label Studio takes and shows, by their names, sizes and first bytes; and the others.
 
-    An address is none of the others, nor is a file that can't be read, which is told where it is needed.
+    Addresses are never left out, and neither are files that can't be read: reading them fails later, with a message.
     """
     fit: list[FileOrAddress] = []
     unfit: Unfit = {}
@@ -40,7 +40,7 @@ def _why_unfit(file: Path, *, uploaded: bool) -> str | None:
         return f"Label Studio takes no {file.suffix} uploads: make it a PNG or JPEG, or use --how local-files"
     try:
         status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe waits for who writes to it
+        if not stat.S_ISREG(status.st_mode):  # because opening a pipe waits for a writer
             return "is no regular file but such as a pipe or a device: leave it out"
         with file.open("rb") as opened:
             start = opened.read(_START_BYTES)

@@ -1,4 +1,4 @@
-"""Which images of a scored pool are chosen: the most uncertain, or any."""
+"""Which images of a scored pool are chosen: the most uncertain ones, or random ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Choice:
-    """How many to choose, and by what; with `is_diverse`, more of the most uncertain come first, to be spread over."""
+    """How many to choose, and how. With `is_diverse`, more candidates are chosen first, for `diversify`."""
 
     count: int
     strategy: Strategy = "uncertainty"
@@ -35,7 +35,7 @@ class Choice:
     seed: int = 0
 
     def of(self, outcomes: Iterable[Scored | Unscored], pool_size: int) -> Sample:
-        """Choose from what comes of a pool of this size; what is to be spread is left to `diversify`."""
+        """Choose from the outcomes of a pool of this size. With `is_diverse`, these are candidates for `diversify`."""
         if self.strategy == "random":
             return sample_of(outcomes, lambda scored: at_random(scored, self.count, self.seed))
         count = candidates_for(self.count, pool_size) if self.is_diverse else self.count
@@ -43,7 +43,7 @@ class Choice:
 
 
 def sample_of(outcomes: Iterable[Scored | Unscored], choose: Callable[[Iterable[Scored]], list[Scored]]) -> Sample:
-    """Choose from what comes, of which no more is kept than `choose` keeps."""
+    """Choose from the outcomes. Only what `choose` keeps stays in memory."""
     pool: list[float] = []
     unscored: list[Unscored] = []
 
@@ -59,20 +59,20 @@ def sample_of(outcomes: Iterable[Scored | Unscored], choose: Callable[[Iterable[
 
 
 def candidates_for(count: int, pool: int) -> int:
-    """How many of the most uncertain to spread a choice of `count` over.
+    """How many candidates there are for a diverse choice of `count` images.
 
-    Never more than half of the pool, or it would be spread over images that the detector is sure of, too.
+    Never more than half of the pool, so that images of which the detector is sure don't come in.
     """
     return max(count, min(_CANDIDATES_PER_CHOSEN * count, pool // 2))
 
 
 def most_uncertain(scored: Iterable[Scored], count: int) -> list[Scored]:
-    """The most uncertain first; the same ones in whatever order they come. Of the others, none is kept."""
+    """The most uncertain ones, beginning with the most. The order in which they come doesn't matter."""
     return heapq.nsmallest(count, scored, key=lambda item: (-item.uncertainty, *item.image.sort_key))
 
 
 def at_random(scored: Iterable[Scored], count: int, seed: int) -> list[Scored]:
-    """As many at random, by nothing but the seed and who they are."""
+    """So many at random. Only the seed and the images' own keys decide."""
 
     def lot(item: Scored) -> tuple[float, int, str]:
         task_id, source = item.image.sort_key

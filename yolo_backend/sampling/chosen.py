@@ -1,4 +1,4 @@
-"""What was chosen to be labelled next, into Label Studio: registered, or written to the tasks that are there."""
+"""Brings what was chosen into Label Studio: registers it, or writes to the tasks that are there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK_TASKS = 100
 
 @dataclass(frozen=True)
 class Written:
-    """A task that has its measure now; or how many got their first prediction of the version, or have it refused."""
+    """A task that has its measure now; or how many predictions of the version were stored, and how many rejected."""
 
     task_id: int | None = None
     predicted: int = 0
@@ -28,10 +28,10 @@ class Written:
 
 
 def write_to_tasks(project: Project, chosen: Sequence[Scored]) -> Iterator[Written]:
-    """Write the measure into the data of tasks that are there already, and the server's prediction where it's missing.
+    """Write the measure into the data of tasks that are there, and the server's prediction if it is missing.
 
-    Their data are read anew, for somebody may have changed them meanwhile, or deleted the task. Raises StudioError and
-    requests.Timeout after telling of what is done.
+    Their data are read again, because somebody may have changed them or deleted the task meanwhile. Raises StudioError
+    and requests.Timeout, after it has yielded what is done.
     """
     there = [item for item in chosen if item.image.task_id is not None]
     for start in range(0, len(there), _CHUNK_TASKS):
@@ -48,7 +48,7 @@ def write_to_tasks(project: Project, chosen: Sequence[Scored]) -> Iterator[Writt
 def register_chosen(
     project: Project, chosen: Sequence[Scored], control: Control
 ) -> Iterator[tuple[FileOrAddress, int]]:
-    """Register what isn't there yet, with the server's prediction and the measure; each with its task's id.
+    """Register what isn't there yet, with the server's prediction and the measure. Yields images and their tasks' ids.
 
     Raises RegisterError, StudioError, requests.Timeout.
     """

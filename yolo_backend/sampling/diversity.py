@@ -1,4 +1,4 @@
-"""A spread of the most uncertain images: those whose features lie far apart."""
+"""Chooses among the most uncertain images those whose features are far apart."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Load = Callable[[PoolImage], Sequence[TaskImage] | Unscored]
 
 
 def diversify(sample: Sample, count: int, load: Load, extract: Extract) -> Sample:
-    """Of a sample, those that lie apart by the features that `extract` sees in their images.
+    """The images of a sample that are far apart, by the features that `extract` gets from them.
 
-    What was chosen is taken for candidates, the most uncertain first. One whose images can't be had isn't chosen.
+    The chosen images of the sample are the candidates, the most uncertain first. If one's images can't be had, it isn't
+    chosen.
     """
     seen, features, unscored = [], [], list(sample.unscored)
     for candidate, vector in zip(sample.chosen, _features(sample.chosen, load, extract), strict=True):
@@ -35,18 +36,18 @@ def diversify(sample: Sample, count: int, load: Load, extract: Extract) -> Sampl
 
 
 def k_center_greedy(vectors: NDArray[np.float32], count: int) -> list[int]:
-    """Rows of (n, d), each the farthest from those before it, beginning with the first; of equal ones, the earlier."""
+    """Rows of (n, d), each the farthest from those before it, beginning with the first. If equal, the earlier one."""
     distances = np.full(len(vectors), np.inf)
     chosen: list[int] = []
     for _ in range(min(count, len(vectors))):
         chosen.append(int(distances.argmax()))
         distances = np.minimum(distances, np.linalg.norm(vectors - vectors[chosen[-1]], axis=1))
-        distances[chosen] = -1.0  # else it is chosen again where all that are left equal others
+        distances[chosen] = -1.0  # otherwise it would be chosen again if all that are left equal others
     return chosen
 
 
 def _features(candidates: Sequence[Scored], load: Load, extract: Extract) -> list[NDArray[np.float32] | Unscored]:
-    """The features of each candidate, the mean over its images; or why these can't be had."""
+    """The features of each candidate, as the mean over its images; or why its images can't be had."""
     features: dict[int, NDArray[np.float32] | Unscored] = {}
     loaded = in_parallel(lambda index: load(candidates[index].image), range(len(candidates)), usable_cores(), "image")
     for index, images in loaded:

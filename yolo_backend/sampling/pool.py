@@ -33,16 +33,16 @@ class PoolImage:
 
     @property
     def task_id(self) -> int | None:
-        """The number of a task that is there already."""
+        """The id of a task that is there already."""
         return int(self.source["id"]) if isinstance(self.source, Mapping) else None
 
     @property
     def sort_key(self) -> tuple[int, str]:
-        """Which image it is, by nothing but its task or its source."""
+        """A key that depends only on the task or the source."""
         return (self.task_id, "") if self.task_id is not None else (0, str(self.source))
 
     def to_task(self, control: Control) -> Task:
-        """What to predict; of what isn't registered, a task for this control, with a file's content in it.
+        """The task to predict. If it isn't registered yet, a new one for this control, with a file's content in it.
 
         Raises OSError.
         """
@@ -66,7 +66,7 @@ class Unscored:
 
     @classmethod
     def unreadable(cls, image: PoolImage, error: OSError) -> Unscored:
-        """One whose file can't be read."""
+        """An image whose file can't be read."""
         return cls(image, FailureKind.UNREADABLE, f"the file can't be read: {error.strerror}")
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Unscored:
 
 @dataclass(frozen=True)
 class Pool:
-    """So many images to choose from, read as they are needed; `control` is that of those which aren't registered."""
+    """The images to choose from, read as they are needed. `control` is for those that aren't registered."""
 
     images: Iterable[PoolImage]
     size: int
@@ -86,7 +86,7 @@ class Pool:
 def new_images(
     project: Project, images: Iterable[FileOrAddress], control: Control, document_root: Path | None = None
 ) -> Pool:
-    """Of these images, those that the project has no task of; with a document root, files go by Local Files addresses.
+    """Those of these images of which the project has no task. With a document root, files get Local Files addresses.
 
     Raises RegisterError, StudioError, requests.Timeout.
     """
@@ -100,10 +100,10 @@ def new_images(
 
 
 def unlabelled_tasks(project: Project) -> Pool:
-    """The project's tasks that nobody has labelled or skipped. Raises StudioError, requests.Timeout, reading, too."""
+    """The tasks that nobody has labelled or skipped. Raises StudioError, requests.Timeout, also while they are read."""
     controls = parse_labeling_config(project.label_config).controls
     values = list(dict.fromkeys(control.value for control in controls))
-    # Which control it is doesn't matter: tasks have their images where they belong.
+    # Which control it is doesn't matter, because tasks have their images already.
     return Pool(_tasks(project, values), project.count(UNLABELLED), controls[0], is_new=False)
 
 

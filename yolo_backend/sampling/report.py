@@ -19,7 +19,7 @@ _CAPTION_CHARACTERS = 45
 
 
 def write_report(sample: Sample, folder: Path, label: str, load: Load) -> list[Unscored]:
-    """Write `histogram.png` and `chosen.png`, a contact sheet; what isn't on it, for its image can't be had any more.
+    """Write `histogram.png` and `chosen.png`, a contact sheet. Returns those whose images can't be had any more.
 
     Raises OSError.
     """
@@ -41,7 +41,7 @@ def write_report(sample: Sample, folder: Path, label: str, load: Load) -> list[U
 
 
 def draw_histogram(pool: Sequence[float], chosen: Sequence[float], label: str, path: Path) -> None:
-    """Write how uncertain the pool is, the chosen marked, as a PNG. `label` names the measure."""
+    """Write a PNG that shows how uncertain the pool and the chosen images are. `label` names the measure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

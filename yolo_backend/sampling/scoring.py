@@ -22,12 +22,12 @@ from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncert
 from yolo_backend.serving.project_predictor import ProjectPredictor
 from yolo_backend.serving.task import TaskImage
 
-_DIGITS = 6  # what differs by less does so by rounding, in whatever batch an image was
+_DIGITS = 6  # smaller differences are rounding, which depends on the batch
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An image of the pool, how uncertain it is, its prediction with boxes down to the floor, and as it is served."""
+    """An image of the pool, how uncertain it is, its prediction down to the floor, and its prediction as served."""
 
     image: PoolImage
     uncertainty: float
@@ -36,13 +36,13 @@ class Scored:
 
     @property
     def above_threshold(self) -> int:
-        """How many boxes a person gets to see."""
+        """How many boxes a person sees."""
         return count_boxes(self.served["result"])
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the boxes of an image become its uncertainty; `empty` is what an image without any above `floor` counts."""
+    """How the boxes of an image become its uncertainty. `empty` is that of an image without boxes above `floor`."""
 
     measure: str
     aggregate: str
@@ -70,13 +70,13 @@ class _NumberedTask(Task):
 
 @dataclass(frozen=True)
 class PoolPredictor:
-    """Looks at images of a pool: those that are no tasks yet are taken for tasks of `control`."""
+    """Predicts images of a pool. Those that are no tasks yet are treated as tasks for `control`."""
 
     predictor: ProjectPredictor
     control: Control
 
     def score(self, images: Iterable[PoolImage], scoring: Scoring) -> Iterator[Scored | Unscored]:
-        """Score images as they are predicted, in any order; those that can't be predicted come with the reason."""
+        """Score images as they are predicted, in any order. Those that can't be predicted come with the reason."""
         plan = self.predictor.plan
         under_way: dict[int, PoolImage] = {}
         unreadable: list[Unscored] = []
@@ -115,6 +115,6 @@ class PoolPredictor:
 
 
 def empty_by_default(measure: str, floor: float, plan: ProjectPlan) -> float:
-    """What an image without boxes counts: as much as one whose only box is just too low to be looked at."""
+    """The uncertainty of an image without boxes: that of one whose only box is just below the floor."""
     threshold = lowest_threshold(plan)
     return MEASURES[measure](min(floor, threshold), threshold)

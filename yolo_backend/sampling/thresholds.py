@@ -16,9 +16,9 @@ def lower_thresholds(plan: ProjectPlan, floor: float) -> ProjectPlan:
 
 
 def as_served(prediction: Prediction, plan: ProjectPlan) -> Prediction:
-    """Of a prediction with boxes down to a floor, what the server says: those above the plan's thresholds."""
+    """A prediction with boxes down to a floor, as the server gives it: only boxes above the plan's thresholds."""
     threshold_of = thresholds(plan)
-    # By the id, for a box may be two regions: its place, and its label.
+    # By the id, because a box may be two regions: its place and its label.
     served = {
         region["id"]
         for region in prediction["result"]
@@ -29,7 +29,7 @@ def as_served(prediction: Prediction, plan: ProjectPlan) -> Prediction:
 
 
 def thresholds(plan: ProjectPlan) -> Callable[[Region], float]:
-    """The threshold of a region's label: by the plan, and the control's where labels come with the tasks."""
+    """The threshold of a region's label by the plan; the control's own if labels come with the tasks."""
     of_control = {served.control.from_name: _lowest_of(served) for served in plan.controls}
     of_label = {
         (served.control.from_name, label): served.label_map.threshold_of_class[number]
