@@ -1,4 +1,4 @@
-"""What no answer takes is imported into Label Studio, which is asked what it holds: nothing is stored twice."""
+"""Imports into Label Studio what no answer brings. Label Studio is asked what it holds, so nothing is stored twice."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from yolo_backend.serving.tickets import Lease, Ticket, TicketState, Way
 log = logging.getLogger(__name__)
 
 _CHUNK = 1000
-# An import makes Label Studio count the whole project anew, so there are few; but nobody should wait long. While a
-# click waits, the door sees to it that they take half of the time at most.
+# After an import, Label Studio recounts the whole project, so there are few imports; but nobody should wait long. While
+# a click waits, the door lets imports take half of the time at most.
 _IMPORT_AFTER_S, _IMPORT_FOR_A_CLICK_AFTER_S = 20.0, 0.5
 _PAUSE_S = 0.5
 _EXPIRE_EACH_S = 60.0
 _RETRY_AFTER_S = (2.0, 60.0)
 _REFUSED_RETRY_AFTER_S = 300.0
-# An answer that isn't stored by then: whoever asks again need not wait for it.
+# If an answer isn't stored by then, a request for the same tasks doesn't wait for it.
 _ADRIFT_AFTER_S = 10.0
 
 
@@ -44,7 +44,7 @@ class Destination:
         self.project = int(key.project) if re.fullmatch("[0-9]{1,18}", key.project) else 0
 
     def studio(self) -> Studio | None:
-        """The Label Studio to import to; None without its token, or where the project has no number."""
+        """The Label Studio to import to; None without its token, or if the project has no number."""
         studio = self._studio()
         if studio is None or studio.token is None:
             self.why_not = "predictions are pushed only with LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
@@ -59,7 +59,7 @@ class Destination:
 
 
 class Delivery:
-    """Sees to it that each result of a job reaches Label Studio once; one thread, which ends with the work."""
+    """Brings each result of a job to Label Studio once. It is one thread, which ends with the work."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Delivery:
         is_current: Callable[[str], bool],
         failures: FailureLog,
     ) -> None:
-        """`is_current` says whether a labeling config is still the predictions' own."""
+        """`is_current` says whether predictions still fit this labeling config."""
         self._job = job
         self._jobs = jobs
         self._ledger = job.ledger
@@ -96,7 +96,7 @@ class Delivery:
             except Exception:
                 log.exception("Project %s: delivering failed", self._job.key.project)
                 self._next_try_at = time.monotonic() + _RETRY_AFTER_S[1]
-            # What waits for the door only, waits: whoever stops us sets the time.
+            # If results only wait for the door, we go on waiting. Who stops us limits the time.
             if is_last and (self._job.last_error or not self._ledger.importable(1)[0]):
                 self._jobs.finish(self._job)
                 return
@@ -140,13 +140,13 @@ class Delivery:
         return studio
 
     def _void_other_labels(self, studio: Studio) -> None:
-        """Where another version was asked for: who asks may be anybody, so Label Studio says which labels it has."""
+        """If another version was asked for, ask Label Studio for the labels: anybody may have asked for it."""
         if self._job.is_superseded:
             self._check_labels(studio)
             self._job.is_superseded = False
 
     def _check_labels(self, studio: Studio) -> bool:
-        """Are these still the project's labels? If not, what is left is void."""
+        """Returns True if these are still the project's labels. If not, all that is left is dropped."""
         if self._is_current(studio.label_config(self._destination.project)):
             return True
         self._job.give_up("the project's labels changed", TicketState.PENDING, TicketState.READY)
@@ -160,7 +160,7 @@ class Delivery:
         return [lease for lease in self._ledger.leases() if lease.way is way]
 
     def _ask_about_leases(self, studio: Studio, now: float) -> None:
-        """See what Label Studio has stored of that which it was given."""
+        """Ask Label Studio which of the results on lease it has stored."""
         due = [
             lease
             for lease in self._ledger.leases()
@@ -171,7 +171,7 @@ class Delivery:
             held = studio.tasks_holding(self._destination.project, self._job.key.model_version, task_ids)
             self._ledger.learn(task_ids, held, now)
         for lease in due:
-            # Soon at first, for whoever deletes its predictions then doesn't want them back.
+            # Soon at first: a person who deletes these predictions a little later doesn't want them back.
             lease.look_at = now + lease.pauses.next()
             if now > lease.ends_at:
                 self._end(lease)
@@ -179,7 +179,7 @@ class Delivery:
     def _end(self, lease: Lease) -> None:
         whole = lease.count == len(lease.tickets)
         count = self._ledger.end(lease)
-        if count and lease.way is Way.IMPORT and whole:  # it may be too much at once
+        if count and lease.way is Way.IMPORT and whole:  # it may have been too much at once
             self._chunk = max(1, min(self._chunk, count) // 2)
         elif count and lease.way is Way.ANSWER and not lease.is_lone:
             log.warning(
@@ -189,9 +189,9 @@ class Delivery:
             )
 
     def _assume_stored(self, now: float) -> None:
-        """Label Studio can't be asked, so what it was answered a while ago counts as stored.
+        """Label Studio can't be asked, so what was answered a while ago counts as stored.
 
-        Of what was being imported, nobody knows: who asks for it again, doesn't hold it.
+        We don't know whether an import was stored. If Label Studio asks for the task again, it was not.
         """
         for lease in self._ledger.leases():
             if not lease.is_adrift:
@@ -240,11 +240,11 @@ class Delivery:
                         len(part.created),
                     )
             self._ledger.sent(lease)
-            self._ledger.end(lease, is_unsent=True)  # what wasn't wanted any more
+            self._ledger.end(lease, is_unsent=True)  # these weren't wanted any more
         except UnknownOutcomeError as error:
             self._ledger.sent(lease)
             metrics.DELIVERIES.labels("import", "unknown").inc(len(error.task_ids))
-            self._ledger.set_adrift(lease)  # it stays lent, and keeps the door closed, until its outcome is known
+            self._ledger.set_adrift(lease)  # on lease, with the door closed, until the outcome is known
             raise
         except Exception as error:
             self._ledger.sent(lease)

@@ -28,10 +28,10 @@ class Door:
         self._changed = threading.Condition()
 
     def enter_to_import(self, *, at_once: bool = False) -> bool:
-        """Begin an import, and tell `import_over` when its outcome is known; false where it isn't the time for one.
+        """Begin an import; call `import_over` when its outcome is known. Returns False if it isn't the time for one.
 
-        It isn't, while an answer is being stored; nor soon after the last one, unless `at_once`: each of them makes
-        Label Studio count its project anew, which takes the longer, the more predictions that holds.
+        It isn't while an answer is being stored, and not soon after the last import unless `at_once`, because Label
+        Studio recounts the project after each. The more predictions the project holds, the longer that takes.
         """
         now = time.monotonic()
         with self._changed:
@@ -41,21 +41,21 @@ class Door:
             return True
 
     def import_over(self) -> None:
-        """It is known what became of an import."""
+        """The outcome of an import is known."""
         with self._changed:
             self._is_importing = False
             self._changed.notify_all()
 
     def rest(self, took_s: float) -> None:
-        """An import took so long: leave Label Studio as much time without one."""
+        """An import took so long. Begin no other one for the same time."""
         with self._changed:
             self._took_s = took_s
             self._rests_until = time.monotonic() + took_s
 
     def enter_to_answer(self, ends_at: float, is_abandoned: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for the import under way, and begin an answer of several tasks; false where that takes too long.
+        """Wait for the import under way, then begin an answer of several tasks. Returns False if that takes too long.
 
-        No other import begins meanwhile. `answer_over` is to be told when Label Studio has stored the answer.
+        No other import begins meanwhile. Call `answer_over` when Label Studio has stored the answer.
         """
         with self._changed:
             self._waiting += 1
@@ -76,11 +76,11 @@ class Door:
             self._answers -= 1
 
     def is_answer_faster(self, count: int) -> bool:
-        """Does an answer bring so many predictions sooner than an import does?"""
+        """Returns True if an answer stores so many predictions sooner than an import."""
         with self._changed:
             return count <= min(max(_FEW, _STORED_PER_S * self._took_s), self.most_answered)
 
     @property
     def most_answered(self) -> int:
-        """What an answer may bring for Label Studio to store it in time."""
+        """How many predictions an answer may bring, so that Label Studio stores it in time."""
         return int(_STORED_WITHIN_S * _STORED_PER_S)

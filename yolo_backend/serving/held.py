@@ -22,7 +22,7 @@ class HeldBytes:
         return self._held_bytes
 
     def take(self, count_bytes: int) -> bool:
-        """Take room for so many bytes; False where there is none, and then nothing is taken."""
+        """Take room for so many bytes. Returns False, and takes nothing, if there isn't enough."""
         with self._lock:
             if self._held_bytes + count_bytes > self._limit_bytes:
                 return False
@@ -30,12 +30,12 @@ class HeldBytes:
             return True
 
     def count(self, change_bytes: int) -> None:
-        """Count what is held in any case, such as a result that is delivered soon: others have less room then."""
+        """Count bytes that are held in any case, such as a result that is delivered soon. Others get less room."""
         with self._lock:
             self._held_bytes += change_bytes
 
     def take_within(self, count_bytes: int, timeout_s: float) -> bool:
-        """The same, and wait so long for room."""
+        """The same as `take`, but wait so long for room."""
         ends_at = time.monotonic() + timeout_s
         while not self.take(count_bytes):
             if count_bytes > self._limit_bytes or time.monotonic() >= ends_at:
@@ -65,7 +65,7 @@ class Share:
         self.give_back(self.count_bytes)
 
     def take(self, count_bytes: int, timeout_s: float = 0) -> bool:
-        """Take more; False where there is no room for it within `timeout_s`."""
+        """Take more. Returns False if there is no room for it within `timeout_s`."""
         if not self._held.take_within(count_bytes, timeout_s):
             return False
         self.count_bytes += count_bytes

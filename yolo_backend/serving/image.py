@@ -49,7 +49,7 @@ IsAbandoned = Callable[[], bool]
 class ImageFailedError(Exception):
     """Why nothing was found in an image, be it the image's fault or not.
 
-    `is_passing` if Label Studio is away, so that another try may succeed.
+    `is_passing` says that Label Studio is away, so that another try may succeed.
     """
 
     def __init__(self, kind: FailureKind, reason: str, address: str | None = None, *, is_passing: bool = False) -> None:
@@ -98,9 +98,9 @@ class Caller:
 
     @property
     def is_abandoned(self) -> IsAbandoned | None:
-        """Tells whether they have gone, for those who wait; None where nobody looks."""
+        """Says whether they have gone; None if nobody should look."""
         line = self.line
-        if line is None or self.priority == BULK:  # nobody hangs up on bulk work, and who looks wakes 4 times a second
+        if line is None or self.priority == BULK:  # nobody hangs up on bulk work, and looking costs 4 wake-ups a second
             return None
         return lambda: line.is_hung_up
 
@@ -139,7 +139,7 @@ class ImageDetector:
         max_bytes = settings.cache_megabytes * 1e6
         self._identities = Identities(max_bytes * _IDENTITIES_SHARE)
         self._remembered = RememberedDetections(max_bytes * (1 - _IDENTITIES_SHARE))
-        # A decoded photograph is large: only as many at a time as there are cores to decode them, people's apart.
+        # A decoded photograph is large, so there are only as many at a time as cores; people's are counted apart.
         self._decoding = [threading.BoundedSemaphore(usable_cores()) for _ in range(2)]
 
     def find(self, image: ImageReference, controls: Sequence[ServedControl], caller: Caller) -> ImageDetections:
@@ -176,16 +176,17 @@ class ImageDetector:
         if isinstance(met, ImageDetections):
             metrics.REMEMBERED_IMAGES.inc()
             return met
-        self._load(thresholds, caller)  # an image that changed came without; whoever decodes shouldn't wait for weights
+        # An image that has changed was fetched without loading them. Who decodes shouldn't wait for weights.
+        self._load(thresholds, caller)
         weights = {served.weights.fingerprint: served.weights for served in controls}
         shown, size_wh, remark = self._show(met.content, weights, caller)
         if remark:
             log.warning("Task %s: %s: %s", image.task_id, redact(image.value), remark)
         key, identity = met.key, met.identity
-        del met  # which others' images need the memory of
+        del met  # because other images need its memory
         detections = {}
         for fingerprint, threshold in thresholds.items():
-            # Where each box costs much, not for boxes that nobody asked for.
+            # If each box is costly, no boxes are made that nobody asked for.
             is_costly = weights[fingerprint].has_costly_boxes
             floor = threshold if is_costly else self._remembered.floor(threshold)
             found = self._detect(fingerprint, shown.pop(fingerprint), floor, caller)
@@ -197,7 +198,7 @@ class ImageDetector:
     def _recall_or_fetch(
         self, image: ImageReference, thresholds: Mapping[str, float], caller: Caller
     ) -> ImageDetections | _NewImage:
-        """What is remembered of an image, or its bytes; they are fetched only where that is needed to know it again."""
+        """What is remembered of an image, or its bytes. They are fetched only if the image isn't known without them."""
         key = image.key
         known = self._identities.find(key)
         found = self._remembered.find(known.digest, thresholds) if known else None
@@ -205,7 +206,7 @@ class ImageDetector:
             return found
         source = image.source(self._settings.local_files_document_root)
         if found is None:
-            self._load(thresholds, caller)  # before the image takes memory, and a slot that other weights' could have
+            self._load(thresholds, caller)  # before the image takes memory, and a slot that other weights could use
         caller.check()
         fetched = self._fetch(image, source, known.version if known and found else None, caller)
         if found and not fetched.content:
@@ -225,8 +226,9 @@ class ImageDetector:
             with metrics.FETCH_SECONDS.time():
                 return self._fetcher.fetch(source, studio, known, caller.line)
         except (ImageError, StudioError) as error:
-            caller.check_line()  # before Label Studio is asked whether it is there
-            # What is wrong with an upload may be so of its file, or of what Label Studio sent: it is asked once in 2 s.
+            caller.check_line()  # before we ask whether Label Studio is there
+            # An upload's fault may be the file's or Label Studio's. Whether Label Studio is there is asked once in 2 s
+            # at most.
             remote = source.remote if isinstance(source, Upload) else source
             is_passing = (
                 studio is not None
@@ -271,7 +273,7 @@ class ImageDetector:
             slots.release()
 
     def _enough_px(self, weights: Iterable[WeightsInfo]) -> int | None:
-        """How long the longer side of a decoded image should be at least, where less than all of it will do."""
+        """How long the longer side of a decoded image has to be, if it may be decoded smaller; else None."""
         if self._settings.decode == "full":
             return None
         wanted = [view_for(each).enough_px(each) for each in weights]
@@ -282,7 +284,7 @@ class ImageDetector:
             found = self._pool.detect_all(fingerprint, shown.images, threshold, caller.priority, caller.is_abandoned)
         except (WeightsError, DetectorError, AbandonedError):
             raise
-        except Exception as error:  # whatever the model raises; the detector has logged it whole
+        except Exception as error:  # whatever the model raises; the detector has logged it
             raise DetectorError(f"the model failed on the image: {first_line(error)}") from None
         return shown.merge(found)
 

@@ -1,4 +1,4 @@
-"""Work under way: each task of a project once, whoever asks for it, and its prediction delivered once."""
+"""Work under way: each task of a project is predicted once, whoever asks for it, and delivered once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class JobKey:
     model_version: str
 
     def replaces(self, other: JobKey) -> bool:
-        """Is this another version for the same project?"""
+        """Returns True if this is another version for the same project."""
         same_project = (self.studio_url, self.project) == (other.studio_url, other.project)
         return bool(self.project) and same_project and self.model_version != other.model_version
 
@@ -96,7 +96,7 @@ class Job:
     # For those who ask
 
     def ask(self, fresh: Sequence[Ticket], room: int = _MAX_TASKS) -> Ask:
-        """Join the work on tasks by a new ticket for each; `room` of those that nobody asked for yet are taken on."""
+        """Join the work on tasks by a new ticket for each. Of tasks that nobody asked for yet, `room` are taken."""
         ask = self.ledger.ask(fresh, 0 if self.is_stopping else room)
         for ticket in ask.new:
             self._queue(ticket)
@@ -107,7 +107,7 @@ class Job:
         return ask
 
     def deliver(self) -> None:
-        """See to it that what no answer takes is imported; `Jobs` calls it where nobody does."""
+        """Begin to import what no answer brings. `Jobs` calls it if nobody imports yet."""
         self._deliver(self)
 
     def decide(self, ask: Ask, *, by_import: bool) -> None:
@@ -116,11 +116,11 @@ class Job:
         self.changed.set()
 
     def wait(self, ask: Ask, ends_at: float, is_abandoned: Callable[[], bool]) -> bool:
-        """Wait until nothing more is to come for now, or the time is up; false when whoever asked has gone."""
+        """Wait until nothing more will come for now, or the time is up. Returns False if the client has gone."""
         while (left_s := ends_at - time.monotonic()) > 0 and not is_abandoned():
             if ask.is_settled.wait(min(_LOOK_FOR_CLIENT_S, left_s)):
                 break
-            # Whoever asks is Label Studio, as a rule: if it can't be reached, LABEL_STUDIO_URL may be wrong.
+            # The client is mostly Label Studio. If it can't be reached, LABEL_STUDIO_URL may be wrong.
             if self._outage.lasts_longer_than(_AWAY_PATIENCE_S):
                 break
         return not is_abandoned()
@@ -132,13 +132,13 @@ class Job:
         limit: int = _MAX_TASKS,
         is_abandoned: Callable[[], bool] = lambda: False,
     ) -> list[Prediction | None]:
-        """The predictions that are this request's to answer: up to `limit` of what leaves by no other way."""
+        """The predictions that this request's answer brings: up to `limit` of those that leave by no other way."""
         if not self.ledger.has_to_answer(ask) or not self.door.enter_to_answer(ends_at, is_abandoned):
             return self.ledger.claim(ask, 0)
         return self.ledger.claim(ask, limit, self.door.answer_over, is_final=not self.key.studio_url)
 
     def leave(self, ask: Ask) -> int:
-        """Ask no more; the number of tasks that go on without this request."""
+        """Ask no more. Returns the number of tasks that go on without this request."""
         left, without_room = self.ledger.leave(ask)
         self._tell_left_out(without_room, "too much memory is held already (MAX_HELD_MEGABYTES)")
         self._common_cause.close()
@@ -148,7 +148,7 @@ class Job:
     # For those who look after it
 
     def resume(self) -> None:
-        """Start what waits, as far as there is room, and where Label Studio is away, if it is time for another try."""
+        """Start what waits, as far as there is room. If Label Studio is away, only when it is time for another try."""
         if not self.is_stopping:
             self._scheduler.resume()
 
@@ -156,7 +156,7 @@ class Job:
         """Forget the tasks in these states; the next click asks for them."""
         self._tell_left_out(self.ledger.give_up(*states, is_begun=is_begun), reason)
         if self.ledger.is_at_rest:
-            self._outage.ended()  # nothing is left to find out by
+            self._outage.ended()  # there is no work left that could find out
 
     def expire(self) -> None:
         """Forget results that nobody asked for in a day, and work that Label Studio was away for so long."""
@@ -171,11 +171,11 @@ class Job:
         self.changed.set()
 
     def has_stopped(self) -> bool:
-        """Was it told to stop, and is nothing running and nobody waiting for an answer?"""
+        """Returns True if it was told to stop, nothing is running, and nobody waits for an answer."""
         return self.is_stopping and self.ledger.is_idle
 
     def close(self) -> Progress:
-        """Tell how it all was, and count from nothing."""
+        """Return the last progress, and begin to count anew."""
         progress = replace(self.progress(), finished_at=time.time())
         self.ledger.clear_counts()
         self._finished_at.clear()
@@ -246,7 +246,7 @@ class Job:
             return Failure(self.key.project, task_id_of(task), FailureKind.INTERNAL, "the backend's log says more")
 
     def _try_again(self, ticket: Ticket) -> None:
-        """Label Studio is away: have this task again, and the others, when it may be back."""
+        """Label Studio is away: try this task and the others again when it may be back."""
         if self._outage.began():
             log.warning("Project %s: %s", self.key.project, _AWAY)
         if self.ledger.release(ticket):
@@ -309,7 +309,7 @@ class Jobs:
         recall: Recall | None = None,
         learn: Callable[[Job, Sequence[Ticket]], object] | None = None,
     ) -> tuple[Job, Ask]:
-        """Join the job of this key; it casts doubt on the project's other versions.
+        """Join the job of this key. The project's other versions may be superseded by it.
 
         `recall` gives the prediction of a task that needs no work, or None; `learn` asks Label Studio what it holds of
         what is doubtful. Raises TooManyJobsError.
@@ -338,9 +338,10 @@ class Jobs:
         return job, ask
 
     def _recall(self, job: Job, tasks: Sequence[Task], tickets: Sequence[Ticket], recall: Recall) -> None:
-        """Give tickets the predictions that need no work, for to hand their tasks to workers takes longer than that.
+        """Give tickets the predictions that need no work, because handing a task to a worker costs more.
 
-        Only for so long, for the other tasks wait meanwhile, and what is kept takes memory. The workers do the rest.
+        Only for a short time, because the other tasks wait meanwhile and the results take memory. The workers do the
+        rest.
         """
         ends_at = time.monotonic() + _RECALL_FOR_S
         for task, ticket in zip(tasks, tickets, strict=True):
@@ -350,7 +351,7 @@ class Jobs:
                 ticket.packed = pack(prediction)
 
     def _make_room(self, job: Job) -> None:
-        """Each job at work has a thread: of very many, the oldest that only waits to be asked or settled gives way."""
+        """Each job at work has a thread. If there are very many, the oldest one whose work is done gives way."""
         others = [other for other in self.all() if other is not job]
         if len(others) >= _MAX_JOBS and (old := next((j for j in others if j.ledger.is_at_rest), None)):
             old.give_up("too many projects at once", TicketState.READY, TicketState.LEASED)
@@ -371,7 +372,7 @@ class Jobs:
             return self._jobs.get(key)
 
     def finish(self, job: Job, *, if_empty: bool = False) -> bool:
-        """Nobody looks after a job any more; with `if_empty`, only where it has nothing left to do."""
+        """End a job's delivery. With `if_empty`, only if it has nothing left to do; returns False if it has."""
         if not if_empty:
             job.ledger.give_up(
                 TicketState.READY, TicketState.LEASED
@@ -389,7 +390,7 @@ class Jobs:
             return [job for job in self._jobs.values() if job.is_delivered]
 
     def progress(self) -> list[Progress]:
-        """How far each job is, those under way first, and then the last ones that finished."""
+        """How far each job is: those under way first, then the last ones that finished."""
         return [job.progress() for job in self.all()] + list(self._finished)
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.labels.task_values import fields_of, find_value
 from yolo_backend.protocol import Task, task_data_of, task_id_of
 
-# The reader of JSON makes short keys once for all tasks.
+# The JSON reader makes short keys only once, for all tasks.
 _SHARED_KEY = 32
 
 
@@ -26,13 +26,13 @@ def kept_of(task: Task, plan: ProjectPlan) -> Task:
     needed = {name for value in values for name in fields_of(data, value)}
     if all(find_value(data, value) is not None for value in values):
         kept["data"] = {name: item for name, item in data.items() if name in needed}
-    else:  # the failure says which fields there are
+    else:  # because the failure says which fields there are
         kept["data"] = {name: item if name in needed else None for name, item in data.items()}
     return kept
 
 
 def size_of(task: Any) -> int:
-    """About how many bytes a task takes as Python objects; what it has twice counts once."""
+    """About how many bytes a task takes as Python objects. An object that is in it twice counts once."""
     total = 0
     seen: set[int] = set()
     rest = [task]

@@ -1,4 +1,4 @@
-"""The results of a project at one version: each given away once, on lease until Label Studio is known to hold it."""
+"""The results of a project at one version: each given away once, on lease until Label Studio surely holds it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from yolo_backend.serving.tickets import Ask, Lease, Ticket, TicketState, Way, p
 
 _T = TypeVar("_T")
 
-_AT_ONCE = 500  # tasks, of a request or a job; then others may have the lock
+_AT_ONCE = 500  # tasks of a request or a job; then other threads may have the lock
 _COMPRESS_AFTER_S = 3.0
 
 
 class Ledger:
-    """One for each project and version; safe to share between threads, and none waits in it for long."""
+    """One for each project and version. Safe to share between threads; none waits in it for long."""
 
     def __init__(self, held: HeldBytes | None = None, keep: Callable[[Task], Task] = lambda task: task) -> None:
-        """`held` counts what is kept; `keep` gives of a task what is needed of it when its request has gone."""
+        """`held` counts what is kept. `keep` returns what is needed of a task after its request has gone."""
         self._held = held or HeldBytes(sys.maxsize)
         self._keep = keep
         self.counts: Counter[str] = Counter()
         self._tickets: dict[int, Ticket] = {}
         self._nameless = 0
         self._pending = 0
-        self._at_work: set[Ticket] = set()  # with a worker, also those that nobody wants any more
+        self._at_work: set[Ticket] = set()  # with a worker, including those that nobody wants any more
         self._ready: dict[Ticket, None] = {}
         self._whole: deque[Ticket] = deque()  # not compressed yet, the oldest first
         self._leases: dict[Lease, None] = {}
@@ -46,9 +46,9 @@ class Ledger:
     # For those who ask
 
     def ask(self, fresh: Sequence[Ticket], room: int) -> Ask:
-        """Join in for these tasks, by a new ticket for each; up to `room` of those that are news are taken on.
+        """Join the work on these tasks by a new ticket for each. Up to `room` of the tasks that are new are taken.
 
-        A ticket may bring its prediction: then there is nothing to be done for it. `new` are those to be worked on.
+        A ticket that brings its prediction needs no work. The ask's `new` tickets need some.
         """
         ask = Ask()
         with self._lock:
@@ -72,14 +72,14 @@ class Ledger:
         return ask
 
     def decide(self, ask: Ask, *, by_import: bool) -> None:
-        """Say by which way a request's results leave; until then by none but its answer."""
+        """Say by which way a request's results leave. Until then, only its answer may bring them."""
         with self._lock:
             ask.by_import = by_import
             ask.open = sum(ask.is_open(ticket) for ticket in ask.tickets if ticket)
             self._tell(ask)
 
     def decide_all_by_answer(self) -> None:
-        """No import is possible: what requests wait for, they answer."""
+        """No import is possible: all requests answer their results."""
         for ask in list(self._asks):
             self.decide(ask, by_import=False)
 
@@ -88,9 +88,9 @@ class Ledger:
     ) -> list[Prediction | None]:
         """What this request answers: up to `limit` of what is ready and leaves by no other way, on one lease.
 
-        `is_final` says that nobody can be asked what became of it, now or later: it has arrived.
+        `is_final` says that nobody can be asked later what became of it, so it counts as arrived.
         """
-        # It is no lease to be settled, or over, before all is on it.
+        # While `is_sending`, the lease can't be settled or over before all results are on it.
         lease = Lease(Way.ANSWER, time.monotonic(), is_sending=True, when_over=when_over)
         mine: list[Ticket | None] = []
         for piece in _pieces(ask.tickets):
@@ -113,13 +113,13 @@ class Ledger:
         return [ticket.prediction if ticket else None for ticket in mine]
 
     def has_to_answer(self, ask: Ask) -> bool:
-        """Is there anything that this request's answer brings?"""
+        """Returns True if there is anything that this request's answer brings."""
         with self._lock:
             ready = (ticket for ticket in ask.tickets if ticket and ticket.state is TicketState.READY)
             return not ask.by_import and any(not ticket.was_imported for ticket in ready)
 
     def leave(self, ask: Ask) -> tuple[int, int]:
-        """Ask no more: how many tasks are worked on without this request, and for how many there is no memory."""
+        """Ask no more. Returns how many tasks go on without this request, and for how many there is no memory."""
         left = without_room = 0
         with self._lock:
             self._asks.discard(ask)
@@ -138,7 +138,7 @@ class Ledger:
         return left, without_room
 
     def known(self, fresh: Ticket) -> Ticket | None:
-        """The ticket that there is for this task."""
+        """The ticket that exists for this task, with the same data."""
         with self._lock:
             ticket = self._tickets.get(fresh.task_id) if fresh.task_id is not None else None
             return ticket if ticket and ticket.fingerprint == fresh.fingerprint else None
@@ -146,10 +146,10 @@ class Ledger:
     def claim_alone(
         self, fresh: Ticket, prediction: Prediction, *, is_asked: bool = False, lost_after_s: float = float("inf")
     ) -> bool:
-        """Answer one person with this prediction; false where the task's leaves, or left, in another way.
+        """Answer one person with this prediction. Returns False if the task's prediction leaves or left by another way.
 
-        An answer that was lost is given again: with `is_asked`, for Label Studio was just asked and doesn't hold it;
-        where nobody can be asked, one person's is taken for lost after `lost_after_s`.
+        An answer that was lost is given again. It counts as lost with `is_asked`, because Label Studio was just asked
+        and doesn't hold it. If nobody can be asked, it counts as lost after `lost_after_s`.
         """
         now = time.monotonic()
         with self._lock:
@@ -179,7 +179,7 @@ class Ledger:
     # Those who know what Label Studio holds
 
     def doubtful(self, fresh: Sequence[Ticket]) -> list[int]:
-        """Of which of these tasks Label Studio is to be asked, before an answer brings them."""
+        """The tasks of which Label Studio has to be asked before an answer brings them."""
         doubtful: list[int] = []
         for piece in _pieces(fresh):
             with self._lock:
@@ -195,7 +195,7 @@ class Ledger:
         return doubtful
 
     def learn(self, asked: Collection[int], held: Collection[int], since: float) -> None:
-        """Label Studio was asked what it holds of these, from `since` on, and holds `held`: those have arrived."""
+        """Label Studio was asked at `since` which of these it holds. It holds `held`: those have arrived."""
         now = time.monotonic()
         outcomes = Counter[tuple[str, str]]()
         for piece in _pieces(list(asked)):
@@ -219,27 +219,27 @@ class Ledger:
         with self._lock:
             self.counts["pushed"] += len(tickets)
             metrics.DELIVERIES.labels("import", "stored").inc(len(tickets))
-            for ticket in tickets:  # a chunk at most
+            for ticket in tickets:  # they are one chunk at most
                 self._arrived(ticket, time.monotonic(), len(tickets))
 
     def leases(self) -> list[Lease]:
-        """What was given away, and isn't known to have arrived."""
+        """What was given away, and may not have arrived yet."""
         with self._lock:
             return list(self._leases)
 
     def set_adrift(self, lease: Lease) -> None:
-        """Nobody need wait for these any more: only time will tell."""
+        """Nobody has to wait for these any more, because only time will tell."""
         with self._lock:
-            if not lease.is_adrift and not lease.is_lone:  # else nobody waits for any of them
+            if not lease.is_adrift and not lease.is_lone:  # otherwise nobody waits for them
                 for ask, count in Counter(ask for ticket in lease.tickets for ask in ticket.asks).items():
                     ask.open -= count
                     self._tell(ask)
             lease.is_adrift = True
 
     def end(self, lease: Lease, *, is_unsent: bool = False) -> int:
-        """What is left of a lease is ready again, or gone where one person had asked for it; how many.
+        """End a lease: what is left on it is ready again, or gone if one person had asked for it. Returns how many.
 
-        `is_unsent` says that it surely never reached Label Studio: any way is open to it again.
+        `is_unsent` says that it never reached Label Studio, so any way is open to it again.
         """
         count = 0
         with self._lock:
@@ -247,7 +247,7 @@ class Ledger:
             tickets = list(lease.tickets)
         for piece in _pieces(tickets):
             with self._lock:
-                left = [ticket for ticket in piece if ticket.lease is lease]  # none that arrived meanwhile
+                left = [ticket for ticket in piece if ticket.lease is lease]  # without those that arrived meanwhile
                 for ticket in left:
                     if is_unsent:
                         ticket.was_imported = False
@@ -268,7 +268,7 @@ class Ledger:
             return len(ready), min((ticket.ready_at for ticket in ready), default=0.0), is_waited_for
 
     def lend_for_import(self, limit: int, when_over: Callable[[], None] | None = None) -> Lease:
-        """Up to so many of what is to be imported, until `sent`; what was tried before comes last."""
+        """Put up to so many of what is to be imported on a lease, until `sent`. What was tried before comes last."""
         lease = Lease(Way.IMPORT, time.monotonic(), is_sending=True, when_over=when_over)
         with self._lock:
             for ticket in self._importable(limit):
@@ -278,7 +278,7 @@ class Ledger:
         return lease
 
     def send(self, lease: Lease) -> None:
-        """What is on this lease is about to be sent: no answer brings it from now on."""
+        """This lease is about to be sent. From now on no answer brings what is on it."""
         with self._lock:
             lease.is_sent = True
             for ticket in lease.tickets:
@@ -294,7 +294,7 @@ class Ledger:
     # Those who work
 
     def begin(self, ticket: Ticket) -> bool:
-        """It is being worked on, until `done` or `release`; false where nobody wants it any more."""
+        """It is being worked on, until `done` or `release`. Returns False if nobody wants it any more."""
         with self._lock:
             if ticket.state is not TicketState.PENDING:
                 return False
@@ -302,13 +302,13 @@ class Ledger:
             return True
 
     def release(self, ticket: Ticket) -> bool:
-        """It is to be begun once more, later; false where nobody wants it any more."""
+        """It has to be begun again later. Returns False if nobody wants it any more."""
         with self._lock:
             self._at_work.discard(ticket)
             return ticket.state is TicketState.PENDING
 
     def done(self, ticket: Ticket, packed: bytes) -> bool:
-        """The prediction of a task, or b"" where there is none; false where nobody wants it any more."""
+        """Take a task's prediction, or b"" if there is none. Returns False if nobody wants it any more."""
         with self._lock:
             self._at_work.discard(ticket)
             if ticket.state is not TicketState.PENDING:
@@ -319,13 +319,13 @@ class Ledger:
             return True
 
     def drop(self, ticket: Ticket) -> None:
-        """Nothing will come of it."""
+        """There will be no result."""
         with self._lock:
             self._at_work.discard(ticket)
             self._move(ticket, TicketState.GONE)
 
     def give_up(self, *states: TicketState, is_begun: bool = True) -> int:
-        """Forget what is in these states, for the next click to ask for; how many."""
+        """Forget what is in these states; the next click asks for it. Returns how many."""
         count = 0
         with self._lock:
             tickets = list(self._tickets.values())
@@ -350,12 +350,12 @@ class Ledger:
                         self._move(ticket, TicketState.GONE)
 
     def compress(self) -> None:
-        """Let what isn't delivered soon take a quarter of the memory."""
+        """Compress what isn't delivered soon, to a quarter of the memory."""
         old = time.monotonic() - _COMPRESS_AFTER_S
         while self._whole and (self._whole[0].is_gone or self._whole[0].ready_at <= old):
             ticket = self._whole.popleft()
             if not ticket.is_gone:
-                compressed = zlib.compress(ticket.packed, 1)  # without the lock, for it takes a while
+                compressed = zlib.compress(ticket.packed, 1)  # without the lock, because it takes a while
                 with self._lock:
                     if not ticket.is_gone:
                         ticket.packed = compressed
@@ -367,7 +367,7 @@ class Ledger:
         return len(self._tickets) + self._nameless
 
     def numbers(self) -> tuple[int, int, int]:
-        """How many wait to be begun, are being worked on, and are predicted and neither answered nor stored yet."""
+        """How many wait to be begun, how many are being worked on, and how many are predicted but not delivered yet."""
         with self._lock:
             begun = sum(ticket.state is TicketState.PENDING for ticket in self._at_work)
             lent = sum(len(lease.tickets) for lease in self._leases if lease.way is Way.IMPORT)
@@ -375,29 +375,29 @@ class Ledger:
 
     @property
     def is_at_rest(self) -> bool:
-        """Is nothing waiting to be worked on, and nothing being worked on?"""
+        """Returns True if nothing waits to be worked on, and nothing is being worked on."""
         return not self._at_work and not self._pending
 
     @property
     def is_idle(self) -> bool:
-        """Is nothing being worked on, and nobody waiting for an answer?"""
+        """Returns True if nothing is being worked on, and nobody waits for an answer."""
         with self._lock:
             return not self._at_work and not self._asks
 
     @property
     def is_empty(self) -> bool:
-        """Is there nothing to do, to answer or to deliver? What one person was answered doesn't count."""
+        """Returns True if there is nothing to do or to deliver. What one person was answered doesn't count."""
         with self._lock:
             return self.is_idle and not self._ready and all(lease.is_lone for lease in self._leases) and self.is_at_rest
 
     def clear_counts(self) -> None:
-        """Count from nothing; to be called where all is done."""
+        """Begin to count anew. Call it when all is done."""
         with self._lock:
             self.counts.clear()
             self._whole.clear()
 
     def is_unused(self, now: float) -> bool:
-        """Is there nothing left that is worth remembering?"""
+        """Returns True if there is nothing left that is worth remembering."""
         with self._lock:
             self._forget_old(now)
             return self.is_empty and not self._leases and not self._delivered
@@ -406,7 +406,7 @@ class Ledger:
 
     def _join(self, fresh: Ticket, mine: set[int], room: int) -> Ticket | None:
         if fresh.task_id in mine:
-            fresh.task_id = None  # the second of one id in a request: worked on as well, but never delivered later
+            fresh.task_id = None  # the second of one id in a request is worked on, but never delivered later
         if fresh.task_id is not None:
             mine.add(fresh.task_id)
         if known := self.known(fresh):
@@ -430,7 +430,7 @@ class Ledger:
         self._tickets[fresh.task_id] = fresh
 
     def _keep_task(self, ticket: Ticket) -> bool:
-        """Keep what is needed of its task, which its request has held so far; false where there is no room."""
+        """Keep what is needed of its task, which its request has held so far. Returns False if there is no room."""
         if ticket.held_bytes or ticket.task is None:
             return True
         ticket.task = self._keep(ticket.task)
@@ -477,7 +477,7 @@ class Ledger:
     def _forget_old(self, now: float) -> None:
         self._delivered.forget_old(now)
         for lease in [lease for lease in self._leases if lease.is_lone and lease.ends_at < now]:
-            if not any(ticket.asks for ticket in lease.tickets):  # else it is asked about before it ends
+            if not any(ticket.asks for ticket in lease.tickets):  # else Label Studio is asked about it first
                 for ticket in list(lease.tickets):
                     self._move(ticket, TicketState.GONE)
 
@@ -518,7 +518,7 @@ class Ledger:
 
 
 def _pieces(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    """So many at once: take the lock for each piece anew, and others have it in between."""
+    """The items in pieces. Take the lock for each piece, so that other threads get it in between."""
     for start in range(0, len(items), _AT_ONCE):
         yield items[start : start + _AT_ONCE]
-        time.sleep(0)  # a lock that is taken again at once is never another's
+        time.sleep(0)  # other threads never get a lock that is taken again at once

@@ -10,7 +10,7 @@ _PAUSE_S = (2.0, 60.0)
 
 
 class Outage:
-    """Of one project's Label Studio; for any thread."""
+    """When one project's Label Studio is away. For any thread."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -18,9 +18,9 @@ class Outage:
         self._paused_until = float("-inf")
 
     def began(self) -> bool:
-        """It is away, once more; true where that is news."""
+        """Record another failed contact. Returns True if it is the first in a while."""
         now = time.monotonic()
-        is_news = now > self._paused_until + _PAUSE_S[1]  # not again and again, where other images can be had
+        is_news = now > self._paused_until + _PAUSE_S[1]  # not again and again, if other images can be had
         self._since = self._since or now
         if now >= self._paused_until:
             self._paused_until = now + self._pauses.next()
@@ -37,6 +37,6 @@ class Outage:
         return self._paused_until
 
     def lasts_longer_than(self, seconds: float) -> bool:
-        """Has it been away for so long?"""
+        """Returns True if it has been away for so long."""
         since = self._since
         return since is not None and time.monotonic() - since > seconds

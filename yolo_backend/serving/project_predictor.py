@@ -1,4 +1,4 @@
-"""Tasks of one project to predictions by one plan, for the commands: nothing is delivered, and nothing is kept."""
+"""Predicts a project's tasks by one plan, for the commands. Nothing is delivered, and nothing is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ImagesOf = Callable[[Task], Sequence[TaskImage]]
 
 
 class Stream(Protocol):
-    """`Predictor.stream`, or what does the same on other machines; it takes tasks only as it needs them."""
+    """`Predictor.stream`, or its substitute on other machines. It takes tasks only as it needs them."""
 
     def __call__(self, tasks: Iterable[Task], plan: ProjectPlan, project: str) -> Iterator[TaskOutcome]:
         """Each task with its prediction, or with the reason why there is none, in any order."""

@@ -1,4 +1,4 @@
-"""The same work on several machines: tasks to predictions by the nodes of a Ray cluster."""
+"""The same work on several machines: the nodes of a Ray cluster predict tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DATASET_TASKS, _DATASET_BYTES = 5000, 500_000_000  # they lie in the cluster's 
 _STARTS_FAILED_IN_A_ROW = 5
 # A cluster needs half a minute to see that a node is dead, and starts workers there until then.
 _TRIES_IN_VAIN, _TRY_AGAIN_AFTER_S = 3, 20.0
-_BLOCK_TASKS = 32  # what is lost with a node, and done again by another
+_BLOCK_TASKS = 32  # if a node is lost, another one does these again
 _NEVER_RAN = "The actor never ran - it was cancelled before it started running."  # Ray's line below the cause
 
 
@@ -46,9 +46,9 @@ def stream_on_ray(
 ) -> Iterator[tuple[Task, Outcome]]:
     """Each task with its prediction or why there is none, as `Predictor.stream`, by all nodes of a cluster.
 
-    `address` is the cluster's; without one, a cluster of this machine alone is started. Each node, or each of its
-    GPUs, has a model of its own, from the weights at the same path as here. What a node had in work when it died,
-    another does. Ray prints of its nodes on standard output, from threads of its own. Raises ClusterError.
+    `address` is the cluster's; without one, a cluster of this machine alone is started. Each node, or each of its GPUs,
+    has a model of its own, from the weights at the same path as here. If a node dies, another one does its work. Ray
+    prints about its nodes on standard output, from threads of its own. Raises ClusterError.
     """
     with _cluster(address) as ray:
         share = _share_of_a_worker(ray, settings)
@@ -58,7 +58,7 @@ def stream_on_ray(
 
 
 def _by_workers(ray: Any, rows: list[_Row], worker: dict[str, Any]) -> Iterator[tuple[Task, Outcome]]:
-    """Each row's task and outcome; where Ray gives up, what is left is tried again. Raises ClusterError."""
+    """Each row's task and outcome. If Ray gives up, what is left is tried again. Raises ClusterError."""
     left = {row["number"]: row for row in rows}
     in_vain = 0
     while left:
@@ -85,7 +85,7 @@ class _Worker:
         self._project = project
 
     def __call__(self, block: Mapping[str, Any]) -> dict[str, list[Any]]:
-        if problem := self._problem():  # told as data, for Ray would bury an error in its own
+        if problem := self._problem():  # returned as data, because Ray would bury an error in its own
             return {"number": [-1], "task": ["{}"], "outcome": [to_json({"problem": problem}).decode()]}
         tasks = [from_json(text.encode()) for text in block["task"]]
         numbers = {id(task): int(number) for task, number in zip(tasks, block["number"], strict=True)}
@@ -112,7 +112,8 @@ class _Worker:
 def _cluster(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # Ray's own default from its next release on: devices are hidden only from workers that ask for some.
+    # With this, devices are hidden only from workers that ask for some. It is Ray's own default from its next release
+    # on.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -138,7 +139,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
             logging.getLogger(name).setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        # A node may die while its worker starts; Ray's own is to give up at the first.
+        # A node may die while its worker starts. By default, Ray gives up at the first one.
         context.max_consecutive_actor_init_deaths = _STARTS_FAILED_IN_A_ROW
         yield ray
     finally:
@@ -146,7 +147,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 def _check_there(address: str) -> None:
-    """Ray itself would try for minutes. Raises ClusterError."""
+    """Check the address first, because Ray itself would try for minutes. Raises ClusterError."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise ClusterError(f"{address} is no address of a Ray cluster: it should look like ray-head:6379")
@@ -173,7 +174,7 @@ def _share_of_a_worker(ray: Any, settings: Settings) -> dict[str, Any]:
 
 
 def _for_nodes(settings: Settings) -> Settings:
-    """The settings as they hold in a worker, which is in another folder, and sees its own GPU only."""
+    """The settings for a worker, which runs in another folder and sees only its own GPU."""
     root, media_root = settings.local_files_document_root, settings.label_studio_media_root
     return settings.model_copy(
         update={
@@ -202,13 +203,13 @@ def _read_outcome(text: str) -> Outcome:
 
 
 def _cause(error: Exception) -> str:
-    """What Ray says is wrong: the first lines are its own frames."""
+    """What Ray says is wrong. The first lines are its own frames."""
     lines = str(error).strip().splitlines()
     return next((line for line in reversed(lines) if line != _NEVER_RAN), lines[-1])
 
 
 def _datasets(tasks: Iterable[Task]) -> Iterator[list[_Row]]:
-    """The tasks as rows, in parts of a bounded size: a task may hold its image itself."""
+    """The tasks as rows, in parts of a bounded size, because a task may hold its image itself."""
     rows: list[_Row] = []
     size = 0
     for task in tasks:

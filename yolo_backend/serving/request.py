@@ -222,7 +222,7 @@ class Predictor:
         return predictions
 
     def _decide(self, job: Job, ask: Ask, request: _Request) -> Studio | None:
-        """Decide whether this request's results are imported while it waits, or answered; where they could be imported.
+        """Decide if this request's results are imported while it waits, or answered. Returns where to import them.
 
         Label Studio stores an answer's predictions one by one, an import's ten times as fast.
         """
@@ -241,7 +241,7 @@ class Predictor:
         return Destination(job.key, lambda: self.studios.of_project(request.project))
 
     def _learn(self, job: Job, request: _Request, task_ids: Sequence[int], timeout_s: float | None = None) -> bool:
-        """Ask Label Studio which of these hold a prediction already; false where it doesn't answer now."""
+        """Ask Label Studio which of these hold a prediction already. Returns False if it doesn't answer now."""
         destination = self._destination(job, request)
         studio = destination.studio()
         if studio is None or not task_ids:
@@ -294,7 +294,7 @@ class Predictor:
         return None
 
     def _claim_alone(self, job: Job, fresh: Ticket, prediction: Prediction, request: _Request) -> bool:
-        """May this person's answer bring the prediction? If not, they wait until Label Studio holds it, for a while.
+        """Returns True if this person's answer may bring the prediction. If not, waits until Label Studio holds it.
 
         Their page reads the task again after the answer, so they see what Label Studio holds by then.
         """
@@ -380,7 +380,7 @@ class Predictor:
         )
 
     def _parallel_tasks(self, plan: ProjectPlan) -> int:
-        """How many tasks to have under way: so many that images wait for the model, and not the model for images."""
+        """How many tasks to have under way, so that the model never waits for images."""
         runtimes = self.catalog.pool.runtimes()
         fingerprints = {served.weights.fingerprint for served in plan.controls} & runtimes.keys()
         in_models = sum(runtimes[fingerprint].images_at_once for fingerprint in fingerprints)

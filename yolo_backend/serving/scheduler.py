@@ -22,7 +22,7 @@ class Work(Protocol):
     """What waits for a slot."""
 
     def begin(self) -> bool:
-        """It is to have a slot now; false where it is no more to be done. It may not ask the scheduler."""
+        """It gets a slot now. Returns False if it needn't be done any more. It may not call the scheduler."""
 
     def run(self, slot: Slot) -> None:
         """Do it; in a thread of its own."""
@@ -41,9 +41,9 @@ class Slot:
     _named: str
 
     def talks_to(self, host: str) -> None:
-        """Another host is asked now: a redirect leads there, or another image lies there.
+        """Another host is asked now, because of a redirect, or because another image is there.
 
-        A folder on the disk ("/data/upload/7") is no host: it counts only for work that was added under its name. Other
+        A folder on the disk ("/data/upload/7") is no host. It counts only for work that was added under its name; other
         work of the same host would count for the disk from then on, and still wait for that host.
         """
         if not host.startswith("/") or host == self._named:
@@ -61,17 +61,17 @@ class _Queue:
 class Scheduler:
     """Begins what waits, as long as there are slots: as many as the largest `limit` of those at work.
 
-    Where all slots are taken, a project or a host with less than its fair share is given one more all the same: the
-    work of others can't be called back, and what holds slots for long waits for a network. A project has up to twice
-    its share by that, so of n there are never more than slots x 2 (1 + ln n), and two for each beyond the slots. For
-    any thread; `submit` hands a function to a thread at once.
+    If all slots are taken, a project or a host with less than its fair share gets one more, because the work of others
+    can't be called back, and work that takes long waits for a network. So a project has up to twice its share, and n
+    projects never have more than slots x 2 (1 + ln n), and two for each beyond the slots. For any thread. `submit`
+    hands a function to a thread at once.
     """
 
     def __init__(self, submit: Callable[[Callable[[], None]], object]) -> None:
         self._submit = submit
         self._queues: OrderedDict[Hashable, _Queue] = OrderedDict()
         self._running_on: Counter[str] = Counter()
-        self._leads_to: OrderedDict[str, str] = OrderedDict()  # the host that a host's images came from in the end
+        self._leads_to: OrderedDict[str, str] = OrderedDict()  # where a host's images came from after redirects
         self._lock = threading.Lock()
 
     def add(self, project: Hashable, host: str, work: Work, limit: int, *, is_first: bool = False) -> None:
@@ -79,7 +79,7 @@ class Scheduler:
         with self._lock:
             queue = self._queues.setdefault(project, _Queue(limit))
             waiting = queue.waiting.setdefault(host, deque())
-            if is_first:  # it waits as long as those behind it, if not longer
+            if is_first:  # it has waited at least as long as those behind it
                 waiting.appendleft((waiting[0][0] if waiting else time.monotonic(), work))
             else:
                 waiting.append((time.monotonic(), work))
@@ -97,7 +97,7 @@ class Scheduler:
             try:
                 self._submit(partial(self._run, slot, work))
             except RuntimeError as error:
-                if "shutdown" in str(error):  # the process is ending; else it is queued all the same
+                if "shutdown" in str(error):  # the process is ending; otherwise it was queued
                     self._leave(slot)
                     work.drop()
 
@@ -111,14 +111,14 @@ class Scheduler:
     def _run(self, slot: Slot, work: Work) -> None:
         try:
             work.run(slot)
-        except BaseException:  # whatever it is, its slot is for others now
+        except BaseException:  # whatever it is, others get its slot
             log.exception("Project %s: work failed", slot.project)
         finally:
             self._leave(slot)
             self.resume()
 
     def _next(self) -> tuple[Slot, Work] | None:
-        """What begins now: whose project has least under way first, then whose host has, then who waited longest."""
+        """What begins now: of the project with the least under way, of its host with the least, what waits longest."""
         with self._lock:
             while found := self._choose():
                 project, host = found

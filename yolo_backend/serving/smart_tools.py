@@ -1,4 +1,4 @@
-"""Label Studio's smart tools: of what is found in an image, the box that a person's drawn rectangle means."""
+"""Label Studio's smart tools: finds the predicted box that a person means by a drawn rectangle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_DRAWN = 50
 _MAX_ID = 100
 _MAX_NUMBER = 1000.0
 _MAX_SIDE = 1_000_000
-_DIGITS = 6  # of an overlap: what is beyond is rounding
+_DIGITS = 6  # of an overlap; more would be rounding
 _Place = tuple[float, float, float, float, float]
 _Point = tuple[float, float]
 
@@ -60,8 +60,8 @@ class Click:
 class SmartTools:
     """Tells a smart tool's rectangles from the other boxes that come with them.
 
-    The page sends all its regions of the drawn one's label, in the order they came there, and says of none what drew
-    it. But each rectangle was once the newest, so who remembers that knows it again.
+    The page sends all regions with the drawn one's label, in the order in which they were made, and doesn't say what
+    drew them. But each drawn rectangle was the newest region once, and that is remembered.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class SmartTools:
         self._lock = threading.Lock()
 
     def read(self, context: Mapping[str, Any], task: Task, project: str) -> Click | None:
-        """A request's rectangles; None where nothing is drawn, as when a drawn one was deleted.
+        """A request's rectangles; None if nothing is drawn, for example because it was deleted.
 
         What is malformed, or no rectangle with a label, is left out.
         """
@@ -81,7 +81,7 @@ class SmartTools:
         drawn: list[LabelledBox] = []
         there: list[LabelledBox] = []
         for number, (box, region) in enumerate(regions):
-            has_score = _is_number(region.get("score"))  # as a model's boxes have
+            has_score = _is_number(region.get("score"))  # which a model's boxes have
             if str(region.get("origin")).startswith("prediction"):
                 is_drawn = False
             elif number == len(regions) - 1:
@@ -94,13 +94,13 @@ class SmartTools:
             (drawn if is_drawn else there).append(box)
         if not drawn:
             return None
-        # A draft may hold a drawn rectangle, also one that is gone by now.
+        # A draft may hold a drawn rectangle, even one that was deleted.
         with self._lock:
             there += [box for box in saved if not (box.id and self._is_drawn.get((*owner, box.id)))]
         return Click(drawn[-_MAX_DRAWN:], there)
 
     def gave(self, prediction: Prediction, task: Task, project: str) -> None:
-        """Remember that these regions are a model's, when they come along with later rectangles."""
+        """Remember that these regions are a model's, in case that they come with later rectangles."""
         with self._lock:
             for box in _boxes(_predicted_regions(prediction)):
                 if box.id is not None:
@@ -108,11 +108,12 @@ class SmartTools:
 
 
 def meant_boxes(click: Click, prediction: Prediction) -> Prediction | None:
-    """Of a task's prediction the boxes that were meant, one for each drawn rectangle at most; None without any.
+    """The boxes of a prediction that were meant, one for each drawn rectangle at most; None if there is none.
 
-    Meant is the box of the drawn label that overlaps most, by `MEANT_IOU` at least, and isn't there yet: not the same,
-    by `THERE_IOU`, as one on the page, in the task's drafts and annotations, or in this answer. Where it is there, only
-    the newest rectangle gets the next best: the older ones have got theirs.
+    A drawn rectangle means the box of its label that overlaps it most, and by `MEANT_IOU` at least. The box must not be
+    there yet: not on the page, in the task's drafts and annotations, or in this answer, as one that it overlaps by more
+    than `THERE_IOU`. If it is there, only the newest rectangle gets the next best box, because the older ones have got
+    theirs.
     """
     predicted = _predicted_regions(prediction)
     offered = [(box, region) for region in predicted for box in _boxes([region])]
@@ -142,7 +143,7 @@ def meant_boxes(click: Click, prediction: Prediction) -> Prediction | None:
     regions: list[Region] = []
     for _, index in sorted(chosen.items()):
         box, region = offered[index]
-        # A region may have several parts, told by their id: a rectangle and its labels, say.
+        # A region may have several parts with one id, such as a rectangle and its labels.
         parts = [part for part in predicted if box.id is not None and part.get("id") == box.id]
         regions += [part.copy() for part in parts or [region]]
     scores = [_score(offered[index][1]) for index in chosen.values()]
@@ -179,7 +180,7 @@ def _boxes(regions: Iterable[Mapping[str, Any]]) -> list[LabelledBox]:
 
 
 def _read(region: Mapping[str, Any]) -> LabelledBox | None:
-    """A region, or None where it is no rectangle with a label, or malformed."""
+    """A region as a box; None if it is no rectangle with a label, or malformed."""
     value, kind, item_index = region.get("value"), region.get("type"), region.get("item_index")
     from_name, to_name, id_ = region.get("from_name"), region.get("to_name"), region.get("id")
     if not isinstance(value, Mapping) or not isinstance(kind, str):
@@ -210,7 +211,7 @@ def _place(value: Mapping[str, Any]) -> _Place | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Is it a number as places and scores have them, and neither NaN nor boundless?"""
+    """Returns True if this is a number of a place or a score, and neither NaN nor huge."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
 
 
@@ -233,7 +234,7 @@ def _iou(one: _Place, other: _Place, size_wh: tuple[int, int]) -> float:
 
 
 def _corners(place: _Place, size_wh: tuple[int, int]) -> list[_Point]:
-    """The corners in pixels, clockwise; the first is the one that the rectangle is turned around."""
+    """The corners in pixels, clockwise. The rectangle is turned around the first."""
     x, y, width, height = (percent * size / 100 for percent, size in zip(place[:4], size_wh * 2, strict=True))
     cos, sin = math.cos(math.radians(place[4])), math.sin(math.radians(place[4]))
     sides = ((0.0, 0.0), (width, 0.0), (width, height), (0.0, height))

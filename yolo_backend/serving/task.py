@@ -53,7 +53,7 @@ class TaskImage:
     item_index: int | None
 
     def shows(self, region: Mapping[str, Any]) -> bool:
-        """Is this region on this image?"""
+        """Returns True if this region is on this image."""
         return region.get("to_name") in self.to_names and region.get("item_index") == self.item_index
 
 
@@ -76,9 +76,9 @@ class TaskPredictor:
         finish: Finish | None = None,
         line: Line | None = None,
     ) -> Prediction | Failure:
-        """The task's prediction, or why there is none; whoever calls counts that and writes it to the log.
+        """The task's prediction, or why there is none. The caller counts failures and writes them to the log.
 
-        `finish` has the last word on the prediction. Raises AbandonedError where nobody wants it any more: soon after
+        `finish` may change the prediction at the end. Raises AbandonedError if nobody wants it any more: soon after
         `line` is hung up, and at once while an image is fetched.
         """
         caller = Caller(priority, line)
@@ -167,7 +167,7 @@ class TaskPredictor:
         return regions
 
     def uploads_of(self, project: str) -> ProjectUploads | None:
-        """The project's uploads on the disk, None where none are read there."""
+        """The project's uploads on the disk; None if none are read there."""
         return uploads_of(self._settings.label_studio_media_root, project)
 
 
@@ -189,7 +189,7 @@ def _count(regions: Sequence[Region]) -> None:
 
 
 def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
-    """What `finish` returned, if it can be sent; its version is the plan's, by which Label Studio knows it again."""
+    """What `finish` returned, if it can be sent. Its version is always the plan's, because Label Studio compares it."""
     if not isinstance(prediction, dict):
         raise TypeError(f"finish should return a prediction, a dict, not {type(prediction).__name__}")
     json.dumps(prediction, allow_nan=False)
@@ -197,10 +197,10 @@ def _checked(prediction: Any, plan: ProjectPlan) -> Prediction:
 
 
 def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: ProjectUploads | None = None) -> str:
-    """Where the task's first image lies: a host, "bucket" addresses by their bucket, "" for what is no address.
+    """Where the task's first image is: a host; for a bucket's address the bucket; "" for what is no address.
 
-    Uploads that are read from the disk ask no host, and so don't wait for those that do. Once Label Studio had to be
-    asked for one all the same, the project's count for it, until one is read from the disk again.
+    Uploads that are read from the disk need no host, so they don't wait for images that do. If Label Studio had to be
+    asked for one, the project's uploads count for Label Studio until one is read from the disk again.
     """
     data = task_data_of(task)
     if data is None or not plan.controls:
@@ -244,7 +244,7 @@ def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | Non
 
 @lru_cache(maxsize=1000)
 def _say_once(model_version: str, reason: str) -> None:
-    """Of labels that come with the tasks, one line for all the tasks that lack the same."""
+    """One line in the log for all tasks that lack the same labels."""
     log.warning("Predictions of %s are without some labels: %s", model_version, reason)
 
 
@@ -276,7 +276,7 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
 
 
 def _field_of_image(images: Mapping[str, Any]) -> str:
-    """Which field of an object has the image's address, as far as can be seen."""
+    """Which field of an object seems to have the image's address."""
     texts = {key: item for key, item in images.items() if isinstance(item, str) and re.fullmatch(r"\w+", key)}
     return next((key for key, item in texts.items() if "/" in item), None) or next(
         (key for key, item in texts.items() if "." in item), "url"

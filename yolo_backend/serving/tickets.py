@@ -1,4 +1,4 @@
-"""A task in work and its prediction, what it is given away on, and the requests that wait for it."""
+"""A task in work and its prediction, the lease it is on, and the requests that wait for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from yolo_backend.label_studio.storing import surely_stored_after_s
 from yolo_backend.protocol import Prediction, Task, from_json, task_id_of, to_json
 
 _ASK_AFTER_S = (1.0, 60.0)
-# It stores an answer's predictions one by one, 12 to 21 a second: one that is older, and held in no part, was lost.
+# Label Studio stores an answer's predictions one by one, 12 to 21 a second. An older answer of which it holds nothing
+# was lost.
 _LOST_AFTER_S, _LOST_AFTER_EACH_S = 5.0, 0.1
 
 
@@ -37,7 +38,7 @@ class Way(Enum):
 
 @dataclass(eq=False)
 class Lease:
-    """Results that were given away together. It is over when each is known to have arrived, or is ready again.
+    """Results that were given away together. The lease is over when each of them has arrived or is ready again.
 
     `is_adrift` says that only time will tell: an import without an answer, or an answer that should be stored by now.
     """
@@ -52,16 +53,16 @@ class Lease:
     look_at: float = 0.0
     pauses: Pauses = field(default_factory=lambda: Pauses(*_ASK_AFTER_S))
     is_sent: bool = False
-    is_sending: bool = False  # whatever is known to have arrived, Label Studio is still at it
+    is_sending: bool = False  # even if all have arrived, Label Studio is still busy with it
     when_over: Callable[[], None] | None = None
 
     @property
     def ends_at(self) -> float:
-        """When what Label Studio doesn't hold yet counts as never received."""
+        """When results that Label Studio doesn't hold count as never received."""
         return self.since + surely_stored_after_s(self.count)
 
     def is_lost(self, now: float) -> bool:
-        """Of an answer of which Label Studio holds nothing: should it have stored some of it by now?"""
+        """Returns True if this is an answer of which Label Studio should hold some by now, and holds nothing."""
         is_whole = len(self.tickets) == self.count
         return (
             self.way is Way.ANSWER and is_whole and now > self.since + _LOST_AFTER_S + _LOST_AFTER_EACH_S * self.count
@@ -70,9 +71,9 @@ class Lease:
 
 @dataclass(eq=False)
 class Ticket:
-    """A task and its prediction. `task_id` is None where Label Studio couldn't tell whose it is: it isn't kept.
+    """A task and its prediction. `task_id` is None if Label Studio couldn't know whose it is; then it isn't kept.
 
-    What `was_imported` is never put into an answer, for it may arrive still.
+    What `was_imported` is never put into an answer, because it may still arrive.
     """
 
     task_id: int | None
@@ -88,7 +89,7 @@ class Ticket:
 
     @property
     def is_gone(self) -> bool:
-        """Is there nothing left to do for it?"""
+        """Returns True if there is nothing left to do for it."""
         return self.state is TicketState.GONE
 
     @property
@@ -100,9 +101,10 @@ class Ticket:
 
 
 class Ask:
-    """One request's share: its tickets, in the order of its tasks; None for what is left out of it.
+    """One request's tickets, in the order of its tasks; None for a task that is left out.
 
-    Its results leave by the answer; `by_import` says that they don't: what is to be imported is open until it arrived.
+    Its results leave by the answer, or with `by_import` by imports. What is to be imported is open until it has
+    arrived.
     """
 
     def __init__(self) -> None:
@@ -114,7 +116,7 @@ class Ask:
         self.is_settled = threading.Event()
 
     def is_open(self, ticket: Ticket) -> bool:
-        """Is more to come of this ticket for this request?"""
+        """Returns True if this request may get more of this ticket."""
         if ticket.state is TicketState.READY:
             return self.by_import and ticket.task_id is not None
         lease = ticket.lease
@@ -127,7 +129,7 @@ def tickets_of(tasks: Sequence[Task]) -> list[Ticket]:
 
 
 def pack(prediction: Prediction) -> bytes:
-    """A prediction to be kept; Ticket.prediction is the way back."""
+    """A prediction as bytes, to be kept. Ticket.prediction turns it back."""
     # As Python objects it takes four times as much.
     return to_json(prediction)
 
@@ -137,11 +139,11 @@ def _is_compressed(packed: bytes) -> bool:
 
 
 def _fingerprint(task: Task) -> int:
-    """The same for the same data, as long as the process lives."""
+    """A number that is the same for the same data, as long as the process lives."""
     data = task.get("data")
     if not isinstance(data, Mapping):
         return hash(_as_json(data))
-    # Texts as they are, for data: addresses are long, and to write them anew takes longer than all else.
+    # Texts as they are, because writing a long data: address as JSON takes longer than all else.
     return hash(
         frozenset((key, value if isinstance(value, str) else (_as_json(value),)) for key, value in data.items())
     )
