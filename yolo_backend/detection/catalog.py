@@ -80,7 +80,7 @@ class _Named:
         return signature == self.refused and time.monotonic() - self.refused_at < _REFUSED_FOR_S
 
     def is_to_be_tried_again(self) -> bool:
-        """Could it not be read, a while ago or while it was being written?"""
+        """Returns True if it couldn't be read a while ago, or while it was being written."""
         is_written = isinstance(self.error, WeightsReplacedError)
         return self.error is not None and (is_written or time.monotonic() - self.failed_at > _RETRY_AFTER_S)
 
@@ -110,14 +110,14 @@ class Catalog:
         return self.wait_for_info(name, 0)
 
     def wait_for_info(self, name: str, timeout_s: float | None) -> WeightsInfo:
-        """As `info`, but waits until the weights are read. Raises WeightsLoadingError when the time is up."""
+        """The same as `info`, but waits until the weights are read. Raises WeightsLoadingError when the time is up."""
         named = self._reading(name)
         named.is_read.wait(timeout_s)
         info, error = named.info, named.error
         if info:
             return info
         if error:
-            raise type(error)(str(error))  # anew: the traceback of one that many raise grows and grows
+            raise type(error)(str(error))  # a new one each time, because a traceback grows with each raise
         raise WeightsLoadingError(f"Loading {name}, try again")
 
     def wait_for_runtime(self, name: str) -> Runtime:
@@ -141,7 +141,7 @@ class Catalog:
             return [named.why_not for named in self._named.values() if named.why_not]
 
     def watch(self) -> None:
-        """Look for new files every two seconds, from the first ask on: a thread before a fork would stay behind."""
+        """Look for new files every two seconds, from the first question on, because a thread doesn't survive a fork."""
         self._watches = True
 
     def look(self) -> None:
@@ -195,7 +195,7 @@ class Catalog:
                 self.pool.withdraw(file)
                 raise
         except BaseException as error:
-            if named.file is file:  # else another one serves by now
+            if named.file is file:  # otherwise another one serves by now
                 named.fail(error)
         finally:
             named.is_read.set()
@@ -204,7 +204,7 @@ class Catalog:
         while not self._closed.wait(_LOOK_EVERY_S):
             try:
                 self.look()
-            except Exception:  # a fault of ours: it looks again
+            except Exception:  # a fault of ours; it will look again
                 log.exception("It can't be seen whether weights were replaced")
 
     def _look_at(self, named: _Named) -> None:
@@ -219,7 +219,7 @@ class Catalog:
         if signature == before.signature:
             named.why_not = None
         elif signature != named.seen:
-            named.seen = signature  # what is written still is another one at the next look
+            named.seen = signature  # a file that is still being written looks different at the next look
         elif signature == _GONE:
             named.why_not = f"The file {named.name} is gone: what was read of it serves, until the backend is restarted"
         elif not named.is_refused(signature):

@@ -1,4 +1,4 @@
-"""What a file of weights is, by its bytes: none of it is run, for a .pt file is code."""
+"""What a file of weights is, by its bytes. Nothing of it is run, because a .pt file is code."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 _HEAD_BYTES = 1024
-_MAX_PICKLE_BYTES = 16 << 20  # of large weights it is half a megabyte: their numbers lie beside it
-_MAX_NESTED_TUPLES = 20_000  # Python hashes those nested deeper until its stack is full, and crashes
-_LEGACY_PICKLE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of torch before 1.6: a number, then three more pickles
+_MAX_PICKLE_BYTES = 16 << 20  # for large weights it has half a megabyte; their numbers are beside it
+_MAX_NESTED_TUPLES = 20_000  # if they are nested deeper, Python hashes them until its stack is full, and crashes
+_LEGACY_PICKLE = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # before torch 1.6: a number, then three more pickles
 
 _GRAPH = 7  # of the fields of an ONNX file
 _MAX_FIELDS = 10_000  # a graph, metadata, and functions, of which there may be hundreds
@@ -47,7 +47,7 @@ _FIRST_BYTES = {
 
 
 def content_problem(path: Path) -> str | None:
-    """What is wrong with a .pt or .onnx file, and what to do; None for one that is worth a try. Raises OSError."""
+    """What is wrong with a .pt or .onnx file, and what to do; None if it is worth a try. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if problem := _first_bytes_problem(head):
@@ -90,7 +90,7 @@ def _onnx_problem(path: Path, head: bytes) -> str | None:
 
 
 def _fields(file: IO[bytes], size: int) -> set[int]:
-    """The numbers of a protobuf message's own fields; empty for one that is invalid or doesn't end where it should."""
+    """The numbers of a protobuf message's own fields; empty if it is invalid or has a wrong length."""
     fields: set[int] = set()
     for _ in range(_MAX_FIELDS):
         if file.tell() == size:
@@ -106,7 +106,7 @@ def _fields(file: IO[bytes], size: int) -> set[int]:
 
 
 def _varint(file: IO[bytes]) -> int:
-    """A number of seven bits a byte, the lowest first; -1 where the file ends in it."""
+    """A number of seven bits a byte, the lowest first; -1 if the file ends within it."""
     number = 0
     for shift in range(0, 70, 7):
         if not (byte := file.read(1)):
@@ -148,7 +148,7 @@ def _zip_problem(archive: zipfile.ZipFile) -> str | None:
 
 
 def _pickle_name(archive: zipfile.ZipFile) -> str | None:
-    """The member that says what the numbers beside it are."""
+    """The member of the archive that says what the numbers beside it are."""
     return next((name for name in archive.namelist() if PurePosixPath(name).parts[1:] == ("data.pkl",)), None)
 
 
@@ -172,7 +172,7 @@ class _Thing:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads a pickle with nothing but things in it, and notes the classes that it asks for."""
+    """Reads a pickle, makes a `_Thing` of every object, and notes the classes that it asks for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
@@ -185,7 +185,7 @@ class _Reader(pickle.Unpickler):
         return type(name, (_Thing,), {"__module__": module})
 
     def persistent_load(self, what: Any) -> Any:
-        """Nothing for numbers, which lie beside the pickle; of torch before 1.6, the class for one with its source."""
+        """None for numbers, which are beside the pickle. Before torch 1.6, the class if its source comes with it."""
         return what[1] if isinstance(what, tuple) and what[:1] == ("module",) else None
 
 
@@ -197,7 +197,7 @@ def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
         reader = _Reader(BytesIO(content))
         for _ in range(pickles):
             saved = reader.load()
-    except Exception:  # whatever is wrong with it: torch says what, if it can't read it either
+    except Exception:  # whatever is wrong: if torch can't read it either, torch says what it is
         return None
     network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else saved
     if not any(module.startswith("ultralytics.nn.") for module, _ in reader.classes):
@@ -225,7 +225,7 @@ def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
 _TUPLE_STEPS = frozenset(b"t\x85\x86\x87")
 _PUT, _LONG_BINPUT, _STOP = b"pr."
 _CHECKED_STEPS = _TUPLE_STEPS | {_PUT, _LONG_BINPUT, _STOP}
-# How many bytes follow each step of a pickle; below zero where the file says it.
+# How many bytes follow each step of a pickle; below zero if the file says how many.
 _ARGUMENT_BYTES = {ord(step.code): step.arg.n if step.arg else 0 for step in pickletools.opcodes}
 _PLAIN_STEP_BYTES = {
     step: 1 + size for step, size in _ARGUMENT_BYTES.items() if size >= 0 and step not in _CHECKED_STEPS
@@ -245,14 +245,14 @@ def _is_absurd(content: bytes, pickles: int) -> bool:
     It runs over the steps itself because pickletools.genops, which reads their arguments, takes several times as long.
     """
     position = tuples = stops = 0
-    end, plain_bytes = len(content), _PLAIN_STEP_BYTES.get  # at hand: this loop runs a hundred thousand times
+    end, plain_bytes = len(content), _PLAIN_STEP_BYTES.get  # as local names: this loop runs a hundred thousand times
     while position < end:
         step = content[position]
         if plain := plain_bytes(step):
             position += plain
             continue
         start = position + 1
-        if step not in _ARGUMENT_BYTES:  # no pickle: the reader says so
+        if step not in _ARGUMENT_BYTES:  # it is no pickle, and the reader says so
             break
         if step in _TUPLE_STEPS:
             tuples += 1
@@ -282,19 +282,19 @@ def _argument_bytes(content: bytes, step: int, start: int) -> int:
 
 
 def _memo_index(content: bytes, step: int, start: int) -> int:
-    """Where an object is noted. An index that isn't above its position in the file is one that a program wrote."""
+    """Where an object is noted. A program writes no index that is above its position in the file."""
     argument = content[start : start + _argument_bytes(content, step, start)]
     return int(argument) if step == _PUT else int.from_bytes(argument, "little")
 
 
 def _is_nested_deep(content: bytes, pickles: int) -> bool:
-    """Returns True if tuples are nested too deep. Raises where the steps are those of no pickle."""
+    """Returns True if tuples are nested too deep. Raises if this is no pickle."""
     file = BytesIO(content)
     return any(_has_deep_tuples(pickletools.genops(file)) for _ in range(pickles))
 
 
 def _has_deep_tuples(steps: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> bool:
-    stack: list[int] = []  # of each object on the pickle machine's stack, how deep the tuples in it are nested
+    stack: list[int] = []  # for each object on the pickle machine's stack, how deep its tuples are nested
     marks: list[int] = []
     memo: dict[int, int] = {}
     for step, argument, _ in steps:
@@ -320,7 +320,7 @@ def _has_deep_tuples(steps: Iterable[tuple[pickletools.OpcodeInfo, Any, int | No
 
 
 def _foreign_problem(network: Any, classes: Iterable[tuple[str, str]]) -> str:
-    """Weights that aren't of Ultralytics: whose, as far as one can tell."""
+    """If weights aren't from Ultralytics: where they are from, as far as we can see."""
     names = {name for module, name in classes if module.startswith("models.")}
     if names or any(module == "models" for module, _ in classes):
         version = 7 if names & {"IDetect", "IAuxDetect", "IBin", "IKeypoint"} else 9 if names & _YOLOV9 else 5
@@ -344,24 +344,24 @@ _YOLOV9 = {"DDetect", "DualDetect", "DualDDetect", "TripleDetect", "TripleDDetec
 
 
 def _packages(classes: Iterable[tuple[str, str]]) -> set[str]:
-    """Where classes come from, but for Python's own, by their names of today and of Python 2."""
+    """The packages of classes, without Python's own, which have other names in Python 2."""
     return {module.split(".")[0] for module, _ in classes} - sys.stdlib_module_names - {"__builtin__", "copy_reg"}
 
 
 def _is_installed(module: str) -> bool:
-    """Returns True if it can be imported, as far as one can tell without running any of it.
+    """Returns True if it can be imported, as far as we can see without running it.
 
-    A folder without an `__init__.py` is a package, too, but no module that a class could be of, such as `models`.
+    A folder without an `__init__.py`, such as `models`, doesn't count: it is a package, but has no class itself.
     """
     package, *parts = module.split(".")
     if package in {"", "__main__", "__mp_main__"}:
         return False
     try:
         spec = find_spec(package)
-    except ValueError:  # of a module that was made by hand
+    except ValueError:  # it is a module that code has made
         return package in sys.modules
     for part in parts:
-        if spec is None or spec.origin is not None:  # what a package with code makes of itself, nobody knows
+        if spec is None or spec.origin is not None:  # nobody knows what a package's own code does
             break
         spec = PathFinder.find_spec(part, list(spec.submodule_search_locations or ()))
     return spec is not None and spec.origin is not None

@@ -24,7 +24,7 @@ from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
 
-PERSON, BULK = 0, 1  # who waits; a person goes first
+PERSON, BULK = 0, 1  # who waits for an image; a person goes first
 _RETRY_AFTER_S = 20.0
 _LOOK_EVERY_S = 1.0
 LOOK_FOR_CLIENT_S = 0.25
@@ -33,7 +33,7 @@ _GOOD_BATCHES = 20  # then a larger one is tried again
 
 
 class DetectorClosedError(Exception):
-    """This detector takes no more images, through no fault of theirs: another one will."""
+    """This detector takes no more images. They aren't at fault, and another one will take them."""
 
 
 class AbandonedError(Exception):
@@ -53,7 +53,7 @@ class DetectorMemoryError(DetectorError):
 
 
 class _ReplacedError(Exception):
-    """The batch that hung has come to an end after all: its images are answered, and the model is another's."""
+    """A batch that hung has ended after all. Its images were answered, and another detector has replaced this one."""
 
 
 class Detecting(Protocol):
@@ -83,11 +83,11 @@ class _QueuedImage:
     queued_at: float = field(compare=False, default_factory=time.monotonic)
 
     def is_like(self, other: _QueuedImage) -> bool:
-        """May it share a batch? Bulk work doesn't make a person's batch longer."""
+        """Returns True if both may share a batch. Bulk work doesn't make a person's batch longer."""
         return self.priority == other.priority and self.image.pixels.shape == other.image.pixels.shape
 
     def is_gone(self) -> bool:
-        """Has the one who waited gone? In doubt, no."""
+        """Returns True if the client has gone, and False if that isn't known."""
         return is_gone(self.is_abandoned)
 
 
@@ -101,7 +101,7 @@ def is_gone(is_abandoned: Callable[[], bool] | None) -> bool:
 
 @dataclass(eq=False)
 class _Stream:
-    """What one thread of a detector is at: its batch, and since when that is in the model."""
+    """What one thread of a detector is doing: its batch, and since when that is in the model."""
 
     batch: list[_QueuedImage] = field(default_factory=list)
     busy_since: float | None = None
@@ -117,7 +117,7 @@ class Detector:
     """A model and its threads. Futures are always resolved: with detections, or with the error that was met.
 
     A batch that takes longer than `timeout_s` hangs: its images fail, its thread is left to itself, and the detector
-    takes no more images. Those who wait in `wait_for` keep an eye on that. `batch_size` of None is the engine's own.
+    takes no more images. The threads that wait in `wait_for` look for that. `batch_size` of None is the engine's own.
     `load` says `begins` when its turn has come, and may `tell` what there is to know before it has the model.
     """
 
@@ -173,21 +173,21 @@ class Detector:
             self._info.set_result(info)
 
     def is_loaded(self) -> bool:
-        """Is the model in memory, and at work?"""
+        """Returns True if the model is in memory, and not closed."""
         return self._engine.done() and not self._closed
 
     def has_failed(self) -> bool:
-        """Could the weights not be loaded?"""
+        """Returns True if the weights couldn't be loaded."""
         return self._failed_at is not None
 
     def is_stale(self) -> bool:
-        """Is it time for a new one? It hung, it died, or loading failed a while ago: the file may be there by now."""
+        """Returns True if it is time for a new one: it hung or died, or loading failed a while ago."""
         if self._failed_at is not None:
             return time.monotonic() - self._failed_at > _RETRY_AFTER_S
         return self._closed
 
     def is_loading_too_long(self) -> bool:
-        """Are the weights being read for so long that they hardly ever will be? Those that wait for a turn aren't."""
+        """Returns True if loading takes so long that it will hardly ever end. Waiting for a turn doesn't count."""
         began_at = self._began_at
         return not self._engine.done() and began_at is not None and time.monotonic() - began_at > LOAD_TIMEOUT_S
 
@@ -283,7 +283,7 @@ class Detector:
                 self._serve(engine, stream)
         except _ReplacedError:
             log.warning("%s: the batch that hung has come to an end after all", self._name)
-        except BaseException as error:  # a fault of ours; whatever it is, nobody waits in vain
+        except BaseException as error:  # a fault of ours; whatever it is, nobody should wait in vain
             log.exception("The detector of %s died", self._name)
             reason = f"The detector of {self._name} died ({first_line(error)}): see the backend's log"
             self._health.failed(reason)
@@ -294,7 +294,7 @@ class Detector:
                 log.info("%s is put away", self._name)
 
     def _take_batch(self, stream: _Stream) -> list[_QueuedImage]:
-        """Wait for images; take the first and, in order, those like it. Empty once closed and done."""
+        """Wait for images. Take the first one and, in order, those like it. Empty once closed and done."""
         while True:
             with self._wakeup:
                 stream.batch = []
@@ -302,10 +302,10 @@ class Detector:
                 queue = list(self._queue)
             if not queue:
                 return []
-            # Asked without the lock, for it is others' code.
+            # Without the lock, because it calls others' code.
             gone = {queued.number for queued in queue if queued.is_gone()}
             with self._wakeup:
-                # As it is now: a person's image that came meanwhile goes first, and what another stream took is gone.
+                # The queue as it is now: a person's image may have come, and another stream may have taken some.
                 for queued in sorted(self._queue):
                     if len(stream.batch) == self._fitting_size:
                         break
@@ -326,7 +326,7 @@ class Detector:
         return stream.batch
 
     def _serve(self, engine: Detecting, stream: _Stream) -> None:
-        """Answer all of a batch: in smaller ones where it doesn't fit into memory, one by one where it fails."""
+        """Answer all of a batch: in smaller ones if it doesn't fit into memory, one by one if it fails."""
         batch = stream.batch
         size = len(batch)
         rest = batch
@@ -337,7 +337,7 @@ class Detector:
                 found = self._detect(engine, stream, part)
             except _ReplacedError:
                 raise
-            except BaseException as error:  # whatever it is, the thread lives on, for somebody waits
+            except BaseException as error:  # whatever it is, the thread goes on, because somebody waits
                 if len(part) > 1:
                     size = self._smaller_size(len(part), error)
                     continue
@@ -355,7 +355,7 @@ class Detector:
             queued.future.set_exception(failure)
 
     def _detect(self, engine: Detecting, stream: _Stream, part: list[_QueuedImage]) -> list[Detections]:
-        """The detections of each image. Raises _ReplacedError where the wait for them was given up."""
+        """The detections of each image. Raises _ReplacedError if the batch was given up."""
         with self._watched(stream), metrics.DETECT_SECONDS.time(), metrics.MODEL_SECONDS.time():
             found = engine.detect(
                 [queued.image for queued in part],
@@ -381,7 +381,7 @@ class Detector:
                     raise _ReplacedError
 
     def _give_up_hanging(self) -> None:
-        """Where a batch hangs, fail its images, and send those that queue to another detector."""
+        """If a batch hangs, its images fail, and those in the queue go to another detector."""
         with self._wakeup:
             stream = next((stream for stream in self._streams if stream.is_hanging(self._timeout_s)), None)
             if stream is None:
@@ -389,14 +389,14 @@ class Detector:
             is_first = not any(other.given_up for other in self._streams)
             self._closed = stream.given_up = True
             reason = f"{self._name} hung: a batch took longer than {self._timeout_s:g} s (DETECT_TIMEOUT_SECONDS)"
-            if is_first:  # streams that hang together are one model that hung
+            if is_first:  # if several streams hang, it is one model that hung
                 self._health.hung(reason)
         reason = self._health.given_up_reason() or f"{reason}: the model is loaded anew"
         log.error("%s", reason)
         self._end(DetectorHungError(reason), stream, DetectorClosedError(self._name))
 
     def _end(self, failure: Exception, stream: _Stream | None = None, of_queue: Exception | None = None) -> None:
-        """Take no more images; fail those of this stream that have no answer yet, and those that queue."""
+        """Take no more images. Those of this stream without an answer fail, and so do those in the queue."""
         with self._wakeup:
             self._closed = True
             batch = stream.batch if stream else []
@@ -431,7 +431,7 @@ class Detector:
             self._fitting_size, self._good_batches = min(2 * self._fitting_size, self._batch_size), 0
 
     def _failure(self, error: BaseException, device: str) -> Exception:
-        """What the one who waits for an image is told."""
+        """The error for the thread that waits for an image."""
         if isinstance(error, MemoryError):
             return DetectorMemoryError(
                 f"{self._name} has no memory for an image on {device} ({first_line(error)}): lower MODEL_IMAGE_SIZE, "
@@ -440,5 +440,5 @@ class Detector:
         log.error("%s failed on an image", self._name, exc_info=error)
         if isinstance(error, Exception):
             return error.with_traceback(None)  # its frames hold the model and the batch
-        # Such as SystemExit, which would end the thread that waits.
+        # Errors such as SystemExit would end the thread that waits.
         return DetectorError(f"{self._name} failed ({type(error).__name__}): see the backend's log")

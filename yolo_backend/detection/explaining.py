@@ -1,4 +1,4 @@
-"""What is wrong with weights that can't be loaded or run, in words of ours, out of errors of the libraries."""
+"""What is wrong with weights that can't be loaded or run, in our words, by the libraries' errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEWER = (
     "update it with pip install -U ultralytics-opencv-headless"
 )
 _MISFIT = "don't fit Ultralytics {ultralytics} (here): install the one that they were trained with, or train them anew"
-# What is said in errors of the libraries, and what it means.
+# What the libraries' errors say, and what it means.
 _REMEDIES = {
     r"Can't get attribute '([^']+)' on <module 'ultralytics": _NEWER,
     r"No module named '(ultralytics[\w.]+)'": _NEWER,
@@ -37,7 +37,7 @@ _REMEDIES = {
 
 
 def failure(error: Exception, device: str, what: str = "loaded") -> str:
-    """What kept weights from being loaded or run on a device, as far as it is known, and what to do."""
+    """Why weights couldn't be loaded or run on a device, as far as we know, and what to do."""
     said = first_line(error)
     causes = [cause for cause in (error, error.__cause__) if cause is not None]
     if any(is_out_of_memory(cause) for cause in causes):

@@ -1,4 +1,4 @@
-"""The exporter, a process of its own: weights to another format, held against the weights before it is handed on.
+"""The exporter, a process of its own: converts weights to another format, and compares the result with them.
 
 `python -m yolo_backend.detection.exporting weights.pt made.onnx onnx cpu 300`
 """
@@ -20,13 +20,13 @@ from yolo_backend.detection.exports import EXPORTED_BATCH
 from yolo_backend.detection.heads import HEADS
 from yolo_backend.detection.models import Model, UltralyticsModel, open_exported
 
-# As near as boxes have to be on an exported engine, in pixels and in score.
+# How near boxes have to be on an exported engine, in pixels and in score.
 _BOX_TOLERANCE_PX = 1.0
 _SCORE_TOLERANCE = 0.01
 
 
 def main() -> None:
-    """Exits with 1, and says why in the last line of stderr, where there is no export to be had."""
+    """Exits with 1, and says why in the last line of stderr, if there can be no export."""
     weights, made, format, device, max_detections = sys.argv[1:]  # noqa: A001
     try:
         export(Path(weights), Path(made), format, device, int(max_detections))
@@ -36,7 +36,7 @@ def main() -> None:
 
 def export(weights: Path, made: Path, format: str, device: str, max_detections: int) -> None:  # noqa: A002
     """Export `weights` to the file `made`, in a folder where anything else may be written, too."""
-    own = Path(shutil.copy(weights, made.with_name(f"weights{weights.suffix}")))  # Ultralytics writes beside it
+    own = Path(shutil.copy(weights, made.with_name(f"weights{weights.suffix}")))  # Ultralytics writes files beside it
     expected = UltralyticsModel(own, device, max_detections=max_detections)
     options: dict[str, Any] = {"quantize": 16, "batch": EXPORTED_BATCH} if format == "engine" else {}
     yolo = YOLO(own)
@@ -55,7 +55,7 @@ def export(weights: Path, made: Path, format: str, device: str, max_detections: 
 class _MeanDistances(torch.nn.Module):
     """Ultralytics' DFL, how far each side of a box is: the mean of its distribution over some distances.
 
-    For a softmax whose axis is in the middle ONNX Runtime turns everything around, which is a tenth of a small model.
+    If a softmax has its axis in the middle, ONNX Runtime transposes everything: a tenth of a small model's time.
     """
 
     sums: torch.Tensor
@@ -74,14 +74,14 @@ class _MeanDistances(torch.nn.Module):
 
 
 def lighten(network: Any) -> None:
-    """Put in a network, in place of what ONNX Runtime is slow at, what it is fast at; its outputs stay the same."""
+    """Replace the parts of a network that are slow in ONNX Runtime by fast ones. Its outputs stay the same."""
     for module in list(network.modules()):
         if isinstance(getattr(module, "dfl", None), DFL):
             module.dfl = _MeanDistances(module.dfl)
 
 
 def check_agreement(expected: Model, exported: Model) -> None:
-    """Raises ValueError where the two don't give the same boxes and scores, whatever they make of the image."""
+    """Raises ValueError if the two don't give the same boxes and scores."""
     height, width = expected.image_size
     random = np.random.default_rng(0)
     for count, shape in (
@@ -89,12 +89,12 @@ def check_agreement(expected: Model, exported: Model) -> None:
         (2, (height, max(expected.stride, width // 2 // expected.stride * expected.stride))),
     ):
         images = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(count)]
-        # One as a person's, the others as those of bulk work: an engine may run these in another way.
+        # One as a person's image, the others as bulk work, because an engine may run these in another way.
         ours, theirs = (model(images, for_person=count == 1) for model in (exported, expected))
         boxes_px, scores = HEADS[expected.kind].differences(
             ours, theirs, len(expected.class_names), end2end=expected.end2end
         )
-        if not (boxes_px <= _BOX_TOLERANCE_PX and scores <= _SCORE_TOLERANCE):  # nor where one is NaN
+        if not (boxes_px <= _BOX_TOLERANCE_PX and scores <= _SCORE_TOLERANCE):  # this is also true if one is NaN
             raise ValueError(f"the export's boxes are {boxes_px:.3g} px and its scores {scores:.3g} off the weights'")
 
 

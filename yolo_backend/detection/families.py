@@ -1,4 +1,4 @@
-"""What opens a file of weights: chosen here, by its family, and in the runtime that is wished for."""
+"""Opens a file of weights, by its family, in the runtime that is wished for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TellModel = Callable[[Model], None]
 class Wish:
     """How weights of this fingerprint are to run: `asked` is the setting ENGINE; exports are kept in a folder, if any.
 
-    For a model whose boxes are made by NMS `max_detections` is what it gives at most.
+    `max_detections` is how many boxes a model gives at most, if its boxes are made by NMS.
     """
 
     fingerprint: str
@@ -47,13 +47,13 @@ class Wish:
         return "onnx" if self.device == "cpu" and self.export_folder else "torch"
 
     def check(self, path: Path) -> None:
-        """After the file was read: raises WeightsReplacedError where it isn't the one any more that was wished for."""
+        """Call it after the file was read. Raises WeightsReplacedError if the file was replaced meanwhile."""
         if file_fingerprint(path) != self.fingerprint:
             raise WeightsReplacedError
 
     @property
     def why(self) -> str:
-        """Why it is that one."""
+        """Why it is this runtime."""
         if self.asked != "auto":
             return f"ENGINE={self.asked}"
         return f"ENGINE=auto on {'a CPU' if self.device == 'cpu' else self.device}"
@@ -72,18 +72,18 @@ class Family(Protocol):
     """Files of weights of one making."""
 
     def takes(self, path: Path) -> bool:
-        """Is this file one of them?"""
+        """Returns True if this file belongs to the family."""
 
     def open(self, path: Path, wish: Wish, tell: TellModel) -> Opened:
-        """The model of these weights and no others, as near as can be to the wish.
+        """The model of exactly these weights, as near to the wish as possible.
 
-        What takes long is done after `tell` has had a model of the file. Raises WeightsReplacedError where the file is
-        another one by now, WeightsError, or any error that says what is wrong with it.
+        What takes long is done after `tell` has got a model of the file. Raises WeightsReplacedError if the file was
+        replaced, WeightsError, or any error that says what is wrong.
         """
 
 
 class OnnxFiles:
-    """What Ultralytics, or another, has exported to ONNX."""
+    """ONNX files, exported by Ultralytics or another program."""
 
     def takes(self, path: Path) -> bool:
         return path.suffix == ".onnx"
@@ -96,7 +96,7 @@ class OnnxFiles:
 
 
 class Checkpoints:
-    """A YOLO as Ultralytics saves it, in torch, or in an export that is made once; where that fails, torch runs it."""
+    """A YOLO that Ultralytics saved. It runs in torch, or in an export that is made once; in torch if that fails."""
 
     def takes(self, path: Path) -> bool:
         return path.suffix == ".pt"
@@ -110,7 +110,7 @@ class Checkpoints:
             tell(self._in_torch(path, wish, "cpu"))
         try:
             return Opened(_open_export(path, exports, options, wish.engine), wish.why)
-        except Exception as error:  # what is wrong with the weights themselves, torch says
+        except Exception as error:  # if the weights themselves are wrong, torch says how
             fallback = f"it can't be had for ENGINE={wish.asked}: {first_line(error)}"
             return Opened(self._in_torch(path, wish, wish.device), "its export failed", fallback)
 
@@ -125,7 +125,7 @@ FAMILIES: tuple[Family, ...] = (OnnxFiles(), Checkpoints())
 
 
 def open_weights(path: Path, wish: Wish, tell: TellModel) -> Opened:
-    """The model of a file, by whatever family takes it. Raises WeightsError, and as a family does."""
+    """The model of a file, opened by the family that takes it. Raises WeightsError, and as a family does."""
     _check_runtime(wish.engine, wish.device)
     family = next((each for each in FAMILIES if each.takes(path)), None)
     if family is None:

@@ -1,4 +1,4 @@
-"""What a detector sees in an image as a whole, as a vector: images that look alike to it are near each other."""
+"""An image's features, as a detector sees it: vectors that are near each other if images look alike to it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from yolo_backend.detection.weights import WeightsError
 
 
 class FeatureExtractor:
-    """The features of a detector: what its layer before the head gives, averaged over the image. For one thread."""
+    """The features are the outputs of a detector's layer before the head, averaged over the image. For one thread."""
 
     def __init__(self, path: Path, *, device: str = "auto", image_size: int | None = None) -> None:
-        """Load the weights in torch, whatever engine detects. Raises WeightsError, for exported weights too."""
+        """Load the weights in torch, whatever engine detects. Raises WeightsError, also for exported weights."""
         if path.suffix != ".pt":
             raise WeightsError(f"Weights {path.name} have no features to compare images by: only a .pt file has")
         self._device = pick_device(device)

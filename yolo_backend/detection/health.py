@@ -1,17 +1,17 @@
-"""What became of a model's last batches: may it go on, and what is to be told to those who ask?"""
+"""What became of a model's last batches: whether it may go on, and what is told about it."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-MAX_HANGS = 3  # in a row; each leaves a thread and a model behind that nobody can end
+MAX_HANGS = 3  # in a row, because each leaves a thread and a model that nobody can end
 _FAILED_BATCHES = 3
 _TRY_AGAIN_AFTER_S = 60.0
 
 
 class ModelHealth:
-    """The faults in a row of one model, kept while its detectors are replaced; for any thread."""
+    """The faults in a row of one model, kept if its detector is replaced. For any thread."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -38,7 +38,7 @@ class ModelHealth:
             self._count_failure(reason)
 
     def has_hung(self) -> bool:
-        """Did it hang, with no good batch since?"""
+        """Returns True if it hung, with no good batch since."""
         return self._hangs > 0
 
     def given_up_reason(self) -> str | None:
@@ -48,7 +48,7 @@ class ModelHealth:
         return f"{self._last_failure}, {self._hangs} times in a row: restart the backend"
 
     def down_reason(self) -> str | None:
-        """Why it is no use to send images now; after a while None, so that somebody tries again."""
+        """Why sending images is of no use now; None after a while, so that somebody tries again."""
         if reason := self.given_up_reason():
             return reason
         with self._lock:

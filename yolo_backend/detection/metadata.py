@@ -22,8 +22,8 @@ _NO_NAMES = (
 class ExportMetadata(BaseModel):
     """The metadata that Ultralytics writes into an export. Only `names` has to be there.
 
-    `kind` is what Ultralytics calls the task. `args` are those of the export, `batch` is that of the example that was
-    traced, `imgsz` is (height, width).
+    `kind` is what Ultralytics calls the task. `args` are those of the export, `batch` is the number of images with
+    which it was traced, `imgsz` is (height, width).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -53,17 +53,17 @@ class ExportMetadata(BaseModel):
 
     @property
     def has_nms(self) -> bool:
-        """Is NMS part of the file, with thresholds of its own?"""
+        """Returns True if NMS is part of the file, with thresholds of its own."""
         return bool(self.args.get("nms"))
 
     @property
     def is_dynamic(self) -> bool:
-        """Was it exported for images of any size?"""
+        """Returns True if it was exported for images of any size."""
         return bool(self.args.get("dynamic"))
 
 
 def read_metadata(path: Path, name: str) -> ExportMetadata:
-    """What is said in an ONNX file; `name` is that of the weights, for errors. Raises WeightsFileError."""
+    """The metadata of an ONNX file. `name` is that of the weights, for errors. Raises WeightsFileError."""
     said = {key: _read(value) for key, value in BaseBackend.read_metadata(path).items()}
     if not said.get("names"):
         raise WeightsFileError(f"{name} {_NO_NAMES}")
@@ -101,7 +101,7 @@ def check_names(name: str, class_names: Mapping[int, str]) -> None:
 
 
 def nameless(name: str, class_names: Mapping[int, str]) -> str | None:
-    """What is to be said of classes whose boxes no label can take."""
+    """What to say about classes that no label can match."""
     numbers = [str(number) for number, label in class_names.items() if not label.strip()]
     if not numbers:
         return None

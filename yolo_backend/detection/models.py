@@ -36,10 +36,10 @@ _BATCH_ON_GPU = 32
 class Model(Protocol):
     """Weights in a runtime.
 
-    `image_size` is (height, width), the weights' own; with `shape_is_free` others go, too. `streams` threads may call
-    it at once, with `batch_size` images of one shape each for the best rate, and `most_images` at most: with more than
-    a file was made for, it answers nothing for those behind. `end2end` outputs need no NMS; `remark` is what a person
-    should know of the file.
+    `image_size` is (height, width), the weights' own; with `shape_is_free`, others are possible, too. `streams` threads
+    may call it at once, best with `batch_size` images of one shape each, and with `most_images` at most. If there are
+    more than a file was made for, it answers nothing for the last ones. `end2end` outputs need no NMS; `remark` is what
+    a person should know of the file.
     """
 
     engine: str
@@ -106,7 +106,7 @@ class UltralyticsModel:
             self.most_images = (taken and taken.count) or most_images(said)
             self.remark = remark_of(path.name, said)
             if taken and taken.count:
-                self._model.backend.batch = taken.count  # what Ultralytics fills a smaller batch up to
+                self._model.backend.batch = taken.count  # Ultralytics fills a smaller batch up to this
         elif not is_torch:
             self.most_images = int(getattr(self._model, "batch", 1))
         self.stride = int(self._model.stride)
@@ -133,14 +133,14 @@ class UltralyticsModel:
 def load_checkpoint(path: Path) -> Any:
     """The YOLO of a .pt file.
 
-    By their names, Ultralytics takes some files for others: `yolov5s.pt` for its own `yolov5su.pt`, which it may
-    download. So it is given this one under a name that says nothing.
+    Ultralytics takes some files for others by their names: `yolov5s.pt` for its own `yolov5su.pt`, which it may
+    download. So it gets this file under a neutral name.
     """
     with TemporaryDirectory(prefix="yolo-backend-") as folder:
         file = Path(folder, "weights.pt")
         try:
             file.symlink_to(path.resolve())
-        except OSError:  # Windows lets not everyone make links
+        except OSError:  # Windows doesn't let everyone make links
             copy(path, file)
         try:
             yolo = YOLO(file)
@@ -164,7 +164,7 @@ def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
 
 
 def keep_head_in_float32(network: Any) -> None:
-    """Of a YOLO in half precision, let the head, which makes the boxes, calculate in float32.
+    """Let the head of a YOLO in half precision, which makes the boxes, calculate in float32.
 
     In half precision, numbers above 512 are half a pixel of the model's input apart: four pixels of a large photograph.
     """

@@ -1,4 +1,4 @@
-"""Names of weights: which are none, and what was meant by one that isn't there."""
+"""Names of weights: which names can't be used, and what a name means that isn't there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEMO = "demo"
 SUFFIXES = (".pt", ".onnx")
 
 _MAX_SHOWN, _MAX_LISTED = 80, 5
-_ANY_RATIO, _RELEASE_RATIO = 0.75, 0.9  # releases are alike by nature: yolo11n and yolo12n
+_ANY_RATIO, _RELEASE_RATIO = 0.75, 0.9  # because releases have similar names: yolo11n and yolo12n
 
 _BEST = "name the best.pt that Ultralytics wrote while it trained"
 _TO_PT = "name the .pt that it was made of"
@@ -41,7 +41,7 @@ _FORMATS = {
 _ENDINGS = (*SUFFIXES, ".txt", *(end for end in _FORMATS if end.startswith(".")))
 
 _TASKS = ("", "-seg", "-pose", "-obb")
-# What Ultralytics offers, and we serve; its own list comes with torch.
+# What Ultralytics offers and we serve. Its own list needs torch.
 RELEASES = frozenset(
     f"{stem}.pt"
     for stem in (
@@ -58,7 +58,7 @@ RELEASES = frozenset(
 
 
 def name_problem(name: str, model_root: Path, *, may_download: bool) -> str | None:
-    """Why this can't be the bare name of a .pt or .onnx file, and what to write; None where it can."""
+    """Why this can't be the bare name of a .pt or .onnx file, and what to write; None if it can."""
     if name.startswith("file://"):
         return _path_problem(unquote(urlsplit(name).path), model_root)
     if "://" in name:
@@ -80,7 +80,7 @@ def name_problem(name: str, model_root: Path, *, may_download: bool) -> str | No
 
 
 def missing_problem(name: str, model_root: Path, *, may_download: bool) -> str:
-    """That there is no such file, what there is, and what was meant, as far as one can tell."""
+    """The message that there is no such file: what there is, and what was probably meant."""
     link = model_root / name
     if _is(Path.is_file, model_root):
         return f"MODEL_ROOT is a folder, no file: set MODEL_ROOT={model_root.parent} and MODEL_NAME={model_root.name}"
@@ -103,7 +103,7 @@ def shorten(name: str) -> str:
 
 
 def _address_problem(address: str) -> str:
-    """An address may hold a login or a signature, so none of it is said but the file's name."""
+    """An address may hold a login or a signature, so only the file's name is told."""
     file = shorten(PurePosixPath(unquote(urlsplit(address).path)).name)
     named = file if file.endswith(SUFFIXES) else "best.pt"
     return f"MODEL_NAME is an address: download the file into MODEL_ROOT, and set MODEL_NAME={named}"
@@ -128,7 +128,7 @@ def _path_problem(path: str, model_root: Path) -> str:
 
 
 def _is(question: Callable[[Path], bool], path: Path) -> bool:
-    """The answer; no, where the path can't be looked at."""
+    """The answer; False if the path can't be looked at."""
     try:
         return question(path)
     except OSError:
@@ -147,7 +147,7 @@ def _format_problem(name: str) -> str | None:
 
 
 def _meant(name: str, model_root: Path, *, may_download: bool) -> str | None:
-    """A file that is there, or a release where one may be downloaded, whose name is almost this one."""
+    """A file that is there, or a release if one may be downloaded, whose name is almost this one."""
     name = name.strip(" \t\"'")
     if name.casefold() in {DEMO, f"{DEMO}.pt"}:
         return DEMO
@@ -165,7 +165,7 @@ def _meant(name: str, model_root: Path, *, may_download: bool) -> str | None:
 
 
 def _key(name: str) -> str:
-    """The same for names that people take for each other: best.pt, Best.PT, best and best.onnx."""
+    """The same for names that people mix up: best.pt, Best.PT, best and best.onnx."""
     while name.lower().endswith(_ENDINGS):
         name = name.rpartition(".")[0]
     return "".join(letter for letter in name.casefold() if letter not in " _-").replace("yolov", "yolo")
@@ -185,7 +185,7 @@ def _weights_in(folder: Path) -> list[str]:
 
 
 def _holds(model_root: Path) -> str:
-    """What there is to choose from."""
+    """The files to choose from."""
     where = f"MODEL_ROOT={model_root.resolve()}"
     if not model_root.is_dir():
         return f"({where}: there is no such folder)"

@@ -1,4 +1,4 @@
-"""What a file's network is and takes, and whether that can be served."""
+"""What a file's network is and takes, and whether it can be served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yolo_backend.detection.weights import WeightsFileError
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What an exported network takes: (n, channels, height, width), None where any will do."""
+    """What an exported network takes: (n, channels, height, width); None for any number."""
 
     shape: tuple[int | None, ...]
     dtype: str
@@ -42,7 +42,7 @@ class NetworkInput:
 
 
 def check_inputs(name: str, inputs: Sequence[NetworkInput]) -> NetworkInput:
-    """What the file takes, which has to be images as Ultralytics' exports take them. Raises WeightsFileError."""
+    """What the file takes. It has to be images as Ultralytics' exports take them. Raises WeightsFileError."""
     what = None
     if len(inputs) != 1:
         what = f"{len(inputs)} inputs"
@@ -108,7 +108,7 @@ def whole_strides(image_size: Any, stride: int) -> tuple[int, int]:
 def most_images(said: ExportMetadata) -> int | None:
     """How many images at once an exported file was made for; None for any number.
 
-    NMS keeps to the count of the example that was traced also where the input's shape is free.
+    If NMS is part of the file, it keeps to the traced example's number of images, even if the input's shape is free.
     """
     return None if said.is_dynamic and not said.has_nms else said.batch
 

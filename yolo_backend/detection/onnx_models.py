@@ -31,15 +31,15 @@ from yolo_backend.detection.weights import WeightsFileError
 
 BATCH_ON_CPU = 8
 _MAX_STREAMS = 8
-# More than that at once and what passes between a network's layers leaves the core's cache.
+# With more at once, what passes between a network's layers doesn't fit into the core's cache.
 _PIXELS_AT_ONCE = 640 * 480
 
 
 class _OnnxModel(ABC):
     """An ONNX model of free shape, as Ultralytics exports it, on the CPU.
 
-    Each core runs images of its own, `streams` at a time: that beats all cores on one image by a tenth or more, and
-    work beside it, such as decoding, holds up one image only.
+    Each core runs its own images, `streams` at a time. This is faster by a tenth or more than all cores on one image,
+    and other work, such as decoding, holds up only one image.
     """
 
     engine: str
@@ -67,13 +67,13 @@ class _OnnxModel(ABC):
 
     @abstractmethod
     def _open(self, path: Path) -> list[NetworkInput]:
-        """Load the file; returns what it takes."""
+        """Load the file. Returns what it takes."""
 
     def batch_size(self, image_size: tuple[int, int]) -> int:
         return max(1, min(BATCH_ON_CPU, _PIXELS_AT_ONCE // (image_size[0] * image_size[1])))
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
-        # NMS is small work, and a thread of torch's own for it would only be in the way.
+        # NMS is little work, so threads of torch's own would only be in the way.
         set_torch_threads(1)
         pixels = _to_numbers(images).astype(self._dtype, copy=False)
         outputs = [torch.from_numpy(output) for output in self._run(pixels, for_person=for_person)]
@@ -84,7 +84,7 @@ class _OnnxModel(ABC):
 
 
 class OnnxModel(_OnnxModel):
-    """An ONNX model in ONNX Runtime. A person's images that come when the model is idle have all cores."""
+    """An ONNX model in ONNX Runtime. If the model is idle, a person's images get all cores."""
 
     engine = "onnx"
 
@@ -102,8 +102,8 @@ class OnnxModel(_OnnxModel):
 
     def _run(self, pixels: NDArray[Any], *, for_person: bool) -> list[NDArray[Any]]:
         with self._lock:
-            # Not for bulk work: its images come one by one, too, if their server is slow, and the other cores are
-            # needed by that server or by the next image's decoding.
+            # Not for bulk work. If a server is slow, its images come one by one, too, but that server or the next
+            # decoding needs the other cores.
             has_all_cores = for_person and self._calls == 0
             self._calls += 1
         try:
@@ -122,7 +122,7 @@ class OpenVinoModel(_OnnxModel):
         import openvino
 
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",  # of itself it takes bfloat16 where the CPU has it, which moves boxes
+            "INFERENCE_PRECISION_HINT": "f32",  # by default it takes bfloat16 if the CPU has it, which moves boxes
             "INFERENCE_NUM_THREADS": usable_cores(),
             "NUM_STREAMS": self.streams,
         }
@@ -145,7 +145,7 @@ class OpenVinoModel(_OnnxModel):
 
 
 def _to_numbers(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """(n, 3, height, width) in 0 to 1. cv2.dnn.blobFromImages takes longer, and holds up other threads."""
+    """(n, 3, height, width) in 0 to 1. cv2.dnn.blobFromImages takes longer and blocks other threads."""
     height, width, _ = images[0].shape
     pixels = np.empty((len(images), 3, height, width), np.float32)
     for planes, image in zip(pixels, images, strict=True):
@@ -157,7 +157,7 @@ def _to_numbers(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
 def _onnx_session(path: Path, threads: int) -> InferenceSession:
     options = SessionOptions()
     options.intra_op_num_threads = threads
-    # A thread that spins while it waits takes the core from decoding.
+    # A thread that waits by spinning takes the core away from decoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -1,4 +1,4 @@
-"""The models in memory, a bounded number, each known by the fingerprint of its weights."""
+"""The models in memory: a bounded number, each known by the fingerprint of its weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Tell = Callable[[WeightsInfo], None]
 _FAILURES_KEPT = 100
 _FORGOTTEN_KEPT = 1000
 _READ_AT_ONCE = 2
-_RETIRED_FOR_S = 20.0  # not used for so long, what was replaced is needed by nobody
+_RETIRED_FOR_S = 20.0  # nobody needs replaced weights that weren't used for so long
 
 _Known = TypeVar("_Known")
 
@@ -61,7 +61,7 @@ class _PooledWeights:
 
     @property
     def file(self) -> WeightsFile:
-        """One that has not changed since, if there is one."""
+        """A file that hasn't changed since it was read, if there is one."""
         files = list(self.files.values())
         return next((file for file in files if file.is_unchanged()), files[0])
 
@@ -72,10 +72,10 @@ class _PooledWeights:
 
 
 class ModelPool:
-    """The models in memory: those that serve and were used last, and beside them what is about to serve or did before.
+    """The models in memory: those that serve and were used last, and besides them new and replaced ones.
 
-    `load` makes the model of a file, and may tell what there is to know of it before. `max_models` is for those that
-    can be loaded again: of weights that were replaced only the model is left, so it stays while somebody needs it.
+    `load` makes the model of a file, and may tell before what there is to know of it. `max_models` is for models that
+    can be loaded again. The file of replaced weights is gone, so their model stays as long as somebody needs it.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class ModelPool:
         self._models: dict[str, _PooledWeights] = {}
         self._is_closed = False
         self._lock = threading.RLock()
-        # Loading takes memory and all cores: what many ask for at once is read by two, and exported by one at a time.
+        # Loading takes memory and all cores. So only two files are read at a time, and one is exported.
         self._reading, self._exporting = threading.BoundedSemaphore(_READ_AT_ONCE), threading.BoundedSemaphore(1)
 
     def know(self, file: WeightsFile) -> None:
-        """Where the weights of this fingerprint are; only such can be asked for."""
+        """Remember where the weights of this fingerprint are. Only known ones can be asked for."""
         with self._lock:
             model = self._models.setdefault(file.fingerprint, _PooledWeights(file.fingerprint, ModelHealth(file.name)))
             model.files[file.name] = file
@@ -112,14 +112,14 @@ class ModelPool:
             self.put_away_unused()
 
     def withdraw(self, file: WeightsFile) -> None:
-        """These weights don't serve under the file's name any more: nobody's, they go once they aren't used."""
+        """These weights don't serve under the file's name any more. Without any name, they go when nobody uses them."""
         with self._lock:
             if model := self._models.get(file.fingerprint):
                 model.serves_as.discard(file.name)
                 model.used_at = time.monotonic()  # a plan may have been made with them a moment ago
 
     def drop(self, fingerprint: str) -> None:
-        """Put a model away at once that was loaded to serve, and doesn't."""
+        """Put a model away at once if it was loaded to serve, and doesn't."""
         with self._lock:
             model = self._models.get(fingerprint)
             if model and not model.serves_as:
@@ -128,7 +128,7 @@ class ModelPool:
     def wait_for_info(self, fingerprint: str, timeout_s: float | None) -> WeightsInfo:
         """What there is to know of these weights; reads them if need be.
 
-        Raises WeightsLoadingError when the time is up, and WeightsError where they can't be used.
+        Raises WeightsLoadingError when the time is up, and WeightsError if they can't be used.
         """
         return self._told(fingerprint, self._detector(fingerprint).info, timeout_s)
 
@@ -137,20 +137,20 @@ class ModelPool:
         return self._runtime(fingerprint) or self._loaded(fingerprint).runtime
 
     def runtimes(self) -> dict[str, Runtime]:
-        """Where the models run, or ran last, as far as that is known; by the weights' fingerprint."""
+        """Where the models run, or ran last, if that is known; by the weights' fingerprint."""
         with self._lock:
             return {fingerprint: model.runtime for fingerprint, model in self._models.items() if model.runtime}
 
     def load(self, fingerprint: str, is_abandoned: Callable[[], bool] | None = None) -> None:
         """Wait until the model is in memory.
 
-        Raises WeightsError, DetectorError where that takes too long, and AbandonedError where nobody waits for it.
+        Raises WeightsError, DetectorError if that takes too long, and AbandonedError if nobody waits for it.
         """
         self._loaded(fingerprint, is_abandoned)
 
     @contextmanager
     def using(self, fingerprints: Collection[str]) -> Iterator[None]:
-        """In here these models are needed, also where other weights serve in their place."""
+        """Inside, these models are needed, even if other weights serve by now."""
         with self._lock:
             models = [self._models[each] for each in fingerprints if each in self._models]
             for model in models:
@@ -170,7 +170,7 @@ class ModelPool:
         original_size_wh: tuple[int, int] | None = None,
         is_abandoned: Callable[[], bool] | None = None,
     ) -> Letterboxed:
-        """The image as these weights see it; with the size that it has, where it was decoded at a reduced scale.
+        """The image as these weights see it. `original_size_wh` is its size, if it was decoded smaller.
 
         Raises as `load` does: the model may have been put away meanwhile.
         """
@@ -195,11 +195,11 @@ class ModelPool:
         priority: int,
         is_abandoned: Callable[[], bool] | None = None,
     ) -> list[Detections]:
-        """Wait for what is found in letterboxed images; a model that is put away meanwhile is loaded again.
+        """Wait for what is found in letterboxed images. A model that is put away meanwhile is loaded again.
 
-        `is_abandoned` is asked while the images wait, and in the detector's thread when a batch is formed; where it
-        says so, AbandonedError is raised. Raises WeightsError and DetectorError, too, and whatever else the model
-        raised for one of these images.
+        `is_abandoned` is called while the images wait, and in the detector's thread when a batch is formed. If it
+        returns True, AbandonedError is raised. Raises also WeightsError, DetectorError, and whatever the model raised
+        for one of these images.
         """
         while True:
             futures: list[Future[Detections]] = []
@@ -211,7 +211,7 @@ class ModelPool:
             except DetectorClosedError:
                 self._loaded(fingerprint, is_abandoned)
             finally:
-                for future in futures:  # nobody waits for those of the others that queue still
+                for future in futures:  # nobody waits for the others that are still in the queue
                     future.cancel()
 
     def down_reason(self, fingerprint: str) -> str | None:
@@ -236,7 +236,7 @@ class ModelPool:
         return None
 
     def put_away_unused(self) -> None:
-        """Keep the models used last; of what can't be had a bounded memory; of what was replaced, what is needed."""
+        """Keep the models used last, a bounded number of failures, and replaced models that are needed."""
         now = time.monotonic()
         with self._lock:
             in_order = sorted(self._models.values(), key=lambda model: model.used_at)
@@ -284,7 +284,7 @@ class ModelPool:
         except TimeoutError:
             raise WeightsLoadingError(f"Loading {self._name(fingerprint)}, try again") from None
         except WeightsError as error:
-            raise type(error)(str(error)) from None  # anew: the traceback of one that many raise grows and grows
+            raise type(error)(str(error)) from None  # a new one each time, because a traceback grows with each raise
 
     def _name(self, fingerprint: str) -> str:
         with self._lock:
@@ -292,7 +292,7 @@ class ModelPool:
             return model.name if model else "weights that were replaced"
 
     def _detector(self, fingerprint: str) -> Detector:
-        """The detector of these weights, a new one if need be. Raises DetectorHungError where that is no use."""
+        """The detector of these weights, a new one if need be. Raises DetectorHungError if the model hung too often."""
         with self._lock:
             model = self._models.get(fingerprint)
             if model is None:
@@ -301,7 +301,7 @@ class ModelPool:
             detector = model.detector
             if detector is None or detector.is_stale():
                 detector = model.detector = self._new_detector(model)
-                # Whether anybody has waited so long or not; at once, where it has come or failed already.
+                # This is called even if nobody waits any more; at once if it has come or failed already.
                 detector.engine.add_done_callback(lambda engine: self._came(model, engine))
             return detector
 
@@ -341,12 +341,12 @@ class ModelPool:
 
 
 def loads_too_long(name: str) -> str:
-    """What is said of weights that are being read for so long that they hardly ever will be."""
+    """The message about weights whose reading takes so long that it will hardly ever end."""
     return f"{name} is not loaded after {LOAD_TIMEOUT_S / 60:g} minutes: see the backend's log, and restart the backend"
 
 
 def _take_slot(slots: threading.Semaphore, turn: ExitStack, detector: Detector) -> None:
-    """Wait for a slot; not for ever, for a load that hangs keeps its own."""
+    """Wait for a slot, but not for ever, because a load that hangs keeps its slot."""
     detector.waits()
     if slots.acquire(timeout=LOAD_TIMEOUT_S):
         turn.callback(slots.release)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from yolo_backend.detection.detections import Detections
 
 _FLOOR_SCORE = 0.1
-# The score it was detected down to, width, height, columns, bytes about extras, rows; then rows, extras, about extras.
+# The lowest score that was asked for, width, height, columns, bytes about extras, rows. Then come the rows, the extras,
+# and what is about the extras.
 _HEAD = struct.Struct("<dIIHHI")
 _AboutExtra = tuple[str, str, tuple[int, ...]]  # its name, what its numbers are, and its shape
 _ENTRY_BYTES = 450  # of the objects of one entry, besides what is packed, as tracemalloc counts them
@@ -41,12 +42,12 @@ class RememberedDetections:
         self._lock = threading.Lock()
 
     def floor(self, threshold: float) -> float:
-        """The score to detect down to, so that what is found serves higher thresholds, too."""
-        # A box is removed by one of a higher score only, and the best are kept: what is below changes nothing above.
+        """The score to ask the model for, so that what is found serves higher thresholds, too."""
+        # Only a box of a higher score removes another one, and the best are kept. So lower boxes change nothing above.
         return min(threshold, _FLOOR_SCORE) if self._packed.maxsize else threshold
 
     def find(self, digest: bytes, thresholds: Mapping[str, float]) -> ImageDetections | None:
-        """All that was detected in an image above these thresholds, by fingerprint; None where some of it is missing.
+        """All that was detected in an image above these thresholds, by fingerprint; None if some of it is missing.
 
         Detections below a threshold may be among them.
         """

@@ -25,7 +25,7 @@ class View(Protocol):
         """Returns True if these weights are shown images in this view."""
 
     def enough_px(self, weights: WeightsInfo) -> int | None:
-        """How long the longer side of an image has to be, if it is decoded smaller than it is; None: never smaller."""
+        """How long the longer side of an image has to be, if it is decoded smaller; None if it never may be."""
 
     def areas(self, size_wh: tuple[int, int]) -> Sequence[AreaXyxy]:
         """The areas of an image of this size that the model is shown, one at least; they may overlap."""
@@ -56,7 +56,7 @@ class Whole:
 
 
 WHOLE = Whole()
-# The first that takes the weights is theirs. What is remembered of an image is known by the weights alone.
+# The first view that takes the weights is theirs, because what is remembered of an image is known by the weights alone.
 VIEWS: tuple[View, ...] = (WHOLE,)
 
 
@@ -92,7 +92,7 @@ def show(view: View, pixels: NDArray[np.uint8], size_wh: tuple[int, int], letter
 
 
 def _cut(pixels: NDArray[np.uint8], area: AreaXyxy, size_wh: tuple[int, int]) -> tuple[NDArray[np.uint8], AreaXyxy]:
-    """The pixels of an area, and the area that they are: a whole number of pixels, which may be larger."""
+    """The pixels of an area, and the exact area that they show, which may be larger, because pixels are whole."""
     scale_x, scale_y = pixels.shape[1] / size_wh[0], pixels.shape[0] / size_wh[1]
     left, top = math.floor(area[0] * scale_x), math.floor(area[1] * scale_y)
     right, bottom = math.ceil(area[2] * scale_x), math.ceil(area[3] * scale_y)

@@ -24,8 +24,8 @@ class Control:
     """A control on an `<Image>`; a kind that reads more of its tag has a subclass with more fields.
 
     `tag` is the tag's name in lower case, which says the control's kind. `value` is the image's, such as `$image`:
-    where in a task its address is; with `is_list` it holds several. Labels that come with each task are where
-    `labels_value` says.
+    where in a task its address is; with `is_list` it holds several. If labels come with each task, `labels_value` says
+    where.
     """
 
     from_name: str
@@ -43,7 +43,7 @@ class Control:
         return default if self.score_threshold is None else self.score_threshold
 
     def data_of(self, address: str) -> dict[str, Any]:
-        """The data of a new task with this image. Raises LabelingConfigError where the config leaves none."""
+        """The data of a new task with this image. Raises LabelingConfigError if the config doesn't allow one."""
         data = data_with(self.value, [address] if self.is_list else address)
         if data is None:
             raise LabelingConfigError(

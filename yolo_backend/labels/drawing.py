@@ -65,7 +65,7 @@ def draw_contact_sheet(
 ) -> None:
     """Write one picture of many to `path`: each small, with its regions drawn and its caption below.
 
-    Items may come from an iterator: of each picture, only the small one is kept.
+    Items may come from an iterator, because only a small copy of each picture is kept.
     """
     colors = LabelColors() if colors is None else colors
     cells = [(caption, draw_regions(picture, regions, _CELL_WH, colors)) for caption, picture, regions in items]

@@ -28,7 +28,7 @@ _OF_VIDEOS = frozenset({"videorectangle", "videovector", "videovectorlabels", "t
 
 @dataclass(frozen=True)
 class LabelingConfig:
-    """The controls that we serve, one at least, and why each of the others isn't, in a sentence that names it."""
+    """The controls that we serve, one at least; and for each of the others a sentence that says why not."""
 
     controls: tuple[Control, ...]
     not_served: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class LabelingConfig:
 def parse_labeling_config(label_config: str) -> LabelingConfig:
     """Find the controls that we serve.
 
-    Raises LabelingConfigError where the XML is broken, or where nothing in it can be served.
+    Raises LabelingConfigError if the XML is broken, or if nothing in it can be served.
     """
     if len(label_config) > _MAX_CONFIG:
         raise LabelingConfigError(f"The labeling config is longer than {_MAX_CONFIG} characters")
@@ -70,10 +70,10 @@ def parse_labeling_config(label_config: str) -> LabelingConfig:
 
 @lru_cache(maxsize=256)
 def first_data_key(label_config: str) -> str | None:
-    """The first field of a task's data that the config names: what Label Studio takes for one without a name."""
+    """The first field of a task's data that the config names. Label Studio takes it for data without a name."""
     try:
         objects = list(_label_interface(label_config).objects or [])
-    except Exception:  # the SDK raises whatever its parsers raise; whoever predicts is told of it
+    except Exception:  # the SDK raises whatever its parsers raise; predicting tells about it
         return None
     values = [str(item.value or "") for item in objects]
     return next((value.removeprefix("$") for value in values if value.startswith("$")), None)
@@ -92,7 +92,7 @@ def _inside_repeaters(interface: LabelInterface) -> Iterator[Any]:
 
 
 def _why_not_served(tag: Tag) -> str | None:
-    """What is to be said of a tag that no kind of control reads; None for those without regions of images."""
+    """What to say about a tag that no kind of control reads; None if it makes no regions on images."""
     if tag.name in _OF_VIDEOS:
         return f"{tag.shown} is for videos, which are not predicted"
     if not tag.image_tags:

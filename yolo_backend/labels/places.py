@@ -16,13 +16,13 @@ Place = dict[str, float]
 
 
 def places_of(detections: Detections, indices: Sequence[int], size_wh: tuple[int, int]) -> list[Place | None]:
-    """The places of these detections, clipped so that they are always valid; None where one is beside the image."""
+    """The places of these detections, clipped so that they are always valid; None for one outside of the image."""
     boxes = detections.boxes[indices]
     return _rotated_places(boxes, size_wh) if detections.rotated else _upright_places(boxes, size_wh)
 
 
 def corners_of(place: Mapping[str, Any], size_wh: tuple[int, int]) -> list[tuple[float, float]]:
-    """A place's corners in pixels; Label Studio turns it clockwise around its top left one."""
+    """A place's corners in pixels. Label Studio turns it clockwise around its top left one."""
     picture_width, picture_height = size_wh
     left, top = place["x"] / 100 * picture_width, place["y"] / 100 * picture_height
     width, height = place["width"] / 100 * picture_width, place["height"] / 100 * picture_height
@@ -55,7 +55,7 @@ def _rotated_places(boxes_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) 
 def _rotated_place(box_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) -> Place | None:
     """Label Studio turns a rectangle clockwise around its own top left corner, which must lie on the image.
 
-    A rectangle has four such readings, one for each corner. Where none fits, the upright box around it serves.
+    A rectangle has four such readings, one for each corner. If none fits, the upright box around it is taken.
     """
     if not np.isfinite(box_xywhr).all():
         return None

@@ -1,4 +1,4 @@
-"""What was found, as Label Studio's regions: what of them is the same for every kind of control."""
+"""Makes Label Studio's regions of what was found: the part that is the same for every kind of control."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_regions(
     The regions of one detection have one id, unless the control's kind gives them others.
     """
     scores, class_ids = detections.scores.tolist(), detections.class_ids.tolist()
-    # Strictly above, as Ultralytics filters.
+    # Strictly above, because Ultralytics filters so.
     wanted = [
         index
         for index, (score, class_id) in enumerate(zip(scores, class_ids, strict=True))
@@ -46,7 +46,7 @@ def make_regions(
 
 
 def region_label(region: Mapping[str, Any]) -> str | None:
-    """The first label of a region, None of one that is a place only."""
+    """The first label of a region; None if it is only a place."""
     labels = (region.get("value") or {}).get(region.get("type"))
     return str(labels[0]) if isinstance(labels, list) and labels else None
 
@@ -63,7 +63,7 @@ def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
 
 
 def task_score(regions: Sequence[Mapping[str, Any]]) -> float:
-    """The mean of the scores, 0.0 without regions."""
+    """The mean of the scores; 0.0 without regions."""
     return sum(region["score"] for region in regions) / len(regions) if regions else 0.0
 
 

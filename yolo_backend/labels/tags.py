@@ -83,8 +83,8 @@ class ControlFields(TypedDict):
 
 
 def read_fields(tag: Tag, image_tag: Any, attributes: Mapping[str, str]) -> ControlFields:
-    """What the control's attributes say of it on this image. Raises LabelingConfigError."""
-    of_image = {name.lower(): value for name, value in image_tag.attr.items()}  # the page doesn't look at their case
+    """What the control's attributes say about it on this image. Raises LabelingConfigError."""
+    of_image = {name.lower(): value for name, value in image_tag.attr.items()}  # the page ignores their case
     value = of_image.get("valuelist") or of_image.get("value") or ""
     if not re.search(r"\$\S", value):
         raise LabelingConfigError(
@@ -102,7 +102,7 @@ def read_fields(tag: Tag, image_tag: Any, attributes: Mapping[str, str]) -> Cont
         "model_path": model_path,
         "labels": labels,
         "score_threshold": _threshold(attributes, tag.shown),
-        # Beside labels of its own, Label Studio refuses a prediction with others.
+        # If the tag has labels of its own, Label Studio refuses a prediction with others.
         "labels_value": labels_value if labels_value.startswith("$") and not labels else None,
         "tag": tag.name,
     }
@@ -111,7 +111,7 @@ def read_fields(tag: Tag, image_tag: Any, attributes: Mapping[str, str]) -> Cont
 def labels_of_task(control: Control, data: Any) -> tuple[Label, ...]:
     """The labels that a task brings for a control which has none of its own, as the page reads them.
 
-    Raises LabelingConfigError where there are none.
+    Raises LabelingConfigError if there are none.
     """
     value = control.labels_value or ""
     items = find_value(data, value)
@@ -172,7 +172,7 @@ def _read_label(value: str, attributes: Mapping[str, str], position: int) -> Lab
 
 
 def _as_text(value: Any) -> str:
-    """What a task's label says, as an attribute of a `<Label>` says it."""
+    """The text of a task's label, as an attribute of a `<Label>` has it."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -12,7 +12,7 @@ _VARIABLE = re.compile(r"\$[\w\[\].{}]+")
 def value_of(data: Mapping[str, Any], value: str) -> Any:
     """What `value`, such as `$image`, `$image.url`, `$images[0]` or `/photos/$file`, means in this task's data.
 
-    A key of that very name goes before a path. Raises KeyError with the name that isn't there.
+    A key of exactly that name goes before a path. Raises KeyError with the name that isn't there.
     """
     name = value.removeprefix("$")
     if value.startswith("$") and (name in data or _VARIABLE.fullmatch(value)):
@@ -28,7 +28,7 @@ def value_of(data: Mapping[str, Any], value: str) -> Any:
 
 
 def find_value(data: Any, value: str) -> Any:
-    """The same, None where it isn't there."""
+    """The same; None if it isn't there."""
     try:
         return value_of(data, value) if isinstance(data, Mapping) else None
     except KeyError:
@@ -36,14 +36,14 @@ def find_value(data: Any, value: str) -> Any:
 
 
 def data_with(value: str, content: Any) -> dict[str, Any] | None:
-    """A task's data in which `value` means `content`; None where there are none, as for `$images[1]` or `/x/$file`."""
+    """A task's data in which `value` means `content`; None if there can't be any, as for `$images[1]` or `/x/$file`."""
     if not _VARIABLE.fullmatch(value):
         name = value.removeprefix("$")
         return {name: content} if value.startswith("$") and not re.search(r"[$/]", name) else None
     data = content
     for step in reversed(_steps(value.removeprefix("$"))):
         if step.isdecimal():
-            if step.strip("0"):  # no other but the first can be made
+            if step.strip("0"):  # only the first can be made
                 return None
             data = [data]
         else:
@@ -70,6 +70,6 @@ def _steps(name: str) -> list[str]:
 
 
 def fields_of(data: Mapping[str, Any], value: str) -> set[str]:
-    """The fields of a task's data that `value_of` looks at: whole fields, also where only a part of one is meant."""
+    """The fields of a task's data that `value_of` reads: whole fields, even if only a part of one is meant."""
     names = [value.removeprefix("$"), *(match[0][1:] for match in _VARIABLE.finditer(value))]
     return {field for name in names for field in (name, *_steps(name)[:1]) if field in data}

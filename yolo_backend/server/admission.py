@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Of gunicorn's threads, some are never spent on waiting predictions: for /health and /setup, and for a lone person.
+# Some of gunicorn's threads never wait for predictions: they are for /health and /setup, and for a lone person.
 _THREADS_FOR_OTHERS = 2
 _THREADS_FOR_A_PERSON = 1
 
@@ -20,7 +20,7 @@ class Admission:
 
     @contextmanager
     def take(self, task_count: int) -> Iterator[bool]:
-        """Let a request wait, or tell that too many do already; a one-task request may be the last one."""
+        """Let a request wait, or yield False if too many do already. A one-task request may be the last one."""
         semaphores = [self._all] if task_count == 1 else [self._bulk, self._all]
         taken = []
         try:

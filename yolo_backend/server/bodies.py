@@ -1,4 +1,4 @@
-"""The bodies of requests: read piece by piece into room that is counted, and made a JSON object."""
+"""The bodies of requests: read piece by piece into memory that is counted, and parsed as a JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolo_backend.serving.held import Share
 from yolo_backend.settings import BODY_COSTS
 
 MAX_SMALL_BODY_BYTES = 16_000_000
-"""The most of a labeling config, or an event."""
+"""How many bytes a labeling config or an event may have."""
 _PIECE_BYTES = 1 << 18
 _WAIT_FOR_ROOM_S = 2.0
 _FEW_BYTES = 1_000_000
@@ -22,14 +22,14 @@ _LONG_TEXT = 1000
 
 
 class Body:
-    """A body that is read on, after the pieces that were read already."""
+    """A body that gives the pieces that were read already, and then the rest."""
 
     def __init__(self, start: bytes) -> None:
         self._start = io.BytesIO(start)
 
     def read(self, size: int = -1, /) -> bytes:
-        """So many bytes at most, b"" at the end."""
-        if size == 0:  # as ijson asks, to see whether it gets bytes
+        """So many bytes at most; b"" at the end."""
+        if size == 0:  # ijson asks for 0 bytes to see whether it gets bytes
             return b""
         return self._start.read(size) or request.stream.read(size)
 
@@ -45,8 +45,8 @@ class NoRoomError(Exception):
 def json_object(content: bytes) -> dict[str, Any]:
     """The JSON object that a body is. Raises BadRequestError."""
     try:
-        body = from_json(content)  # it may be large, and waits for its answer
-    except Exception:  # brackets in brackets in brackets
+        body = from_json(content)  # it may be large, and stays in memory until the answer
+    except Exception:  # brackets nested too deep
         body = None
     if body is None:
         raise BadRequestError("The body is not JSON")
@@ -56,12 +56,12 @@ def json_object(content: bytes) -> dict[str, Any]:
 
 
 def read_body(share: Share, limit_bytes: int | None = None) -> bytes:
-    """The whole body, for which `share` takes room, in any case where it has a limit of its own.
+    """The whole body; `share` takes room for it. If it has a limit of its own, it finds room in any case.
 
-    Raises NoRoomError, BadRequestError, and RequestEntityTooLarge. Request.get_data reads small pieces, and gunicorn
-    moves all it has for each of them.
+    Raises NoRoomError, BadRequestError, and RequestEntityTooLarge. Request.get_data would read small pieces, and for
+    each of them gunicorn moves all that it has.
     """
-    stream = request.stream  # raises where the length is too large
+    stream = request.stream  # raises if the length is too large
     always_bytes = limit_bytes or _FEW_BYTES
     body = io.BytesIO()
     try:
@@ -69,7 +69,7 @@ def read_body(share: Share, limit_bytes: int | None = None) -> bytes:
         while piece := stream.read(_PIECE_BYTES):
             body.write(piece)
             _check_length(body.tell(), limit_bytes)
-            cost = BODY_COSTS * len(piece)  # piece by piece, for what is announced may never come
+            cost = BODY_COSTS * len(piece)  # piece by piece, because what is announced may never come
             if body.tell() <= always_bytes:
                 share.count(cost)  # a person's click finds room in any case
             elif not share.take(cost, _WAIT_FOR_ROOM_S):
@@ -90,7 +90,7 @@ def _check_length(length: int, limit_bytes: int | None) -> None:
 
 
 def cost_of(body: dict[str, Any], length: int) -> int:
-    """About what a body of so many bytes takes as Python objects: long texts, `data:` addresses above all, once."""
+    """About how many bytes a body of this length takes as Python objects. Long texts, as of `data:`, count once."""
     tasks = body.get("tasks")
     data = [task.get("data") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
     texts = [text for fields in data if isinstance(fields, dict) for text in fields.values() if isinstance(text, str)]

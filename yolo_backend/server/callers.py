@@ -1,4 +1,4 @@
-"""Who may call: the login, no posts from web pages; and whether a caller has hung up."""
+"""Who may call: callers with the login, and no web pages. And whether a caller has hung up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolo_backend.settings import Settings
 
 
 def check_login(settings: Settings) -> Response | None:
-    """The answer to a caller without the right login; None for one who has it, and where none is asked for."""
+    """The answer to a caller without the right login; None if it is right, or if none is set."""
     if not settings.basic_auth_user or not settings.basic_auth_pass:
         return None
     given = request.authorization
@@ -52,7 +52,7 @@ def client_has_gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
             or isinstance(connection, ssl.SSLSocket)
             or sys.platform == "win32"
         ):
-            return False  # can't be told without reading from it
+            return False  # only reading from it could tell
         try:
             return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:

@@ -1,10 +1,10 @@
-"""Why a request is not served, beside what the other rooms say."""
+"""Why a request is not served, for reasons that the other modules don't know."""
 
 from __future__ import annotations
 
 
 class BadRequestError(ValueError):
-    """A body that isn't what the protocol says."""
+    """A body that doesn't follow the protocol."""
 
 
 class StoppingError(Exception):

@@ -1,4 +1,4 @@
-"""Runs `fit` behind the webhook, so that an annotator's save never waits for training; and tells what became of it."""
+"""Runs `fit` after the webhook has answered, so that an annotator's save never waits for training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from yolo_backend.request_ids import carrying
 
 log = logging.getLogger(__name__)
 
-# A training takes the whole machine; a few run at once, so that a long one holds up no other project's short one.
+# A training takes the whole machine. A few run at once, so that a long one doesn't hold up another project's.
 _MAX_THREADS = 4
 _MAX_WAITING_EVENTS, _MAX_WAITING_PROJECTS = 100, 100  # of each project; a webhook may name any project
 _MAX_TOLD = 50
 _MAX_NAME = 60
 _MAX_REASON = 200
-# What a training script's error may quote: addresses with a login or a signature, and tokens.
+# Secrets that a training script's error may quote: tokens, and addresses with a login or a signature.
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _SECRET = re.compile(
     r"\beyJ[\w-]+(\.[\w-]*)*|\b[0-9a-f]{40}\b"
@@ -40,7 +40,7 @@ _NAMED_SECRET = re.compile(
 
 
 class Fitting(Protocol):
-    """What is asked of a model class here."""
+    """What this module needs of a model class."""
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> Any: ...
 
@@ -49,7 +49,7 @@ class Fitting(Protocol):
 class Training:
     """What became of an event of a project; `asked_at` and `ended_at` are times of day, `reason` is one line.
 
-    It is *ignored* where the class doesn't train, and *dropped* where too many wait.
+    It is *ignored* if the class doesn't train, and *dropped* if too many wait.
     """
 
     project: str
@@ -61,13 +61,13 @@ class Training:
 
 
 class FitRunner:
-    """Runs `fit` behind the webhook: the events of a project one at a time and in order, few projects at once."""
+    """Runs `fit` in the background: a project's events one at a time and in order, a few projects at once."""
 
     def __init__(self, load_class: Callable[[], Callable[..., Fitting]]) -> None:
         self._load_class = load_class
-        # Of each project that has an event under way: those that wait.
+        # The events that wait, for each project that has one under way.
         self._waiting: dict[str, deque[tuple[Training, Callable[[Training], Training]]]] = {}
-        self._turns: deque[str] = deque()  # the projects whose next event may run, the first come first
+        self._turns: deque[str] = deque()  # the projects whose next event may run, in the order in which they came
         self._threads = 0
         self._told: dict[tuple[str, str], Training] = {}
         self._logged: set[bool] = set()
@@ -79,7 +79,7 @@ class FitRunner:
             return sorted(self._told.values(), key=lambda training: training.asked_at)[::-1]
 
     def start(self, event: str, data: dict[str, Any]) -> None:
-        """Run `fit` for this event, after those of the same project that came before."""
+        """Run `fit` for this event, after the project's earlier ones."""
         key = _project_of(data)
         training = Training(key, event, time.time(), "waiting")
         with self._lock:
@@ -92,7 +92,7 @@ class FitRunner:
             log.warning("Project %s: %s is dropped, for %s", key, event, reason)
 
     def ignore(self, event: str, data: dict[str, Any], reason: str) -> None:
-        """Tell that nothing is done for this event, and log it once: such events come for each annotation."""
+        """Note that nothing is done for this event. It is logged once, because such events come for each annotation."""
         ignored = self._ignored(Training(_project_of(data), event, time.time(), "waiting"), reason)
         with self._lock:
             self._tell(ignored)
@@ -133,7 +133,7 @@ class FitRunner:
                     del self._waiting[key]
 
     def _fit(self, training: Training, data: dict[str, Any]) -> Training:
-        """How it ended; raises nothing, whatever the class does: the next event is to be heard all the same."""
+        """How it ended. Raises nothing, whatever the class does, so that the next event runs, too."""
         project = data.get("project")
         label_config = project.get("label_config") if isinstance(project, dict) else None
         reason: str | None = None
@@ -144,7 +144,7 @@ class FitRunner:
             backend_class(project_id=training.project, label_config=label_config).fit(training.event, data)
         except BaseException as error:  # a script may end by sys.exit
             reason = "it can't say why"
-            with suppress(BaseException):  # to look at an error runs code of its own
+            with suppress(BaseException):  # looking at an error runs its own code
                 reason = _told_of(error)
             if reason:
                 with suppress(BaseException):
@@ -162,7 +162,7 @@ class FitRunner:
         return replace(training, state="ignored", reason=reason, ended_at=time.time())
 
     def _tell(self, training: Training) -> None:
-        """Of events beside Start Training only what went wrong is told, until the next such one goes well."""
+        """Keep it for the page. Of events other than Start Training, only a failure is kept, until one goes well."""
         key = (training.project[:_MAX_NAME], training.event[:_MAX_NAME])
         if training.event == START_TRAINING or training.state in {"failed", "dropped", "done"}:
             self._told.pop(key, None)
@@ -173,7 +173,7 @@ class FitRunner:
 
 
 def why_ignored(class_name: str) -> str:
-    """What a person reads who asks a class to train that doesn't."""
+    """The message for a person who asks a class to train that doesn't."""
     return (
         f"Nothing is trained: the class {class_name[:_MAX_NAME]} doesn't train. Override its fit, see "
         "docs/extending.md, and restart the backend"
@@ -186,14 +186,14 @@ def _project_of(data: dict[str, Any]) -> str:
 
 
 def _told_of(error: BaseException) -> str | None:
-    """An error in one line, without what it may quote of secrets; None for a script that ended well by `sys.exit`."""
+    """An error in one line, without secrets that it may quote; None if a script ended well by `sys.exit`."""
     if isinstance(error, UserError):
         return _without_secrets(str(error))
     if isinstance(error, SystemExit):
         return None if error.code in (None, 0) else f"it ended by sys.exit({_without_secrets(repr(error.code))})"
     try:
         text = first_line(error)
-    except BaseException:  # an error of one's own may fail to say what it is
+    except BaseException:  # the text of a user's own error may itself fail
         text = ""
     name = type(error).__name__
     return _without_secrets(name if text in {"", name} else f"{name}: {text}")

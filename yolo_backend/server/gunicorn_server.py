@@ -1,4 +1,4 @@
-"""gunicorn as it serves the backend: threads, clients that fall silent, and a stop that lets finish what runs."""
+"""gunicorn as it serves the backend: with threads, with limits for silent clients, and with an orderly stop."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from yolo_backend.settings import Settings
 
-# For what runs when the backend is told to stop: the images under way, their answers, and a last push.
+# The time for what still runs when the backend has to stop: images under way, their answers, and a last import.
 _GRACEFUL_TIMEOUT_S = 60
-# A client that sends or reads nothing for so long gives its thread back.
+# If a client sends or reads nothing for so long, its thread is freed.
 _IDLE_CLIENT_S = 60
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves, and stays after SIGTERM for what runs."""
+    """Serves, and after SIGTERM stays until what runs is done."""
 
     def enqueue_req(self, conn: Any) -> None:
-        """Take a request of a client, which may not be silent for long."""
+        """Take a client's request. The client may not be silent for long."""
         with contextlib.suppress(OSError):  # it may have hung up already
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _IDLE_CLIENT_S, 0))
         super().enqueue_req(conn)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop: still listening, so that /health can tell why nothing more is taken."""
+        """Begin to stop. It still listens, so that /health can say why nothing more is taken."""
         threading.Thread(target=self._drain, args=(sig, frame), daemon=True).start()
 
     def _drain(self, sig: int, frame: Any) -> None:
         try:
-            if app := getattr(self, "wsgi", None):  # else it is still starting
+            if app := getattr(self, "wsgi", None):  # otherwise it is still starting
                 app.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
         finally:
             super().handle_exit(sig, frame)

@@ -14,7 +14,7 @@ from yolo_backend.serving.request import Predictor
 class Loading:
     """Imports the class and reads the default weights in the background, once: `/setup` soon knows their classes.
 
-    To be begun in the process that serves, for neither a model nor its threads survive the fork of a server's workers.
+    Begin it in the process that serves, because neither a model nor its threads survive a fork.
     """
 
     def __init__(self, model_class: ModelClass, predictor: Predictor) -> None:
@@ -31,7 +31,7 @@ class Loading:
                 self._has_begun = True
 
     def _load(self) -> None:
-        # What goes wrong is logged where it is met, and /health tells it.
+        # Errors are logged where they happen, and /health tells them.
         with contextlib.suppress(UserError, WeightsLoadingError):
             self._predictor.catalog.info(self._predictor.settings.model_name)
         with contextlib.suppress(UserError):

@@ -1,4 +1,4 @@
-"""The class that serves, by its name; it is imported in the background, because label-studio-ml brings torch along."""
+"""The class that serves, by its name. It is imported in the background, because label-studio-ml imports torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelClassError(UserError):
 
 
 class ModelClassLoadingError(Exception):
-    """The class is being imported still."""
+    """The class is still being imported."""
 
 
 class Backend(Fitting, Protocol):
@@ -52,7 +52,7 @@ class ModelClass:
 
     @classmethod
     def named(cls, name: str) -> ModelClass:
-        """The class `module:Class`; where no such module is installed, the module may be in the current folder.
+        """The class `module:Class`. If no such module is installed, it may be in the current folder.
 
         Raises ModelClassError for a name of another form, or of a module that isn't there.
         """
@@ -61,17 +61,17 @@ class ModelClass:
         module, _, class_name = name.partition(":")
         package = module.partition(".")[0]
         if importlib.util.find_spec(package) is None:
-            sys.path.append(str(Path.cwd()))  # asked for by this name, and at the end: it hides no other module
+            sys.path.append(str(Path.cwd()))  # at the end of the path, so that it hides no other module
             if importlib.util.find_spec(package) is None:
                 where = f"installed, or in {Path.cwd()}"
                 raise ModelClassError(f"MODEL_CLASS (--model) {name}: no module {module} is {where}")
         return cls(class_name, lambda: _import(module, class_name))
 
     def load(self, timeout_s: float | None = None) -> Callable[..., Backend]:
-        """The class; waits for whoever imports it already.
+        """The class. If another thread is importing it, waits for that.
 
-        Raises ModelClassError where it can't be imported, which isn't tried again, and ModelClassLoadingError where
-        that takes longer than `timeout_s`.
+        Raises ModelClassError if it can't be imported, which isn't tried again, and ModelClassLoadingError if that
+        takes longer than `timeout_s`.
         """
         if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise ModelClassLoadingError(f"The class {self.name} is being imported")
@@ -79,14 +79,14 @@ class ModelClass:
             if self._class is None and self.error is None:
                 self._class = self._try()
             if self._class is None:
-                raise ModelClassError(self.error)  # anew: the traceback of one that many raise grows and grows
+                raise ModelClassError(self.error)  # a new one each time, because a traceback grows with each raise
             return self._class
         finally:
             self._lock.release()
 
     @property
     def loaded(self) -> Callable[..., Backend] | None:
-        """The class, or None while it isn't imported. Raises ModelClassError where it can't be."""
+        """The class, or None while it isn't imported. Raises ModelClassError if it can't be."""
         if self.error is not None:
             raise ModelClassError(self.error)
         return self._class
@@ -95,7 +95,7 @@ class ModelClass:
         try:
             return self._load()
         except (Exception, SystemExit) as error:
-            log.exception("The class %s can't be imported", self.name)  # first: the sentence below sends people to it
+            log.exception("The class %s can't be imported", self.name)  # first, as the text below sends people to it
             # What its code says may hold secrets, and /health is open to everyone.
             self.error = f"The class {self.name} can't be imported ({type(error).__name__}): see the backend's log"
             return None

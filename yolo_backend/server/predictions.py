@@ -47,7 +47,7 @@ class Predictions:
             return self._answer(PredictRequest.of(body))
 
     def _answer(self, asked: PredictRequest) -> Response:
-        parse_labeling_config(asked.label_config)  # before the model class meets what may not be XML
+        parse_labeling_config(asked.label_config)  # before the model class gets a text that may not be XML
         with self._admission.take(len(asked.tasks)) as admitted:
             if admitted:
                 results = self._ask_class(asked)
@@ -65,7 +65,7 @@ class Predictions:
 
 
 def _answer_without_room(body: Body) -> Response:
-    """`[]` for each task of a body that isn't kept."""
+    """The answer for a body that isn't kept: `[]` for each task."""
     try:
         count, has_context = count_tasks(body)
     except HTTPException:
@@ -77,5 +77,5 @@ def _answer_without_room(body: Body) -> Response:
     log.warning("%d tasks are not predicted: too much memory is held already (MAX_HELD_MEGABYTES)", count)
     metrics.TASKS.labels("not ready").inc(count)
     entry = to_json(nothing({"": ""} if has_context else None))
-    results = b",".join([entry] * count)  # the list has one object, many times
+    results = b",".join([entry] * count)  # the same object many times
     return Response(b'{"results":[' + results + b"]}", mimetype="application/json")

@@ -1,4 +1,4 @@
-"""The projects that connected by `/setup`, the last ones: for the page, and for `/versions`."""
+"""The projects that connected last by `/setup`, for the page and for `/versions`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ConnectedProjects:
         self._keep(project, ProjectStatus(project_id_of(project), plan, time.time()))
 
     def refused(self, project: str, reason: str) -> None:
-        """Remember why a project can't be served: in Settings > Model that stands cut short, and not in all letters."""
+        """Remember why a project can't be served, because Settings > Model shows it cut short, and only in Latin-1."""
         self._keep(project, ProjectStatus(project_id_of(project), None, time.time(), reason))
 
     def _keep(self, project: str, status: ProjectStatus) -> None:

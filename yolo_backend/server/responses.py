@@ -1,4 +1,4 @@
-"""Errors to answers: the one table of statuses, and the message as the reason phrase."""
+"""Makes answers of errors: one table of statuses, and the message as the reason phrase."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yolo_backend.server.model_class import ModelClassError
 log = logging.getLogger(__name__)
 
 _MAX_REASON = 240
-# What a person reads in Settings > Model is the reason phrase alone, so every status brings its message there.
+# In Settings > Model, a person reads only the reason phrase, so every status has its message there.
 _STATUS_OF_ERROR: dict[type[Exception], int] = {
     BadRequestError: 400,
     LabelingConfigError: 422,
@@ -31,7 +31,7 @@ _STATUS_OF_ERROR: dict[type[Exception], int] = {
 
 
 def answer_error(error: Exception) -> Response:
-    """The answer to a request that failed; what isn't in the table is logged, and not told."""
+    """The answer to a request that failed. An error that isn't in the table is logged, and not told."""
     if isinstance(error, HTTPException):
         return error_response(error.code or 500, error.description or error.name)
     for kind, status in _STATUS_OF_ERROR.items():

@@ -1,4 +1,4 @@
-"""How the server starts: flags, settings, logging, gunicorn; what can't start says so in one line."""
+"""How the server starts: flags, settings, logging, gunicorn. If it can't start, it says why in one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8 
 
 
 def serve(arguments: Sequence[str]) -> None:
-    """Check settings, class and weights, then serve; exits with one line that says what is wrong.
+    """Check settings, class and weights, then serve. Exits with one line if something is wrong.
 
     `arguments` are the flags of Label Studio's template, and `--model`.
     """
@@ -41,7 +41,7 @@ def serve(arguments: Sequence[str]) -> None:
     settings, model_class = _check_start()
     if options.check:
         _check_model(model_class)
-        # Started anew, for a model and its threads don't survive the fork of gunicorn's workers.
+        # As a new process, because a model and its threads don't survive the fork of gunicorn's workers.
         sys.stdout.flush()
         os.execv(sys.executable, [arg for arg in sys.orig_argv if arg != "--check"])  # noqa: S606  our own command line
     host = options.host or "0.0.0.0"
@@ -60,11 +60,11 @@ def make_app() -> Flask:
     _tune_malloc()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
-    handler.addFilter(RequestIds())  # of the handler, for a logger's own filters don't see its children's lines
+    handler.addFilter(RequestIds())  # on the handler, because a logger's filters don't see its children's lines
     logging.basicConfig(level=settings.log_level, handlers=[handler])
     for noisy in ("urllib3", "httpx", "httpcore", "PIL"):  # their debug lines hold whole addresses
         logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
-    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings of odd headers
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # and so do its warnings about odd headers
     _tell_of_uploads(settings)
     import label_studio_sdk.label_interface  # noqa: F401  a third of a second, which the first `/setup` is spared
 
@@ -91,12 +91,12 @@ def _make_loading_app() -> Flask:
 
 
 def _tune_malloc() -> None:
-    """Keep glibc from giving each thread a heap, and from giving the memory of each photograph back to the system.
+    """Forbid glibc a heap for each thread, and returning each photograph's memory to the system.
 
-    The heaps of many threads grow to a gigabyte in sum; memory fresh from the system has to be cleared, page by page.
+    The heaps of many threads grow to a gigabyte together. New memory from the system has to be cleared, page by page.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # another libc has no such thing
+        with contextlib.suppress(AttributeError, OSError):  # another libc has no such function
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(_M_ARENA_MAX, 1)
             mallopt(_M_MMAP_THRESHOLD, 64 << 20)
@@ -105,7 +105,7 @@ def _tune_malloc() -> None:
 
 
 class _OneLineFormatter(logging.Formatter):
-    """Keeps what strangers wrote, such as the name of a project, from looking like a line of its own."""
+    """Makes one line of each message, so that a stranger's text, such as a project's name, can't look like two."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", super().formatMessage(record))
@@ -155,8 +155,8 @@ def _check_start() -> tuple[Settings, ModelClass]:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Exits with a line where nobody can listen there; gunicorn would try for seconds, and show errors of its own."""
-    if {"LISTEN_FDS", "GUNICORN_FD"} & os.environ.keys():  # systemd listens for us, or the gunicorn before this one
+    """Exits with a line if the port isn't free. gunicorn would try for seconds, and show errors of its own."""
+    if {"LISTEN_FDS", "GUNICORN_FD"} & os.environ.keys():  # systemd or the gunicorn before this one listens for us
         return
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -176,7 +176,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _listener_at(host: str, port: int) -> str:
-    """Who listens there, as far as it can be seen at once."""
+    """What listens there, as far as can be seen at once."""
     seen_at = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host
     try:
         RemoteBackend(f"http://{f'[{seen_at}]' if ':' in seen_at else seen_at}:{port}").index()
@@ -202,5 +202,5 @@ def _check_model(model_class: ModelClass) -> None:
 
 def _refuse(error: Exception | str) -> NoReturn:
     print(f"The backend can't start: {error}", file=sys.stderr)
-    # gunicorn's own code for an application that fails to load: any other and it would start workers for ever.
+    # gunicorn's code for an application that fails to load. With any other, it would start workers for ever.
     raise SystemExit(4) from None

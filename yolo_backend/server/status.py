@@ -119,7 +119,7 @@ def wants_page(accept: str | None) -> bool:
 
 
 def render_page(status: Status, *, refreshes: bool = True) -> str:
-    """The page, which loads itself anew unless told not to."""
+    """The page. It loads itself again, unless told not to."""
     busy = any(progress.waiting or progress.running for progress in status.work)
     return _TEMPLATE.render(
         status=status,
@@ -232,17 +232,17 @@ def _control_json(served: ServedControl, runtimes: Mapping[str, Runtime]) -> dic
         "engine": runtime.engine if runtime else None,
         "labels": [asdict(label) for label in served.served_labels],
         "labels_without_class": list(served.label_map.labels_without_class),
-        # Which these are, each task says.
+        # Each task says which these are.
         "classes_without_label": [] if served.control.labels_value else list(served.label_map.classes_without_label),
     }
 
 
 class _Sentence(str):
-    """A message that stands nowhere else whole."""
+    """A message that is shown whole only here."""
 
 
 def _fit_for_page(value: Any) -> Any:
-    """Of a text that strangers wrote: no control characters, no half of a surrogate pair, not without end."""
+    """A stranger's text without control characters and halves of surrogate pairs, and of bounded length."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     most = _MAX_SENTENCE if isinstance(value, _Sentence) else _MAX_TEXT

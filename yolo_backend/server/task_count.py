@@ -1,4 +1,4 @@
-"""How many tasks a body has that there is no room for: read through, and not kept."""
+"""How many tasks a body has for which there is no memory. It is read, and not kept."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import ijson  # type: ignore[import-untyped]
 
 
 class Readable(Protocol):
-    """What gives bytes, piece by piece."""
+    """Gives bytes, piece by piece."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 def count_tasks(body: Readable) -> tuple[int, bool]:
-    """The number of `tasks`, and whether there is a `params.context`. Raises ValueError for what isn't JSON.
+    """The number of `tasks`, and whether there is a `params.context`. Raises ValueError if it isn't JSON.
 
     One text is in memory at a time, such as a `data:` address.
     """
     count, has_context = 0, False
     depth, field, inner, is_in_tasks = 0, "", "", False
     try:
-        # Not `parse`: it gives each event its whole path, gigabytes for brackets in brackets in brackets.
+        # Not `parse`, which gives each event its whole path: gigabytes if brackets are nested deep.
         for event, value in ijson.basic_parse(body, use_float=True):
             if event == "map_key":
                 if depth == 1:

@@ -1,4 +1,4 @@
-"""`/webhook`: events to the class's `fit`, where it has one."""
+"""`/webhook`: brings events to the class's `fit`, if it has one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Webhook:
         self._fits = FitRunner(model_class.load)
 
     def take(self, body: dict[str, Any]) -> Response:
-        """The answer to an event, which `fit` gets after it. Raises BadRequestError, ModelClassError."""
+        """The answer to an event. `fit` gets the event afterwards. Raises BadRequestError, ModelClassError."""
         event = text(body, "action")
         try:
             backend_class = self._model_class.loaded
@@ -31,7 +31,7 @@ class Webhook:
             if event == START_TRAINING:
                 raise
             return jsonify(status="ignored", reason=str(error))
-        if backend_class is None or trains(backend_class):  # else who waits for the class finds out
+        if backend_class is None or trains(backend_class):  # otherwise, the thread that waits for the class finds out
             self._fits.start(event, body)
             return jsonify(status="accepted")
         reason = why_ignored(self._model_class.name)

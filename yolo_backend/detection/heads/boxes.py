@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torchvision  # noqa: F401  Ultralytics' NMS is torchvision's only where this is imported
+import torchvision  # noqa: F401  Ultralytics uses torchvision's NMS only if this is imported
 from numpy.typing import NDArray
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import nms, ops
@@ -59,17 +59,17 @@ class BoxHead:
 
     @classmethod
     def differences(cls, ours: Any, theirs: Any, class_count: int, *, end2end: bool) -> tuple[float, float]:
-        """How far the boxes and the scores of two models are apart; of what comes with them, only the count counts."""
+        """How far the boxes and the scores of two models are apart. Of other outputs, only the shape counts."""
         ours, theirs = _numbers(ours), _numbers(theirs)
         if ours.shape != theirs.shape:
             raise ValueError(f"the export gives {tuple(ours.shape)}, the weights {tuple(theirs.shape)}")
-        if end2end:  # rows by score, whose order may differ where scores are alike
+        if end2end:  # rows are ordered by score, which may differ if scores are nearly equal
             return 0.0, _distance(ours[..., 4], theirs[..., 4])
         scores = slice(4, 4 + class_count)
         return _distance(ours[:, :4], theirs[:, :4]), _distance(ours[:, scores], theirs[:, scores])
 
     def _candidates(self, raw: Any) -> Any:
-        """The part of the raw outputs that NMS is for: a tensor, or several of which the first is it."""
+        """The part of the raw outputs for NMS: a tensor, or several of which it is the first."""
         return first(raw)
 
     def _more_numbers(self, raw: Any) -> int | None:
@@ -93,13 +93,13 @@ class BoxHead:
         )
 
     def _kept(self, rows: Any, raw: Any, index: int, input_shape: tuple[int, ...]) -> Any:
-        """Those rows of the batch's image of this index that Ultralytics would keep, too."""
+        """The rows of the batch's image with this index that Ultralytics would keep."""
         return rows
 
     def _extras(
         self, rows: NDArray[np.float32], image: Letterboxed, input_shape: tuple[int, ...]
     ) -> Mapping[str, NDArray[Any]]:
-        """What these rows say beside boxes, scores and classes: by name, as `Detections.extras` wants it."""
+        """What these rows say besides boxes, scores and classes, by name, for `Detections.extras`."""
         return {}
 
     def _detections(self, rows: Any, image: Letterboxed, input_shape: tuple[int, ...]) -> Detections:

@@ -48,7 +48,7 @@ class Head(Protocol):
     def check(self, raw: Any) -> None:
         """Raises WeightsFileError if these raw outputs can't be those of weights of this kind.
 
-        Read otherwise than they are meant, outputs are no detections at all, for every image.
+        If outputs are read in the wrong way, no image has any detections.
         """
 
     def read(self, raw: Any, batch: Sequence[Letterboxed], score_threshold: float) -> list[Detections]:

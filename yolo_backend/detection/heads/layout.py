@@ -1,4 +1,4 @@
-"""Which shape a model's raw outputs have, by its classes and its kind, and which numbers; read otherwise, no boxes."""
+"""Checks the shape and the numbers of raw outputs, because there are no boxes if they are read in the wrong way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ANEW = 'export it anew with Ultralytics, YOLO("best.pt").export(format="onnx")'
 
 
 def layout_problem(shape: tuple[int, ...], classes: int, extra: int | None, *, end2end: bool) -> str | None:
-    """Why outputs of this shape aren't those of weights with so many classes, None where they are.
+    """Why outputs of this shape aren't those of weights with so many classes; None if they are.
 
     `extra` numbers of a box come after its place and its scores; None: at least one, the key points.
     """
@@ -35,13 +35,13 @@ def layout_problem(shape: tuple[int, ...], classes: int, extra: int | None, *, e
 
 
 def numbers_problem(outputs: Any, classes: int, *, end2end: bool) -> str | None:
-    """Why these outputs can't be boxes and scores, None where they can; a tensor (n, rows, boxes), or after NMS."""
+    """Why these outputs can't be boxes and scores; None if they can. They are a tensor (n, rows, boxes), or NMS's."""
     boxes, scores = (outputs[..., :4], outputs[..., 4]) if end2end else (outputs[:, :4], outputs[:, 4 : 4 + classes])
     if not boxes.numel():
         return None
     if bool(boxes.isnan().any() or scores.isnan().any()):
         return "not a number (NaN): its training or its export went wrong, so train or export it anew"
-    if float(scores.min()) < -0.01 or float(scores.max()) > 1.01:  # few bits may round
+    if float(scores.min()) < -0.01 or float(scores.max()) > 1.01:  # numbers of few bits are rounded
         return f"scores from {float(scores.min()):.3g} to {float(scores.max()):.3g}, not from 0 to 1; {_ANEW}"
     if not end2end and 0 < float(boxes.max()) <= 2:
         return f"boxes in parts of the image, not in pixels; {_ANEW}"

@@ -1,6 +1,7 @@
-"""Which boxes of a plain detector stay: Ultralytics' `non_max_suppression` on the CPU, in few and small steps.
+"""Which boxes of a plain detector stay: Ultralytics' `non_max_suppression`, in NumPy.
 
-It finds the same numbers, bit by bit, in half the time: its many steps on tensors are a thirtieth of a small model's.
+It gives the same numbers, bit by bit, in half the time. Ultralytics' many steps on tensors take a thirtieth of a small
+model's time.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-# Ultralytics' own: how many boxes are compared at most, and how far classes are moved apart, so that none overlap.
+# Ultralytics' constants: how many boxes are compared at most, and how far classes are moved apart so that none overlap.
 _MAX_CANDIDATES = 30_000
 _CLASS_OFFSET_PX = np.float32(7680)
 
 
-@np.errstate(invalid="ignore", over="ignore")  # a model gone wrong is met by whoever makes regions
+@np.errstate(invalid="ignore", over="ignore")  # NaN of a broken model is handled where regions are made
 def suppress(
     output: NDArray[np.float32], score_threshold: float, iou_threshold: float, max_detections: int
 ) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ class Found:
 
 
 class Part(TypedDict):
-    """What a kind says of a region; the rest is the same for every kind, also the `id` where a part has none."""
+    """What a kind says of a region. The rest is the same for every kind, also the `id` if a part has none."""
 
     from_name: str
     type: str
@@ -66,16 +66,16 @@ class ControlKind(Protocol[ControlT]):
         """Raises LabelingConfigError if these weights, called `name`, can't serve the control."""
 
     def make_parts(self, control: ControlT, found: Found) -> list[list[Part]]:
-        """For each of `found.indices` the regions that it becomes; none where nothing of it is on the image.
+        """For each of `found.indices` the regions that it becomes; none if nothing of it is on the image.
 
-        Labels that people import come as detections with boxes and nothing else: of these, too, regions are made.
+        Imported labels come as detections with boxes and nothing else. Regions are made of these, too.
         """
         ...
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """How a region is drawn on a picture of this size: closed lines through these points, in pixels.
 
-        Regions may be anybody's: none are drawn of one that is malformed, or that is no shape.
+        Regions may be anybody's: no line is drawn of one that is malformed or has no shape.
         """
         ...
 
@@ -87,5 +87,5 @@ class ControlKind(Protocol[ControlT]):
         return True
 
     def ingredients(self, control: ControlT) -> dict[str, Any]:
-        """What the `model_version` depends on, beside what it depends on for every kind; changed by nothing else."""
+        """What the `model_version` depends on for this kind. Nothing else may change it."""
         return {"tag": control.tag}

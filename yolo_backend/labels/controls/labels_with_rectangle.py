@@ -13,18 +13,18 @@ from yolo_backend.labels.tags import Tag
 
 
 class LabelsWithRectangle(RectangleLabels):
-    """Reads `<Labels>`, and the first `<Rectangle>` on all of its images, which says where its regions are."""
+    """Reads `<Labels>`, and the first `<Rectangle>` on all of its images, which holds its regions' places."""
 
     tags = frozenset({"labels"})
     region_types = frozenset({"labels", "rectangle"})
 
     def attributes(self, tag: Tag) -> Mapping[str, str]:
-        """Some may stand on the Rectangle."""
+        """Some attributes may stand on the Rectangle."""
         rectangle = tag.beside("rectangle")
         return {**(rectangle.attr if rectangle else {}), **tag.element.attr}
 
     def why_not_served(self, tag: Tag) -> str | None:
-        """Without an Image it is for texts or sounds, of which nothing is to be said."""
+        """Without an Image it is for texts or sounds, and nothing is said about it."""
         if not tag.image_tags:
             return None
         if other := tag.why_not_on_image():
@@ -40,11 +40,11 @@ class LabelsWithRectangle(RectangleLabels):
         return replace(super().read(tag, image_tag), rectangle_name=str(rectangle.name) if rectangle else None)
 
     def ingredients(self, control: RectangleControl) -> dict[str, Any]:
-        """The name that half of its regions are from."""
+        """The Rectangle's name, from which half of its regions are."""
         return {"rectangle": control.rectangle_name}
 
     def _parts(self, control: RectangleControl, place: Place, label: str) -> list[Part]:
-        """Two of one id, as the page itself stores them."""
+        """Two parts with one id, as the page itself stores them."""
         return [
             {"from_name": str(control.rectangle_name), "type": "rectangle", "value": dict(place)},
             {"from_name": control.from_name, "type": "labels", "value": {**place, "labels": [label]}},
