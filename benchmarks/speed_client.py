@@ -73,6 +73,16 @@ class Client:
         return backend_server(pick_port(0), self._environment(weights, environment), self._new_log())
 
     @contextmanager
+    def backend_of(self, checkout: Path, weights: str) -> Iterator[BackendServer]:
+        """The backend of a checkout, this one or another, started and ready."""
+        environment = self._environment(weights, {"PYTHONPATH": str(checkout.resolve())})
+        # -P: else the package in the current folder, which is this checkout's, would come first.
+        entry = ("-P", "-m", "yolo_backend", "serve")
+        with backend_server(pick_port(0), environment, self._new_log(), entry) as backend:
+            wait_until_ready(backend.url)
+            yield backend
+
+    @contextmanager
     def handwritten_backend(self, weights: str) -> Iterator[BackendServer]:
         """The hand-written loop, started and ready."""
         environment = self._environment(weights, _HANDWRITTEN)
