@@ -46,6 +46,8 @@ class Slot:
         A folder on the disk ("/data/upload/7") is no host. It counts only for work that was added under its name; other
         work of the same host would count for the disk from then on, and still wait for that host.
         """
+        if host == self.host == self._scheduler._host(self._named):
+            return  # as mostly: without the lock, which each task needs
         if not host.startswith("/") or host == self._named:
             self._scheduler._moves(self, host)
 
@@ -92,13 +94,19 @@ class Scheduler:
 
     def resume(self) -> None:
         """Begin what there are slots for."""
-        while begun := self._next():
+        self._begin(None)
+
+    def _begin(self, left: Slot | None) -> None:
+        """Begin what there are slots for; one that was left is among them."""
+        while begun := self._next(left):
+            left = None
             slot, work = begun
             try:
                 self._submit(partial(self._run, slot, work))
             except RuntimeError as error:
                 if "shutdown" in str(error):  # the process is ending; otherwise it was queued
-                    self._leave(slot)
+                    with self._lock:
+                        self._leave(slot)
                     work.drop()
 
     def waiting(self) -> tuple[int, float]:
@@ -114,12 +122,13 @@ class Scheduler:
         except BaseException:  # whatever it is, others get its slot
             log.exception("Project %s: work failed", slot.project)
         finally:
-            self._leave(slot)
-            self.resume()
+            self._begin(slot)
 
-    def _next(self) -> tuple[Slot, Work] | None:
+    def _next(self, left: Slot | None) -> tuple[Slot, Work] | None:
         """What begins now: of the project with the least under way, of its host with the least, what waits longest."""
         with self._lock:
+            if left:
+                self._leave(left)
             while found := self._choose():
                 project, host = found
                 queue = self._queues[project]
@@ -173,12 +182,11 @@ class Scheduler:
                 self._leads_to.popitem(last=False)
 
     def _leave(self, slot: Slot) -> None:
-        with self._lock:
-            queue = self._queues[slot.project]
-            queue.running -= 1
-            self._count(slot.host, -1)
-            if not queue.running and not queue.waiting:
-                del self._queues[slot.project]
+        queue = self._queues[slot.project]
+        queue.running -= 1
+        self._count(slot.host, -1)
+        if not queue.running and not queue.waiting:
+            del self._queues[slot.project]
 
     def _count(self, host: str, change: int) -> None:
         self._running_on[host] += change
