@@ -178,11 +178,11 @@ class _KnownPoolsAdapter(OpenAdapter):
 
     def __init__(self, *sizes: Any) -> None:
         super().__init__(*sizes)
-        self._pools: dict[tuple[Any, ...], urllib3.HTTPConnectionPool] = {}
+        self._pools: dict[tuple[Any, ...], Any] = {}
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> urllib3.HTTPConnectionPool:
+    ) -> Any:
         if proxies or cert:
             return super().get_connection_with_tls_context(request, verify, proxies, cert)
         key = (*origin_of(request.url or ""), verify)
