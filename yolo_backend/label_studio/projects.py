@@ -17,7 +17,7 @@ from yolo_backend.label_studio.filters import Filter, task_filter
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import first_data_key
 from yolo_backend.messages import shortened
-from yolo_backend.protocol import Task
+from yolo_backend.protocol import Task, sent_project
 
 _PAGE_TASKS = 500
 _PAGE_TASKS_WITH_PREDICTIONS = 100  # each of which may hold hundreds of regions
@@ -41,17 +41,23 @@ class Upload:
 
 @dataclass(frozen=True)
 class Project:
-    """A project as it was when it was opened."""
+    """A project as it was when it was opened. `created_at` is as Label Studio's API says it, in ISO 8601."""
 
     studio: Studio
     id: int
     title: str
     label_config: str
+    created_at: str | None = None
 
     @property
     def url(self) -> str:
         """The page of the project."""
         return f"{self.studio.url}/projects/{self.id}/data"
+
+    @property
+    def sent_as(self) -> str:
+        """What Label Studio sends to a backend as `project`."""
+        return sent_project(self.id, self.created_at) if self.created_at else str(self.id)
 
     def count(self, filters: Sequence[Filter] = ()) -> int:
         """How many tasks pass these filters."""
@@ -164,14 +170,14 @@ class Project:
 
 def open_project(studio: Studio, project_id: int) -> Project:
     """The project of this number. Raises StudioMissingError, StudioError, requests.Timeout."""
-    query = {"include": "id,title,label_config"}
+    query = {"include": "id,title,label_config,created_at"}
     try:
         found = studio.call("GET", f"/api/projects/{project_id}/", None, _READ_TIMEOUT_S, query=query)
     except StudioMissingError:
         raise StudioMissingError(
             f"Label Studio shows the token's user no project {project_id}, {told_projects(studio)}"
         ) from None
-    return Project(studio, project_id, str(found["title"]), str(found["label_config"]))
+    return Project(studio, project_id, str(found["title"]), str(found["label_config"]), found.get("created_at"))
 
 
 def projects_of(studio: Studio) -> list[dict[str, Any]]:
