@@ -116,7 +116,13 @@ def _run_exporter(weights: Path, made: Path, options: ExportOptions) -> None:
     command += [options.format, options.device, str(options.max_detections)]
     try:
         done = subprocess.run(  # noqa: S603  our own command line
-            command, env=python_environment(), cwd=made.parent, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command,
+            env=python_environment(),
+            cwd=made.parent,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise ExportError(f"exporting took longer than {_TIMEOUT_S:g} s") from None

@@ -7,18 +7,28 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from yolo_backend.errors import UserError
 from yolo_backend.settings import Settings, load_settings
+from yolo_backend.training.errors import told_of
 from yolo_backend.training.launch import CANCEL, Begun, Order
 from yolo_backend.training.policy import give_way
+from yolo_backend.training.registry import LOG
 
 _ENDINGS = {signal.SIGTERM, signal.SIGINT}
 _LOOK_EACH_S = 1.0
 _BOOKS_WAIT_S = 2.0
+
+
+class Cancellable(Protocol):
+    """Where it is written down that a run was cancelled, within so many seconds."""
+
+    def cancel(self, timeout_s: float) -> None: ...
 
 
 class Ending:
@@ -30,7 +40,7 @@ class Ending:
 
     def __init__(self) -> None:
         self.cancel_file: Path | None = None
-        self.diary: Closable | None = None
+        self.diary: Cancellable | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)  # in all threads to come, too
         threading.Thread(target=self._await_cancelling, name="cancelling", daemon=True).start()
         threading.Thread(target=self._await_end_of_parent, name="lifeline", daemon=True).start()
@@ -51,30 +61,24 @@ class Ending:
         _end_at_once()  # without an end in run.json: it was cut off, and may be begun anew
 
 
-class Closable:
-    """Where the end of a run is written down."""
-
-    def cancel(self, timeout_s: float) -> None:
-        raise NotImplementedError
-
-
 def main() -> None:
     """Exits with 2, and says why in a line on standard output, if the run can't begin; then in run.json."""
     order = msgspec.json.decode(_first_line(), type=Order)
     settings = load_settings(**order.settings)
     ending = Ending()
     remarks = give_way(order.cores, on_gpu=_has_gpu(settings))
-    from yolo_backend.training.run import TrainingRun  # with torch, after all that it reads when it is imported
+    # From here on, where libraries come that ask the environment for threads.
+    from yolo_backend.training.run import begin_run
 
-    try:
-        run = TrainingRun.begin(order, settings)
-    except UserError as error:
-        _answer(Begun(failure=str(error)))
-        raise SystemExit(2) from None
-    with run:
+    with ExitStack() as stack:
+        try:
+            run = stack.enter_context(begin_run(order, settings))
+        except (UserError, OSError) as error:
+            _answer(Begun(failure=told_of(error)))
+            raise SystemExit(2) from None
         ending.diary, ending.cancel_file = run.diary, run.folder / CANCEL
         _answer(Begun(folder=str(run.folder)))
-        _write_to(run.folder / "training.log")
+        _write_to(run.folder / LOG)
         for remark in remarks:
             logging.getLogger(__name__).warning(remark)
         run.work()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from ultralytics import __version__ as ultralytics_version
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 
@@ -156,7 +157,9 @@ class _Fitting:
             threads = usable_cores()
             torch.set_num_threads(threads)  # after Ultralytics, which takes what it thinks best
             known = {number: spec.known[name] for number, name in names.items() if name in spec.known}
-            trainer.model = trainer.get_model(cfg=deepcopy(spec.base.network.yaml), weights=spec.base.network, verbose=False)
+            trainer.model = trainer.get_model(
+                cfg=deepcopy(spec.base.network.yaml), weights=spec.base.network, verbose=False
+            )
             set_class_rows(trainer.model, spec.base.network, known)
             trainer.fitting = self
             trainer.train()
@@ -367,9 +370,11 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
 
     The same network gives the same bytes. Raises OSError.
     """
-    said = {
-        name: value for name, value in vars(arguments).items() if not (isinstance(value, str) and "/" in value)
-    } | {"model": None, "data": None, "save_dir": None}
+    said = {name: value for name, value in vars(arguments).items() if not (isinstance(value, str) and "/" in value)} | {
+        "model": None,
+        "data": None,
+        "save_dir": None,
+    }
     network.criterion = None
     for name in ("shape", "anchors", "strides"):  # of the last image that was looked at
         vars(network.model[-1]).pop(name, None)
@@ -380,15 +385,11 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
     network.pt_path = path.name
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise FittingError(f"The training ran away ({name} is no number any more): run it again with another --seed")
+            raise FittingError(
+                f"The training ran away ({name} is no number any more): run it again with another --seed"
+            )
     half = network.cpu().half().to(memory_format=torch.contiguous_format)
     content = io.BytesIO()
-    torch.save({"model": half, "train_args": said, "version": _ultralytics_version()}, content)
+    torch.save({"model": half, "train_args": said, "version": str(ultralytics_version)}, content)
     write_whole(path, content.getvalue())
     return sha256(content.getvalue()).hexdigest()
-
-
-def _ultralytics_version() -> str:
-    import ultralytics
-
-    return str(ultralytics.__version__)

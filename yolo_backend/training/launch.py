@@ -18,7 +18,7 @@ from yolo_backend.child_processes import python_command, python_environment
 from yolo_backend.errors import UserError
 from yolo_backend.settings import Settings
 from yolo_backend.training.files import write_whole
-from yolo_backend.training.lock import Holder, TrainingLock
+from yolo_backend.training.lock import UNKNOWN, Holder, TrainingLock
 from yolo_backend.training.records import Options, Run, run_from_json, run_to_json
 
 CHILD = "yolo_backend.training.child"
@@ -28,6 +28,7 @@ _SECRETS = {"label_studio_api_key": "LABEL_STUDIO_API_KEY", "basic_auth_pass": "
 _LOOK_EACH_S = 0.2
 _TERM_WAITS_S = 5.0
 _FILE_WAITS_S = 10.0
+_TELLING_TAKES_S = 2.0
 
 
 class TrainingStartError(UserError):
@@ -143,7 +144,7 @@ def cancel_running(model_dir: Path, is_meant: Callable[[Holder], bool]) -> Holde
     Raises CancelError where none runs, where it isn't meant, or where it doesn't end.
     """
     lock = TrainingLock(model_dir)
-    holder = lock.holder()
+    holder = _holder(lock)
     if holder is None or not is_meant(holder):
         other = f": {holder} is under way" if holder else f" (MODEL_DIR={model_dir.resolve()})"
         raise CancelError(f"No training of this project runs{other}")
@@ -159,9 +160,17 @@ def cancel_running(model_dir: Path, is_meant: Callable[[Holder], bool]) -> Holde
     return holder
 
 
+def _holder(lock: TrainingLock) -> Holder | None:
+    """Who holds it; who has just taken it is given the time to say who they are."""
+    ends_at = time.monotonic() + _TELLING_TAKES_S
+    while (holder := lock.holder()) is not None and not holder.run and time.monotonic() < ends_at:
+        time.sleep(_LOOK_EACH_S)
+    return holder
+
+
 def _is_free_after(lock: TrainingLock, holder: Holder, timeout_s: float) -> bool:
     ends_at = time.monotonic() + timeout_s
-    while lock.holder() == holder:
+    while (now := lock.holder()) is not None and now.pid in {holder.pid, UNKNOWN.pid}:
         if time.monotonic() >= ends_at:
             return False
         time.sleep(_LOOK_EACH_S)

@@ -246,6 +246,11 @@ class Registry:
         """The models of the project with this key, trained or not."""
         return ProjectModels(key, self.model_dir)
 
+    def projects(self) -> list[ProjectModels]:
+        """Those of all projects in which a training was begun."""
+        runs = sorted((self.model_dir / "trained").glob("*/runs"))
+        return [self.project(path.parent.name) for path in runs]
+
 
 def _read_json(path: Path, kind: type[_Value], default: _Value) -> _Value:
     """The content of a file, the default where there is none. Raises RegistryError for a broken one, OSError."""
