@@ -160,7 +160,7 @@ class Predictor:
         studio = self.studios.of_project(project)
         return self._tasks.images(task, plan, studio, project=project_id_of(project))
 
-    def publish(self, path: Path, name: str | None = None, project: str | None = None) -> str:
+    def publish(self, path: Path, name: str | None = None, project: str | int | None = None) -> str:
         """Let a finished file of weights serve as `name` (MODEL_NAME), as soon as it is exported and warmed up.
 
         With a `project`, its id or what Label Studio sends, it serves that project alone, where a control has no
