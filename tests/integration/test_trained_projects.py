@@ -1,4 +1,4 @@
-"""Trained weights on a real server: one project's own, promoted, taken back; and a project before its first training."""
+"""Trained weights on a real server: one project's own, promoted and taken back; and before the first training."""
 
 from __future__ import annotations
 

@@ -431,7 +431,7 @@ def label_studio_with(predicted: int, flags: Answer) -> Answer:
 def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> None:
     config = (
         '<View><Image name="i" value="$i"/><RectangleLabels name="l" toName="i"><Label value="newt"/>'
-        "<Label value=\"toad\"/></RectangleLabels></View>"
+        '<Label value="toad"/></RectangleLabels></View>'
     )
     url = "http://127.0.0.1:1"
     settings = load_settings(label_studio_url=url, label_studio_api_key=LEGACY_TOKEN, training="on")
@@ -446,6 +446,7 @@ def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> N
     assert lack == Found(
         "nothing is trained yet, and absent has no class for newt, toad: tasks get no boxes",
         LinkState.REMARK,
-        "Label 50 images or more, and press Start Training (Settings > Model), or run `yolo-backend train --project 7`.",
+        "Label 50 images or more, and press Start Training (Settings > Model), or run "
+        "`yolo-backend train --project 7`.",
     )
     assert version == Found("the model_version is untrained")

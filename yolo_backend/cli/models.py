@@ -97,7 +97,11 @@ def _as_json(project: Project, found: ProjectModels, holder: Holder | None) -> d
         "serves": serves,
         "runs": [
             {
-                **{name: value for name, value in msgspec.to_builtins(run).items() if name not in {"project", "manifest"}},
+                **{
+                    name: value
+                    for name, value in msgspec.to_builtins(run).items()
+                    if name not in {"project", "manifest"}
+                },
                 "serves": run.run == serves,
                 "cut_off": was_cut_off(run, holder),
                 "has_weights": found.weights_of(run.run) is not None,
@@ -114,7 +118,9 @@ def _print(project: Project, found: ProjectModels, settings: Settings) -> None:
     what = {None: f"no trained model, but {settings.model_name}", "": f"{found.file}, which is of no run"}
     line = f"{project.title} is served by {what.get(serves, f'run {serves}')}"
     if not runs:
-        line += f": nothing was trained for it in {found.model_dir}, as `yolo-backend train --project {project.id}` does"
+        line += (
+            f": nothing was trained for it in {found.model_dir}, as `yolo-backend train --project {project.id}` does"
+        )
     out.print(line, markup=False, soft_wrap=True)
 
 

@@ -44,7 +44,8 @@ def test_ultralytics_predicts_the_same_with_it(
 ) -> None:
     image = np.ascontiguousarray(bccd_images[0][..., ::-1])
     before, after = (
-        YOLO(path).predict(image, verbose=False, save=False)[0].boxes.data.cpu().numpy() for path in (bccd_weights, trained)
+        YOLO(path).predict(image, verbose=False, save=False)[0].boxes.data.cpu().numpy()
+        for path in (bccd_weights, trained)
     )
     assert len(before) > 5
     np.testing.assert_array_equal(before, after)
@@ -83,9 +84,7 @@ def test_it_tells_nothing_of_the_machine_that_trained_it(bccd_weights: Path, tmp
     assert read_record(written) is None
 
 
-def test_it_is_written_whole_or_not_at_all(
-    bccd_weights: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_written_whole_or_not_at_all(bccd_weights: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = trained.read_bytes()
 
     def full(*_: object) -> None:

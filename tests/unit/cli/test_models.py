@@ -103,7 +103,9 @@ def test_a_run_is_promoted_and_taken_back(models: ProjectModels, capsys: pytest.
         train(models, state="ended", verdict="aside")
     assert run("--promote", "1") == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("Run 1 serves Newts from now on. A running server names the new model_version within seconds")
+    assert printed.startswith(
+        "Run 1 serves Newts from now on. A running server names the new model_version within seconds"
+    )
     assert run("--promote", "2", "--json") == 0
     assert told(capsys)["serves"] == models.promoted() == "2"
     assert run("--roll-back") == 0

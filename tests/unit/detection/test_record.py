@@ -66,7 +66,9 @@ def test_a_record_that_cannot_be_read_is_not_passed_over(tmp_path: Path, content
     path = archive(tmp_path / "a.pt", yolo_backend_json=content)
     with pytest.raises(ValueError, match=r"."):
         read_record(path)
-    with pytest.raises(WeightsError, match=r"^Weights a\.pt hold a yolo_backend\.json that can't be read \(.+\): promote"):
+    with pytest.raises(
+        WeightsError, match=r"^Weights a\.pt hold a yolo_backend\.json that can't be read \(.+\): promote"
+    ):
         read_weights_file("a.pt", path)
 
 

@@ -62,7 +62,9 @@ def test_what_is_no_weights_is_not_published(tmp_path: Path, shelves: Shelves) -
 
 def test_a_folder_that_cannot_be_written_to_is_told_by_its_setting(weights: Path, shelves: Shelves) -> None:
     shelves.model_dir.write_text("a file")
-    with pytest.raises(WeightsError, match=r"can't be published as project-7\.pt .* write into MODEL_DIR, and have room"):
+    with pytest.raises(
+        WeightsError, match=r"can't be published as project-7\.pt .* write into MODEL_DIR, and have room"
+    ):
         publish_trained(weights, KEY, shelves.model_dir)
 
 
@@ -96,7 +98,9 @@ def test_only_what_serves_a_project_is_on_its_shelf(weights: Path, shelves: Shel
         shelves.find(name)
 
 
-@pytest.mark.parametrize("path", [NAME, f"./{NAME}", "trained/../" + NAME, NAME.replace("/", "\\"), NAME.replace("/", "%2F")])
+@pytest.mark.parametrize(
+    "path", [NAME, f"./{NAME}", "trained/../" + NAME, NAME.replace("/", "\\"), NAME.replace("/", "%2F")]
+)
 def test_a_labeling_config_cannot_name_the_weights_of_a_project(path: str) -> None:
     config = (
         '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image" '

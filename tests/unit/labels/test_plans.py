@@ -185,13 +185,21 @@ def test_thresholds_that_were_trained_hold_for_labels_of_tasks_and_are_lowered_w
     plan = plan_of(dynamic, is_trained=True, trained=OWN)
     labels = [{"value": "Newt"}, {"value": "Dog"}]
     of_task, _ = plan.for_task({"labels": labels})
-    assert [(each.label, each.threshold) for each in of_task.controls[0].served_labels] == [("Newt", 0.125), ("Dog", 0.25)]
+    assert [(each.label, each.threshold) for each in of_task.controls[0].served_labels] == [
+        ("Newt", 0.125),
+        ("Dog", 0.25),
+    ]
     lowered, _ = replace(plan, controls=(plan.controls[0].lowered(0.2),)).for_task({"labels": labels})
-    assert [(each.label, each.threshold) for each in lowered.controls[0].served_labels] == [("Newt", 0.125), ("Dog", 0.2)]
+    assert [(each.label, each.threshold) for each in lowered.controls[0].served_labels] == [
+        ("Newt", 0.125),
+        ("Dog", 0.2),
+    ]
 
 
 def test_own_weights_without_any_of_the_labels_are_told_by_the_file_s_name() -> None:
     other = WITHOUT_CLASS.replace("Newt", "Crab")
-    with pytest.raises(LabelingConfigError, match=r"^None of the labels Crab is a class of project-7\.pt, which has Newt"):
+    with pytest.raises(
+        LabelingConfigError, match=r"^None of the labels Crab is a class of project-7\.pt, which has Newt"
+    ):
         plan_of(other, is_trained=True, trained=OWN)
     assert plan_of(other, is_trained=True, trained=OWN, training="on").model_version == "untrained"

@@ -48,7 +48,10 @@ def test_weights_without_thresholds_are_served_as_before(trained: Mapping[str, f
 
 
 def test_the_trained_model_s_goes_by_the_class_and_not_by_the_label() -> None:
-    assert thresholds('<Label value="Molch" predicted_values="newt"/><Label value="TOAD"/>') == {"newt": 0.5, "toad": 0.125}
+    assert thresholds('<Label value="Molch" predicted_values="newt"/><Label value="TOAD"/>') == {
+        "newt": 0.5,
+        "toad": 0.125,
+    }
 
 
 def test_the_classes_of_one_label_have_the_lowest_of_theirs() -> None:
@@ -61,7 +64,7 @@ def test_the_classes_of_one_label_have_the_lowest_of_theirs() -> None:
 def test_two_labels_of_one_name_keep_their_own() -> None:
     """As tasks may bring them."""
     (control,) = parse_labeling_config(
-        '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image" value="$labels"/></View>'
+        '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i" value="$labels"/></View>'
     ).controls
     labels = (Label("x", ("newt",), (), 0.75), Label("x", ("toad",), (), 0.5), Label("x", ("frog",)))
     mapped = map_labels(replace(control, labels=labels), CLASSES, 0.25, TRAINED)

@@ -34,9 +34,9 @@ def test_who_holds_it_is_told_until_it_is_free(tmp_path: Path) -> None:
 def test_a_second_training_is_refused_and_told_who_trains(tmp_path: Path) -> None:
     with TrainingLock(tmp_path).held(KEY) as tell:
         tell("3")
-        with pytest.raises(TrainingBusyError, match=r"already \(run 3 of project 7, process \d+, since .*\): wait for its end"):
-            with TrainingLock(tmp_path).held("8-00c0ffee"):
-                raise AssertionError("two train")
+        told = r"already \(run 3 of project 7, process \d+, since .*\): wait for its end"
+        with pytest.raises(TrainingBusyError, match=told), TrainingLock(tmp_path).held("8-00c0ffee"):
+            raise AssertionError("two train")
         assert TrainingLock(tmp_path).holder() != UNKNOWN, "the first is left as it was"
     with TrainingLock(tmp_path).held("8-00c0ffee"):
         pass

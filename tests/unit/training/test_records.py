@@ -52,7 +52,9 @@ def test_half_a_run_is_noticed(length: int) -> None:
         run_from_json(run_to_json(RUN)[:length])
 
 
-@pytest.mark.parametrize("content", [b"[]", b'{"run": 1}', b'{"run": "1", "project": "7", "state": "odd", "began_at": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"[]", b'{"run": 1}', b'{"run": "1", "project": "7", "state": "odd", "began_at": 1}']
+)
 def test_what_is_no_run_is_noticed(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         run_from_json(content)
@@ -63,7 +65,10 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
     assert run_from_json(content) == RUN
 
 
-@pytest.mark.parametrize(("state", "is_over"), [("collecting", False), ("exporting", False), ("ended", True), ("failed", True), ("cancelled", True)])
+@pytest.mark.parametrize(
+    ("state", "is_over"),
+    [("collecting", False), ("exporting", False), ("ended", True), ("failed", True), ("cancelled", True)],
+)
 def test_a_run_is_over_when_it_has_ended_well_or_not(state: str, is_over: bool) -> None:
     content = run_to_json(RUN).replace(b'"state": "ended"', f'"state": "{state}"'.encode())
     assert run_from_json(content).is_over is is_over

@@ -58,7 +58,9 @@ def test_runs_are_counted_up_and_told_newest_first(models: ProjectModels) -> Non
     assert models.run("3") == runs[2]
 
 
-def test_a_number_that_another_process_has_just_taken_is_left_to_it(models: ProjectModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_another_process_has_just_taken_is_left_to_it(
+    models: ProjectModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models.begin_run(Options("demo", 1))
     monkeypatch.setattr(ProjectModels, "_numbers", lambda _: [])
     assert models.begin_run(Options("demo", 1)).run == "2"
@@ -146,7 +148,9 @@ def test_promoting_what_serves_is_no_step(models: ProjectModels) -> None:
     assert models.roll_back() == first
 
 
-def test_a_promotion_that_was_killed_before_it_served_is_none(models: ProjectModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_that_was_killed_before_it_served_is_none(
+    models: ProjectModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, third = (train(models, score) for score in (0.1, 0.2, 0.9))
     models.promote(first)
     models.promote(second)
@@ -167,7 +171,9 @@ def test_a_promotion_that_was_killed_before_it_served_is_none(models: ProjectMod
     assert models.roll_back() == first
 
 
-def test_a_way_back_that_was_killed_before_it_was_noted_is_one(models: ProjectModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_back_that_was_killed_before_it_was_noted_is_one(
+    models: ProjectModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, third = (train(models) for _ in range(3))
     for run in (first, second, third):
         models.promote(run)
@@ -236,7 +242,9 @@ def test_the_best_is_the_best_of_those_that_served_and_were_not_taken_back(model
     assert models.best() == models.run(runs[2])
 
 
-def test_weights_are_kept_of_what_serves_of_what_served_before_of_the_best_and_of_the_latest_five(models: ProjectModels) -> None:
+def test_weights_are_kept_of_what_serves_of_what_served_before_of_the_best_and_of_the_latest_five(
+    models: ProjectModels,
+) -> None:
     runs = [train(models, score) for score in (0.9, 0.1, 0.5, 0.4, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2)]
     for run in runs[:4]:
         models.promote(run)
