@@ -59,7 +59,7 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
             is_abandoned=kwargs.get("is_abandoned"),
         )
 
-    def publish(self, path: Path, name: str | None = None, project: str | None = None) -> None:
+    def publish(self, path: Path, name: str | None = None, project: str | int | None = None) -> None:
         """Let a finished file of weights serve in the place of `name` (MODEL_NAME), without a restart.
 
         With a `project`, its id, it serves that project alone. Raises WeightsError where it can't be used, and has

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -20,11 +21,10 @@ def write_checkpoint(trained: Path, written: Path, record: TrainedRecord | None 
     checkpoint = torch.load(trained, map_location="cpu", weights_only=False)
     checkpoint.pop("git", None)
     networks = [checkpoint[name] for name in ("model", "ema") if checkpoint.get(name) is not None]
-    kept_notes = [checkpoint.get("train_args", {}), *(notes for each in networks for notes in (each.args, each.yaml))]
-    for notes in kept_notes:
-        for name, value in notes.items():
-            if isinstance(value, str) and Path(value).is_absolute():
-                notes[name] = Path(value).name
+    _strip(checkpoint.get("train_args"))
+    for network in networks:
+        _strip(getattr(network, "args", None))
+        _strip(getattr(network, "yaml", None))
     with TemporaryDirectory(dir=written.parent, prefix=".writing-") as folder:
         made = Path(folder, written.name)
         torch.save(checkpoint, made)
@@ -33,3 +33,11 @@ def write_checkpoint(trained: Path, written: Path, record: TrainedRecord | None 
         with made.open("rb") as file:
             os.fsync(file.fileno())
         made.replace(written)
+
+
+def _strip(notes: Any) -> None:
+    """Leave file names in the place of paths; notes are a dict, or attributes, or missing."""
+    known = notes if isinstance(notes, dict) else vars(notes) if hasattr(notes, "__dict__") else {}
+    for name, value in known.items():
+        if isinstance(value, str) and Path(value).is_absolute():
+            known[name] = Path(value).name

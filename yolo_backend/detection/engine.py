@@ -44,7 +44,8 @@ class Engine:
         """Load the weights, as an export where there is a folder for it. Raises WeightsError.
 
         With a `fingerprint` they are those weights, or it raises WeightsReplacedError; an export of them will do where
-        the file was replaced. So their `thresholds` come along, which else are read from the file. While an export is made, which takes long, `tell` knows already what there is to know.
+        the file was replaced. So their `thresholds` come along, which else are read from the file. While an export is
+        made, which takes long, `tell` knows already what there is to know.
         """
         fingerprint = fingerprint or file_fingerprint(path)
         thresholds = read_thresholds(path) if thresholds is None else thresholds

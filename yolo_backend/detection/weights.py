@@ -166,8 +166,8 @@ def check_publishable(path: Path, name: str, root: Path) -> None:
 def put_weights(path: Path, name: str, root: Path, setting: str = "MODEL_ROOT") -> str:
     """Copy a finished file of weights to `name` in MODEL_ROOT, whole or not at all; returns its fingerprint.
 
-    `setting` is what names another folder. Servers that have weights of this name in use switch to it by themselves. Raises WeightsError, and has changed
-    nothing then.
+    `setting` is what names another folder. Servers that have weights of this name in use switch to it by themselves.
+    Raises WeightsError, and has changed nothing then.
     """
     check_publishable(path, name, root)
     making = root / f".{name}.{secrets.token_hex(4)}"  # no name of weights

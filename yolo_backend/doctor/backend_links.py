@@ -40,8 +40,8 @@ def model_version(it: Installation) -> Iterator[Found]:
     if there != here:
         raise BrokenLinkError(
             f"the backend's is {there}, from here it is {here}: each would predict anew what the other predicted",
-            "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_DIR, MODEL_SCORE_THRESHOLD "
-            "and the other MODEL_ ones, DECODE, LABEL_STUDIO_URL.",
+            "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_DIR and the other "
+            "MODEL_ ones, DECODE, LABEL_STUDIO_URL.",
         )
     yield Found(f"{there}, there as here")
 

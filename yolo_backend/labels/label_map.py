@@ -64,9 +64,7 @@ def map_labels(
     served = {label.value for label in label_of_class.values()}
     return LabelMap(
         label_of_class={class_id: label.value for class_id, label in sorted(label_of_class.items())},
-        threshold_of_class={
-            class_id: thresholds[label] for class_id, label in sorted(label_of_class.items())
-        },
+        threshold_of_class={class_id: thresholds[label] for class_id, label in sorted(label_of_class.items())},
         labels_without_class=tuple(label.value for label in control.labels if label.value not in served),
         classes_without_label=tuple(name for number, name in class_names.items() if number not in label_of_class),
     )

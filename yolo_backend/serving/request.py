@@ -115,10 +115,10 @@ class Predictor:
         """One entry for each task, in order: its prediction, or `[]` where it failed or isn't ready by the deadline.
 
         Several tasks are bulk work: what isn't ready goes on behind, and is pushed to Label Studio or kept for the
-        next click. Where nothing is trained yet, each entry is `[]`. One task is a person's, who goes first; it is dropped when `is_abandoned` says that they have
-        gone. With `context`, their smart tool, an entry has what they meant, or is `{"result": []}`. `finish` gets each
-        task and its prediction, and returns the prediction to deliver. Raises LabelingConfigError and WeightsError,
-        for they concern all tasks.
+        next click. One task is a person's, who goes first; it is dropped when `is_abandoned` says that they have
+        gone. With `context`, their smart tool, an entry has what they meant, or is `{"result": []}`. Where nothing is
+        trained yet, no task is worked on. `finish` gets each task and its prediction, and returns the prediction to
+        deliver. Raises LabelingConfigError and WeightsError, for they concern all tasks.
         """
         if not tasks:
             return []
@@ -160,7 +160,7 @@ class Predictor:
         studio = self.studios.of_project(project)
         return self._tasks.images(task, plan, studio, project=project_id_of(project))
 
-    def publish(self, path: Path, name: str | None = None, project: str | None = None) -> str:
+    def publish(self, path: Path, name: str | None = None, project: str | int | None = None) -> str:
         """Let a finished file of weights serve as `name` (MODEL_NAME), as soon as it is exported and warmed up.
 
         With a `project`, its id or what Label Studio sends, it serves that project alone, where a control has no
@@ -181,7 +181,7 @@ class Predictor:
         key = self._keys.of(project)
         if key is None:
             raise WeightsError(
-                f'Weights can\'t be published for project "{shortened(project)}", for it isn\'t known which that is: set '
+                f'Weights can\'t be published for project "{shortened(project)}", for nobody knows which that is: set '
                 "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, and give a project's id"
             )
         file = trained_file(key, self.settings.model_dir)
