@@ -186,8 +186,8 @@ class _Fitting:
             for batch in trainer.train_loader:
                 if pace.must_plan:
                     self._plan(trainer, pace, looks)
-                if pace.is_over:
-                    break
+                    if pace.is_over:
+                        break
                 if has_mosaic and not pace.has_mosaic:
                     trainer._close_dataloader_mosaic()
                     has_mosaic = False
@@ -196,6 +196,8 @@ class _Fitting:
                 if looks.is_due(pace):
                     self._look(trainer)
                 self._tell(pace)
+                if pace.is_over:
+                    break
         self._tell(pace, now=True)
         return pace
 

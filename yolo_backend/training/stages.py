@@ -30,8 +30,17 @@ from yolo_backend.training.gate import Judgement, check_labels, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledBox, Snapshot
 from yolo_backend.training.networks import Base, read_base
-from yolo_backend.training.records import Comparison, ImageCounts, LabelScore, Manifest, Result, TaskSource
-from yolo_backend.training.registry import VALIDATION, WEIGHTS
+from yolo_backend.training.records import (
+    Comparison,
+    ImageCounts,
+    LabelScore,
+    Manifest,
+    Options,
+    Result,
+    TaskSource,
+)
+from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
+from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
 from yolo_backend.training.snapshot import manifest_rows, take_snapshot
 from yolo_backend.training.split import Split, split_images
@@ -219,7 +228,7 @@ class Stages:
             if (threshold := control.score_threshold if label.score_threshold is None else label.score_threshold)
             is not None
         }
-        return judge(
+        judgement = judge(
             collected.split.val,
             collected.labels,
             candidate,
@@ -230,6 +239,16 @@ class Stages:
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
         )
+        write_report(
+            self._run.folder / REPORT,
+            judgement,
+            collected.split.val,
+            candidate,
+            title=f"Run {self._diary.run.run} of {self._project.title}",
+            facts=_facts(collected, base, fitted, options),
+            max_megapixels=self._settings.max_image_megapixels,
+        )
+        return judgement
 
     def _may_have_seen(self, base: Base) -> str | None:
         """The base's name, if nobody here knows on which images it was trained."""
@@ -291,6 +310,18 @@ class Stages:
             map50=msgspec.convert(scores.get("map50", {}), Comparison),
             map50_95=msgspec.convert(scores.get("map50_95", {}), Comparison),
         )
+
+
+def _facts(collected: Collected, base: Base, fitted: Fitted, options: Options) -> dict[str, str]:
+    """What a report says of how the model was made."""
+    return {
+        "Base": base.name,
+        "Images": f"{len(collected.split.train):,} to train on, {len(collected.split.val):,} to validate with",
+        "Budget": f"{options.minutes:g} minutes",
+        "Made in": f"{fitted.epochs:,} epochs, {fitted.steps:,} steps of {fitted.batch} images",
+        "Image size": f"{fitted.image_size} px",
+        "Seed": str(options.seed),
+    }
 
 
 def _remarks_on(split: Split, classes: Classes) -> Iterator[str]:
