@@ -14,10 +14,10 @@ from typing import Protocol
 import msgspec
 
 from yolo_backend.errors import UserError
-from yolo_backend.settings import Settings, load_settings
+from yolo_backend.settings import Settings
 from yolo_backend.training.errors import told_of
-from yolo_backend.training.launch import CANCEL, Begun, Order
-from yolo_backend.training.policy import give_way
+from yolo_backend.training.launch import CANCEL, Begun, Order, settings_of
+from yolo_backend.training.policy import give_way, use_cores
 from yolo_backend.training.registry import LOG
 
 _ENDINGS = {signal.SIGTERM, signal.SIGINT}
@@ -64,9 +64,9 @@ class Ending:
 def main() -> None:
     """Exits with 2, and says why in a line on standard output, if the run can't begin; then in run.json."""
     order = msgspec.json.decode(_first_line(), type=Order)
-    settings = load_settings(**order.settings)
+    settings = settings_of(order)
     ending = Ending()
-    remarks = give_way(order.cores, on_gpu=_has_gpu(settings))
+    remarks = use_cores(order.cores)
     # From here on, where libraries come that ask the environment for threads.
     from yolo_backend.training.run import begin_run
 
@@ -79,7 +79,8 @@ def main() -> None:
         ending.diary, ending.cancel_file = run.diary, run.folder / CANCEL
         _answer(Begun(folder=str(run.folder)))
         _write_to(run.folder / LOG)
-        for remark in remarks:
+        # Somebody has waited for it to begin, and nobody does any more.
+        for remark in (*remarks, *give_way(on_gpu=_has_gpu(settings))):
             logging.getLogger(__name__).warning(remark)
         run.work()
 

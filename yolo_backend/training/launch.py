@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import SecretStr, TypeAdapter
 
 from yolo_backend.child_processes import python_command, python_environment
 from yolo_backend.errors import UserError
@@ -103,6 +104,19 @@ class Training:
         died = replace(run, state="failed", ended_at=time.time(), failure=_why_died(self.process.returncode))
         write_whole(self.folder / "run.json", run_to_json(died))
         return died
+
+
+def settings_of(order: Order) -> Settings:
+    """The settings of who gave the order, with the secrets of this process's environment."""
+    told = {
+        name: TypeAdapter(Settings.model_fields[name].annotation).validate_python(value)
+        for name, value in order.settings.items()
+    }
+    secrets = {name: os.environ.get(variable) for name, variable in _SECRETS.items()}
+    # As they are: they were checked, and what else is in this environment, or in a `.env`, was left out.
+    return Settings.model_construct(
+        **told, **{name: SecretStr(secret) if secret else None for name, secret in secrets.items()}
+    )
 
 
 def start(project: int, options: Options, settings: Settings, *, may_be_path: bool = False) -> Training:

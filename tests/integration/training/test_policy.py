@@ -16,9 +16,9 @@ from tests.harness.stack import ROOT
 SHOW = """
 import json, os, threading
 from pathlib import Path
-from yolo_backend.training.policy import give_way
+from yolo_backend.training.policy import give_way, use_cores
 
-failed = give_way(os.sched_getaffinity(os.getpid()), on_gpu={on_gpu})
+failed = use_cores(os.sched_getaffinity(os.getpid())) + give_way(on_gpu={on_gpu})
 found = []
 import torch
 torch.rand(400, 400) @ torch.rand(400, 400)  # with threads of its own
