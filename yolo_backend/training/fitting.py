@@ -151,7 +151,7 @@ class _Fitting:
         spec = self._spec
         data = yaml.safe_load(spec.data.read_text(encoding="utf-8"))
         names: Mapping[int, str] = data["names"]
-        images = sum(len(list((spec.data.parent / data[side]).iterdir())) for side in ("train", "val"))
+        images = len(list((spec.data.parent / data["train"]).iterdir()))
         with TemporaryDirectory(prefix="fitting-", dir=spec.weights.parent) as folder:
             trainer: Any = _LOOPS[spec.base.kind](overrides=self._overrides(names, images, Path(folder)))
             threads = usable_cores()
@@ -312,6 +312,15 @@ class _Quiet:
             "nc": len(data["names"]),
             "channels": 3,
         }
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Validation images aren't kept in memory: there is hardly time to look at them twice."""
+        cache = self.args.cache  # type: ignore[attr-defined]
+        self.args.cache = cache if mode == "train" else False  # type: ignore[attr-defined]
+        try:
+            return super().get_dataloader(dataset_path, batch_size, rank, mode)  # type: ignore[misc]
+        finally:
+            self.args.cache = cache  # type: ignore[attr-defined]
 
     def _do_train(self) -> None:
         self._setup_train()  # type: ignore[attr-defined]

@@ -6,7 +6,8 @@ import resource
 import time
 from collections.abc import Callable
 
-_WALL_LIMIT = 4.0  # times the budget, where that is counted in CPU time: what it waits for others ends some time, too
+# Where the budget is counted in CPU time: what it waits for others ends some time, too.
+_WALL_LIMIT, _WALL_LIMIT_S = 4.0, 900.0
 _MEASURED = 0.2  # the part of the budget in which a step's cost is measured
 _WARM_UP_STEPS = 20
 _DECAY = 0.5  # the part of the steps over which the learning rate falls, at the end
@@ -17,8 +18,8 @@ _MAX_EPOCHS, _FEW_STEPS = 300, 2000  # more learn little more, and some images b
 class Budget:
     """How much of the time that is allowed was taken, since this was made.
 
-    On a CPU it is CPU time, this process's and that of children that ended, so that a busy machine takes nothing away;
-    else it is wall time.
+    On a CPU it is CPU time, this process's and that of children that ended, so that a busy machine takes nothing away,
+    but for the sum of four times as much wall time and a quarter of an hour; else it is wall time.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Budget:
 
     def spent(self) -> float:
         """The part of the budget that is spent: 1 is all of it."""
-        wall = (self._wall_s() - self._wall_began_s) / self._limit_s
+        wall_s = self.elapsed_s()
         if not self._counts_cpu:
-            return wall
-        return max((self._cpu_s() - self._cpu_began_s) / self._limit_s, wall / _WALL_LIMIT)
+            return wall_s / self._limit_s
+        cpu_s = self._cpu_s() - self._cpu_began_s
+        return max(cpu_s / self._limit_s, wall_s / (_WALL_LIMIT * self._limit_s + _WALL_LIMIT_S))
 
     def elapsed_s(self) -> float:
         """The wall time since this was made."""

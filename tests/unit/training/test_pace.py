@@ -48,10 +48,10 @@ def test_cpu_time_counts_on_a_cpu_and_not_the_wall() -> None:
     assert budget.elapsed_s() == 30
 
 
-def test_who_waits_for_others_four_times_as_long_ends_too() -> None:
-    machine = Machine(share=0.05)
+def test_who_waits_for_others_all_the_time_ends_too() -> None:
+    machine = Machine(share=0.01)
     budget = machine.budget(60)
-    machine.work(24)
+    machine.work(22.8)  # in 1,140 s
     assert budget.spent() == pytest.approx(1.0)
 
 
@@ -99,7 +99,7 @@ def test_a_step_that_takes_longer_than_the_budget_is_made_once() -> None:
     machine = Machine()
     pace = Pace(machine.budget(60), 10)
     assert len(run(machine, pace, lambda _: 90)) == 1
-    assert (pace.done, pace.epoch, pace.epochs) == (1, 1, 1)
+    assert (pace.done, pace.epoch) == (1, 1)
 
 
 def test_a_step_of_two_thirds_of_the_budget_is_not_made_twice() -> None:
