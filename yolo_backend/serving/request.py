@@ -28,6 +28,7 @@ from yolo_backend.images.line import Line
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, make_plan
 from yolo_backend.parallel import in_parallel
@@ -41,7 +42,7 @@ from yolo_backend.serving.ledger import Ledger
 from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
-from yolo_backend.serving.task import Finish, IsAbandoned, TaskImage, TaskPredictor, host_of
+from yolo_backend.serving.task import Finish, IsAbandoned, TaskFile, TaskImage, TaskPredictor, host_of
 from yolo_backend.serving.tickets import Ask, State, Ticket, tickets_of
 from yolo_backend.settings import Settings, load_settings
 
@@ -146,6 +147,11 @@ class Predictor:
         """The task's images as the labeling page shows them. Raises ImageError, StudioError, requests.Timeout."""
         studio = self.studios.of_project(project)
         return self._tasks.images(task, plan, studio, project=project_id_of(project))
+
+    def files(self, task: Task, controls: Sequence[Control], project: str) -> Iterator[TaskFile]:
+        """The files of a task that these controls are on; raises as `TaskPredictor.files`."""
+        studio = self.studios.of_project(project)
+        return self._tasks.files(task, controls, studio, project=project_id_of(project))
 
     def publish(self, path: Path, name: str | None = None) -> str:
         """Let a finished file of weights serve as `name` (MODEL_NAME), as soon as it is exported and warmed up.
