@@ -20,7 +20,8 @@ from yolo_backend.messages import shortened
 from yolo_backend.protocol import Task, sent_project
 
 _PAGE_TASKS = 500
-_PAGE_TASKS_WITH_PREDICTIONS = 100  # each of which may hold hundreds of regions
+_PAGE_TASKS_WITH_REGIONS = 100  # hundreds of them each, maybe
+_WITH_REGIONS = frozenset({"predictions", "annotations"})  # which come where all fields are asked for
 _READ_TIMEOUT_S = 120.0
 _IMPORT_TIMEOUT_S = 300.0
 # Label Studio's own limits for one request (DATA_UPLOAD_MAX_NUMBER_FILES, DATA_UPLOAD_MAX_MEMORY_SIZE).
@@ -73,9 +74,9 @@ class Project:
         meanwhile moves no other task out of sight, for a page begins after the last task of the one before.
         """
         last: int | None = None
-        has_predictions = not fields or "predictions" in fields
-        page_tasks = _PAGE_TASKS_WITH_PREDICTIONS if has_predictions else _PAGE_TASKS
-        narrowed = {"fields": "all"} if has_predictions else {}
+        has_regions = not fields or not _WITH_REGIONS.isdisjoint(fields)
+        page_tasks = _PAGE_TASKS_WITH_REGIONS if has_regions else _PAGE_TASKS
+        narrowed = {"fields": "all"} if has_regions else {}
         if fields:
             narrowed["include"] = ",".join({"id", *fields})
         while True:

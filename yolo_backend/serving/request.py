@@ -29,6 +29,7 @@ from yolo_backend.images.line import Line
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, make_plan
 from yolo_backend.messages import shortened
@@ -44,7 +45,7 @@ from yolo_backend.serving.progress import Progress
 from yolo_backend.serving.project_keys import ProjectKeys
 from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
-from yolo_backend.serving.task import Finish, IsAbandoned, TaskImage, TaskPredictor, host_of
+from yolo_backend.serving.task import Finish, IsAbandoned, TaskFile, TaskImage, TaskPredictor, host_of
 from yolo_backend.serving.tickets import Ask, State, Ticket, tickets_of
 from yolo_backend.settings import Settings, load_settings
 
@@ -159,6 +160,11 @@ class Predictor:
         """The task's images as the labeling page shows them. Raises ImageError, StudioError, requests.Timeout."""
         studio = self.studios.of_project(project)
         return self._tasks.images(task, plan, studio, project=project_id_of(project))
+
+    def files(self, task: Task, controls: Sequence[Control], project: str) -> Iterator[TaskFile]:
+        """The files of a task that these controls are on; raises as `TaskPredictor.files`."""
+        studio = self.studios.of_project(project)
+        return self._tasks.files(task, controls, studio, project=project_id_of(project))
 
     def publish(self, path: Path, name: str | None = None, project: str | int | None = None) -> str:
         """Let a finished file of weights serve as `name` (MODEL_NAME), as soon as it is exported and warmed up.

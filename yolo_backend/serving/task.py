@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,8 +36,9 @@ from yolo_backend.images.line import Line
 from yolo_backend.images.sources import Inline, Remote, Source, Upload, resolve_source
 from yolo_backend.images.uploads import ProjectUploads, uploads_of
 from yolo_backend.images.versions import Version
-from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.errors import StudioError, StudioUnreachedError
 from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes, make_regions, task_score
@@ -84,12 +85,29 @@ class TaskImage:
 
 
 @dataclass(frozen=True)
+class TaskFile:
+    """An image of a task as its source has it: its bytes, or why there are none."""
+
+    address: str
+    content: bytes | ImageError
+    to_names: frozenset[str]
+    item_index: int | None
+
+
+@dataclass(frozen=True)
 class _NewImage:
     """An image that nothing is remembered of: its bytes, and by what to know it again."""
 
     key: bytes
     identity: Identity
     content: bytes
+
+
+class _Place(NamedTuple):
+    """Where in a task's data an image is, or with `is_list` several."""
+
+    value: str
+    is_list: bool
 
 
 @dataclass(frozen=True)
@@ -225,12 +243,33 @@ class TaskPredictor:
         """The images that the plan looks at, in their order. Raises ImageError, StudioError, requests.Timeout."""
         images = []
         for value, item_index, controls in _task_images(task, plan):
-            source = self._source_of(value, task_id_of(task), studio, self.uploads_of(project))
-            content = self._fetcher.fetch(source, studio, None).content
+            content = self._fetch_for(value, task, studio, project)
             pixels = decode_image(content, self._settings.max_image_megapixels).pixels
             to_names = frozenset(served.control.to_name for served in controls)
             images.append(TaskImage(value, pixels, to_names, item_index))
         return images
+
+    def files(
+        self, task: Task, controls: Sequence[Control], studio: Studio | None, *, project: str
+    ) -> Iterator[TaskFile]:
+        """The files that these controls are on, in their order; an image that can't be had costs no other one.
+
+        Raises ImageError where the task has none, and StudioError or requests.Timeout where Label Studio is away.
+        """
+        for place, value, item_index in _images_at(task, [_place_of(control) for control in controls]):
+            content: bytes | ImageError
+            try:
+                content = self._fetch_for(value, task, studio, project)
+            except ImageError as error:
+                if studio is not None and studio.is_unreachable():
+                    raise StudioUnreachedError(f"Label Studio at {studio.url} is away: {error}") from None
+                content = error
+            to_names = frozenset(control.to_name for control in controls if _place_of(control) == place)
+            yield TaskFile(value, content, to_names, item_index)
+
+    def _fetch_for(self, value: Any, task: Task, studio: Studio | None, project: str) -> bytes:
+        source = self._source_of(value, task_id_of(task), studio, self.uploads_of(project))
+        return self._fetcher.fetch(source, studio, None).content
 
     def _regions(
         self,
@@ -461,23 +500,38 @@ def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: Proje
 
 def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | None, list[ServedControl]]]:
     """Each image's value, its page of a `valueList`, and the controls on it. Raises ImageError."""
-    data = task.get("data")
-    if not isinstance(data, Mapping):
-        raise ImageError(FailureKind.WRONG_TYPE, "the task has no data")
     try:
-        plan, left_out = plan.for_task(data)
+        plan, left_out = plan.for_task(_data_of(task))
     except LabelingConfigError as error:
         raise ImageError(FailureKind.LABELS, str(error)) from None
     for reason in left_out:
         _say_once(plan.model_version, reason)
-    by_value: dict[tuple[str, bool], list[ServedControl]] = {}
+    by_place: dict[_Place, list[ServedControl]] = {}
     for served in plan.controls:
-        by_value.setdefault((served.control.value, served.control.is_list), []).append(served)
-    given = {key: controls for key, controls in by_value.items() if find_value(data, key[0])}
+        by_place.setdefault(_place_of(served.control), []).append(served)
+    for place, image, item_index in _images_at(task, by_place):
+        yield image, item_index, by_place[place]
+
+
+def _images_at(task: Task, places: Iterable[_Place]) -> Iterator[tuple[_Place, Any, int | None]]:
+    """Where in a task an image is, its value, and its page of a `valueList`. Raises ImageError."""
+    data = _data_of(task)
+    wanted = list(dict.fromkeys(places))
     # A task may lack one of several images, but not all.
-    for (value, is_list), controls in (given or by_value).items():
-        for item_index, image in enumerate(_images_of(data, value, is_list)):
-            yield image, item_index if is_list else None, controls
+    for place in [place for place in wanted if find_value(data, place.value)] or wanted:
+        for item_index, image in enumerate(_images_of(data, place.value, place.is_list)):
+            yield place, image, item_index if place.is_list else None
+
+
+def _place_of(control: Control) -> _Place:
+    return _Place(control.value, control.is_list)
+
+
+def _data_of(task: Task) -> Mapping[str, Any]:
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        raise ImageError(FailureKind.WRONG_TYPE, "the task has no data")
+    return data
 
 
 @lru_cache(maxsize=1000)

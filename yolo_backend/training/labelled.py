@@ -14,7 +14,8 @@ Origin = Literal["manual", "prediction", "prediction-changed"]
 class LabelledBox:
     """A box with its label, in pixels of the upright image.
 
-    `box_xywhr` is what was drawn: center, size, clockwise radians. `box_xyxy` is its upright hull, clipped to the image.
+    `box_xywhr` is what was drawn: center, size, clockwise radians. `box_xyxy` is its upright hull, clipped to the
+    image.
     """
 
     label: str
