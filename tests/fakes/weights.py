@@ -22,7 +22,7 @@ from yolo_backend.detection.weights import WeightsFile, read_weights_file
 
 
 class FakeShelf:
-    """A file of a few bytes for any name that is asked for, in a folder of its own; for a project's where one was put."""
+    """A file of a few bytes for any name that is asked for, in its own folder; for a project's where one was put."""
 
     def __init__(self) -> None:
         self.makes = True

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,7 +187,8 @@ def put_weights(path: Path, name: str, root: Path, setting: str = "MODEL_ROOT") 
             f"{setting}, and have room there ({root})"
         ) from None
     finally:
-        making.unlink(missing_ok=True)
+        with suppress(OSError):  # such as of a folder that is none, which is told already
+            making.unlink(missing_ok=True)
     return fingerprint
 
 

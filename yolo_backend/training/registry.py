@@ -109,10 +109,10 @@ class ProjectModels:
 
         The file says so itself. One that is broken, or was published by hand, is of no run: "".
         """
+        if not self.file.exists():
+            return None
         try:
             record = read_record(self.file)
-        except FileNotFoundError:
-            return None
         except ValueError:
             record = None
         return record.run if record and record.project == self.key else ""
