@@ -18,6 +18,7 @@ GROUND = {
     "__init__",
     "addresses",
     "base",
+    "child_processes",
     "cores",
     "errors",
     "failure_kinds",
