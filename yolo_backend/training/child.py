@@ -67,8 +67,7 @@ def main() -> None:
     settings = settings_of(order)
     ending = Ending()
     remarks = use_cores(order.cores)
-    # From here on, where libraries come that ask the environment for threads.
-    from yolo_backend.training.run import begin_run
+    from yolo_backend.training.run import begin_run  # with libraries that ask the environment for threads
 
     with ExitStack() as stack:
         try:
@@ -82,7 +81,9 @@ def main() -> None:
         # Somebody has waited for it to begin, and nobody does any more.
         for remark in (*remarks, *give_way(on_gpu=_has_gpu(settings))):
             logging.getLogger(__name__).warning(remark)
-        run.work()
+        from yolo_backend.training.stages import work  # with torch, whose threads give way as this one does
+
+        work(run)
 
 
 def _first_line() -> bytes:

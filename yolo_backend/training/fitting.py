@@ -348,7 +348,7 @@ def _highest_rate(classes: int) -> float:
 def _step(trainer: Any, batch: Any, pace: Pace) -> None:
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * pace.learning_rate
-    criterion = getattr(trainer.model, "criterion", None)
+    criterion: Any = getattr(trainer.model, "criterion", None)
     if hasattr(criterion, "final_o2m"):  # with two branches: the one with many places for a box fades out
         criterion.o2m = criterion.final_o2m + (criterion.o2m_copy - criterion.final_o2m) * pace.many_to_one
         criterion.o2o = criterion.total - criterion.o2m

@@ -108,15 +108,15 @@ class Training:
 
 def settings_of(order: Order) -> Settings:
     """The settings of who gave the order, with the secrets of this process's environment."""
-    told = {
-        name: TypeAdapter(Settings.model_fields[name].annotation).validate_python(value)
-        for name, value in order.settings.items()
-    }
-    secrets = {name: os.environ.get(variable) for name, variable in _SECRETS.items()}
+    values: dict[str, Any] = {}
+    for name, value in order.settings.items():
+        adapter: TypeAdapter[Any] = TypeAdapter(Settings.model_fields[name].annotation or Any)
+        values[name] = adapter.validate_python(value)
+    for name, variable in _SECRETS.items():
+        secret = os.environ.get(variable)
+        values[name] = SecretStr(secret) if secret else None
     # As they are: they were checked, and what else is in this environment, or in a `.env`, was left out.
-    return Settings.model_construct(
-        **told, **{name: SecretStr(secret) if secret else None for name, secret in secrets.items()}
-    )
+    return Settings.model_construct(**values)
 
 
 def start(project: int, options: Options, settings: Settings, *, may_be_path: bool = False) -> Training:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yolo_backend.errors import UserError
 from yolo_backend.label_studio.projects import Project, open_project
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.protocol import project_key
 from yolo_backend.settings import Settings
 from yolo_backend.training.base import find_base
 from yolo_backend.training.diary import Diary
-from yolo_backend.training.errors import TrainingError, told_of
+from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
 from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
-
-log = logging.getLogger(__name__)
 
 _WORK = "work"  # in a run's folder, for what goes when it ends
 
@@ -47,17 +43,6 @@ class TrainingRun:
     def work_folder(self) -> Path:
         """Where files are that nobody needs when it has ended."""
         return self.folder / _WORK
-
-    def work(self) -> None:
-        """All stages. How it ended is in its run.json, and whatever went wrong."""
-        from yolo_backend.training.stages import Stages  # with torch, after it was begun
-
-        try:
-            Stages(self).work()
-        except Exception as error:
-            if not isinstance(error, UserError):
-                log.exception("The run failed")
-            self.diary.end("failed", failure=told_of(error))
 
 
 @contextmanager

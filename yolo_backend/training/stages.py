@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,13 +16,14 @@ from yolo_backend.detection.engine import pick_device
 from yolo_backend.detection.naming import DEMO, RELEASES
 from yolo_backend.detection.record import TrainedRecord, add_record, read_record
 from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.errors import UserError
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.serving.request import Predictor
 from yolo_backend.training.base import known_classes
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.dataset import write_dataset
-from yolo_backend.training.errors import TrainingError
+from yolo_backend.training.errors import TrainingError, told_of
 from yolo_backend.training.files import write_json
 from yolo_backend.training.finding import find_boxes, open_as_served
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
@@ -46,6 +48,8 @@ from yolo_backend.training.snapshot import manifest_rows, take_snapshot
 from yolo_backend.training.split import Split, split_images
 from yolo_backend.training.thresholds import ThresholdRule
 
+log = logging.getLogger(__name__)
+
 LEAST_LABELLED = 10
 """Images with boxes, below which nothing is trained: there would be two or three to validate with."""
 
@@ -62,7 +66,17 @@ class Collected:
     controls: tuple[Control, ...]
 
 
-class Stages:
+def work(run: TrainingRun) -> None:
+    """All stages of a run. How it ended is in its run.json, and whatever went wrong."""
+    try:
+        _Stages(run).work()
+    except Exception as error:
+        if not isinstance(error, UserError):
+            log.exception("The run failed")
+        run.diary.end("failed", failure=told_of(error))
+
+
+class _Stages:
     """What is done in a run, one after the other."""
 
     def __init__(self, run: TrainingRun) -> None:

@@ -33,10 +33,15 @@ ALLOCATION_FAILED = (
 
 
 def spec(data: Path, base: Base, folder: Path, **more: Any) -> FitSpec:
-    return FitSpec(
-        **{"data": data, "base": base, "known": {}, "weights": folder / "weights.pt", "budget_s": 600, "image_size": 96}
-        | more
-    )
+    values: dict[str, Any] = {
+        "data": data,
+        "base": base,
+        "known": {},
+        "weights": folder / "weights.pt",
+        "budget_s": 600,
+        "image_size": 96,
+    }
+    return FitSpec(**values | more)
 
 
 def test_a_minute_teaches_labels_that_the_base_doesn_t_know(scenes: Path, cells: Base, tmp_path: Path) -> None:

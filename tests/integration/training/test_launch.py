@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from tests.fakes.labelled_label_studio import LABELS, PROJECT, TOKEN, LabelStudio
 from tests.harness.command import Done, run_process, start_command
 from tests.harness.http_server import StartServer
 from tests.harness.stack import ROOT
-from yolo_backend.settings import Settings
+from yolo_backend.settings import load_settings
 from yolo_backend.training.launch import (
     CancelError,
     Training,
@@ -42,9 +41,9 @@ class House:
 
     def __init__(self, serve: StartServer, weights: Path, model_dir: Path) -> None:
         self.studio = LabelStudio(scenes=14)
-        self.settings = Settings(
+        self.settings = load_settings(
             label_studio_url=serve(self.studio).url,
-            label_studio_api_key=SecretStr(TOKEN),
+            label_studio_api_key=TOKEN,
             model_name=weights.name,
             model_root=weights.parent,
             model_dir=model_dir,

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from pydantic import SecretStr
 
-from yolo_backend.settings import Settings
+from yolo_backend.settings import load_settings
 from yolo_backend.training.launch import Order, _secrets, _told_settings, settings_of
 from yolo_backend.training.records import Options
 
@@ -19,13 +18,13 @@ def test_the_child_has_the_settings_of_its_parent_and_no_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Also where the command line said something else than the environment does."""
-    settings = Settings(
+    settings = load_settings(
         label_studio_url="http://here:8080",
-        label_studio_api_key=SecretStr(TOKEN),
+        label_studio_api_key=TOKEN,
         model_root=tmp_path,
         allowed_image_hosts=frozenset({"a.example", "b.example"}),
         basic_auth_user="me",
-        basic_auth_pass=SecretStr("pass word"),
+        basic_auth_pass="pass word",
         device="cpu",
     )
     order = Order(7, Options("demo", 1), _told_settings(settings), cores=(0, 1))
@@ -43,7 +42,7 @@ def test_the_child_has_the_settings_of_its_parent_and_no_others(
 
 
 def test_a_secret_that_isn_t_set_is_none_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings()
+    settings = load_settings()
     for variable, value in _secrets(settings).items():
         monkeypatch.setenv(variable, value)
     assert settings_of(Order(7, Options("demo", 1), _told_settings(settings))).label_studio_api_key is None
