@@ -381,18 +381,12 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
 
     The same network gives the same bytes. Raises OSError.
     """
-    said = {name: value for name, value in vars(arguments).items() if not (isinstance(value, str) and "/" in value)} | {
-        "model": None,
-        "data": None,
-        "save_dir": None,
-    }
+    said = _without_paths(vars(arguments)) | dict.fromkeys(("model", "data", "save_dir", "name"))
     network.criterion = None
     for name in ("shape", "anchors", "strides"):  # of the last image that was looked at
         vars(network.model[-1]).pop(name, None)
     network.args = said
-    network.yaml = {
-        name: value for name, value in network.yaml.items() if not (isinstance(value, str) and "/" in value)
-    }
+    network.yaml = _without_paths(network.yaml)
     network.pt_path = path.name
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -404,3 +398,7 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
     torch.save({"model": half, "train_args": said, "version": str(ultralytics_version)}, content)
     write_whole(path, content.getvalue())
     return sha256(content.getvalue()).hexdigest()
+
+
+def _without_paths(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if not (isinstance(value, str) and "/" in value)}

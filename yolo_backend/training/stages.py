@@ -90,7 +90,7 @@ class _Stages:
         base = read_base(self._run.base)
         collected = self._collect()
         self._note_manifest(collected, base)
-        present = self._present(collected)
+        present = self._present(collected, base)
         if reason := self._why_distrusted(collected, present):
             self._diary.end("ended", result=self._result(collected, reason), verdict="refuse")
             return
@@ -154,7 +154,7 @@ class _Stages:
 
     # The labels, before the model
 
-    def _present(self, collected: Collected) -> Findings | None:
+    def _present(self, collected: Collected, base: Base) -> Findings | None:
         """What serves the project now finds in the validation images; None where it knows none of their labels."""
         file, settings = self._models.file, self._settings
         if not file.exists():
@@ -163,6 +163,8 @@ class _Stages:
             except WeightsError as error:
                 self._diary.remark(f"Nothing serves yet that the new model could be compared with: {error}")
                 return None
+            if file.samefile(base.path) and not known_classes(collected.controls, base.class_names):
+                return None  # without an export, which takes longer than all the rest
         return self._found(file, collected)
 
     def _found(self, weights: Path, collected: Collected) -> Findings | None:

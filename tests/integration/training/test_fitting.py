@@ -144,7 +144,7 @@ def test_memory_that_never_suffices_is_told_with_what_to_do(
         raise RuntimeError(ALLOCATION_FAILED)
 
     monkeypatch.setattr(fitting, "_step", step_without_memory)
-    with pytest.raises(FittingError, match=r"one image at a time: .* --image-size"):
+    with pytest.raises(FittingError, match=r"one image at a time: .*--image-size"):
         fit(spec(few_scenes, cells, tmp_path, steps=2, batch=2))
     assert list(tmp_path.iterdir()) == []
 
@@ -156,9 +156,17 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 def test_numbers_that_run_away_end_it_with_what_to_do(
     few_scenes: Path, cells: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_highest_rate", lambda _: 1e30)
-    with pytest.raises(FittingError, match=r"The training ran away .* --seed"):
-        fit(spec(few_scenes, cells, tmp_path, steps=40))
+    step = fitting._step
+
+    def step_into_nowhere(trainer: Any, batch: Any, pace: Any) -> None:
+        step(trainer, batch, pace)
+        next(iter(trainer.model.parameters())).data.fill_(float("nan"))
+
+    monkeypatch.setattr(fitting, "_step", step_into_nowhere)
+    with pytest.raises(FittingError, match=r"The training ran away in step 2 .*--seed"):
+        fit(spec(few_scenes, cells, tmp_path, steps=4))
+    with pytest.raises(FittingError, match=r"The training ran away .*--seed"):
+        fit(spec(few_scenes, cells, tmp_path, steps=1))  # which nobody saw
 
 
 @pytest.mark.parametrize(

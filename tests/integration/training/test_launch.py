@@ -1,4 +1,7 @@
-"""Trainings in processes of their own, beside a Label Studio whose scenes somebody has labelled."""
+"""Trainings in processes of their own, beside a Label Studio whose scenes somebody has labelled.
+
+They give way to everything else, so nothing may run beside them.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,8 @@ from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
 from yolo_backend.training.run import interrupted_runs
 
+pytestmark = pytest.mark.alone
+
 END_S = 5.0
 OPTIONS = Options("bccd.pt", minutes=20, image_size=160)
 
@@ -48,6 +53,7 @@ class House:
             model_root=weights.parent,
             model_dir=model_dir,
             device="cpu",
+            engine="torch",
         )
         self.environment = {
             "LABEL_STUDIO_URL": str(self.settings.label_studio_url),
@@ -56,6 +62,7 @@ class House:
             "MODEL_ROOT": str(weights.parent),
             "MODEL_DIR": str(model_dir),
             "DEVICE": "cpu",
+            "ENGINE": "torch",  # an export takes longer than all that is tested here
         }
         self.started: list[Training] = []
 
