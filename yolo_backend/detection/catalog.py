@@ -77,8 +77,10 @@ class _Named:
     def refuse(self, signature: Signature, reason: str) -> None:
         """A new file doesn't serve."""
         self.refused, self.refused_at = signature, time.monotonic()
-        before = "the one before it" if self.file else self.instead
-        self.why_not = f"A new file {self.name} can't be used, so {before} serves: {reason}"
+        if self.file:
+            self.why_not = f"A new file {self.name} can't be used, so the one before it serves: {reason}"
+        else:
+            self.why_not = f"A new file {self.name} can't be used, so {self.instead} serves: {reason}"
         log.error("%s", self.why_not)
 
     def is_refused(self, signature: Signature) -> bool:

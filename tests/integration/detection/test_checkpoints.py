@@ -15,6 +15,7 @@ from ultralytics import YOLO
 from yolo_backend.detection import checkpoints as checkpoints_module
 from yolo_backend.detection.checkpoints import write_checkpoint
 from yolo_backend.detection.contents import content_problem
+from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.engine import Engine
 from yolo_backend.detection.record import TrainedRecord, read_record
 from yolo_backend.detection.weights import file_fingerprint
@@ -99,7 +100,7 @@ def test_it_is_written_whole_or_not_at_all(bccd_weights: Path, trained: Path, mo
 
 def test_thresholds_are_the_same_in_torch_and_in_an_export(trained: Path, tmp_path: Path) -> None:
     in_torch = Engine(trained, device="cpu", engine="torch", image_size=96)
-    told = []
+    told: list[WeightsInfo] = []
     exported = Engine(trained, device="cpu", engine="onnx", export_folder=tmp_path, image_size=96, tell=told.append)
     kept = Engine(trained, device="cpu", engine="onnx", export_folder=tmp_path, image_size=96)
     assert [each.runtime.engine for each in (in_torch, exported, kept)] == ["torch", "onnx", "onnx"]

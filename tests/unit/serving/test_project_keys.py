@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def keys_of(url: str | None, model_dir: Path) -> ProjectKeys:
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Iterator[Path]:
+def trained(tmp_path: Path) -> Path:
     (tmp_path / "trained" / "7-00c0ffee").mkdir(parents=True)
     return tmp_path
 
