@@ -102,7 +102,8 @@ def photograph(things: Sequence[Thing], image_wh: tuple[int, int], kind: str) ->
         picture.putalpha(128)
         picture.save(file, "PNG")
     elif kind == "turned JPEG":  # what a phone held upright stores: on its side, with a word about it
-        picture.transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", quality=98, subsampling=0, exif=orientation(6))
+        exif = b"Exif\0\0" + orientation(6)
+        picture.transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", quality=98, subsampling=0, exif=exif)
     else:
         picture.save(file, "JPEG", quality=98, subsampling=0)
     return file.getvalue()

@@ -41,11 +41,10 @@ def corners_of(place: Mapping[str, Any], size_wh: tuple[int, int]) -> list[tuple
 
 def box_of_place(place: Mapping[str, Any], size_wh: tuple[int, int]) -> Box | None:
     """A place as a box in pixels, the way back of `places_of`; None where it has no numbers, or no area."""
-    numbers = [place.get(key) for key in ("x", "y", "width", "height")]
-    numbers.append(place.get("rotation") or 0)
+    numbers: list[Any] = [place.get(key) for key in ("x", "y", "width", "height")] + [place.get("rotation") or 0]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         return None
-    _, _, width, height, degrees = (float(number) for number in numbers if number is not None)
+    _, _, width, height, degrees = numbers
     if width <= 0 or height <= 0:
         return None
     top_left, _, bottom_right, _ = corners_of(place, size_wh)

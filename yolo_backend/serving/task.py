@@ -262,7 +262,9 @@ class TaskPredictor:
                 content = self._fetch_for(value, task, studio, project)
             except ImageError as error:
                 if studio is not None and studio.is_unreachable():
-                    raise StudioUnreachedError(f"Label Studio at {studio.url} is away: {error}") from None
+                    raise StudioUnreachedError(
+                        f"Label Studio at {studio.url} is away: begin again once it answers ({error})"
+                    ) from None
                 content = error
             to_names = frozenset(control.to_name for control in controls if _place_of(control) == place)
             yield TaskFile(value, content, to_names, item_index)

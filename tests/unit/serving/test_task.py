@@ -346,7 +346,7 @@ def test_the_files_of_a_task_come_one_by_one_and_a_missing_one_costs_no_other(
     files = list(house.tasks.files(task, controls, studio, project="1"))
     assert [file.content for file in (files[0], files[2])] == [photo(9), photo(3)]
     assert isinstance(files[1].content, ImageError)
-    assert [(file.item_index, file.to_names) for file in files] == [(page, {"image"}) for page in range(3)]
+    assert [(file.item_index, file.to_names) for file in files] == [(page, frozenset({"image"})) for page in range(3)]
     assert house.detected == 0
     with pytest.raises(ImageError, match='the task\'s data has no "image"'):
         list(house.tasks.files({"id": 7, "data": {}}, controls, studio, project="1"))
