@@ -46,6 +46,7 @@ WINGS: Mapping[str, set[str]] = {
     "registering": {"images", "detection", "labels", "label_studio"},
     "prelabeling": {"images", "labels", "label_studio", "serving"},
     "sampling": {"images", "labels", "label_studio", "serving", "registering"},
+    "training": {"images", "detection", "labels"},
     "doctor": {"images", "detection", "labels", "label_studio", "serving", "connecting"},
     "cli": {
         "connecting",
