@@ -11,6 +11,7 @@ import pytest
 from tests.harness.findings import (
     LABELS,
     Recorded,
+    box,
     labelled,
     noisy,
     recorded,
@@ -241,7 +242,7 @@ def test_with_few_images_the_first_serves_and_later_ones_wait() -> None:
         "It serves as the first model, and was not judged: there are 9 validation images, and 10 are needed"
     )
     assert judgement.map50.candidate is not None
-    assert judgement.chance is judgement.own_interval is None
+    assert (judgement.chance, judgement.own_interval) == (None, None)
     later = verdict_on(those.images, those.worse, those.better)
     assert later.verdict == "aside"
     assert later.reason == (
@@ -328,12 +329,7 @@ def test_labels_that_stayed_are_trusted() -> None:
     those = some(32)
     assert check_labels(those.images, drawn_in(those.images), those.better, LABELS) is None
     nudged = [
-        replace(
-            image,
-            boxes=tuple(
-                replace(each, box_xyxy=tuple(number + 0.4 for number in each.box_xyxy)) for each in image.boxes
-            ),
-        )
+        replace(image, boxes=tuple(box(each.label, [at + 0.4 for at in each.box_xyxy]) for each in image.boxes))
         for image in those.images
     ]
     assert check_labels(nudged, drawn_in(those.images), those.worse, LABELS) is None
