@@ -36,7 +36,7 @@ MAX_RECALL_FALL = 0.1
 RECALL_SHARE = 0.95
 """So many resamples have to say that the recall of a label falls by more than that."""
 
-_SHUFFLES = 20  # of the drawn boxes: the best score of so many is what chance gives
+_SHUFFLES = 10  # of the drawn boxes: the best score of so many is what chance gives
 _MOST_SHUFFLED = 300  # images: more make chance no clearer
 _SAME_PX = 0.5
 _DIGITS = 4
@@ -185,14 +185,14 @@ def judge(
         verdict, reason = _without_judging(bench.why_not_judged, is_first=is_first)
     else:
         chance = _chance_of(bench.truths, candidate.at(bench.numbers), labels, seed)
-        reason = (
+        why_not = (
             _no_better_than_chance(new, chance, bench)
             or _worse(new, serving, "the serving model", bench)
             or _worse(new, models.get("best"), "the best model that was ever promoted", bench)
             or _forgotten(new, serving, rule)
         )
-        verdict = "refuse" if reason else "promote"
-        reason = reason or _why_promoted(new, serving, bench)
+        verdict = "refuse" if why_not else "promote"
+        reason = why_not or _why_promoted(new, serving, bench)
     is_judged = chance is not None
     return Judgement(
         verdict=verdict,

@@ -15,7 +15,7 @@ from yolo_backend.training.labelled import LabelledBox
 
 Floats = NDArray[np.float64]
 
-IOUS: Floats = np.linspace(0.5, 0.95, 10)
+IOUS: Floats = np.linspace(0.5, 0.95, 10, dtype=np.float64)
 """How much a box has to overlap the drawn one: the first is for AP50, all of them for mAP50-95."""
 
 
@@ -117,7 +117,8 @@ def _upright_overlaps(found_xyxy: Floats, true_xyxy: Floats) -> Floats:
     shared = _shared_areas(found_xyxy, true_xyxy)
     found_areas, true_areas = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (found_xyxy, true_xyxy))
     union = found_areas[:, None] + true_areas - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    ious: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ious
 
 
 def _shared_areas(ones_xyxy: Floats, others_xyxy: Floats) -> Floats:

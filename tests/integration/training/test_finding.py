@@ -64,7 +64,7 @@ def test_boxes_are_ultralytics_boxes_down_to_0_01(
 ) -> None:
     found = find(open_as_served(bccd_weights, settings), images)
     assert found.labels == {"RBC", "WBC", "Platelets"}
-    assert_as_ultralytics(found, images, YOLO(bccd_weights), NAMES)  # type: ignore[arg-type]
+    assert_as_ultralytics(found, images, YOLO(bccd_weights), NAMES)
 
 
 def test_rotated_boxes_are_too(
@@ -75,7 +75,7 @@ def test_rotated_boxes_are_too(
     weights = make_weights("yolo11n-obb")
     found = find(open_as_served(weights, settings), images[:2])
     assert all(those.is_rotated for those in found.images)
-    assert_as_ultralytics(found, images[:2], YOLO(weights), NAMES)  # type: ignore[arg-type]
+    assert_as_ultralytics(found, images[:2], YOLO(weights), NAMES)
 
 
 def test_the_export_that_serves_finds_nearly_the_same(

@@ -11,6 +11,7 @@ import pytest
 from tests.harness.findings import (
     LABELS,
     Recorded,
+    box,
     labelled,
     noisy,
     recorded,
@@ -58,9 +59,20 @@ def test_a_better_model_is_promoted() -> None:
     those = recorded()
     judgement = verdict_on(those.images, those.better, noisy(those.better, 1, dropped=0.3))
     assert judgement.verdict == "promote"
-    assert judgement.reason == BETTER_REASON
+    assert judgement.reason == (
+        "It is better than the serving model: mAP50 0.82 against 0.63 on 87 validation images, a difference of +0.20 "
+        "(+0.15 to +0.25)"
+    )
     assert judgement.remarks == ()
-    assert judgement.as_json() == BETTER_JSON
+    assert judgement.as_json() == {
+        "labels": {
+            "RBC": {"boxes": 967, "ap50": 0.7802, "recall": 0.788, "threshold": 0.38},
+            "WBC": {"boxes": 87, "ap50": 0.9923, "recall": 1.0, "threshold": 0.43},
+            "Platelets": {"boxes": 83, "ap50": 0.6982, "recall": 0.747, "threshold": 0.32},
+        },
+        "map50": {"current": 0.627, "candidate": 0.8235, "difference": 0.1966, "interval": [0.1486, 0.2479]},
+        "map50_95": {"current": 0.3499, "candidate": 0.5225, "difference": 0.1726, "interval": [0.1426, 0.2061]},
+    }
 
 
 def test_the_same_model_is_promoted() -> None:
@@ -76,7 +88,9 @@ def test_a_worse_model_is_refused() -> None:
     those = recorded()
     judgement = verdict_on(those.images, those.worse, those.better)
     assert judgement.verdict == "refuse"
-    assert judgement.reason == WORSE_REASON
+    assert judgement.reason == (
+        "It is worse than the serving model in 97 % of 2,000 resamples of 87 validation images: mAP50 0.79 against 0.82"
+    )
 
 
 def test_another_order_of_the_classes_is_refused() -> None:
@@ -103,7 +117,9 @@ def test_a_label_that_is_lost_is_refused_though_the_mean_is_better() -> None:
     assert judgement.map50.difference is not None
     assert judgement.map50.difference > 0.1
     assert judgement.verdict == "refuse"
-    assert judgement.reason == LOST_REASON
+    assert judgement.reason == (
+        "It loses Platelets: its recall falls from 0.75 to 0.51, by more than 0.1 in 99 % of 2,000 resamples"
+    )
 
 
 def test_a_label_with_few_boxes_isnt_judged_by_itself() -> None:
@@ -153,20 +169,18 @@ def test_the_verdict_is_that_of_the_seed() -> None:
 # Chance
 
 
-@pytest.mark.parametrize("count", [20, 40])
-def test_a_first_model_of_shuffled_labels_is_refused(count: int) -> None:
+def test_a_first_model_of_shuffled_labels_is_refused() -> None:
     for seed in SEEDS:
-        those = some(count, seed)
+        those = some(20, seed)
         candidate = trained_on_shuffled_labels(those.better, those.images, seed)
         judgement = verdict_on(spoiled_labels(those.images, seed), candidate, is_first=True, seed=seed)
         assert judgement.verdict == "refuse"
         assert judgement.reason.startswith("It tells labels apart no better than chance does: AP50 of ")
 
 
-@pytest.mark.parametrize("count", [20, 40])
-def test_a_first_model_of_random_places_is_refused(count: int) -> None:
+def test_a_first_model_of_random_places_is_refused() -> None:
     for seed in SEEDS:
-        those = some(count, seed)
+        those = some(20, seed)
         candidate = trained_on_random_places(those.better, those.images, seed)
         judgement = verdict_on(spoiled_places(those.images, seed), candidate, is_first=True, seed=seed)
         assert judgement.verdict == "refuse"
@@ -175,7 +189,7 @@ def test_a_first_model_of_random_places_is_refused(count: int) -> None:
 
 def test_of_a_single_label_the_places_are_shuffled() -> None:
     those = some()
-    everything = {label: "cell" for label in LABELS}
+    everything = dict.fromkeys(LABELS, "cell")
     images = [
         replace(image, boxes=tuple(replace(each, label="cell") for each in image.boxes)) for image in those.images
     ]
@@ -193,7 +207,10 @@ def test_a_first_model_that_finds_something_is_promoted() -> None:
     young = noisy(those.worse, 0, dropped=0.6, logits=2)
     judgement = verdict_on(those.images, young, is_first=True)
     assert judgement.verdict == "promote"
-    assert judgement.reason == FIRST_REASON
+    assert judgement.reason == (
+        "Nothing else serves these labels, and it finds more than chance does: mAP50 0.35 (0.28 to 0.42) on 40 "
+        "validation images"
+    )
     assert judgement.map50 == Comparison(candidate=judgement.map50.candidate)
     assert judgement.own_interval is not None
     assert judgement.chance is not None
@@ -225,7 +242,7 @@ def test_with_few_images_the_first_serves_and_later_ones_wait() -> None:
         "It serves as the first model, and was not judged: there are 9 validation images, and 10 are needed"
     )
     assert judgement.map50.candidate is not None
-    assert judgement.chance is judgement.own_interval is None
+    assert (judgement.chance, judgement.own_interval) == (None, None)
     later = verdict_on(those.images, those.worse, those.better)
     assert later.verdict == "aside"
     assert later.reason == (
@@ -312,12 +329,7 @@ def test_labels_that_stayed_are_trusted() -> None:
     those = some(32)
     assert check_labels(those.images, drawn_in(those.images), those.better, LABELS) is None
     nudged = [
-        replace(
-            image,
-            boxes=tuple(
-                replace(each, box_xyxy=tuple(number + 0.4 for number in each.box_xyxy)) for each in image.boxes
-            ),
-        )
+        replace(image, boxes=tuple(box(each.label, [at + 0.4 for at in each.box_xyxy]) for each in image.boxes))
         for image in those.images
     ]
     assert check_labels(nudged, drawn_in(those.images), those.worse, LABELS) is None
@@ -325,8 +337,13 @@ def test_labels_that_stayed_are_trusted() -> None:
 
 def test_labels_that_dont_fit_any_more_are_named_with_the_fall() -> None:
     those = some(32)
-    assert check_labels(spoiled_places(those.images, 0), drawn_in(those.images), those.better, LABELS) == PLACES_REASON
-    assert check_labels(spoiled_labels(those.images, 0), drawn_in(those.images), those.better, LABELS) == LABELS_REASON
+    then = drawn_in(those.images)
+    assert check_labels(spoiled_places(those.images, 0), then, those.better, LABELS) == (
+        "the labels of 32 of 32 validation images changed; the serving model fell from 0.80 to 0.03"
+    )
+    assert check_labels(spoiled_labels(those.images, 0), then, those.better, LABELS) == (
+        "the labels of 32 of 32 validation images changed; the serving model fell from 0.80 to 0.20"
+    )
 
 
 @pytest.mark.parametrize("share", [1, 1 / 3])
@@ -353,7 +370,7 @@ def test_a_label_that_is_new_or_gone_is_no_fall() -> None:
     assert check_labels(without_rbc, drawn_in(those.images), those.better, LABELS[1:]) is None
     # A label that is still in the config, but on no box any more, was taken off all of them.
     reason = check_labels(without_rbc, drawn_in(those.images), those.better, LABELS)
-    assert reason == GONE_REASON
+    assert reason == "the labels of 37 of 40 validation images changed; the serving model fell from 0.79 to 0.55"
 
 
 def test_images_that_no_earlier_run_used_dont_count() -> None:

@@ -36,7 +36,7 @@ def found(*boxes: tuple[str, float, Any]) -> FoundBoxes:
 
 
 def rotated(*boxes_xywhr: tuple[float, ...]) -> FoundBoxes:
-    scores = np.linspace(0.9, 0.1, len(boxes_xywhr))
+    scores = np.linspace(0.9, 0.1, len(boxes_xywhr), dtype=np.float64)
     return FoundBoxes(np.array(boxes_xywhr, np.float64).reshape(-1, 5), scores, ("cat",) * len(boxes_xywhr))
 
 

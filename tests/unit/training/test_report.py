@@ -96,7 +96,7 @@ def test_it_is_whole_and_escaped(those: Recorded, tmp_path: Path) -> None:
     assert all(str(address).startswith("data:") for address in addresses)
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     text = " ".join(page.text.split())
-    assert text.index(judgement.reason) < text.index("Project 7 <i>") < text.index("Thresholds")
+    assert text.index(judgement.reason) < text.index("7 <i>") < text.index("Thresholds")
     for said in ("Run 3 of <project>", "<b>base</b>.pt may have seen", NASTY, "Refused", "mAP50-95"):
         assert said in text
     assert len(html) < 2_000_000
