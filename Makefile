@@ -15,7 +15,7 @@ PYTEST := .venv/bin/python -m pytest
 # that dies ends the run, which would else wait for its tests for good.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: help install run demo demo-check train-demo check quick test coverage proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling recording clean
+.PHONY: help install run demo demo-check train-demo check quick test coverage proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -111,6 +111,9 @@ decode: .venv/.installed-dev ## what DECODE=fast does to mAP on real labelled ph
 
 sampling: .venv/.installed-dev ## does choosing by uncertainty beat random? for docs/journal/sampling.md (40 minutes; goes on where it was)
 	.venv/bin/python -m benchmarks.sampling
+
+gate: .venv/.installed-dev ## how often a new model is refused wrongly, or let through, for docs/journal/training.md (20 minutes)
+	.venv/bin/python -m benchmarks.gate
 
 recording: .venv/.installed-dev .venv-label-studio/.installed ## record the README's moving picture from the real pages (1 to 2 minutes)
 	.venv/bin/python -m tests.harness.recording

@@ -37,7 +37,7 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
         """Tell label-studio-ml 2.x our model_version, for it answers `/setup` from its own store."""
         if self.label_config and hasattr(self, "set"):
             try:
-                plan = default_predictor().plan(self.label_config, wait_s=_READ_FOR_S)
+                plan = default_predictor().plan(self.label_config, _READ_FOR_S, project=self.project_id)
             except (WeightsLoadingError, WeightsError, LabelingConfigError) as error:
                 log.warning("There is no model_version: %s", error)
                 self._no_version = error
@@ -60,12 +60,13 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
             is_abandoned=kwargs.get("is_abandoned"),
         )
 
-    def publish(self, path: Path, name: str | None = None) -> None:
+    def publish(self, path: Path, name: str | None = None, project: str | int | None = None) -> None:
         """Let a finished file of weights serve in the place of `name` (MODEL_NAME), without a restart.
 
-        Raises WeightsError where it can't be used, and has changed nothing then.
+        With a `project`, its id, it serves that project alone. Raises WeightsError where it can't be used, and has
+        changed nothing then; StudioError, requests.Timeout where Label Studio doesn't say which project that is.
         """
-        default_predictor().publish(path, name)
+        default_predictor().publish(path, name, project)
 
     @placeholder
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:

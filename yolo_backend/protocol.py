@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NotRequired, TypedDict
+from urllib.parse import urlsplit
 
 import msgspec
+
+from yolo_backend.addresses import origin_of
 
 
 class Task(TypedDict):
@@ -74,6 +80,29 @@ def task_data_of(task: Task) -> Mapping[str, Any] | None:
 def project_id_of(project: str | None) -> str:
     """The project's id of what Label Studio sends as `project`: "7.1699..." is the id and when it was created."""
     return (project or "").partition(".")[0]
+
+
+def sent_project(project_id: int | str, created_at: str) -> str:
+    """What Label Studio sends as `project`, of what its API says of one. Raises ValueError for no time in ISO 8601."""
+    return f"{project_id}.{int(datetime.fromisoformat(created_at).timestamp())}"
+
+
+def project_key(studio_url: str, project: str) -> str | None:
+    """By what a project's trained weights are known, such as `7-3f9a1c2e`: its id, and a digest of whose it is.
+
+    The digest is of Label Studio's address, the id and the time of creation, so another project of the same id is
+    another one. None where `project` isn't what Label Studio sends: "7.1699...".
+    """
+    sent = re.fullmatch(r"(\d{1,18})\.(\d{1,12})", project, re.ASCII)
+    if sent is None:
+        return None
+    try:
+        scheme, host, port = origin_of(studio_url)
+    except ValueError:
+        return None
+    path = urlsplit(studio_url).path.rstrip("/")
+    whose = json.dumps([scheme, host, port, path, int(sent[1]), int(sent[2])])
+    return f"{int(sent[1])}-{hashlib.sha256(whose.encode()).hexdigest()[:8]}"
 
 
 def to_json(value: Any) -> bytes:

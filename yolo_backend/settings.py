@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field("auto", validation_alias="ENGINE")
     batch_size: int | None = Field(None, ge=1, le=1024, validation_alias="BATCH_SIZE")
     detect_timeout_s: float = Field(120, gt=0, validation_alias="DETECT_TIMEOUT_SECONDS")
+    training: Literal["off", "on"] = Field("off", validation_alias="TRAINING")
+    train_minutes: float = Field(30, gt=0, validation_alias="TRAIN_MINUTES")
 
     basic_auth_user: str | None = Field(None, validation_alias="BASIC_AUTH_USER")
     basic_auth_pass: SecretStr | None = Field(None, validation_alias="BASIC_AUTH_PASS")
@@ -143,6 +145,11 @@ class Settings(BaseSettings):
         if isinstance(hosts, str):
             return frozenset(_host(host.strip()) for host in hosts.split(",") if host.strip())
         return hosts
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _lowercase(cls, switch: Any) -> Any:
+        return switch.strip().lower() if isinstance(switch, str) else switch
 
     @field_validator("log_level", mode="before")
     @classmethod

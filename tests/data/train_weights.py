@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ultralytics import YOLO
 
-from yolo_backend.demo.train import narrow_architecture, publish
+from yolo_backend.demo.train import narrow_architecture
+from yolo_backend.detection.checkpoints import write_checkpoint
 
 WEIGHTS = Path(__file__).parent / "weights" / "bccd.pt"
 
@@ -25,7 +26,7 @@ def main() -> None:
             data=str(data), epochs=80, imgsz=320, batch=16, device="cpu", project=folder, name="run", seed=0,
             optimizer="AdamW", lr0=0.004, cos_lr=True, flipud=0.5, close_mosaic=15, cache="ram", workers=0, plots=False,
         )  # fmt: skip
-        publish(Path(model.trainer.best), WEIGHTS)
+        write_checkpoint(Path(model.trainer.best), WEIGHTS)
 
 
 if __name__ == "__main__":

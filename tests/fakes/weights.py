@@ -22,7 +22,7 @@ from yolo_backend.detection.weights import WeightsFile, read_weights_file
 
 
 class FakeShelf:
-    """A file of a few bytes for any name that is asked for, in a folder of its own."""
+    """A file of a few bytes for any name that is asked for, in its own folder; for a project's where one was put."""
 
     def __init__(self) -> None:
         self.makes = True
@@ -31,7 +31,14 @@ class FakeShelf:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def missing(self, name: str) -> str | None:
-        return None
+        return f"there is no {name}" if "/" in name and not (self.folder / name).exists() else None
+
+    def put(self, name: str, content: str) -> None:
+        """The weights of a project, as whoever promotes them puts them there."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(content)
+        path.with_suffix(".new").replace(path)
 
     def find(self, name: str) -> Path:
         path = self.folder / name
@@ -41,15 +48,15 @@ class FakeShelf:
         return path
 
 
-def fake_catalog(load: Callable[[str], Detecting], **options: Any) -> Catalog:
+def fake_catalog(load: Callable[[str], Detecting], shelf: FakeShelf | None = None, **options: Any) -> Catalog:
     """Weights of any name, with the models that `load` makes of it; options are those of the pool."""
 
     def load_file(file: WeightsFile, tell: Tell) -> Detecting:
         engine = load(file.name)
-        engine.info = replace(engine.info, fingerprint=file.fingerprint)
+        engine.info = replace(engine.info, fingerprint=file.fingerprint, thresholds=file.thresholds)
         return engine
 
-    return Catalog(FakeShelf(), ModelPool(load_file, **{"max_models": 1, "batch_size": 4} | options))
+    return Catalog(shelf or FakeShelf(), ModelPool(load_file, **{"max_models": 1, "batch_size": 4} | options))
 
 
 class Models:

@@ -17,10 +17,14 @@ import requests
 from label_studio_ml.model import LabelStudioMLBase
 
 from model import YoloBackend as TemplateBackend
+from tests.harness.http_server import StartServer, reply
 from tests.harness.stack import ROOT, backend_server, pick_port
 from tests.harness.studio_client import BCCD_CONFIG, boxes
+from tests.harness.weights import wait_for
+from yolo_backend.detection.trained import publish_trained
 from yolo_backend.fit_hook import trains
 from yolo_backend.model import YoloBackend
+from yolo_backend.protocol import project_key
 
 SERVE_WITH_2X = """
 from label_studio_ml.api import init_app
@@ -105,6 +109,30 @@ def test_2x_says_the_right_version_at_the_first_ask_or_refuses(
         assert last.json()["model_version"] == "bccd-d0c466ba"
         assert first.status_code >= 500 or first.json() == last.json()
         assert refused.status_code >= 500
+
+
+def test_2x_serves_a_project_by_its_own_weights_though_it_tells_only_its_id(
+    environment: dict[str, str], bccd_weights: Path, serve: StartServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("2x")
+    studio = serve(reply(b'{"created_at": "2023-11-14T22:13:20Z"}', Content_Type="application/json"))
+    own = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": "0" * 40, "MODEL_DIR": str(folder), "TRAINING": "on"}
+    key = project_key(studio.url, "7.1700000000")
+    assert key
+    publish_trained(bccd_weights, key, folder)
+    misfit = BCCD_CONFIG.replace("RBC", "A").replace("WBC", "B").replace("Platelets", "C")
+    with _server_2x({**environment, **own}, folder) as url:
+
+        def version(project: str, config: str) -> str | None:
+            body = {"project": project, "schema": config, "hostname": "", "access_token": ""}
+            answer = requests.post(f"{url}/setup", json=body, timeout=30)
+            return str(answer.json()["model_version"]) if answer.ok else None
+
+        assert wait_for(lambda: version("7.1700000000", BCCD_CONFIG)).startswith("project-7-")
+        assert wait_for(lambda: version("8.1700000000", BCCD_CONFIG)) == "bccd-d0c466ba"
+        assert version("8.1700000000", misfit) == "untrained"
+        body = {"project": "8.1700000000", "label_config": misfit, "tasks": [{"id": 1, "data": {"image": "nowhere"}}]}
+        assert requests.post(f"{url}/predict", json=body, timeout=60).json()["results"] == [[]]
 
 
 def test_2x_runs_fit_from_its_webhook(server_2x: str) -> None:

@@ -18,9 +18,9 @@ from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
 from yolo_backend.doctor.examination import examine
-from yolo_backend.doctor.findings import Finding, LinkState, Observation
+from yolo_backend.doctor.findings import Finding, LinkState, NotTriedError, Observation
 from yolo_backend.doctor.installation import Installation
-from yolo_backend.doctor.project_links import images, one_of_each_kind, storage_kind, uploads
+from yolo_backend.doctor.project_links import images, labels, one_of_each_kind, prediction, storage_kind, uploads
 from yolo_backend.images import uploads as uploads_module
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
@@ -426,3 +426,27 @@ def label_studio_with(predicted: int, flags: Answer) -> Answer:
     }
     known = {name: reply(json.dumps(answer).encode()) for name, answer in answers.items()}
     return label_studio(**known, **{"feature-flags": flags})
+
+
+def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> None:
+    config = (
+        '<View><Image name="i" value="$i"/><RectangleLabels name="l" toName="i"><Label value="newt"/>'
+        '<Label value="toad"/></RectangleLabels></View>'
+    )
+    url = "http://127.0.0.1:1"
+    settings = load_settings(label_studio_url=url, label_studio_api_key=LEGACY_TOKEN, training="on")
+    studio = Studio(url, LEGACY_TOKEN)
+    with closing(Predictor(settings, fake_catalog(lambda _: FakeEngine(info_of("absent"))))) as predictor:
+        project = Project(studio, 7, "Newts", config, "2023-11-14T22:13:20Z")
+        it = Installation(settings, studio, predictor, lambda _: project, None)
+        lack, version = labels(it)
+        for link in (images, prediction):
+            with pytest.raises(NotTriedError):
+                list(link(it))
+    assert lack == Found(
+        "nothing is trained yet, and absent has no class for newt, toad: tasks get no boxes",
+        LinkState.REMARK,
+        "Label 50 images or more, and press Start Training (Settings > Model), or run "
+        "`yolo-backend train --project 7`.",
+    )
+    assert version == Found("the model_version is untrained")

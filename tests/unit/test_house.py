@@ -18,6 +18,7 @@ GROUND = {
     "__init__",
     "addresses",
     "base",
+    "child_processes",
     "cores",
     "errors",
     "failure_kinds",
@@ -46,6 +47,7 @@ WINGS: Mapping[str, set[str]] = {
     "registering": {"images", "detection", "labels", "label_studio"},
     "prelabeling": {"images", "labels", "label_studio", "serving"},
     "sampling": {"images", "labels", "label_studio", "serving", "registering"},
+    "training": {"images", "detection", "labels", "label_studio", "serving"},
     "doctor": {"images", "detection", "labels", "label_studio", "serving", "connecting"},
     "cli": {
         "connecting",
@@ -58,6 +60,7 @@ WINGS: Mapping[str, set[str]] = {
         "sampling",
         "server",
         "serving",
+        "training",
     },
     "__main__": {"cli"},
     "demo": {"connecting", "detection", "label_studio", "labels", "registering"},

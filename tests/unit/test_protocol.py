@@ -1,4 +1,4 @@
-"""JSON in and out: as Python's own, but for the time that it takes."""
+"""JSON in and out, as Python's own, but for the time that it takes; and by what a project is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yolo_backend.protocol import from_json, to_json
+from yolo_backend.protocol import from_json, project_key, sent_project, to_json
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,62 @@ def test_nan_is_let_pass() -> None:
 def test_what_is_no_json_is_told(content: bytes) -> None:
     with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
         from_json(content)
+
+
+# Projects
+
+URL = "http://studio.example/label-studio"
+KEY = "7-b34c7854"
+
+
+def test_the_key_of_a_project_stays_for_good() -> None:
+    """Else nobody finds what was trained."""
+    assert project_key(URL, "7.1700000000") == KEY
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTP://Studio.Example/label-studio",
+        "http://studio.example:80/label-studio",
+        "http://studio.example/label-studio/",
+    ],
+)
+def test_one_address_in_another_spelling_is_the_same_project(url: str) -> None:
+    assert project_key(url, "7.1700000000") == KEY
+
+
+@pytest.mark.parametrize(
+    ("url", "project"),
+    [
+        ("https://studio.example/label-studio", "7.1700000000"),
+        ("http://studio.example:8080/label-studio", "7.1700000000"),
+        ("http://studio.example", "7.1700000000"),
+        ("http://studio.example/Label-Studio", "7.1700000000"),
+        ("http://other.example/label-studio", "7.1700000000"),
+        (URL, "7.1700000001"),
+        (URL, "8.1700000000"),
+    ],
+)
+def test_another_address_id_or_time_is_another_project(url: str, project: str) -> None:
+    key = project_key(url, project)
+    assert key
+    assert key != KEY
+
+
+@pytest.mark.parametrize(
+    "project",
+    ["", "7", "7.", ".1700000000", "seven.1700000000", "7.1700000000.1", "../7.1700000000", "7/../8.1700000000",
+     "7.1700000000\n", "\u0667.1700000000", "-7.1700000000", "7" * 19 + ".1700000000"],
+)  # fmt: skip
+def test_what_label_studio_would_not_send_has_no_key(project: str) -> None:
+    assert project_key(URL, project) is None
+
+
+def test_an_address_that_is_none_has_no_key() -> None:
+    assert project_key("http://[", "7.1700000000") is None
+
+
+@pytest.mark.parametrize("created_at", ["2023-11-14T22:13:20.987654Z", "2023-11-15T00:13:20+02:00"])
+def test_what_is_sent_is_the_id_and_the_second_of_creation(created_at: str) -> None:
+    assert sent_project(7, created_at) == "7.1700000000"

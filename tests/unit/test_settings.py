@@ -38,6 +38,8 @@ def failure() -> str:
         ("engine", "auto"),
         ("batch_size", None),
         ("detect_timeout_s", 120),
+        ("training", "off"),
+        ("train_minutes", 30),
         ("basic_auth_user", None),
         ("basic_auth_pass", None),
         ("predict_deadline_s", 50),
@@ -441,3 +443,15 @@ def test_settings_do_not_change() -> None:
 def test_spaces_around_the_name_of_weights_do_not_matter(clean_environment: pytest.MonkeyPatch, name: str) -> None:
     clean_environment.setenv("MODEL_NAME", name)
     assert load_settings().model_name == "best.pt"
+
+
+@pytest.mark.parametrize(("text", "training"), [("on", "on"), ("ON ", "on"), ("Off", "off"), ("", "off")])
+def test_training_is_on_or_off(clean_environment: pytest.MonkeyPatch, text: str, training: str) -> None:
+    clean_environment.setenv("TRAINING", text)
+    assert load_settings().training == training
+
+
+@pytest.mark.parametrize(("variable", "text"), [("TRAINING", "yes"), ("TRAIN_MINUTES", "0"), ("TRAIN_MINUTES", "half")])
+def test_a_training_that_cannot_be_is_told(clean_environment: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    clean_environment.setenv(variable, text)
+    assert variable in failure()

@@ -20,9 +20,11 @@ COMMANDS = {
     "serve": "Start the server; `serve --help` lists its flags.",
     "check": "Try each link from here to a prediction in Label Studio, and print a tick or the fix.",
     "connect": "Make a first project for the model's classes, and connect it to the backend.",
+    "models": "List what was trained for a project, promote a run, or roll back to the model before.",
     "prelabel": "Predict a whole project: every task that holds no prediction of the weights and settings of now.",
     "register": "Register images as tasks; those that are there already are left out.",
     "sample": "Choose what to label next: the images that the detector is least sure of.",
+    "train": "Train a model on a project's submitted work; it serves if it is better.",
     "tasks": "List a project's tasks: image, predictions, score, annotations.",
 }
 # What isn't a fault of ours: a full disk, a quota, a folder without rights, a read-only one.

@@ -21,6 +21,7 @@ from rich.text import Text
 from yolo_backend.errors import UserError
 from yolo_backend.label_studio.projects import Project, open_project, projects_of, told_projects
 from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import shortened
 from yolo_backend.serving.project_predictor import Stream
 from yolo_backend.serving.request import Predictor
@@ -104,6 +105,20 @@ def find_project(studio: Studio, name: str) -> Project:
         numbers = ", ".join(str(project["id"]) for project in found)
         raise CommandError(f'Several projects are called "{name}" ({numbers}): give the number')
     raise CommandError(f'No project is called "{shortened(name)}" for this token, {told_projects(studio)}')
+
+
+def plan_of(project: Project, predictor: Predictor) -> ProjectPlan:
+    """How the project is served; waits until the weights are read.
+
+    Raises CommandError where nothing is trained yet, LabelingConfigError, WeightsError.
+    """
+    plan = predictor.plan(project.label_config, None, project=project.sent_as)
+    if plan.is_untrained:
+        raise CommandError(
+            f"Nothing predicts {project.title} yet: none of its labels is a class of {predictor.settings.model_name}. "
+            f"Label images, and run `yolo-backend train --project {project.id}`"
+        )
+    return plan
 
 
 def progress_bar() -> Progress:

@@ -29,6 +29,7 @@ from yolo_backend.cli.common import (
     make_folder,
     open_studio,
     out,
+    plan_of,
     print_json,
     progress_bar,
     read_settings,
@@ -119,7 +120,7 @@ def prelabel(
     predictor = Predictor(settings)
     try:
         with err.status("Loading the weights"):
-            plan = predictor.plan(project.label_config, wait_s=None)
+            plan = plan_of(project, predictor)
         if dry_run:
             _tell_outlook(project, selection, plan.model_version, replaces_older=replaces_older, as_json=as_json)
             return
@@ -132,7 +133,7 @@ def prelabel(
             work = Prelabeling(
                 replace(project, studio=PatientStudio(studio.url, studio.token, remark, stop)),
                 plan.model_version,
-                lambda label_config: predictor.plan(label_config, wait_s=None).model_version,
+                lambda label_config: predictor.plan(label_config, None, project=project.sent_as).model_version,
                 stop=stop,
                 advanced=lambda: progress.update(bar, completed=work.report.done, total=work.report.total),
                 remark=remark,

@@ -24,6 +24,7 @@ from yolo_backend.cli.common import (
     find_project,
     make_folder,
     open_studio,
+    plan_of,
     print_json,
     progress_bar,
     read_settings,
@@ -47,7 +48,6 @@ from yolo_backend.cli.sample_options import (
     ToRegister,
 )
 from yolo_backend.cli.sample_output import Delivered, SampleOutput
-from yolo_backend.detection.weights import find_weights
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import Project
@@ -63,7 +63,6 @@ from yolo_backend.sampling.report import write_report
 from yolo_backend.sampling.scoring import PoolPredictor, Scoring, empty_by_default
 from yolo_backend.serving.project_predictor import ProjectPredictor
 from yolo_backend.serving.request import Predictor
-from yolo_backend.settings import Settings
 
 
 def sample(
@@ -126,7 +125,7 @@ def sample(
     try:
         with err.status("Loading the weights"):
             plan = _plan_for(pool, predictor, project)
-            extract = _features_by(plan, settings) if diverse else None
+            extract = _features_by(plan, predictor) if diverse else None
         empty = empty_by_default(measure, floor, plan) if empty is None else empty
         scoring = Scoring(measure, aggregate, floor, round(empty, 6))
         stream = stream_by(predictor, workers, address)
@@ -170,19 +169,19 @@ def _find_pool(
 
 def _plan_for(pool: Pool, predictor: Predictor, project: Project) -> ProjectPlan:
     """The project's plan. Raises CommandError where it can't serve the control that images are to be made tasks for."""
-    plan = predictor.plan(project.label_config, wait_s=None)
+    plan = plan_of(project, predictor)
     name = pool.control.from_name
     if pool.is_new and name not in {served.control.from_name for served in plan.controls}:
         raise CommandError(f'The control "{name}" can\'t be served: {"; ".join(plan.not_served)}')
     return plan
 
 
-def _features_by(plan: ProjectPlan, settings: Settings) -> Extract:
+def _features_by(plan: ProjectPlan, predictor: Predictor) -> Extract:
     from yolo_backend.detection.features import FeatureExtractor
 
     served = plan.controls[0]
-    path = find_weights(served.weights_name, settings.model_root)
-    return FeatureExtractor(path, device=settings.device, image_size=max(served.weights.image_size)).extract
+    path = predictor.catalog.find(served.weights_name)
+    return FeatureExtractor(path, device=predictor.settings.device, image_size=max(served.weights.image_size)).extract
 
 
 def _deliver(project: Project, found: Sample, pool: Pool) -> Delivered:

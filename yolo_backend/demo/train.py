@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import torch
 import yaml
 from ultralytics import YOLO
 from ultralytics.nn.tasks import yaml_model_load
 
 from yolo_backend.demo.scenes import CLASS_NAMES, draw_scene, save_scene
+from yolo_backend.detection.checkpoints import write_checkpoint
 
 WEIGHTS = Path(__file__).with_name("demo.pt")
 IMAGE_SIZE = 512
@@ -42,7 +42,7 @@ def main() -> None:
     best = Path(model.trainer.best)
     metrics = YOLO(best).val(data=str(data), imgsz=IMAGE_SIZE, device=options.device, plots=False)
     print(f"mAP50 {metrics.box.map50:.3f}, mAP50-95 {metrics.box.map:.3f} on scenes it never saw")
-    publish(best, WEIGHTS)
+    write_checkpoint(best, WEIGHTS)
     print(f"wrote {WEIGHTS} ({WEIGHTS.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -58,18 +58,6 @@ def write_dataset(folder: Path, counts: dict[str, int]) -> Path:
     names = dict(enumerate(CLASS_NAMES))
     data.write_text(yaml.safe_dump({"path": str(folder), "train": "images/train", "val": "images/val", "names": names}))
     return data
-
-
-def publish(trained: Path, published: Path) -> None:
-    """Copy weights without what Ultralytics notes of the machine that trained them: its folders, its checkout."""
-    checkpoint = torch.load(trained, map_location="cpu", weights_only=False)
-    checkpoint.pop("git", None)
-    model = checkpoint["model"]
-    for notes in (checkpoint["train_args"], model.args, model.yaml):
-        for name, value in notes.items():
-            if isinstance(value, str) and Path(value).is_absolute():
-                notes[name] = Path(value).name
-    torch.save(checkpoint, published)
 
 
 def narrow_architecture(folder: Path, class_count: int) -> str:

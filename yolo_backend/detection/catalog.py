@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,7 @@ _LOOK_EVERY_S = 2.0
 _RETRY_AFTER_S = 20.0
 _REFUSED_FOR_S = 600.0  # what kept a new file from being used may pass, such as too little memory
 _FAILURES_KEPT = 100
+_AWAITED_KEPT = 1000  # strangers may name any project
 _GONE: Signature = ()
 
 
@@ -45,10 +47,12 @@ class Shelf(Protocol):
 class _Named:
     """What serves under a name, or why nothing does, and what is seen of a newer file.
 
-    `seen` is the file at the last look, `refused` the one that can't be used, since `refused_at`.
+    `seen` is the file at the last look, `refused` the one that can't be used, since `refused_at`. The weights `instead`
+    serve, if any, where there is no file of this name.
     """
 
     name: str
+    instead: str | None = None
     file: WeightsFile | None = None
     info: WeightsInfo | None = None
     error: WeightsError | None = None
@@ -73,7 +77,10 @@ class _Named:
     def refuse(self, signature: Signature, reason: str) -> None:
         """A new file doesn't serve."""
         self.refused, self.refused_at = signature, time.monotonic()
-        self.why_not = f"A new file {self.name} can't be used, so the one before it serves: {reason}"
+        if self.file:
+            self.why_not = f"A new file {self.name} can't be used, so the one before it serves: {reason}"
+        else:
+            self.why_not = f"A new file {self.name} can't be used, so {self.instead} serves: {reason}"
         log.error("%s", self.why_not)
 
     def is_refused(self, signature: Signature) -> bool:
@@ -89,13 +96,15 @@ class Catalog:
     """The weights by their names; for any thread.
 
     With `watch`, a file that is replaced is read, exported and warmed up beside the one that serves; then the name
-    stands for the new one. A new file that can't be used changes nothing.
+    stands for the new one. A new file that can't be used changes nothing. A name that others serve `instead` of is
+    watched, too: for its file to come, which may take their place then, and to go.
     """
 
     def __init__(self, shelf: Shelf, pool: ModelPool) -> None:
         self.pool = pool
         self._shelf = shelf
         self._named: dict[str, _Named] = {}
+        self._awaited: OrderedDict[str, _Named] = OrderedDict()  # those asked for whose file isn't there, or not ready
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._closed = threading.Event()
@@ -120,6 +129,31 @@ class Catalog:
             raise type(error)(str(error))  # a new one each time, because a traceback grows with each raise
         raise WeightsLoadingError(f"Loading {name}, try again")
 
+    def serving(self, name: str, instead: str) -> str:
+        """The name of what serves: `name` if there is such a file and it is ready, and else `instead`.
+
+        A file that is there when it is first asked for serves from the start, and is waited for.
+        """
+        with self._lock:
+            named = self._named.get(name)
+            if named and not named.error:
+                return name
+            if name in self._awaited:
+                self._awaited.move_to_end(name)
+                return instead
+        if self._shelf.missing(name):
+            with self._lock:
+                if self._named.get(name) is named:
+                    self._named.pop(name, None)
+                    self._await(_Named(name, instead))
+                    return instead
+        self._reading(name, instead)
+        return name
+
+    def find(self, name: str) -> Path:
+        """The file of these weights as it lies there now. Raises WeightsError."""
+        return self._shelf.find(name)
+
     def wait_for_runtime(self, name: str) -> Runtime:
         """Where their model runs, as soon as it is loaded. Raises WeightsError, DetectorError."""
         return self.pool.wait_for_runtime(self.wait_for_info(name, None).fingerprint)
@@ -138,7 +172,7 @@ class Catalog:
     def refused(self) -> list[str]:
         """Of new files that don't serve: why, each in one line for a person."""
         with self._lock:
-            return [named.why_not for named in self._named.values() if named.why_not]
+            return [each.why_not for each in (*self._named.values(), *self._awaited.values()) if each.why_not]
 
     def watch(self) -> None:
         """Look for new files every two seconds, from the first question on, because a thread doesn't survive a fork."""
@@ -148,8 +182,9 @@ class Catalog:
         """See whether there are new files under the names that serve, and switch to those that can."""
         with self._lock:
             serving = [named for named in self._named.values() if named.info]
+            awaited = list(self._awaited.values())
         with self._looking:
-            for named in serving:
+            for named in (*serving, *awaited):
                 self._look_at(named)
         self.pool.put_away_unused()
 
@@ -158,7 +193,7 @@ class Catalog:
         self._closed.set()
         self.pool.close(wait_s)
 
-    def _reading(self, name: str) -> _Named:
+    def _reading(self, name: str, instead: str | None = None) -> _Named:
         """What is known under a name; where that is nothing, a thread begins to read the file."""
         with self._lock:
             named = self._named.get(name)
@@ -169,14 +204,24 @@ class Catalog:
         with self._lock:
             named = self._named.get(name)
             if named is None or named.is_to_be_tried_again():
-                named = _Named(name)
+                named = _Named(name, instead or (named.instead if named else None))
                 threading.Thread(target=self._read, args=(named,), name=f"read {name}", daemon=True).start()
                 self._named[name] = named
                 self._forget_failures()
-            if self._watches and self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, name="new weights", daemon=True)
-                self._watcher.start()
+            self._begin_to_watch()
             return named
+
+    def _await(self, named: _Named) -> None:
+        """Keep a name whose file isn't there, to be looked for; the lock is held."""
+        self._awaited[named.name] = named
+        if len(self._awaited) > _AWAITED_KEPT:
+            self._awaited.popitem(last=False)
+        self._begin_to_watch()
+
+    def _begin_to_watch(self) -> None:
+        if self._watches and self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="new weights", daemon=True)
+            self._watcher.start()
 
     def _read(self, named: _Named) -> None:
         """Read what lies under a name, and then see whether it can be used, which may take long."""
@@ -210,18 +255,22 @@ class Catalog:
     def _look_at(self, named: _Named) -> None:
         """Switch to the file that lies there by now, if it isn't being written still, and can be used."""
         before = named.file
-        if before is None:
-            return
+        signature = _GONE
         try:
-            signature = signature_of(before.path)
+            if before or not self._shelf.missing(named.name):
+                signature = signature_of(before.path if before else self._shelf.find(named.name))
         except OSError:
-            signature = _GONE
-        if signature == before.signature:
-            named.why_not = None
+            pass
+        except WeightsError as error:
+            if named.why_not is None:
+                named.refuse(signature, str(error))
+            return
+        if signature == (before.signature if before else _GONE):
+            named.seen, named.why_not = None, None
         elif signature != named.seen:
             named.seen = signature  # a file that is still being written looks different at the next look
-        elif signature == _GONE:
-            named.why_not = f"The file {named.name} is gone: what was read of it serves, until the backend is restarted"
+        elif signature == _GONE and before:
+            self._go_back(named, before)
         elif not named.is_refused(signature):
             try:
                 self._switch(named, before)
@@ -232,29 +281,50 @@ class Catalog:
                     log.exception("A new file %s can't be used", named.name)
                 named.refuse(signature, first_line(error))
 
-    def _switch(self, named: _Named, before: WeightsFile) -> None:
+    def _go_back(self, named: _Named, before: WeightsFile) -> None:
+        """The file is gone: those that serve instead do so again, where there are any."""
+        if named.instead is None:
+            named.why_not = f"The file {named.name} is gone: what was read of it serves, until the backend is restarted"
+            return
+        with self._lock:
+            del self._named[named.name]
+            self._await(_Named(named.name, named.instead))
+        self.pool.withdraw(before)
+        log.warning("%s is gone: %s serves from now on", named.name, named.instead)
+
+    def _switch(self, named: _Named, before: WeightsFile | None) -> None:
         """Serve the file that lies there now. Raises WeightsError, DetectorError where it can't be used."""
         file = read_weights_file(named.name, self._shelf.find(named.name))
         self.pool.know(file)
-        if file.fingerprint == before.fingerprint:
+        if before and file.fingerprint == before.fingerprint:
             named.file, named.why_not = file, None
             return
-        log.info("%s were replaced: reading the new file", named.name)
+        what = f"{named.name} were replaced" if before else f"{named.name} came"
+        log.info("%s: reading the new file", what)
         with self.pool.using([file.fingerprint]):
             try:
-                info = self._prepare(file, before)
+                info = self._prepare(file, before or self._file_of(named.instead))
             except BaseException:
                 self.pool.drop(file.fingerprint)
                 raise
             named.info, named.file, named.why_not = info, file, None
             self.pool.serve(file, before)
-        log.warning("%s were replaced: the new file serves from now on", named.name)
+            with self._lock:
+                if self._awaited.pop(named.name, None):
+                    named.is_read.set()
+                    self._named[named.name] = named
+        log.warning("%s: the new file serves from now on", what)
 
-    def _prepare(self, file: WeightsFile, before: WeightsFile) -> WeightsInfo:
+    def _file_of(self, name: str | None) -> WeightsFile | None:
+        with self._lock:
+            named = self._named.get(name) if name else None
+            return named.file if named else None
+
+    def _prepare(self, file: WeightsFile, before: WeightsFile | None) -> WeightsInfo:
         """Load what is to serve in the place of `before`; an export is wanted where that one has one."""
         self.pool.load(file.fingerprint, self._closed.is_set)
         fallback = self.pool.wait_for_runtime(file.fingerprint).fallback
-        known = self.pool.runtimes().get(before.fingerprint)
+        known = self.pool.runtimes().get(before.fingerprint) if before else None
         if fallback and not (known and known.fallback):
             raise WeightsError(fallback)
         return self._info_of(file)

@@ -80,6 +80,7 @@ class WeightsInfo:
 
     `kind` names the head that reads them, and `image_size` is (height, width). `remark` is what its user should know of
     the file, `has_nms` whether NMS is part of it. With `has_costly_boxes`, no more boxes are asked for than are wanted.
+    `thresholds` are those that a trained file holds, by class name.
     """
 
     name: str
@@ -90,6 +91,7 @@ class WeightsInfo:
     remark: str | None = None
     has_nms: bool = False
     has_costly_boxes: bool = False
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from yolo_backend.detection.heads import HEADS, HeadOptions
 from yolo_backend.detection.metadata import nameless
 from yolo_backend.detection.models import Model
 from yolo_backend.detection.networks import whole_strides
-from yolo_backend.detection.weights import WeightsError, WeightsFileError, file_fingerprint
+from yolo_backend.detection.weights import WeightsError, WeightsFileError, file_fingerprint, read_thresholds
 from yolo_backend.messages import first_line
 
 log = logging.getLogger(__name__)
@@ -38,20 +38,23 @@ class Engine:
         iou_threshold: float = 0.7,
         max_detections: int = 300,
         fingerprint: str | None = None,
+        thresholds: Mapping[str, float] | None = None,
         tell: Callable[[WeightsInfo], None] | None = None,
     ) -> None:
         """Load the weights, as an export where there is a folder for it. Raises WeightsError.
 
         With a `fingerprint` they are those weights, or it raises WeightsReplacedError; an export of them will do where
-        the file was replaced. While an export is made, which takes long, `tell` knows already what there is to know.
+        the file was replaced. So their `thresholds` come along, which else are read from the file. While an export is
+        made, which takes long, `tell` knows already what there is to know.
         """
         fingerprint = fingerprint or file_fingerprint(path)
+        thresholds = read_thresholds(path) if thresholds is None else thresholds
         device = pick_device(device)
         wish = Wish(fingerprint, engine, device, export_folder, max_detections)
 
         def told(model: Model) -> None:
             if tell:
-                tell(_info_of(path, fingerprint, model, image_size))
+                tell(_info_of(path, fingerprint, thresholds, model, image_size))
 
         try:
             opened = open_weights(path, wish, told)
@@ -63,7 +66,7 @@ class Engine:
             raise WeightsError(f"Weights {path.name} {failure(error, device)} ({path})") from error
         self._model, self._why = opened.model, opened.why
         model = self._model
-        self.info = _info_of(path, fingerprint, model, image_size)
+        self.info = _info_of(path, fingerprint, thresholds, model, image_size)
         size = self.info.image_size
         self.runtime = Runtime(str(model.device), model.engine, model.streams * self._batch_size(size), opened.fallback)
         self.streams = model.streams
@@ -151,7 +154,9 @@ class Engine:
             return self._head.read(raw, batch, score_threshold)
 
 
-def _info_of(path: Path, fingerprint: str, model: Model, image_size: int | None) -> WeightsInfo:
+def _info_of(
+    path: Path, fingerprint: str, thresholds: Mapping[str, float], model: Model, image_size: int | None
+) -> WeightsInfo:
     return WeightsInfo(
         name=path.name,
         kind=model.kind,
@@ -163,6 +168,7 @@ def _info_of(path: Path, fingerprint: str, model: Model, image_size: int | None)
         remark=". ".join(filter(None, [model.remark, nameless(path.name, model.class_names)])) or None,
         has_nms=model.remark is not None,
         has_costly_boxes=HEADS[model.kind].has_costly_boxes,
+        thresholds=thresholds,
     )
 
 

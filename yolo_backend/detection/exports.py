@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from yolo_backend.child_processes import python_command, python_environment
 from yolo_backend.detection.weights import file_fingerprint
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ _PACKAGES = {
 _RECIPE = 2  # of the exporter; another number for one that makes other files
 _TIMEOUT_S = 540.0  # loading has ten minutes
 _KEPT = 20
-_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class ExportError(Exception):
@@ -114,13 +112,17 @@ class Exports:
 
 def _run_exporter(weights: Path, made: Path, options: ExportOptions) -> None:
     # In a process of its own: exporting takes memory that a process doesn't give back, and may crash.
-    command = [sys.executable, "-m", "yolo_backend.detection.exporting", str(weights.resolve()), str(made)]
+    command = [*python_command("yolo_backend.detection.exporting"), str(weights.resolve()), str(made)]
     command += [options.format, options.device, str(options.max_detections)]
-    path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # also where the package isn't installed
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     try:
         done = subprocess.run(  # noqa: S603  our own command line
-            command, env=environment, cwd=made.parent, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command,
+            env=python_environment(),
+            cwd=made.parent,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise ExportError(f"exporting took longer than {_TIMEOUT_S:g} s") from None

@@ -11,11 +11,14 @@ import re
 import secrets
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from yolo_backend.detection.contents import content_problem
 from yolo_backend.detection.naming import DEMO, RELEASES, missing_problem, name_problem, shorten
+from yolo_backend.detection.record import RECORD, read_record
 from yolo_backend.errors import UserError
 from yolo_backend.messages import first_line
 
@@ -71,12 +74,16 @@ Signature = tuple[int, ...]
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights as it was when it was read: whoever reads it again may find another `fingerprint`."""
+    """A file of weights as it was when it was read: whoever reads it again may find another `fingerprint`.
+
+    `thresholds` are those that a trained file holds, by class name.
+    """
 
     name: str
     path: Path
     signature: Signature
     fingerprint: str
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def is_unchanged(self) -> bool:
         """Does it lie there still, as it was?"""
@@ -93,7 +100,7 @@ def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> 
     edits a labeling config can write a `model_path`. Raises WeightsError.
     """
     if name == DEMO:
-        return _check_file(_DEMO_FILE)
+        return check_file(_DEMO_FILE)
     if problem := name_problem(name, model_root, may_download=may_download):
         raise WeightsError(problem)
     path = model_root / name
@@ -104,7 +111,7 @@ def find_weights(name: str, model_root: Path, *, may_download: bool = False) -> 
             raise WeightsError(missing_problem(name, model_root, may_download=may_download)) from None
     except OSError as error:
         raise WeightsError(_unreadable(path, error)) from None
-    return _check_file(path)
+    return check_file(path)
 
 
 def signature_of(path: Path) -> Signature:
@@ -118,11 +125,24 @@ def read_weights_file(name: str, path: Path) -> WeightsFile:
     try:
         signature = signature_of(path)
         fingerprint = file_fingerprint(path)
+        thresholds = read_thresholds(path)
         if signature_of(path) != signature:
             raise WeightsReplacedError(f"Weights {shorten(name)} are being written: ask again")
     except OSError as error:
         raise WeightsError(_unreadable(path, error)) from None
-    return WeightsFile(name, path, signature, fingerprint)
+    return WeightsFile(name, path, signature, fingerprint, thresholds)
+
+
+def read_thresholds(path: Path) -> Mapping[str, float]:
+    """The thresholds that a trained file holds, by class name; none for others. Raises WeightsError, OSError."""
+    try:
+        record = read_record(path)
+    except ValueError as error:
+        raise WeightsError(
+            f"Weights {shorten(path.name)} hold a {RECORD} that can't be read ({first_line(error)}): promote the run "
+            "again, or take a copy of them"
+        ) from None
+    return record.thresholds if record else {}
 
 
 def file_fingerprint(path: Path) -> str:
@@ -141,14 +161,14 @@ def check_publishable(path: Path, name: str, root: Path) -> None:
         raise WeightsError(f"{shorten(path.name)} can't be published as {shorten(name)}: their endings differ")
     if not os.path.lexists(path):
         raise WeightsError(f"There is no file {shorten(str(path))} to be published as {shorten(name)}")
-    _check_file(path)
+    check_file(path)
 
 
-def put_weights(path: Path, name: str, root: Path) -> str:
+def put_weights(path: Path, name: str, root: Path, setting: str = "MODEL_ROOT") -> str:
     """Copy a finished file of weights to `name` in MODEL_ROOT, whole or not at all; returns its fingerprint.
 
-    Servers that have weights of this name in use switch to it by themselves. Raises WeightsError, and has changed
-    nothing then.
+    `setting` is what names another folder. Servers that have weights of this name in use switch to it by themselves.
+    Raises WeightsError, and has changed nothing then.
     """
     check_publishable(path, name, root)
     making = root / f".{name}.{secrets.token_hex(4)}"  # no name of weights
@@ -164,10 +184,11 @@ def put_weights(path: Path, name: str, root: Path) -> str:
     except OSError as error:
         raise WeightsError(
             f"Weights can't be published as {shorten(name)} ({error.strerror}): let the server's user write into "
-            f"MODEL_ROOT, and have room there ({root})"
+            f"{setting}, and have room there ({root})"
         ) from None
     finally:
-        making.unlink(missing_ok=True)
+        with suppress(OSError):  # such as of a folder that is none, which is told already
+            making.unlink(missing_ok=True)
     return fingerprint
 
 
@@ -206,8 +227,8 @@ def _download(name: str, path: Path) -> bool:
     return True
 
 
-def _check_file(path: Path) -> Path:
-    """The path, if the file is worth a try. Raises WeightsError."""
+def check_file(path: Path) -> Path:
+    """The path, if the file is there and worth a try. Raises WeightsError."""
     name = shorten(path.name)
     try:
         if not path.is_file():

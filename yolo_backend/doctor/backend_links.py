@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from yolo_backend.addresses import redact
@@ -37,12 +36,12 @@ def backend(it: Installation) -> Iterator[Observation]:
 
 def model_version(it: Installation) -> Iterator[Observation]:
     """Tells whether the backend serves the project as it would be served from here."""
-    there, here = it.backend.setup(_project_key(it), it.project.label_config), it.plan.model_version
+    there, here = it.backend.setup(it.project.sent_as, it.project.label_config), it.plan.model_version
     if there != here:
         raise BrokenLinkError(
             f"the backend's is {there}, from here it is {here}: each would predict anew what the other predicted",
-            "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_SCORE_THRESHOLD and "
-            "the other MODEL_ ones, DECODE.",
+            "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_DIR and the other "
+            "MODEL_ ones, DECODE, LABEL_STUDIO_URL.",
         )
     yield Observation(f"{there}, there as here")
 
@@ -119,13 +118,6 @@ def webhook(it: Installation) -> Iterator[Observation]:
             "it carries no login that the backend accepts, so a `fit` is never called",
             "Add the header Authorization to it in Settings > Webhooks; docs/extending.md has its value.",
         )
-
-
-def _project_key(it: Installation) -> str:
-    """What Label Studio calls the project when it talks to a backend."""
-    query = {"include": "created_at"}
-    created_at = it.studio.call("GET", f"/api/projects/{it.project.id}/", "created_at", TIMEOUT_S, query=query)
-    return f"{it.project.id}.{int(datetime.fromisoformat(created_at).timestamp())}"
 
 
 def _authorization(headers: Any) -> str | None:

@@ -54,7 +54,7 @@ class Installation:
     @cached_property
     def plan(self) -> ProjectPlan:
         """How the project's labeling config is served. Raises LabelingConfigError, WeightsError."""
-        return self.predictor.plan(self.project.label_config, wait_s=None)
+        return self.predictor.plan(self.project.label_config, None, project=self.project.sent_as)
 
     @cached_property
     def uploads_trouble(self) -> Trouble | None:

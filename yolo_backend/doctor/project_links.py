@@ -28,7 +28,7 @@ from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.tokens import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.labels.plans import LABELLED_IMAGES, ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.protocol import Task
@@ -133,7 +133,15 @@ def labels(it: Installation) -> Iterator[Observation]:
         ) from None
     for served in plan.controls:
         yield _pairs(served)
-    for sentence in plan.not_served:
+    if plan.is_untrained:
+        shown = _shown(plan.without_class[0].label_map.labels_without_class)
+        yield Observation(
+            f"nothing is trained yet, and {it.settings.model_name} has no class for {shown}: tasks get no boxes",
+            LinkState.REMARK,
+            f"Label {LABELLED_IMAGES} images or more, and press Start Training (Settings > Model), or run "
+            f"`yolo-backend train --project {it.project.id}`.",
+        )
+    for sentence in plan.not_served if plan.controls else ():
         yield Observation(f"not served: {sentence}", LinkState.REMARK, "Nothing, where that is left to people.")
     yield Observation(f"the model_version is {plan.model_version}")
 
@@ -153,6 +161,8 @@ def uploads(it: Installation) -> Iterator[Observation]:
 
 def images(it: Installation) -> Iterator[Observation]:
     """Tells whether an image of each storage kind can be fetched, decoded and predicted, as the server would."""
+    if it.plan.is_untrained:
+        raise NotTriedError("nothing is trained yet")
     task_of_kind = one_of_each_kind(it.project, it.plan)
     if not task_of_kind:
         raise NotTriedError("the project has no tasks")

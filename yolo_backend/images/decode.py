@@ -66,12 +66,14 @@ _JPEG_SCALES = (8, 4, 2)  # those at which libjpeg-turbo decodes faster
 class DecodedImage:
     """RGB pixels (height, width, 3) of an upright image, and its own size: larger if it was decoded smaller.
 
-    `remark` is what a person should know of it, such as that it is nearly black.
+    `remark` is what a person should know of it, such as that it is nearly black. `orientation` is EXIF's number of how
+    the file's own pixels were turned.
     """
 
     pixels: NDArray[np.uint8]
     size_wh: tuple[int, int]
     remark: str = ""
+    orientation: int = 1
 
 
 def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = None) -> DecodedImage:
@@ -92,9 +94,8 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
             orientation = orientation_of(image, content)
             turn = _TURNS.get(orientation)
             remark = _remark(image, content, pixels)
-            return DecodedImage(
-                np.ascontiguousarray(turn(pixels) if turn else pixels), _turned(image.size, orientation), remark
-            )
+            upright = np.ascontiguousarray(turn(pixels) if turn else pixels)
+            return DecodedImage(upright, _turned(image.size, orientation), remark, orientation)
     except ImageError:
         raise
     except Image.DecompressionBombError:

@@ -21,6 +21,7 @@ _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
+_ABOUT_THE_PICTURE = frozenset(range(_APP1, 0xF0)) - {0xEE}  # by which the colours are told
 _EXIF_START = re.compile(rb"Exif\x00.", re.DOTALL)
 _PNG_START_BYTES = 8
 _MAX_PNG_CHUNKS = 10_000
@@ -51,6 +52,23 @@ def _exif_of_jpeg(content: bytes) -> bytes:
             return content[position + 8 : position + length]
         position += length
     return b""
+
+
+def without_metadata(jpeg: bytes) -> bytes:
+    """The same picture, pixel by pixel, without EXIF, XMP and the like: no reader turns it."""
+    kept = []
+    start = place = 2
+    while marker := _MARKER.search(jpeg, place):
+        kind, place = marker[1][0], marker.end()
+        if kind in {_SCAN, _END}:
+            break
+        if kind in _WITHOUT_LENGTH:
+            continue
+        place += int.from_bytes(jpeg[place : place + 2], "big")
+        if kind in _ABOUT_THE_PICTURE:
+            kept.append(jpeg[start : marker.start()])
+            start = place
+    return b"".join([jpeg[:2], *kept, jpeg[start:]])
 
 
 def _exif_of_png(content: bytes) -> bytes:

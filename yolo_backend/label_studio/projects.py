@@ -17,10 +17,11 @@ from yolo_backend.label_studio.filters import Filter, task_filter
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.labeling_config import first_data_key
 from yolo_backend.messages import shortened
-from yolo_backend.protocol import Task, task_data_of
+from yolo_backend.protocol import Task, sent_project, task_data_of
 
 _PAGE_TASKS = 500
-_PAGE_TASKS_WITH_PREDICTIONS = 100  # each of which may hold hundreds of regions
+_PAGE_TASKS_WITH_REGIONS = 100  # hundreds of them each, maybe
+_WITH_REGIONS = frozenset({"predictions", "annotations"})  # which come where all fields are asked for
 _READ_TIMEOUT_S = 120.0
 _IMPORT_TIMEOUT_S = 300.0
 # Label Studio's own limits for one request (DATA_UPLOAD_MAX_NUMBER_FILES, DATA_UPLOAD_MAX_MEMORY_SIZE).
@@ -41,17 +42,23 @@ class Upload:
 
 @dataclass(frozen=True)
 class Project:
-    """A project as it was when it was opened."""
+    """A project as it was when it was opened. `created_at` is as Label Studio's API says it, in ISO 8601."""
 
     studio: Studio
     id: int
     title: str
     label_config: str
+    created_at: str | None = None
 
     @property
     def url(self) -> str:
         """The page of the project."""
         return f"{self.studio.url}/projects/{self.id}/data"
+
+    @property
+    def sent_as(self) -> str:
+        """What Label Studio sends to a backend as `project`."""
+        return sent_project(self.id, self.created_at) if self.created_at else str(self.id)
 
     def count(self, filters: Sequence[Filter] = ()) -> int:
         """How many tasks pass these filters."""
@@ -67,9 +74,9 @@ class Project:
         deleted meanwhile, no other task is left out, because a page begins after the last task of the one before.
         """
         last: int | None = None
-        has_predictions = not fields or "predictions" in fields
-        page_tasks = _PAGE_TASKS_WITH_PREDICTIONS if has_predictions else _PAGE_TASKS
-        narrowed = {"fields": "all"} if has_predictions else {}
+        has_regions = not fields or not _WITH_REGIONS.isdisjoint(fields)
+        page_tasks = _PAGE_TASKS_WITH_REGIONS if has_regions else _PAGE_TASKS
+        narrowed = {"fields": "all"} if has_regions else {}
         if fields:
             narrowed["include"] = ",".join({"id", *fields})
         while True:
@@ -164,14 +171,14 @@ class Project:
 
 def open_project(studio: Studio, project_id: int) -> Project:
     """The project of this number. Raises StudioMissingError, StudioError, requests.Timeout."""
-    query = {"include": "id,title,label_config"}
+    query = {"include": "id,title,label_config,created_at"}
     try:
         found = studio.call("GET", f"/api/projects/{project_id}/", None, _READ_TIMEOUT_S, query=query)
     except StudioMissingError:
         raise StudioMissingError(
             f"Label Studio shows the token's user no project {project_id}, {told_projects(studio)}"
         ) from None
-    return Project(studio, project_id, str(found["title"]), str(found["label_config"]))
+    return Project(studio, project_id, str(found["title"]), str(found["label_config"]), found.get("created_at"))
 
 
 def projects_of(studio: Studio) -> list[dict[str, Any]]:

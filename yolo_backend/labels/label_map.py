@@ -27,12 +27,20 @@ class LabelMap:
         return min(self.threshold_of_class.values(), default=1.0)
 
 
-def map_labels(control: Control, class_names: Mapping[int, str], default_threshold: float) -> LabelMap:
+def map_labels(
+    control: Control,
+    class_names: Mapping[int, str],
+    default_threshold: float,
+    trained_thresholds: Mapping[str, float] | None = None,
+) -> LabelMap:
     """Pair the classes of the weights with the labels of a control.
 
     `predicted_values` come first, then the labels' names; each first exact, then blind to case, spaces, `_` and `-`,
     but not where the very name is a class: then another class that is like it is another thing. Where two labels claim
     a class, the one that stands first has it.
+
+    A label's threshold is its own, else the control's, else the trained model's for its class (the lowest of several),
+    else the default.
     """
     classes = set(class_names.values())
 
@@ -52,17 +60,31 @@ def map_labels(control: Control, class_names: Mapping[int, str], default_thresho
             if name in claim:
                 label_of_class[class_id] = claim[name]
                 break
-    control_threshold = control.threshold(default_threshold)
+    thresholds = _thresholds(control, label_of_class, class_names, default_threshold, trained_thresholds or {})
     served = {label.value for label in label_of_class.values()}
     return LabelMap(
         label_of_class={class_id: label.value for class_id, label in sorted(label_of_class.items())},
-        threshold_of_class={
-            class_id: control_threshold if label.score_threshold is None else label.score_threshold
-            for class_id, label in sorted(label_of_class.items())
-        },
+        threshold_of_class={class_id: thresholds[label] for class_id, label in sorted(label_of_class.items())},
         labels_without_class=tuple(label.value for label in control.labels if label.value not in served),
         classes_without_label=tuple(name for number, name in class_names.items() if number not in label_of_class),
     )
+
+
+def _thresholds(
+    control: Control,
+    label_of_class: Mapping[int, Label],
+    class_names: Mapping[int, str],
+    default: float,
+    trained: Mapping[str, float],
+) -> dict[Label, float]:
+    """The threshold of each label; all classes of a label have the same."""
+    of_classes: dict[Label, list[float]] = {}
+    for class_id, label in label_of_class.items():
+        of_classes.setdefault(label, []).append(trained.get(class_names[class_id], default))
+    return {
+        label: control.threshold(min(those)) if label.score_threshold is None else label.score_threshold
+        for label, those in of_classes.items()
+    }
 
 
 def _claims(labels: Iterable[Label], names_of: Callable[[Label], Iterable[str]]) -> dict[str, Label]:

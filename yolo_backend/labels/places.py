@@ -13,6 +13,8 @@ from yolo_backend.detection.detections import Detections
 
 Place = dict[str, float]
 """x, y, width and height in percent of the image, and the rotation in degrees."""
+Box = tuple[float, float, float, float, float]
+"""Center x and y, width and height in pixels, and the rotation in clockwise radians: xywhr."""
 
 
 def places_of(detections: Detections, indices: Sequence[int], size_wh: tuple[int, int]) -> list[Place | None]:
@@ -35,6 +37,45 @@ def corners_of(place: Mapping[str, Any], size_wh: tuple[int, int]) -> list[tuple
         (left + across_x + down_x, top + across_y + down_y),
         (left + down_x, top + down_y),
     ]
+
+
+def box_of_place(place: Mapping[str, Any], size_wh: tuple[int, int]) -> Box | None:
+    """A place as a box in pixels, the way back of `places_of`; None where it has no numbers, or no area."""
+    numbers: list[Any] = [place.get(key) for key in ("x", "y", "width", "height")] + [place.get("rotation") or 0]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        return None
+    _, _, width, height, degrees = numbers
+    if width <= 0 or height <= 0:
+        return None
+    top_left, _, bottom_right, _ = corners_of(place, size_wh)
+    center_x, center_y = ((one + other) / 2 for one, other in zip(top_left, bottom_right, strict=True))
+    return center_x, center_y, width / 100 * size_wh[0], height / 100 * size_wh[1], math.radians(degrees)
+
+
+def corners_of_box(box_xywhr: Box) -> list[tuple[float, float]]:
+    """A box's corners, clockwise from the one that is its top left where it isn't turned."""
+    center_x, center_y, width, height, radians = box_xywhr
+    cos, sin = math.cos(radians), math.sin(radians)
+    sides = [(-width, -height), (width, -height), (width, height), (-width, height)]
+    return [(center_x + (x * cos - y * sin) / 2, center_y + (x * sin + y * cos) / 2) for x, y in sides]
+
+
+def clip_to_image(corners: Sequence[tuple[float, float]], size_wh: tuple[int, int]) -> list[tuple[float, float]]:
+    """The corners of what of a convex shape is on the image, up to eight of a rectangle's; none where it is beside."""
+    kept = list(corners)
+    for axis, limit, direction in ((0, 0, 1), (0, size_wh[0], -1), (1, 0, 1), (1, size_wh[1], -1)):
+        clipped = []
+        for one, other in zip(kept, kept[1:] + kept[:1], strict=True):
+            inside, next_inside = ((limit - corner[axis]) * direction <= 0 for corner in (one, other))
+            if inside:
+                clipped.append(one)
+            if inside != next_inside:
+                share = (limit - one[axis]) / (other[axis] - one[axis])
+                crossing = [start + share * (end - start) for start, end in zip(one, other, strict=True)]
+                crossing[axis] = limit
+                clipped.append((crossing[0], crossing[1]))
+        kept = clipped
+    return kept
 
 
 def _upright_places(boxes_xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> list[Place | None]:

@@ -24,6 +24,12 @@ from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import named, shortened, to_latin1
 from yolo_backend.settings import Settings
 
+UNTRAINED = "untrained"
+"""The `model_version` of a plan that serves nothing yet."""
+
+LABELLED_IMAGES = 50
+"""So many a person should label before the first training: a fifth of them, ten, are needed to judge a model."""
+
 # Part of every model_version: to be raised when code, ours or yours, changes what is predicted.
 REVISION = 1
 _SHOWN_NAMES, _SHOWN_CHARACTERS, _SHOWN_TOGETHER = 8, 30, 50
@@ -53,12 +59,17 @@ class ServedControl:
     default_threshold: float
     highest_threshold: float = 1.0
 
+    @property
+    def shown_weights(self) -> str:
+        """The weights as a person knows them: by the name of their file."""
+        return Path(self.weights_name).name
+
     def for_task(self, data: Any) -> ServedControl:
         """The same with the labels of a task, where they come with it. Raises LabelingConfigError."""
         if self.control.labels_value is None:
             return self
         control = replace(self.control, labels=labels_of_task(self.control, data))
-        label_map = map_labels(control, self.weights.class_names, self.default_threshold)
+        label_map = _label_map(control, self.weights, self.default_threshold)
         served = replace(self, control=control, label_map=label_map).lowered(self.highest_threshold)
         if not label_map.label_of_class:
             raise LabelingConfigError(_nothing_matches(served))
@@ -97,13 +108,18 @@ class ProjectPlan:
     """How a labeling config is served, what of it isn't, and the `model_version` of what comes out.
 
     `not_served` says so in sentences. `without_class` are those of it none of whose labels is a class of the weights
-    yet: with labels of people, a training can begin there.
+    yet: with labels of people, a training can begin there. Before it has, there may be a plan without `controls`.
     """
 
     controls: tuple[ServedControl, ...]
     model_version: str
     not_served: tuple[str, ...] = ()
     without_class: tuple[ServedControl, ...] = ()
+
+    @property
+    def is_untrained(self) -> bool:
+        """Returns True if nothing is predicted before a model was trained and promoted."""
+        return not self.controls
 
     def for_task(self, data: Any) -> tuple[ProjectPlan, list[str]]:
         """The same with the labels that a task brings, and why some of them, or a control, are left out.
@@ -122,26 +138,29 @@ class ProjectPlan:
                 continue
             controls.append(mine)
             if mine is not served and (unknown := mine.label_map.labels_without_class):
-                left_out.append(f"no class of {mine.weights_name} for the task's labels {_shown(unknown)}")
+                left_out.append(f"no class of {mine.shown_weights} for the task's labels {_shown(unknown)}")
         if not controls:
             raise LabelingConfigError("; ".join(left_out))
         return replace(self, controls=tuple(controls)), left_out
 
 
 def make_plan(
-    label_config: str, settings: Settings, catalog: Catalog, wait_s: float | None = 0, *, for_training: bool = False
+    label_config: str, settings: Settings, catalog: Catalog, wait_s: float | None = 0, *, trained: str | None = None
 ) -> ProjectPlan:
     """How this labeling config is served: each of its controls that can be, one at least.
 
-    With `for_training` a plan may be one that serves nothing yet: a control without a class is enough. Raises
-    LabelingConfigError for a config of which none can be, WeightsError where none has weights, and WeightsLoadingError
-    where weights weren't read within `wait_s` (None: wait as long as it takes).
+    `trained` is the name of the project's own weights: where there are such, they serve the controls that have no
+    `model_path`. With TRAINING=on a plan may be one that serves nothing yet: a control without a class is enough.
+
+    Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
+    WeightsLoadingError where weights weren't read within `wait_s` (None: wait as long as it takes).
     """
     ends_at = None if wait_s is None else time.monotonic() + wait_s
     config = parse_labeling_config(label_config)
     served: list[ServedControl] = []
     without_class: list[ServedControl] = []
     faults: list[LabelingConfigError | WeightsError] = []
+    default_name = catalog.serving(trained, settings.model_name) if trained else settings.model_name
 
     @cache  # asked once for each name: other weights may serve under it from one moment to the next
     def weights_of(name: str) -> WeightsInfo:
@@ -149,7 +168,7 @@ def make_plan(
 
     for control in config.controls:
         try:
-            mapped = _map(control, settings, weights_of)
+            mapped = _map(control, control.model_path or default_name, settings, weights_of)
         except (LabelingConfigError, WeightsError) as error:
             faults.append(error)
             continue
@@ -159,20 +178,22 @@ def make_plan(
         faults.append(LabelingConfigError(_nothing_matches(mapped)))
         if control.labels:
             without_class.append(mapped)
-    if not served and not (for_training and without_class):
+    if not served and not (settings.training == "on" and without_class):
         kind = LabelingConfigError if any(isinstance(fault, LabelingConfigError) for fault in faults) else WeightsError
         raise kind("; ".join(dict.fromkeys(map(str, faults))))
-    weights_name = (served or without_class)[0].weights_name
-    not_served = (*map(str, faults), *config.not_served)
-    return ProjectPlan(tuple(served), _model_version(weights_name, served, settings), not_served, tuple(without_class))
+    version = _model_version(served[0].weights_name, served, settings) if served else UNTRAINED
+    return ProjectPlan(tuple(served), version, (*map(str, faults), *config.not_served), tuple(without_class))
 
 
-def _map(control: Control, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
-    name = control.model_path or settings.model_name
+def _map(control: Control, name: str, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
     weights = weights_of(name)
-    kind_of(control).check_weights(control, weights, name)
-    label_map = map_labels(control, weights.class_names, settings.model_score_threshold)
+    kind_of(control).check_weights(control, weights, Path(name).name)
+    label_map = _label_map(control, weights, settings.model_score_threshold)
     return ServedControl(control, weights, name, label_map, settings.model_score_threshold)
+
+
+def _label_map(control: Control, weights: WeightsInfo, default_threshold: float) -> LabelMap:
+    return map_labels(control, weights.class_names, default_threshold, weights.thresholds)
 
 
 def _model_version(weights_name: str, served: Sequence[ServedControl], settings: Settings) -> str:
@@ -216,7 +237,7 @@ def _nothing_matches(served: ServedControl) -> str:
     shown = _shown([named(label.value, position) for position, label in enumerate(labels, 1)])
     known = _shown([named(name, number, "class") for number, name in classes.items()])
     return (
-        f"None of the labels {shown} is a class of {shortened(served.weights_name, _SHOWN_CHARACTERS)}, "
+        f"None of the labels {shown} is a class of {shortened(served.shown_weights, _SHOWN_CHARACTERS)}, "
         f'which has {known}: rename a label, or give it predicted_values="<a class>"'
     )
 

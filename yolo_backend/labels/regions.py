@@ -47,8 +47,13 @@ def make_regions(
 
 def region_label(region: Mapping[str, Any]) -> str | None:
     """The first label of a region; None if it is only a place."""
+    return next(iter(region_labels(region)), None)
+
+
+def region_labels(region: Mapping[str, Any]) -> list[str]:
+    """All labels of a region: with choice="multiple" it may have several."""
     labels = (region.get("value") or {}).get(region.get("type"))
-    return str(labels[0]) if isinstance(labels, list) and labels else None
+    return [str(label) for label in labels] if isinstance(labels, list) else []
 
 
 def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:

@@ -126,7 +126,7 @@ class _Routes:
         studios = self._predictor.studios
         studios.introduce(project, short_text(body, "hostname"), short_text(body, "access_token"))
         try:
-            plan = self._predictor.plan(label_config)
+            plan = self._predictor.plan(label_config, project=project)
             studios.check(project)
         except UserError as error:
             self._projects.refused(project, str(error))

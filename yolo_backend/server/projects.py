@@ -53,7 +53,7 @@ def _log_what_is_left_out(project: str, plan: ProjectPlan) -> None:
                 "Project %s, %s: no class of %s for the labels %s; classes without a label: %s",
                 project,
                 served.control.from_name,
-                served.weights_name,
+                served.shown_weights,
                 ", ".join(served.label_map.labels_without_class),
                 ", ".join(served.label_map.classes_without_label) or "none",
             )

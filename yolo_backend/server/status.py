@@ -227,7 +227,7 @@ def _control_json(served: ServedControl, runtimes: Mapping[str, Runtime]) -> dic
     return {
         "from_name": served.control.from_name,
         "to_name": served.control.to_name,
-        "model": served.weights_name,
+        "model": served.shown_weights,
         "device": runtime.device if runtime else None,
         "engine": runtime.engine if runtime else None,
         "labels": [asdict(label) for label in served.served_labels],

@@ -166,9 +166,12 @@ class ImageDetector:
 
     def fetch_and_decode(self, image: ImageReference) -> DecodedImage:
         """The whole image, for a person. Raises ImageError, StudioError, requests.Timeout."""
+        return decode_image(self.fetch(image), self._settings.max_image_megapixels)
+
+    def fetch(self, image: ImageReference) -> bytes:
+        """The bytes of the image as its source has them. Raises ImageError, StudioError, requests.Timeout."""
         source = image.source(self._settings.local_files_document_root)
-        content = self._fetcher.fetch(source, image.studio, None).content
-        return decode_image(content, self._settings.max_image_megapixels)
+        return self._fetcher.fetch(source, image.studio, None).content
 
     def _find(self, image: ImageReference, controls: Sequence[ServedControl], caller: Caller) -> ImageDetections:
         thresholds = _lowest_thresholds(controls)

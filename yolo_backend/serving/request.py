@@ -22,14 +22,17 @@ from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.detector import BULK, PERSON, DetectorError
 from yolo_backend.detection.pool import ModelPool, WeightsLoadingError
+from yolo_backend.detection.trained import Shelves, publish_trained, trained_file, trained_name
 from yolo_backend.detection.weights import WeightsError, WeightsFile, WeightsFolder, check_publishable, put_weights
 from yolo_backend.failures import Failure, FailureLog
 from yolo_backend.images.line import Line
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, make_plan
+from yolo_backend.messages import shortened
 from yolo_backend.parallel import in_parallel
 from yolo_backend.protocol import Prediction, Task, project_id_of, task_id_of
 from yolo_backend.request_ids import carrying
@@ -40,9 +43,10 @@ from yolo_backend.serving.jobs import Job, JobKey, Jobs, Recall, TooManyJobsErro
 from yolo_backend.serving.kept import kept_of
 from yolo_backend.serving.ledger import Ledger
 from yolo_backend.serving.progress import Progress
+from yolo_backend.serving.project_keys import ProjectKeys
 from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
-from yolo_backend.serving.task import Finish, TaskImage, TaskPredictor, host_of
+from yolo_backend.serving.task import Finish, TaskFile, TaskImage, TaskPredictor, host_of
 from yolo_backend.serving.tickets import Ask, Ticket, TicketState, tickets_of
 from yolo_backend.settings import Settings, load_settings
 
@@ -81,6 +85,7 @@ class Predictor:
         self.failures = FailureLog()
         self.is_draining = False
         self.held = HeldBytes(settings.max_held_bytes)
+        self._keys = ProjectKeys(self.studios, settings.model_dir)
         self._jobs = Jobs()
         self._smart_tools = SmartTools()
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="task")
@@ -88,9 +93,15 @@ class Predictor:
         self._scheduler = Scheduler(self._threads.submit)
         self._tasks = TaskPredictor(settings, self.catalog.pool, _MAX_PARALLEL_TASKS)
 
-    def plan(self, label_config: str, wait_s: float | None = 0) -> ProjectPlan:
-        """How this labeling config is served; raises as `make_plan` does."""
-        return make_plan(label_config, self.settings, self.catalog, wait_s)
+    def plan(self, label_config: str, wait_s: float | None = 0, *, project: str | None = None) -> ProjectPlan:
+        """How this labeling config is served, in this project; raises as `make_plan` does.
+
+        `project` is what Label Studio sends, such as "7.1699...": a project that was trained is served by weights of
+        its own.
+        """
+        key = self._keys.known(project)
+        trained = trained_name(key) if key else None
+        return make_plan(label_config, self.settings, self.catalog, wait_s, trained=trained)
 
     def predict(
         self,
@@ -107,9 +118,9 @@ class Predictor:
 
         Several tasks are bulk work: what isn't ready goes on behind, and is pushed to Label Studio or kept for the
         next click. One task is a person's, who goes first; it is dropped when `is_abandoned` says that they have
-        gone. With `context`, their smart tool, an entry has what they meant, or is `{"result": []}`. `finish` gets each
-        task and its prediction, and returns the prediction to deliver. Raises LabelingConfigError and WeightsError,
-        for they concern all tasks.
+        gone. With `context`, their smart tool, an entry has what they meant, or is `{"result": []}`. Where nothing is
+        trained yet, no task is worked on. `finish` gets each task and its prediction, and returns the prediction to
+        deliver. Raises LabelingConfigError and WeightsError, for they concern all tasks.
         """
         if not tasks:
             return []
@@ -117,9 +128,12 @@ class Predictor:
         ends_at = time.monotonic() + limit_s if limit_s else float("inf")
         is_abandoned = is_abandoned or _never
         try:
-            plan = self.plan(label_config, wait_s=0 if is_abandoned() else limit_s or None)
+            plan = self.plan(label_config, 0 if is_abandoned() else limit_s or None, project=project)
         except WeightsLoadingError as error:
             return not_ready(tasks, context, str(error))
+        if plan.is_untrained:
+            log.info("Project %s: %d tasks get nothing, for nothing is trained yet", project_id_of(project), len(tasks))
+            return [nothing(context) for _ in tasks]
         request = _Request(plan, project, ends_at, is_abandoned, finish)
         if context:
             predictions = [self._predict_meant(task, request, context) for task in tasks]
@@ -148,15 +162,39 @@ class Predictor:
         studio = self.studios.of_project(project)
         return self._tasks.images(task, plan, studio, project=project_id_of(project))
 
-    def publish(self, path: Path, name: str | None = None) -> str:
+    def files(self, task: Task, controls: Sequence[Control], project: str) -> Iterator[TaskFile]:
+        """The files of a task that these controls are on; raises as `TaskPredictor.files`."""
+        studio = self.studios.of_project(project)
+        return self._tasks.files(task, controls, studio, project=project_id_of(project))
+
+    def publish(self, path: Path, name: str | None = None, project: str | int | None = None) -> str:
         """Let a finished file of weights serve as `name` (MODEL_NAME), as soon as it is exported and warmed up.
 
-        It is opened first: what can't be used isn't published. Returns its fingerprint. Raises WeightsError.
+        With a `project`, its id or what Label Studio sends, it serves that project alone, where a control has no
+        `model_path`. It is opened first: what can't be used isn't published. Returns its fingerprint. Raises
+        WeightsError; StudioError and requests.Timeout where Label Studio doesn't say which project that is.
         """
-        path, name = Path(path), name or self.settings.model_name
+        path = Path(path)
+        if project is not None:
+            return self._publish_trained(path, name, str(project))
+        name = name or self.settings.model_name
         check_publishable(path, name, self.settings.model_root)
         _engine_class()(path, device="cpu", engine="torch")
         return put_weights(path, name, self.settings.model_root)
+
+    def _publish_trained(self, path: Path, name: str | None, project: str) -> str:
+        if name is not None:
+            raise WeightsError("Weights are published for a project, or under a name: give one of the two")
+        key = self._keys.of(project)
+        if key is None:
+            raise WeightsError(
+                f'Weights can\'t be published for project "{shortened(project)}", for nobody knows which that is: set '
+                "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, and give a project's id"
+            )
+        file = trained_file(key, self.settings.model_dir)
+        check_publishable(path, file.name, file.parent)
+        _engine_class()(path, device="cpu", engine="torch")
+        return publish_trained(path, key, self.settings.model_dir)
 
     def progress(self) -> list[Progress]:
         """How far the work on each project is."""
@@ -352,7 +390,7 @@ class Predictor:
     def _start_job(self, key: JobKey, request: _Request) -> Job:
         def is_current(label_config: str) -> bool:
             try:
-                return self.plan(label_config).model_version == key.model_version
+                return self.plan(label_config, project=request.project).model_version == key.model_version
             except (LabelingConfigError, WeightsError, WeightsLoadingError):  # of other labels or weights, all of them
                 return False
 
@@ -438,6 +476,7 @@ def _catalog(settings: Settings) -> Catalog:
             iou_threshold=settings.model_iou_threshold,
             max_detections=settings.model_max_detections,
             fingerprint=file.fingerprint,
+            thresholds=file.thresholds,
             tell=tell,
         )
 
@@ -447,7 +486,8 @@ def _catalog(settings: Settings) -> Catalog:
         batch_size=settings.batch_size,
         detect_timeout_s=settings.detect_timeout_s,
     )
-    return Catalog(WeightsFolder(settings.model_root, settings.model_name), pool)
+    shelves = Shelves(WeightsFolder(settings.model_root, settings.model_name), settings.model_dir)
+    return Catalog(shelves, pool)
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from yolo_backend.labels.polygons import Point, polygon_iou
 from yolo_backend.protocol import Prediction, Region, Task, task_id_of
 
 MEANT_IOU = 0.5
@@ -25,7 +26,6 @@ _MAX_NUMBER = 1000.0
 _MAX_SIDE = 1_000_000
 _DIGITS = 6  # of an overlap; more would be rounding
 _Place = tuple[float, float, float, float, float]
-_Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -228,37 +228,12 @@ def _score(region: Mapping[str, Any]) -> float:
 
 
 def _iou(one: _Place, other: _Place, size_wh: tuple[int, int]) -> float:
-    first, second = _corners(one, size_wh), _corners(other, size_wh)
-    shared = _area(_clipped(first, second))
-    return shared / max(_area(first) + _area(second) - shared, 1e-9)
+    return polygon_iou(_corners(one, size_wh), _corners(other, size_wh))
 
 
-def _corners(place: _Place, size_wh: tuple[int, int]) -> list[_Point]:
+def _corners(place: _Place, size_wh: tuple[int, int]) -> list[Point]:
     """The corners in pixels, clockwise. The rectangle is turned around the first."""
     x, y, width, height = (percent * size / 100 for percent, size in zip(place[:4], size_wh * 2, strict=True))
     cos, sin = math.cos(math.radians(place[4])), math.sin(math.radians(place[4]))
     sides = ((0.0, 0.0), (width, 0.0), (width, height), (0.0, height))
     return [(x + along * cos - down * sin, y + along * sin + down * cos) for along, down in sides]
-
-
-def _clipped(corners: list[_Point], by: list[_Point]) -> list[_Point]:
-    """What one convex polygon has in common with another, cut along each of the other's sides.
-
-    OpenCV has two functions for it, which say 0 or a third for some pairs that are nearly the same.
-    """
-    for (x1, y1), (x2, y2) in zip(by, by[1:] + by[:1], strict=True):
-        depths = [(x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) for x, y in corners]  # inside is positive
-        kept: list[_Point] = []
-        for index, ((x, y), depth) in enumerate(zip(corners, depths, strict=True)):
-            (last_x, last_y), last_depth = corners[index - 1], depths[index - 1]
-            if (depth < 0) != (last_depth < 0):
-                part = last_depth / (last_depth - depth)
-                kept.append((last_x + part * (x - last_x), last_y + part * (y - last_y)))
-            if depth >= 0:
-                kept.append((x, y))
-        corners = kept
-    return corners
-
-
-def _area(corners: list[_Point]) -> float:
-    return abs(sum(x * y2 - x2 * y for (x, y), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True))) / 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,7 +25,9 @@ from yolo_backend.images.errors import HungUpError, ImageError
 from yolo_backend.images.line import Line
 from yolo_backend.images.sources import Upload, resolve_source
 from yolo_backend.images.uploads import ProjectUploads, uploads_of
+from yolo_backend.label_studio.errors import StudioUnreachedError
 from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes, make_regions, task_score
@@ -55,6 +57,23 @@ class TaskImage:
     def shows(self, region: Mapping[str, Any]) -> bool:
         """Returns True if this region is on this image."""
         return region.get("to_name") in self.to_names and region.get("item_index") == self.item_index
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """An image of a task as its source has it: its bytes, or why there are none."""
+
+    address: str
+    content: bytes | ImageError
+    to_names: frozenset[str]
+    item_index: int | None
+
+
+class _ImageField(NamedTuple):
+    """Where in a task's data an image is, or with `is_list` several."""
+
+    value: str
+    is_list: bool
 
 
 class TaskPredictor:
@@ -156,6 +175,26 @@ class TaskPredictor:
             images.append(TaskImage(value, pixels, to_names, item_index))
         return images
 
+    def files(
+        self, task: Task, controls: Sequence[Control], studio: Studio | None, *, project: str
+    ) -> Iterator[TaskFile]:
+        """The files that these controls are on, in their order; an image that can't be had costs no other one.
+
+        Raises ImageError where the task has none, and StudioError or requests.Timeout where Label Studio is away.
+        """
+        for field, value, item_index in _images_at(task, [_field_of(control) for control in controls]):
+            content: bytes | ImageError
+            try:
+                content = self._images.fetch(ImageReference(value, task_id_of(task), studio, self.uploads_of(project)))
+            except ImageError as error:
+                if studio is not None and studio.is_unreachable():
+                    raise StudioUnreachedError(
+                        f"Label Studio at {studio.url} is away: begin again once it answers ({error})"
+                    ) from None
+                content = error
+            to_names = frozenset(control.to_name for control in controls if _field_of(control) == field)
+            yield TaskFile(value, content, to_names, item_index)
+
     def _regions(
         self, task: Task, plan: ProjectPlan, studio: Studio | None, caller: Caller, *, project: str
     ) -> list[Region]:
@@ -223,23 +262,39 @@ def host_of(task: Task, plan: ProjectPlan, studio: Studio | None, uploads: Proje
 
 def _task_images(task: Task, plan: ProjectPlan) -> Iterator[tuple[Any, int | None, list[ServedControl]]]:
     """Each image's value, its page of a `valueList`, and the controls on it. Raises ImageError."""
-    data = task_data_of(task)
-    if data is None:
-        raise ImageError(FailureKind.WRONG_TYPE, "the task has no data")
     try:
-        plan, left_out = plan.for_task(data)
+        plan, left_out = plan.for_task(_data_of(task))
     except LabelingConfigError as error:
         raise ImageError(FailureKind.LABELS, str(error)) from None
     for reason in left_out:
         _say_once(plan.model_version, reason)
-    by_value: dict[tuple[str, bool], list[ServedControl]] = {}
+    by_field: dict[_ImageField, list[ServedControl]] = {}
     for served in plan.controls:
-        by_value.setdefault((served.control.value, served.control.is_list), []).append(served)
-    given = {key: controls for key, controls in by_value.items() if find_value(data, key[0])}
+        by_field.setdefault(_field_of(served.control), []).append(served)
+    for field, image, item_index in _images_at(task, by_field):
+        yield image, item_index, by_field[field]
+
+
+def _images_at(task: Task, fields: Iterable[_ImageField]) -> Iterator[tuple[_ImageField, Any, int | None]]:
+    """Where in a task an image is, its value, and its page of a `valueList`. Raises ImageError."""
+    data = _data_of(task)
+    wanted = list(dict.fromkeys(fields))
     # A task may lack one of several images, but not all.
-    for (value, is_list), controls in (given or by_value).items():
-        for item_index, image in enumerate(_images_of(data, value, is_list)):
-            yield image, item_index if is_list else None, controls
+    for field in [field for field in wanted if find_value(data, field.value)] or wanted:
+        for item_index, image in enumerate(_images_of(data, field.value, field.is_list)):
+            yield field, image, item_index if field.is_list else None
+
+
+def _field_of(control: Control) -> _ImageField:
+    return _ImageField(control.value, control.is_list)
+
+
+def _data_of(task: Task) -> Mapping[str, Any]:
+    """The task's data. Raises ImageError."""
+    data = task_data_of(task)
+    if data is None:
+        raise ImageError(FailureKind.WRONG_TYPE, "the task has no data")
+    return data
 
 
 @lru_cache(maxsize=1000)

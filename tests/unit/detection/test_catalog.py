@@ -25,6 +25,7 @@ from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import Letterboxed, Runtime, WeightsInfo
 from yolo_backend.detection.detector import BULK
 from yolo_backend.detection.pool import ModelPool, Tell, WeightsLoadingError
+from yolo_backend.detection.trained import Shelves
 from yolo_backend.detection.weights import WeightsError, WeightsFile, WeightsFolder, WeightsReplacedError
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.settings import load_settings
@@ -568,3 +569,144 @@ def test_it_watches_where_somebody_asks_and_not_before(house: House, monkeypatch
     wait_until(lambda: house.classes() == {0: "dog"})
     house.catalog.close()
     wait_until(lambda: watchers() == before)
+
+
+# Weights that others serve instead of
+
+BASE, OWN = "base.pt", "trained/7-00c0ffee/project-7.pt"
+
+
+@pytest.fixture
+def own(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A house with a shelf for projects; what its files say needs to be no weights."""
+    monkeypatch.setattr("yolo_backend.detection.weights.content_problem", lambda path: None)
+    folder = house.shelf.folder
+    (folder / OWN).parent.mkdir(parents=True)
+    (folder / BASE).write_text("base")
+    house.catalog = Catalog(Shelves(WeightsFolder(folder), folder), house.pool)
+    return house
+
+
+def serving(house: House) -> str:
+    """The class that the weights find which serve the project."""
+    return house.classes(house.catalog.serving(OWN, BASE))[0]
+
+
+def test_a_file_that_comes_takes_the_place_of_those_that_serve_instead(own: House) -> None:
+    assert serving(own) == "base"
+    before = own.fingerprint(BASE)
+    own.put(OWN, "own")
+    assert serving(own) == "base", "nobody has looked"
+    own.catalog.look()
+    assert serving(own) == "base", "it may be written still"
+    own.catalog.look()
+    assert serving(own) == "own"
+    assert own.detect(own.fingerprint(OWN)) == 1, "it was loaded before"
+    assert own.loaded == ["base", "own"]
+    assert own.detect(before) == 1, "plans of before go on"
+
+
+def test_until_the_new_file_is_exported_the_others_serve(own: House) -> None:
+    assert serving(own) == "base"
+    own.exporting = threading.Event()
+    own.put(OWN, "own")
+    with ThreadPoolExecutor(1) as watcher:
+        looks = watcher.submit(own.look_twice)
+        wait_until(lambda: "own" in own.loaded)
+        assert serving(own) == "base"
+        own.exporting.set()
+        looks.result()
+    assert serving(own) == "own"
+
+
+def test_a_file_that_is_there_from_the_start_is_waited_for(own: House) -> None:
+    own.put(OWN, "own")
+    own.reading.clear()
+    name = own.catalog.serving(OWN, BASE)
+    assert name == OWN
+    with pytest.raises(WeightsLoadingError):
+        own.catalog.info(name)
+    own.reading.set()
+    assert serving(own) == "own"
+    assert "base" not in own.loaded
+
+
+def test_a_second_file_takes_the_place_of_the_first(own: House) -> None:
+    own.put(OWN, "own")
+    assert serving(own) == "own"
+    own.put(OWN, "newer")
+    own.look_twice()
+    assert serving(own) == "newer"
+
+
+def test_a_file_that_goes_gives_its_place_back_and_may_come_again(own: House) -> None:
+    assert serving(own) == "base"
+    for said in ("own", "newer", "own"):
+        own.put(OWN, said)
+        own.look_twice()
+        assert serving(own) == said
+        (own.shelf.folder / OWN).unlink()
+        own.catalog.look()
+        assert serving(own) == said, "a share that is away for a moment takes nothing away"
+        own.catalog.look()
+        assert serving(own) == "base"
+    assert own.catalog.refused() == []
+
+
+def test_a_file_that_cannot_be_used_leaves_the_others_and_says_why(own: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serving(own) == "base"
+    own.put(OWN, "broken")
+    own.look_twice()
+    assert serving(own) == "base"
+    assert own.catalog.refused() == [f"A new file {OWN} can't be used, so {BASE} serves: this file is broken"]
+    own.look_twice()
+    assert own.loaded == ["base", "broken"], "it isn't tried over and over"
+    own.put(OWN, "own")
+    own.look_twice()
+    assert serving(own) == "own"
+    assert own.catalog.refused() == []
+
+
+def test_a_file_that_is_no_weights_leaves_the_others_and_says_why(own: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serving(own) == "base"
+    with monkeypatch.context() as patched:
+        patched.setattr("yolo_backend.detection.weights.content_problem", lambda path: "is half a file")
+        own.put(OWN, "own")
+        own.look_twice()
+        assert serving(own) == "base"
+        (reason,) = own.catalog.refused()
+        assert reason.startswith(f"A new file {OWN} can't be used, so {BASE} serves: project-7.pt is half a file")
+    own.look_twice()
+    assert serving(own) == "own"
+    assert own.catalog.refused() == []
+
+
+def test_a_file_without_an_export_leaves_others_that_have_one(own: House) -> None:
+    assert serving(own) == "base"
+    own.fallback = "its export failed"
+    own.put(OWN, "own")
+    own.look_twice()
+    assert serving(own) == "base"
+    assert "its export failed" in own.catalog.refused()[0]
+
+
+def test_a_broken_file_from_the_start_is_told_and_goes_by_the_way_back(own: House) -> None:
+    own.put(OWN, "broken")
+    with pytest.raises(WeightsError, match="this file is broken"):
+        serving(own)
+    (own.shelf.folder / OWN).unlink()
+    assert serving(own) == "base"
+    own.put(OWN, "own")
+    own.look_twice()
+    assert serving(own) == "own"
+
+
+def test_names_without_a_file_are_kept_in_bounds(own: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_module, "_AWAITED_KEPT", 3)
+    for number in range(1, 9):
+        assert own.catalog.serving(f"trained/{number}-00c0ffee/project-{number}.pt", BASE) == BASE
+        assert own.catalog.serving(OWN, BASE) == BASE
+    assert len(own.catalog._awaited) == 3
+    own.put(OWN, "own")
+    own.look_twice()
+    assert serving(own) == "own"

@@ -132,3 +132,13 @@ def test_a_config_without_fields_leaves_data_as_they_are(serve: StartServer, con
     task = {"id": 1, "data": {"$undefined$": "http://images/a.jpg"}}
     server = serve(reply(json.dumps({"tasks": [task]}).encode()))
     assert list(Project(Studio(server.url, TOKEN), 3, "Cells", config).tasks()) == [task]
+
+
+@pytest.mark.parametrize(
+    ("created_at", "sent"), [("2023-11-14T22:13:20.987654Z", "3.1700000000"), (None, "3")], ids=["new", "old"]
+)
+def test_a_project_is_known_as_label_studio_sends_it(serve: StartServer, created_at: str | None, sent: str) -> None:
+    body = {"title": "Cells", "label_config": "<View/>"} | ({"created_at": created_at} if created_at else {})
+    server = serve(reply(json.dumps(body).encode()))
+    assert open_project(Studio(server.url, TOKEN), 3).sent_as == sent
+    assert "created_at" in server.requests[0].path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -11,9 +12,10 @@ from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.plans import ProjectPlan, make_plan
+from yolo_backend.labels.plans import ProjectPlan, ServedLabel, make_plan
 from yolo_backend.settings import load_settings
 
+OWN = "trained/7-00c0ffee/project-7.pt"
 IMAGE = '<Image name="image" value="$image"/>'
 LABELS = '<Label value="cat"/><Label value="Dog" model_score_threshold="0.5"/>'
 RECTANGLES = f'<RectangleLabels name="label" toName="image">{LABELS}</RectangleLabels>'
@@ -30,19 +32,27 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 class Weights:
-    """Says of all weights the same, without any file."""
+    """Says of all weights the same, without any file, but of those that were trained for a project."""
 
     info = WeightsInfo("yolo11n.pt", "detect", {0: "cat", 1: "dog", 2: "bird"}, "f1", (640, 640))
+    trained = WeightsInfo("project-7.pt", "detect", {0: "Newt", 1: "Dog"}, "f2", (640, 640), thresholds={"Newt": 0.125})
+
+    def __init__(self, *, is_trained: bool = False) -> None:
+        self.is_trained = is_trained
+
+    def serving(self, name: str, instead: str) -> str:
+        return name if self.is_trained else instead
 
     def wait_for_info(self, name: str, timeout_s: float | None) -> WeightsInfo:
         if name == "missing.pt":
             raise WeightsError("missing.pt is not there")
-        return self.info
+        return self.trained if name == OWN else self.info
 
 
-def plan_of(*tags: str, **options: Any) -> ProjectPlan:
+def plan_of(*tags: str, training: str = "off", is_trained: bool = False, **options: Any) -> ProjectPlan:
     config = f"<View>{IMAGE}{''.join(tags)}</View>"
-    return make_plan(config, load_settings(model_name="yolo11n.pt"), cast("Catalog", Weights()), **options)
+    settings = load_settings(model_name="yolo11n.pt", training=training)
+    return make_plan(config, settings, cast("Catalog", Weights(is_trained=is_trained)), **options)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_a_kind_may_refuse_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 # Controls without a class
 
 
-@pytest.mark.parametrize("options", [{}, {"for_training": True}])
+@pytest.mark.parametrize("options", [{}, {"training": "on"}])
 def test_beside_one_that_is_served_one_without_class_is_listed_apart(options: dict[str, Any]) -> None:
     plan = plan_of(RECTANGLES, WITHOUT_CLASS, **options)
     assert [served.control.from_name for served in plan.controls] == ["label"]
@@ -106,13 +116,13 @@ def test_where_nothing_has_a_class_nothing_is_served() -> None:
 
 
 def test_where_nothing_has_a_class_a_training_can_begin() -> None:
-    plan = plan_of(WITHOUT_CLASS, for_training=True)
-    assert plan.controls == ()
+    plan = plan_of(WITHOUT_CLASS, training="on")
+    assert (plan.controls, plan.is_untrained, plan.model_version) == ((), True, "untrained")
     assert [served.control.from_name for served in plan.without_class] == ["new"]
     assert plan.not_served == (NONE_MATCHES,)
 
 
-@pytest.mark.parametrize("options", [{}, {"for_training": True}])
+@pytest.mark.parametrize("options", [{}, {"training": "on"}])
 @pytest.mark.parametrize(
     ("tags", "error", "sentence"),
     [
@@ -131,3 +141,65 @@ def test_without_labels_or_weights_there_is_no_plan(
 def test_labels_that_come_with_the_tasks_are_served_and_may_have_a_class() -> None:
     plan = plan_of('<RectangleLabels name="label" toName="image" value="$labels"></RectangleLabels>')
     assert (len(plan.controls), plan.without_class) == (1, ())
+
+
+def test_where_one_has_a_class_the_plan_is_the_same_with_training() -> None:
+    plan = plan_of(WITHOUT_CLASS, RECTANGLES, training="on")
+    assert plan == plan_of(WITHOUT_CLASS, RECTANGLES)
+    assert not plan.is_untrained
+
+
+def test_weights_that_are_not_there_beside_a_control_without_class_are_told() -> None:
+    plan = plan_of(MISSING, WITHOUT_CLASS, training="on")
+    assert plan.is_untrained
+    assert plan.not_served == ("missing.pt is not there", NONE_MATCHES)
+
+
+# A project's own weights
+
+
+@pytest.mark.parametrize("training", ["off", "on"])
+def test_a_project_s_own_weights_serve_its_controls_without_a_model_path(training: str) -> None:
+    by_name = RECTANGLES.replace('"label"', '"named"').replace(">", ' model_path="cells.pt">', 1)
+    plan = plan_of(WITHOUT_CLASS, by_name, RECTANGLES, training=training, is_trained=True, trained=OWN)
+    served = {each.control.from_name: each for each in plan.controls}
+    assert {name: each.weights_name for name, each in served.items()} == {"new": OWN, "named": "cells.pt", "label": OWN}
+    assert served["new"].shown_weights == "project-7.pt"
+    assert served["new"].served_labels == [ServedLabel("Newt", ("Newt",), 0.125)]
+    assert [(each.label, each.threshold) for each in served["named"].served_labels] == [("cat", 0.25), ("Dog", 0.5)]
+    assert plan.model_version.startswith("project-7-")
+
+
+def test_before_the_first_promotion_a_project_is_served_as_all_others() -> None:
+    assert plan_of(RECTANGLES, trained=OWN) == plan_of(RECTANGLES)
+
+
+def test_a_threshold_that_was_trained_is_part_of_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = plan_of(WITHOUT_CLASS, is_trained=True, trained=OWN).model_version
+    monkeypatch.setattr(Weights, "trained", replace(Weights.trained, thresholds={"Newt": 0.25}))
+    assert plan_of(WITHOUT_CLASS, is_trained=True, trained=OWN).model_version != version
+
+
+def test_thresholds_that_were_trained_hold_for_labels_of_tasks_and_are_lowered_with_the_others() -> None:
+    dynamic = '<RectangleLabels name="label" toName="image" value="$labels"></RectangleLabels>'
+    plan = plan_of(dynamic, is_trained=True, trained=OWN)
+    labels = [{"value": "Newt"}, {"value": "Dog"}]
+    of_task, _ = plan.for_task({"labels": labels})
+    assert [(each.label, each.threshold) for each in of_task.controls[0].served_labels] == [
+        ("Newt", 0.125),
+        ("Dog", 0.25),
+    ]
+    lowered, _ = replace(plan, controls=(plan.controls[0].lowered(0.2),)).for_task({"labels": labels})
+    assert [(each.label, each.threshold) for each in lowered.controls[0].served_labels] == [
+        ("Newt", 0.125),
+        ("Dog", 0.2),
+    ]
+
+
+def test_own_weights_without_any_of_the_labels_are_told_by_the_file_s_name() -> None:
+    other = WITHOUT_CLASS.replace("Newt", "Crab")
+    with pytest.raises(
+        LabelingConfigError, match=r"^None of the labels Crab is a class of project-7\.pt, which has Newt"
+    ):
+        plan_of(other, is_trained=True, trained=OWN)
+    assert plan_of(other, is_trained=True, trained=OWN, training="on").model_version == "untrained"

@@ -22,13 +22,15 @@ from prometheus_client import REGISTRY
 from tests.fakes.clock import Clock, RealClock
 from tests.fakes.engine import FakeEngine, info_of
 from tests.fakes.importing_label_studio import TOKEN, LabelStudio
-from tests.fakes.weights import fake_catalog
+from tests.fakes.weights import FakeShelf, fake_catalog
 from tests.harness.http_server import Answer, StartServer, reply
 from tests.harness.pictures import encode
 from yolo_backend.detection.detector import BULK, PERSON, AbandonedError
+from yolo_backend.detection.trained import trained_name
 from yolo_backend.failures import Failure
 from yolo_backend.images.line import Line
-from yolo_backend.protocol import Prediction, Task
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.protocol import Prediction, Task, project_key
 from yolo_backend.serving import delivery as delivery_module
 from yolo_backend.serving import door as door_module
 from yolo_backend.serving import jobs as jobs_module
@@ -89,7 +91,8 @@ class House:
             model_name="fake.pt",
             **{"image_timeout_s": 2} | more,
         )
-        catalog = fake_catalog(load, max_models=2, detect_timeout_s=WAIT_S)
+        self.shelf = FakeShelf()
+        catalog = fake_catalog(load, self.shelf, max_models=2, detect_timeout_s=WAIT_S)
         catalog.wait_for_info("fake.pt", WAIT_S)
         self.predictor = Predictor(settings, catalog)
         self.version = self.predictor.plan(CONFIG).model_version
@@ -751,6 +754,76 @@ def test_uploads_on_the_disk_do_not_wait_for_images_that_a_server_does_not_send(
         sends.set()
         house.predictor.drain(WAIT_S)
         house.predictor.close()
+
+
+# A project's own weights
+
+
+def promote(house: House, project: str = PROJECT, content: str = "trained") -> None:
+    """Trained weights begin to serve a project, in the eyes of a server that runs."""
+    key = project_key(house.server.url, project)
+    assert key
+    house.shelf.put(trained_name(key), content)
+    house.predictor.catalog.look()
+    house.predictor.catalog.look()
+
+
+def test_a_project_s_own_weights_serve_it_alone(house: House) -> None:
+    another_time, another_id = "7.1700000001", "8.1700000000"
+    for project in (PROJECT, another_time, another_id, None):
+        assert house.predictor.plan(CONFIG, WAIT_S, project=project).model_version == house.version
+    promote(house)
+    version = house.predictor.plan(CONFIG, WAIT_S, project=PROJECT).model_version
+    assert version.startswith("project-7-")
+    for project in (another_time, another_id, None, "nonsense"):
+        assert house.predictor.plan(CONFIG, WAIT_S, project=project).model_version == house.version
+        assert {entry["model_version"] for entry in house.predict(tasks(1, 2), project=project)} == {house.version}
+    assert [entry["model_version"] for entry in house.predict(tasks(1))] == [version]
+    assert {entry["model_version"] for entry in house.predict(tasks(2, 3))} == {version}
+
+
+def test_what_a_project_s_own_weights_found_late_is_pushed(house: House) -> None:
+    promote(house)
+    gate = Gate(3, 4)
+    house.click(1, 2, 3, 4, deadline_s=0.5, finish=gate)
+    gate.opened.set()
+    house.wait_until_idle()
+    assert house.label_studio.stored == Counter([1, 2, 3, 4])
+
+
+def test_what_was_under_way_when_they_came_is_not_pushed_any_more(house: House) -> None:
+    gate = Gate(3, 4)
+    house.click(1, 2, 3, 4, deadline_s=0.5, finish=gate)
+    promote(house)
+    gate.opened.set()
+    house.wait_until_idle()
+    assert house.label_studio.stored == Counter([1, 2])
+    answer = house.click(1, 2, 3, 4)
+    assert all(entry["model_version"].startswith("project-7-") for entry in answer)
+
+
+def test_a_project_that_nothing_was_trained_for_yet_gets_nothing(
+    serve: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = House(serve, training="on")
+    config = CONFIG.replace('"car"', '"newt"')
+    image = f"{house.server.url}/data/upload/7/a.png"
+    try:
+        with caplog.at_level(logging.INFO):
+            for asked in ([task(1, image)], [task(1, image), task(2, image)]):
+                assert house.predictor.predict(asked, config, project=PROJECT) == [[] for _ in asked]
+                context = {"result": [{"type": "rectanglelabels"}]}
+                meant = house.predictor.predict(asked, config, project=PROJECT, context=context)
+                assert meant == [{"result": []} for _ in asked]
+        assert "Project 7: 2 tasks get nothing, for nothing is trained yet" in messages(caplog, logging.INFO)
+        assert (house.predictor.progress(), house.predictor.failures.last(), house.server.requests) == ([], [], [])
+    finally:
+        house.predictor.close()
+
+
+def test_without_training_a_project_without_a_class_is_refused(house: House) -> None:
+    with pytest.raises(LabelingConfigError, match="None of the labels newt"):
+        house.predictor.predict(tasks(1), CONFIG.replace('"car"', '"newt"'), project=PROJECT)
 
 
 # The process's own

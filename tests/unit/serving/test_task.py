@@ -45,8 +45,10 @@ from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.line import Line
 from yolo_backend.images.uploads import uploads_of
+from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskPredictor, host_of
@@ -332,6 +334,33 @@ def test_the_images_of_a_task_come_from_the_disk(
     (image,) = house.tasks.images({"id": 7, "data": {"image": UPLOAD}}, plan, studio, project="1")
     assert image.pixels.max() == 9
     assert server.requests == []
+
+
+def test_the_files_of_a_task_come_one_by_one_and_a_missing_one_costs_no_other(
+    house_with_uploads: tuple[House, RecordingServer, Studio],
+) -> None:
+    house, server, studio = house_with_uploads
+    pages = CONFIG.replace("value=", "valueList=", 1).replace("car", "what no weights know")
+    controls = parse_labeling_config(pages).controls
+    server.answer = reply(b"", 404)
+    task = {"id": 7, "data": {"image": [UPLOAD, "/data/upload/2/0123abcd-b.png", inline(photo(3))]}}
+    files = list(house.tasks.files(task, controls, studio, project="1"))
+    assert [file.content for file in (files[0], files[2])] == [photo(9), photo(3)]
+    assert isinstance(files[1].content, ImageError)
+    assert [(file.item_index, file.to_names) for file in files] == [(page, frozenset({"image"})) for page in range(3)]
+    assert house.detected == 0
+    with pytest.raises(ImageError, match='the task\'s data has no "image"'):
+        list(house.tasks.files({"id": 7, "data": {}}, controls, studio, project="1"))
+
+
+def test_a_label_studio_that_is_away_is_no_fault_of_a_file(
+    house_with_uploads: tuple[House, RecordingServer, Studio],
+) -> None:
+    house, server, studio = house_with_uploads
+    server.answer = reply(b"", 502)
+    task = {"id": 7, "data": {"image": "/data/upload/2/0123abcd-b.png"}}
+    with pytest.raises(StudioError, match="is away"):
+        list(house.tasks.files(task, parse_labeling_config(CONFIG).controls, studio, project="1"))
 
 
 @pytest.mark.parametrize("project", ["2", "", "1x", "01", "+1", " 1", "1/../1", "..", "١", "１", "1" * 30])

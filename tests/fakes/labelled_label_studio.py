@@ -1,0 +1,130 @@
+"""A Label Studio with one project, whose tasks are scenes that somebody has labelled."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from PIL import Image
+
+from tests.harness.http_server import reply
+from yolo_backend.demo.scenes import CLASS_NAMES, draw_scene
+
+PROJECT = 7
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+LABELS = ("Mutter", "Schraube", "Scheibe")
+"""That no weights know; in the order of the scenes' classes."""
+
+
+def config_of(labels: tuple[str, ...] = LABELS) -> str:
+    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+    return (
+        '<View><Image name="image" value="$image"/>'
+        f'<RectangleLabels name="label" toName="image">{tags}</RectangleLabels></View>'
+    )
+
+
+@dataclass
+class LabelStudio:
+    """Answers as Label Studio does; `away` makes every call fail, `holds` keeps images back until it is released."""
+
+    scenes: int
+    labels: tuple[str, ...] = LABELS
+    away: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        address = urlsplit(handler.path)
+        self.asked.append(address.path)
+        if self.away:
+            reply(b"", 502)(handler)
+        elif address.path.startswith("/data/upload/"):
+            reply(_picture(int(address.path.rpartition("-")[2].removesuffix(".jpg"))))(handler)
+        else:
+            query = {key: values[0] for key, values in parse_qs(address.query).items()}
+            reply(json.dumps(self.answer(address.path, query)).encode())(handler)
+
+    def answer(self, path: str, query: dict[str, str]) -> Any:
+        if path == f"/api/projects/{PROJECT}/":
+            return {
+                "id": PROJECT,
+                "title": "Nuts",
+                "label_config": config_of(self.labels),
+                "created_at": "2025-01-02T03:04:05.678900Z",
+            }
+        if path == "/api/tasks/":
+            return self.tasks(query)
+        return {}
+
+    def tasks(self, query: dict[str, str]) -> Any:
+        selection = json.loads(query.get("query", "{}"))
+        after = [
+            int(item["value"])
+            for item in selection.get("filters", {}).get("items", [])
+            if item["filter"] == "filter:tasks:id" and item["operator"] == "greater"
+        ]
+        ids = [number for number in range(1, self.scenes + 1) if all(number > each for each in after)]
+        shown = ids[: int(query["page_size"])]
+        return {"tasks": [self.task(number) for number in shown], "total": len(ids)}
+
+    def task(self, number: int) -> dict[str, Any]:
+        size_wh, boxes, class_ids = _labels_of(number)
+        regions = [_region(self.labels[class_id], box, size_wh) for class_id, box in zip(class_ids, boxes, strict=True)]
+        annotation = {
+            "id": 1000 + number,
+            "was_cancelled": False,
+            "ground_truth": False,
+            "updated_at": f"2025-02-03T04:05:{number % 60:02d}.000000Z",
+            "result": regions,
+        }
+        return {
+            "id": number,
+            "data": {"image": f"/data/upload/{PROJECT}/01234567-{number}.jpg"},
+            "annotations": [annotation],
+            "predictions": [],
+            "drafts": [],
+        }
+
+
+def _region(label: str, box: list[float], size_wh: tuple[int, int]) -> dict[str, Any]:
+    (left, top, right, bottom), (width, height) = box, size_wh
+    return {
+        "id": f"{label}{left:g}{top:g}",
+        "type": "rectanglelabels",
+        "from_name": "label",
+        "to_name": "image",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "origin": "manual",
+        "value": {
+            "x": 100 * left / width,
+            "y": 100 * top / height,
+            "width": 100 * (right - left) / width,
+            "height": 100 * (bottom - top) / height,
+            "rotation": 0,
+            "rectanglelabels": [label],
+        },
+    }
+
+
+@cache
+def _scene_of(number: int) -> tuple[bytes, tuple[int, int], list[list[float]], tuple[int, ...]]:
+    scene = draw_scene(50_000 + number)
+    assert len(CLASS_NAMES) == len(LABELS)
+    content = io.BytesIO()
+    Image.fromarray(scene.image).save(content, "JPEG", quality=90)
+    return content.getvalue(), scene.size_wh, scene.boxes_xyxy.tolist(), scene.class_ids
+
+
+def _picture(number: int) -> bytes:
+    return _scene_of(number)[0]
+
+
+def _labels_of(number: int) -> tuple[tuple[int, int], list[list[float]], tuple[int, ...]]:
+    return _scene_of(number)[1:]

@@ -1,0 +1,28 @@
+"""What is trained in tests: scenes of nuts, bolts and washers, small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yolo_backend.demo.train import write_dataset
+from yolo_backend.training.networks import Base, read_base
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data.yaml of 32 scenes to train on and 12 to validate with."""
+    return write_dataset(tmp_path_factory.mktemp("scenes"), {"train": 32, "val": 12})
+
+
+@pytest.fixture(scope="session")
+def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data.yaml of 6 and 3, for what is over after a few steps."""
+    return write_dataset(tmp_path_factory.mktemp("few-scenes"), {"train": 6, "val": 3})
+
+
+@pytest.fixture(scope="session")
+def cells(bccd_weights: Path) -> Base:
+    """Weights that find blood cells, and know nothing of nuts."""
+    return read_base(bccd_weights)

@@ -1,0 +1,191 @@
+"""The dataset as Ultralytics reads it: every box where it was drawn, and nothing dropped."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from yolo_backend.labels.places import corners_of_box
+from yolo_backend.training.annotations import read_drawn
+from yolo_backend.training.dataset import DatasetError, write_dataset
+from yolo_backend.training.labelled import LabelledBox, LabelledImage
+
+SIZE_WH = (320, 200)
+CLASSES = ("car", "traffic light", "車")
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "0123.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 320, 3), np.uint8)).save(path)
+    return path
+
+
+def box(label: str, xyxy: tuple[float, float, float, float], radians: float = 0.0) -> LabelledBox:
+    left, top, right, bottom = xyxy
+    return LabelledBox(
+        label, xyxy, ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, radians), "manual"
+    )
+
+
+def image(file: Path, *boxes: LabelledBox, task_id: int = 1) -> LabelledImage:
+    return LabelledImage(task_id, 1, "a.jpg", file.stem, 0, file, SIZE_WH, boxes)
+
+
+def read(data_yaml: Path, side: str = "train", *, rotated: bool = False) -> Any:
+    """What Ultralytics trains on."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data.build import build_yolo_dataset
+    from ultralytics.data.utils import check_det_dataset
+
+    data = check_det_dataset(data_yaml, autodownload=False)
+    task = "obb" if rotated else "detect"
+    return build_yolo_dataset(get_cfg(overrides={"task": task, "imgsz": 320}), data[side], 4, data, mode="val")
+
+
+def boxes_in_pixels(found: Any, index: int = 0) -> NDArray[np.float64]:
+    """Left, top, right and bottom."""
+    label = found.labels[index]
+    center, size = label["bboxes"][:, :2], label["bboxes"][:, 2:]
+    width, height = label["shape"][::-1]
+    return np.asarray(np.hstack([center - size / 2, center + size / 2]) * np.array([width, height] * 2), np.float64)
+
+
+def corners_in_pixels(found: Any, index: int = 0) -> list[NDArray[np.float64]]:
+    width, height = found.labels[index]["shape"][::-1]
+    return [np.asarray(segment, float) * [width, height] for segment in found.labels[index]["segments"]]
+
+
+def test_each_box_is_where_it_was_drawn(tmp_path: Path, photograph: Path) -> None:
+    drawn = [box("car", (0, 0, 320, 200)), box("車", (10.25, 20.5, 30.75, 199.9)), box("dog", (1, 1, 9, 9))]
+    data_yaml = write_dataset(
+        tmp_path / "dataset",
+        [image(photograph, *drawn), image(photograph, task_id=2)],
+        [image(photograph, box("traffic light", (300.5, 150, 301.5, 151)))],
+        CLASSES,
+        rotated=False,
+    )
+    assert yaml.safe_load(data_yaml.read_text(encoding="utf-8"))["names"] == dict(enumerate(CLASSES))
+    train, val = read(data_yaml), read(data_yaml, "val")
+    assert [label["cls"].ravel().tolist() for label in train.labels] == [[0, 2], []]
+    np.testing.assert_allclose(boxes_in_pixels(train), [drawn[0].box_xyxy, drawn[1].box_xyxy], atol=0.001)
+    assert val.labels[0]["cls"].tolist() == [[1]]
+    np.testing.assert_allclose(boxes_in_pixels(val), [(300.5, 150, 301.5, 151)], atol=0.001)
+    assert [Path(file).name for file in train.im_files] == ["000000-1.jpg", "000001-2.jpg"]
+    np.testing.assert_array_equal(train.load_image(0)[0][..., ::-1], np.asarray(Image.open(photograph)))
+
+
+def region(place: dict[str, float]) -> dict[str, Any]:
+    return {
+        "type": "rectanglelabels",
+        "value": {**place, "rectanglelabels": ["car"]},
+        "original_width": SIZE_WH[0],
+        "original_height": SIZE_WH[1],
+    }
+
+
+@pytest.fixture(scope="module")
+def control() -> Any:
+    from yolo_backend.labels.labeling_config import parse_labeling_config
+
+    (control,) = parse_labeling_config(
+        '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image"><Label value="car"/>'
+        "</RectangleLabels></View>"
+    ).controls
+    return control
+
+
+PLACES = st.fixed_dictionaries(
+    {
+        "x": st.floats(-20, 120),
+        "y": st.floats(-20, 120),
+        "width": st.floats(0, 130),
+        "height": st.floats(0, 130),
+        "rotation": st.floats(-360, 360),
+    }
+)
+
+
+@given(places=st.lists(PLACES, min_size=1, max_size=8))
+@pytest.mark.parametrize("rotated", [False, True])
+def test_nothing_of_what_people_may_draw_is_dropped(
+    places: list[dict[str, float]],
+    rotated: bool,
+    photograph: Path,
+    control: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A box beyond the edge makes Ultralytics leave out its whole image, and one of two equal ones goes."""
+    found = read_drawn([(region(place), control) for place in places], {}, SIZE_WH)
+    assert len(found.boxes) + len(found.faults) == len(places)
+    folder = tmp_path_factory.mktemp("drawn") / "dataset"
+    whole = image(photograph, box("car", (1, 1, 100, 100)))
+    read_back = read(
+        write_dataset(folder, [image(photograph, *found.boxes), whole], [], CLASSES, rotated=rotated), rotated=rotated
+    )
+    assert [Path(file).name for file in read_back.im_files] == ["000000-1.jpg", "000001-1.jpg"]
+    rows = (folder / "labels" / "train" / "000000-1.txt").read_text().splitlines()
+    assert len(read_back.labels[0]["bboxes"]) == len(rows) <= len(found.boxes)
+    if rotated:
+        for segment in corners_in_pixels(read_back):
+            assert len(segment) >= 3
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45, 90, 137, 270, 359])
+def test_a_rotated_box_comes_to_obb_weights_with_its_angle(tmp_path: Path, photograph: Path, degrees: float) -> None:
+    box_xywhr = (150.0, 100.0, 120.0, 40.0, math.radians(degrees))
+    drawn = replace(box("car", (80, 40, 220, 160)), box_xywhr=box_xywhr)
+    found = read(write_dataset(tmp_path / "d", [image(photograph, drawn)], [], CLASSES, rotated=True), rotated=True)
+    (segment,) = corners_in_pixels(found)
+    np.testing.assert_allclose(segment, corners_of_box(box_xywhr), atol=0.001)
+    # And what the network is to find, in the form and range of Ultralytics' own.
+    x, y, width, height, radians = found[0]["bboxes"].numpy()[0].tolist()
+    assert (x * 320, y * 320) == pytest.approx((150, 160), abs=0.5)  # letterboxed to a square
+    assert (width * 320, height * 320) == pytest.approx((120, 40), abs=0.5)
+    turned = (radians - math.radians(degrees)) % math.pi
+    assert min(turned, math.pi - turned) < 0.02
+
+
+def test_images_are_links_and_where_there_are_none_copies(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(name: str) -> Path:
+        write_dataset(tmp_path / name, [image(photograph)], [], CLASSES, rotated=False)
+        return tmp_path / name / "images" / "train" / "000000-1.jpg"
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no links here")
+
+    assert write("hard").samefile(photograph)
+    assert not write("hard2").is_symlink()
+    monkeypatch.setattr(os, "link", refuse)
+    assert write("soft").is_symlink()
+    monkeypatch.setattr(os, "symlink", refuse)
+    copy = write("copy")
+    assert not copy.samefile(photograph)
+    assert copy.read_bytes() == photograph.read_bytes()
+
+
+def test_a_folder_that_takes_no_files_is_told_in_a_sentence(tmp_path: Path, photograph: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match=r"can't be put into .*file.* make room there"):
+        write_dataset(tmp_path / "file", [image(photograph)], [], CLASSES, rotated=False)
+
+
+def test_the_names_of_files_keep_their_order_beyond_thousands(tmp_path: Path, photograph: Path) -> None:
+    images: Sequence[LabelledImage] = [image(photograph, task_id=number) for number in (99, 7, 100_000)]
+    write_dataset(tmp_path / "d", images, [], CLASSES, rotated=False)
+    names = sorted(path.name for path in (tmp_path / "d" / "images" / "train").iterdir())
+    assert names == ["000000-99.jpg", "000001-7.jpg", "000002-100000.jpg"]

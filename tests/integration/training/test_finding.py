@@ -1,0 +1,137 @@
+"""What weights find in labelled images: Ultralytics' own boxes, with the labels that serve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ultralytics import YOLO
+
+from tests.harness.detections import BOX_TOLERANCE_PX, SCORE_TOLERANCE, MakeWeights, ultralytics_detections
+from tests.harness.findings import labelled as labelled_image
+from tests.integration.detection import conftest as detection
+from yolo_backend.detection.engine import Engine
+from yolo_backend.images.decode import decode_image
+from yolo_backend.labels.label_map import map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.settings import Settings, load_settings
+from yolo_backend.training.finding import FindingError, find_boxes, labels_of_classes, open_as_served
+from yolo_backend.training.found import Findings
+from yolo_backend.training.labelled import LabelledImage
+
+make_weights = detection.make_weights  # a fixture
+NAMES = {0: ("RBC",), 1: ("WBC",), 2: ("Platelets",)}
+CONFIG = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="cells" toName="image"><Label value="red" predicted_values="RBC"/><Label value="Platelets"/>
+</RectangleLabels>
+<RectangleLabels name="others" toName="image"><Label value="round" predicted_values="RBC,WBC"/>
+<Label value="Platelets"/></RectangleLabels></View>"""
+
+
+@pytest.fixture
+def settings(clean_environment: pytest.MonkeyPatch, model_dir: Path) -> Settings:
+    return load_settings(model_dir=model_dir, device="cpu", engine="torch")
+
+
+@pytest.fixture
+def images(bccd_files: list[Path]) -> list[LabelledImage]:
+    return [labelled_image(number, [], file=file) for number, file in enumerate(bccd_files[:6])]
+
+
+def find(engine: Engine, images: list[LabelledImage], **options: Any) -> Findings:
+    return find_boxes(engine, images, **{"labels_of_class": NAMES, "max_megapixels": 10, **options})
+
+
+def assert_as_ultralytics(
+    found: Findings, images: list[LabelledImage], yolo: Any, names: dict[int, tuple[str]]
+) -> None:
+    for those, image in zip(found.images, images, strict=True):
+        pixels = decode_image(image.file.read_bytes(), 10).pixels
+        expected = ultralytics_detections(yolo, pixels, 0.01)
+        assert len(expected) > 0
+        assert those.is_rotated == expected.rotated
+        assert those.labels == tuple(names[number][0] for number in expected.class_ids.tolist())
+        np.testing.assert_allclose(those.boxes, expected.boxes, rtol=0, atol=BOX_TOLERANCE_PX)
+        np.testing.assert_allclose(those.scores, expected.scores, rtol=0, atol=SCORE_TOLERANCE)
+        assert those.scores.min() < 0.1
+
+
+def test_boxes_are_ultralytics_boxes_down_to_0_01(
+    settings: Settings, bccd_weights: Path, images: list[LabelledImage]
+) -> None:
+    found = find(open_as_served(bccd_weights, settings), images)
+    assert found.labels == {"RBC", "WBC", "Platelets"}
+    assert_as_ultralytics(found, images, YOLO(bccd_weights), NAMES)
+
+
+def test_rotated_boxes_are_too(
+    settings: Settings,
+    make_weights: MakeWeights,
+    images: list[LabelledImage],
+) -> None:
+    weights = make_weights("yolo11n-obb")
+    found = find(open_as_served(weights, settings), images[:2])
+    assert all(those.is_rotated for those in found.images)
+    assert_as_ultralytics(found, images[:2], YOLO(weights), NAMES)
+
+
+def test_the_export_that_serves_finds_nearly_the_same(
+    settings: Settings, bccd_weights: Path, images: list[LabelledImage]
+) -> None:
+    """Its images come from several threads, and in their order."""
+    told: list[tuple[int, int]] = []
+    engine = open_as_served(bccd_weights, settings.model_copy(update={"engine": "auto"}))
+    assert engine.runtime.engine == "onnx"
+    exported = find(engine, images, told=lambda done, of: told.append((done, of)))
+    assert told == [(done, 6) for done in range(1, 7)]
+    for ones, others in zip(exported.images, find(open_as_served(bccd_weights, settings), images).images, strict=True):
+        clear = others.scores > 0.3
+        assert clear.sum() > 5
+        np.testing.assert_allclose(ones.boxes[: clear.sum()], others.boxes[clear], atol=1)
+
+
+def test_the_settings_that_serve_count(settings: Settings, bccd_weights: Path, images: list[LabelledImage]) -> None:
+    few = settings.model_copy(update={"model_max_detections": 3, "model_image_size": 160})
+    engine = open_as_served(bccd_weights, few)
+    assert engine.info.image_size == (160, 160)
+    assert [len(those.labels) for those in find(engine, images).images] == [3] * 6
+
+
+def test_labels_are_those_of_the_label_map(settings: Settings, bccd_weights: Path, images: list[LabelledImage]) -> None:
+    """Two controls make two boxes of a class, unless they call it the same."""
+    controls = parse_labeling_config(CONFIG).controls
+    classes = {number: name for number, (name,) in NAMES.items()}
+    labels = labels_of_classes(map_labels(control, classes, 0.25) for control in controls)
+    assert labels == {0: ("red", "round"), 1: ("round",), 2: ("Platelets",)}
+    engine = open_as_served(bccd_weights, settings)
+    (found,) = find(engine, images[:1], labels_of_class=labels).images
+    (plain,) = find(engine, images[:1]).images
+    counts = {label: found.labels.count(label) for label in ("red", "round", "Platelets")}
+    reds, whites, platelets = (plain.labels.count(label) for label in ("RBC", "WBC", "Platelets"))
+    assert counts == {"red": reds, "round": reds + whites, "Platelets": platelets}
+    assert min(counts.values()) > 0
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_a_class_without_a_label_is_left_out(
+    settings: Settings, bccd_weights: Path, images: list[LabelledImage]
+) -> None:
+    found = find(open_as_served(bccd_weights, settings), images[:2], labels_of_class={1: ("WBC",)})
+    assert found.labels == {"WBC"}
+    assert {label for those in found.images for label in those.labels} == {"WBC"}
+
+
+def test_an_image_that_is_gone_is_named(
+    settings: Settings, bccd_weights: Path, images: list[LabelledImage], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(images[0].file.read_bytes()[:3000])
+    engine = open_as_served(bccd_weights, settings)
+    for file, why in ((tmp_path / "gone.jpg", "No such file or directory"), (broken, "the image is broken")):
+        with pytest.raises(FindingError) as caught:
+            find(engine, [*images[:2], replace(images[2], file=file)])
+        assert str(caught.value).startswith(f"The image of task 2 can't be read from {file} ({why}")
+        assert str(caught.value).endswith("): start the training anew")

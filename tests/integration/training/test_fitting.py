@@ -1,0 +1,273 @@
+"""Fitting for real: small scenes, small weights, CPU seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+
+from tests.harness.stack import ROOT
+from yolo_backend.demo.scenes import draw_scene
+from yolo_backend.detection.contents import content_problem
+from yolo_backend.detection.weights import file_fingerprint
+from yolo_backend.training import fitting
+from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, FittingError, fit, is_out_of_memory, tells_sides
+from yolo_backend.training.networks import Base, read_base
+from yolo_backend.training.pace import cpu_seconds
+
+ALLOCATION_FAILED = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "68719476736 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+def spec(data: Path, base: Base, folder: Path, **more: Any) -> FitSpec:
+    values: dict[str, Any] = {
+        "data": data,
+        "base": base,
+        "known": {},
+        "weights": folder / "weights.pt",
+        "budget_s": 600,
+        "image_size": 96,
+    }
+    return FitSpec(**values | more)
+
+
+def test_a_minute_teaches_labels_that_the_base_doesn_t_know(scenes: Path, cells: Base, tmp_path: Path) -> None:
+    told: list[FitProgress] = []
+    began = cpu_seconds()
+    fitted = fit(spec(scenes, cells, tmp_path, image_size=160, budget_s=60), told.append)
+    took = cpu_seconds() - began
+    assert fitted.score is not None
+    assert fitted.score > 0.3
+    assert took <= 66
+    assert took >= 45, "much of the budget isn't used"
+    assert [each.epoch for each in told] == sorted(each.epoch for each in told)
+    assert told[-1].epoch == told[-1].epochs == fitted.epochs
+    assert told[-1].seconds_left == 0
+    assert any(each.score for each in told[:-1])
+    assert YOLO(fitted.weights).names == {0: "nut", 1: "bolt", 2: "washer"}
+
+
+@pytest.fixture(scope="module")
+def fitted(few_scenes: Path, cells: Base, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """Three steps, to look at what comes out."""
+    return fit(spec(few_scenes, cells, tmp_path_factory.mktemp("fitted"), steps=3))
+
+
+def test_the_candidate_is_weights_as_ultralytics_saves_them(fitted: Fitted) -> None:
+    assert content_problem(fitted.weights) is None
+    assert fitted.fingerprint == file_fingerprint(fitted.weights)
+    yolo = YOLO(fitted.weights)
+    assert not yolo.model.is_fused()
+    assert (yolo.task, yolo.overrides["imgsz"]) == ("detect", 96)
+    assert yolo.predict(draw_scene(1).image, verbose=False)
+    again = read_base(fitted.weights)  # which another training may begin with
+    assert (again.image_size, again.kind) == (96, "detect")
+
+
+def test_the_candidate_says_nothing_of_the_machine(fitted: Fitted) -> None:
+    saved = torch.load(fitted.weights, weights_only=False)
+    assert saved.keys() == {"model", "train_args", "version"}
+    with zipfile.ZipFile(fitted.weights) as archive:
+        (pickled,) = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    found = re.findall(rb"/(?:tmp|home|root|work|usr|var)/[ -~]*", pickled)
+    assert not found
+    assert fitted.weights.stat().st_size < 2_500_000  # without the optimizer
+
+
+def test_nothing_is_left_behind(fitted: Fitted) -> None:
+    assert [path.name for path in fitted.weights.parent.iterdir()] == ["weights.pt"]
+
+
+def test_the_same_numbers_make_the_same_weights(fitted: Fitted, few_scenes: Path, cells: Base, tmp_path: Path) -> None:
+    assert fit(spec(few_scenes, cells, tmp_path, steps=3)).fingerprint == fitted.fingerprint
+    assert fit(spec(few_scenes, cells, tmp_path, steps=3, seed=1)).fingerprint != fitted.fingerprint
+
+
+def test_a_run_is_made_again_from_its_numbers(few_scenes: Path, cells: Base, tmp_path: Path) -> None:
+    """The steps of the first were measured, and it looked at the validation images meanwhile."""
+    first = fit(spec(few_scenes, cells, tmp_path, budget_s=6))
+    assert first.score is not None
+    again = fit(spec(few_scenes, cells, tmp_path, steps=first.steps, batch=first.batch))
+    assert again.fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(ALLOCATION_FAILED),
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 262144 bytes."),
+    ],
+)
+def test_out_of_memory_halves_the_batch(
+    error: Exception,
+    few_scenes: Path,
+    cells: Base,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    step, batches = fitting._step, []
+
+    def step_with_little_memory(trainer: Any, batch: Any, pace: Any) -> None:
+        batches.append(len(batch["img"]))
+        if len(batches) == 2:
+            raise error
+        step(trainer, batch, pace)
+
+    monkeypatch.setattr(fitting, "_step", step_with_little_memory)
+    with caplog.at_level(logging.WARNING):
+        fitted = fit(spec(few_scenes, cells, tmp_path, steps=2, batch=4))
+    assert fitted.batch == 2
+    assert batches == [4, 2, 2, 2]
+    assert "the batch is halved to 2" in caplog.text
+
+
+def test_memory_that_never_suffices_is_told_with_what_to_do(
+    few_scenes: Path, cells: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step_without_memory(*_: Any) -> None:
+        raise RuntimeError(ALLOCATION_FAILED)
+
+    monkeypatch.setattr(fitting, "_step", step_without_memory)
+    with pytest.raises(FittingError, match=r"one image at a time: .*--image-size"):
+        fit(spec(few_scenes, cells, tmp_path, steps=2, batch=2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_are_no_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("expected scalar type Half but found Float"))
+
+
+def test_numbers_that_run_away_end_it_with_what_to_do(
+    few_scenes: Path, cells: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = fitting._step
+
+    def step_into_nowhere(trainer: Any, batch: Any, pace: Any) -> None:
+        step(trainer, batch, pace)
+        next(iter(trainer.model.parameters())).data.fill_(float("nan"))
+
+    monkeypatch.setattr(fitting, "_step", step_into_nowhere)
+    with pytest.raises(FittingError, match=r"The training ran away in step 2 .*--seed"):
+        fit(spec(few_scenes, cells, tmp_path, steps=4))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says_so"),
+    [
+        (["left hand", "right hand"], True),
+        (["Hand_LEFT"], True),
+        (["leftHand"], True),
+        (["turn-right"], True),
+        (["left2"], True),
+        (["copyright", "bright", "leftover", "Upright"], False),
+        (["nut"], False),
+    ],
+)
+def test_labels_that_say_left_or_right(labels: list[str], says_so: bool) -> None:
+    assert tells_sides(labels) is says_so
+
+
+@pytest.mark.parametrize(("name", "is_mirrored"), [("nut", True), ("left nut", False)])
+def test_images_are_mirrored_unless_a_label_tells_sides(
+    name: str, is_mirrored: bool, few_scenes: Path, cells: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for folder in ("images", "labels"):
+        (data / folder).symlink_to(few_scenes.parent / folder)
+    described = few_scenes.read_text().replace("nut", name).replace(str(few_scenes.parent), str(data))
+    (data / "data.yaml").write_text(described)
+    flips = []
+    monkeypatch.setattr(fitting, "_step", lambda trainer, batch, pace: flips.append(trainer.args.fliplr))
+    fit(spec(data / "data.yaml", cells, tmp_path, steps=1))
+    assert flips == [0.5 if is_mirrored else 0.0]
+
+
+def test_without_validation_images_it_trains_all_the_same(few_scenes: Path, cells: Base, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (data / folder / "val").mkdir(parents=True)
+        (data / folder / "train").symlink_to(few_scenes.parent / folder / "train")
+    (data / "data.yaml").write_text(few_scenes.read_text().replace(str(few_scenes.parent), str(data)))
+    fitted = fit(spec(data / "data.yaml", cells, tmp_path, budget_s=5))
+    assert (fitted.score, fitted.weights.exists()) == (None, True)
+
+
+def test_scores_of_known_classes_are_there_from_the_first_step(scenes: Path, tmp_path: Path) -> None:
+    """The demo's weights know the classes under other numbers."""
+    demo = read_base(ROOT / "yolo_backend" / "demo" / "demo.pt")
+    data = tmp_path / "data"
+    data.mkdir()
+    for folder in ("images", "labels"):
+        (data / folder).symlink_to(scenes.parent / folder)
+    known = {"nut": (0,), "bolt": (1,), "washer": (2,)}
+    (data / "data.yaml").write_text(scenes.read_text().replace(str(scenes.parent), str(data)))
+    fitted = fit(spec(data / "data.yaml", demo, tmp_path, known=known, steps=1, image_size=320))
+    scene = draw_scene(70_001)
+    found = YOLO(fitted.weights).predict(np.ascontiguousarray(scene.image[..., ::-1]), verbose=False, conf=0.3)[0]
+    assert len(found.boxes) >= 0.6 * len(scene.class_ids)
+
+
+CALLS_HOME = """
+import sys
+from pathlib import Path
+
+told = Path(sys.argv[1])
+
+def watch(event, arguments):
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}:
+        with told.open("a") as file:
+            file.write(f"{event} {arguments!r}\\n")
+
+sys.addaudithook(watch)
+from yolo_backend.training.fitting import FitSpec, fit
+from yolo_backend.training.networks import read_base
+
+data, base, weights = map(Path, sys.argv[2:])
+fit(FitSpec(data=data, base=read_base(base), known={}, weights=weights, budget_s=6, image_size=96))
+assert weights.exists()
+"""
+LOGGERS = ("wandb", "comet_ml", "clearml", "mlflow", "dvclive", "ray", "tensorboard")
+
+
+def test_nothing_calls_home_whatever_the_users_settings(few_scenes: Path, bccd_weights: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "config" / "settings.json"
+    settings.parent.mkdir()
+    told = tmp_path / "told"
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("YOLO_") and "PYTEST" not in name
+    } | {"YOLO_CONFIG_DIR": str(settings.parent), "PYTHONPATH": os.pathsep.join([str(tmp_path / "loggers"), str(ROOT)])}
+    # As Ultralytics writes it, with everything turned on.
+    subprocess.run([sys.executable, "-c", "import ultralytics"], env=environment, check=True, cwd=tmp_path)
+    on = json.loads(settings.read_text())
+    on |= {name: True for name, value in on.items() if isinstance(value, bool)} | {"api_key": "0" * 40}
+    assert {"wandb", "comet", "clearml", "mlflow", "dvc", "tensorboard", "sync"} <= on.keys()
+    settings.write_text(json.dumps(on))
+    for name in LOGGERS:
+        package = tmp_path / "loggers" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f"open({str(told)!r}, 'a').write('{name}\\n')\n__version__ = '9.9'\n")
+    arguments = [str(told), str(few_scenes), str(bccd_weights), str(tmp_path / "weights.pt")]
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS_HOME, *arguments],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not told.exists(), told.read_text()
+    assert json.loads(settings.read_text()) == on

@@ -1,0 +1,138 @@
+"""With what a network begins: held against the base by what both say of the same image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel, OBBModel, yaml_model_load
+
+from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
+from yolo_backend.detection.weights import WeightsError
+from yolo_backend.training.networks import read_base, set_class_rows
+
+
+def architecture(name: str, classes: int) -> dict[str, Any]:
+    described: dict[str, Any] = yaml_model_load(f"{name}.yaml")
+    described["scales"] = {"n": list(NARROW_DEPTH_WIDTH_MAXCHANNELS)}
+    described["nc"] = classes
+    return {key: value for key, value in described.items() if key not in {"scale", "yaml_file"}}
+
+
+def network(name: str, classes: int, *, seed: int = 0) -> Any:
+    """A network of this kind whose rows all differ."""
+    torch.manual_seed(seed)
+    made = (OBBModel if "obb" in name else DetectionModel)(architecture(name, classes), verbose=False)
+    with torch.no_grad():
+        for branch in (made.model[-1].cv3, getattr(made.model[-1], "one2one_cv3", None) or ()):
+            for layers in branch:
+                layers[-1].bias.copy_(torch.randn(classes))
+    return made.eval()
+
+
+def begun(base: Any, classes: int, known: Mapping[int, Sequence[int]]) -> Any:
+    """The network that begins with the base, as a fitting makes it."""
+    torch.manual_seed(1)
+    made = type(base)(deepcopy(base.yaml), nc=classes, verbose=False)
+    made.load(base, verbose=False)
+    set_class_rows(made, base, known)
+    return made.eval()
+
+
+def logits(made: Any) -> list[torch.Tensor]:
+    """What it says of each class at each place, (classes, places), from each of its branches."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        made.train()
+        for module in made.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        said = made(torch.rand(1, 3, 64, 64))
+        made.eval()
+    branches = [said["one2many"], said["one2one"]] if "one2many" in said else [said]
+    return [branch["scores"][0] for branch in branches]
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n", "yolo11n-obb", "yolov8n"])
+@pytest.mark.parametrize(
+    ("base_classes", "known"),
+    [
+        (3, {0: [2], 1: [0], 2: [1]}),  # as many, in another order
+        (3, {0: [0], 1: [1], 2: [2], 3: []}),  # one more
+        (80, {0: [17], 1: [3]}),  # of many: the layers before the last have another width, too
+        (80, {1: [2, 5, 7]}),  # several become one
+        (2, {0: [1]}),
+    ],
+)
+def test_classes_begin_with_what_the_base_knows_of_them(
+    name: str, base_classes: int, known: dict[int, list[int]]
+) -> None:
+    base = network(name, base_classes)
+    wanted = {row: class_ids for row, class_ids in known.items() if class_ids}
+    made = begun(base, max(2, *(row + 1 for row in known)), wanted)
+    for ours, theirs in zip(logits(made), logits(base), strict=True):
+        for row, class_ids in wanted.items():
+            torch.testing.assert_close(ours[row], theirs[class_ids].mean(0), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+def test_a_class_that_the_base_doesn_t_know_begins_anew(name: str) -> None:
+    base = network(name, 3)
+    made = begun(base, 3, {1: [0]})  # as many classes, which Ultralytics would copy by position
+    for ours, theirs in zip(logits(made), logits(base), strict=True):
+        for row in (0, 2):
+            differences = (ours[row] - theirs).abs().amax(1)
+            assert differences.min() > 0.5, "it begins as another class"
+            assert ours[row].max() < -3, "it is said to be everywhere"
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+def test_boxes_begin_where_the_base_finds_them(name: str) -> None:
+    base = network(name, 80)
+    made = begun(base, 2, {0: [3]})
+    for ours, theirs in zip(made.model[-1].cv2.parameters(), base.model[-1].cv2.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def save(made: Any, path: Path, **more: Any) -> Path:
+    torch.save({"model": made, "train_args": {"imgsz": 96}, **more}, path)
+    return path
+
+
+def test_a_base_says_what_it_is(bccd_weights: Path, tmp_path: Path) -> None:
+    base = read_base(bccd_weights)
+    assert (base.kind, base.image_size, sorted(base.class_names.values())) == (
+        "detect",
+        320,
+        ["Platelets", "RBC", "WBC"],
+    )
+    obb = network("yolo11n-obb", 2)
+    obb.names = {0: "ship", 1: "plane"}
+    assert read_base(save(obb, tmp_path / "obb.pt")).kind == "obb"
+    assert read_base(tmp_path / "obb.pt").image_size == 96
+
+
+def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
+    fused = YOLO(bccd_weights).model.fuse(verbose=False)
+    with pytest.raises(WeightsError, match=r"fused\.pt is fused for predicting, .* name the best\.pt"):
+        read_base(save(fused, tmp_path / "fused.pt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("yolo11n-seg", "segment"), ("yolo11n-pose", "pose"), ("yolo11n-cls", "classify")]
+)
+def test_weights_for_something_else_are_refused_with_what_is_needed(name: str, task: str, tmp_path: Path) -> None:
+    YOLO(f"{name}.yaml").save(tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match=rf"other\.pt are weights for {task}, .* yolo26n\.pt"):
+        read_base(tmp_path / "other.pt")
+
+
+def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "numbers.pt")
+    with pytest.raises(WeightsError, match=r"numbers\.pt can't be opened"):
+        read_base(tmp_path / "numbers.pt")

@@ -1,0 +1,89 @@
+"""What is written of a run while it runs, and by whom last."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from yolo_backend.training.diary import Diary
+from yolo_backend.training.records import Options, Run
+from yolo_backend.training.registry import ProjectModels, Registry
+from yolo_backend.training.run import end_cut_off, interrupted_runs
+
+KEY = "7-0123abcd"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> ProjectModels:
+    return Registry(tmp_path).project(KEY)
+
+
+@pytest.fixture
+def diary(models: ProjectModels) -> Diary:
+    return Diary(models, models.begin_run(Options("demo", 1)))
+
+
+def read(models: ProjectModels) -> Run:
+    return models.run("1")
+
+
+def test_progress_is_read_by_others(diary: Diary, models: ProjectModels) -> None:
+    diary.progress("fitting", epoch=3, epochs=12, score=0.5, seconds_left=40)
+    diary.remark("Look here", "And here")
+    diary.remark()
+    run = read(models)
+    assert (run.state, run.remarks) == ("fitting", ("Look here", "And here"))
+    assert run.progress
+    assert (run.progress.epoch, run.progress.epochs, run.progress.score) == (3, 12, 0.5)
+
+
+def test_nothing_is_written_after_the_end(diary: Diary, models: ProjectModels) -> None:
+    diary.cancel(1)
+    diary.progress("judging")
+    diary.end("failed", failure="too late")
+    run = read(models)
+    assert run.state == "cancelled"
+    assert run.ended_at
+    assert run.failure == "It was cancelled: what served before serves on"
+
+
+def test_who_ended_by_itself_was_not_cancelled(diary: Diary, models: ProjectModels) -> None:
+    diary.end("failed", failure="No labels")
+    diary.cancel(1)
+    assert read(models).failure == "No labels"
+
+
+def test_cancelling_doesn_t_wait_for_a_disk_that_hangs(diary: Diary) -> None:
+    held = threading.Event()
+    release = threading.Event()
+
+    def hang() -> None:
+        with diary._lock:
+            held.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    held.wait(10)
+    diary.cancel(0.05)  # returns
+    release.set()
+    thread.join()
+
+
+def test_a_run_that_was_cut_off_is_found_and_ended(diary: Diary, models: ProjectModels, tmp_path: Path) -> None:
+    diary.progress("fitting")
+    (models.folder_of("1") / "work").mkdir()
+    assert [run.run for run in interrupted_runs(Registry(tmp_path))] == ["1"]
+    end_cut_off(models)
+    assert interrupted_runs(Registry(tmp_path)) == []
+    run = read(models)
+    assert run.state == "failed"
+    assert "cut off" in str(run.failure)
+    assert not (models.folder_of("1") / "work").exists()
+
+
+def test_only_the_newest_run_of_a_project_is_begun_anew(diary: Diary, models: ProjectModels, tmp_path: Path) -> None:
+    models.begin_run(Options("demo", 1))
+    assert [run.run for run in interrupted_runs(Registry(tmp_path))] == ["2"]

@@ -1,0 +1,176 @@
+"""Which found boxes are hits, and what is confused with what."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.harness.findings import box
+from yolo_backend.training.found import FoundBoxes
+from yolo_backend.training.labelled import LabelledBox
+from yolo_backend.training.matching import (
+    TrueBoxes,
+    corners_of,
+    count_confusions,
+    match,
+    match_all,
+    overlap_matrix,
+    shuffled_labels,
+    shuffled_places,
+)
+
+LABELS = ("cat", "dog")
+A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (60, 60, 70, 70)
+
+
+def drawn(*boxes: tuple[str, Any], size_wh: tuple[int, int] = (100, 100)) -> TrueBoxes:
+    return TrueBoxes.of([box(label, place) for label, place in boxes], size_wh, LABELS)
+
+
+def found(*boxes: tuple[str, float, Any]) -> FoundBoxes:
+    places = np.array([place for _, _, place in boxes], np.float64).reshape(-1, 4)
+    return FoundBoxes(places, np.array([score for _, score, _ in boxes]), tuple(label for label, _, _ in boxes))
+
+
+def rotated(*boxes_xywhr: tuple[float, ...]) -> FoundBoxes:
+    scores = np.linspace(0.9, 0.1, len(boxes_xywhr), dtype=np.float64)
+    return FoundBoxes(np.array(boxes_xywhr, np.float64).reshape(-1, 5), scores, ("cat",) * len(boxes_xywhr))
+
+
+@pytest.mark.parametrize(
+    ("place", "hits"),
+    [
+        ((0, 0, 10, 10), 10),
+        ((0, 0, 10, 9.5), 10),
+        ((0, 0, 10, 9.4), 9),
+        ((0, 0, 10, 5.1), 1),
+        ((0, 0, 10, 4.9), 0),
+        ((50, 50, 60, 60), 0),
+        ((0, 0, 0, 0), 0),
+    ],
+)
+def test_a_hit_overlaps_by_so_much(place: Any, hits: int) -> None:
+    matches = match_all([drawn(("cat", A))], [found(("cat", 0.5, place))], LABELS)
+    assert matches["cat"].hits.sum() == hits
+    assert (matches["cat"].boxes, matches["dog"].boxes) == (1, 0)
+
+
+def test_the_better_score_takes_the_box_and_the_second_is_wrong() -> None:
+    those = found(("cat", 0.9, (0, 0, 10, 8)), ("cat", 0.5, A))
+    assert match_all([drawn(("cat", A))], [those], LABELS)["cat"].hits[:, 0].tolist() == [True, False]
+
+
+def test_the_second_takes_the_box_where_the_first_overlaps_too_little() -> None:
+    hits = match(np.array([[0.6], [0.96]]))
+    assert hits[:, [0, 1, 2, 3, 8, 9]].tolist() == [
+        [True, True, True, False, False, False],
+        [False, False, False, True, True, True],
+    ]
+
+
+def test_a_box_takes_the_next_best_that_is_left() -> None:
+    assert match(np.array([[0.9, 0.6], [0.8, 0.7]]), np.array([0.5])).tolist() == [[True], [True]]
+
+
+def test_another_label_is_no_hit() -> None:
+    matches = match_all([drawn(("cat", A), ("dog", B))], [found(("dog", 0.9, A), ("dog", 0.8, B))], LABELS)
+    assert matches["dog"].hits[:, 0].tolist() == [False, True]
+    assert len(matches["cat"].scores) == 0
+
+
+def test_boxes_of_all_images_are_ordered_by_score() -> None:
+    truths = [drawn(("cat", A)), drawn(), drawn(("cat", B))]
+    those = [found(("cat", 0.5, A)), found(("cat", 0.9, A)), found(("cat", 0.7, B), ("cat", 0.5, FAR))]
+    matches = match_all(truths, those, LABELS)["cat"]
+    assert matches.scores.tolist() == [0.9, 0.7, 0.5, 0.5]
+    assert matches.image_numbers.tolist() == [1, 2, 0, 2]
+    assert matches.hits[:, 0].tolist() == [False, True, True, False]
+    assert matches.boxes_of_image.tolist() == [1, 0, 1]
+
+
+def test_nothing_found_and_nothing_drawn() -> None:
+    assert match_all([], [], LABELS)["cat"].hits.shape == (0, 10)
+    matches = match_all([drawn(), drawn(("cat", A))], [found(("cat", 0.3, A)), found()], LABELS)["cat"]
+    assert matches.hits.any() is np.False_
+    assert matches.boxes == 1
+
+
+def test_a_label_that_is_left_out_is_no_box() -> None:
+    assert TrueBoxes.of([box("cat", A), box("bird", B)], (9, 9), LABELS).labels == ("cat",)
+
+
+# Rotated boxes
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, -1.2, math.pi / 2, 2.5])
+def test_a_rotated_box_is_held_against_the_drawn_one_as_it_was_drawn(angle: float) -> None:
+    around = (50.0, 40.0, 30.0, 10.0, angle)
+    truth = TrueBoxes.of([LabelledBox("cat", (0, 0, 100, 100), around)], (100, 100), LABELS)
+    alike = (50.0, 40.0, 10.0, 30.0, angle + math.pi / 2)
+    shorter = (50.0, 40.0, 24.0, 10.0, angle)
+    overlaps = overlap_matrix(rotated(around, alike, shorter, (50.0, 40.0, 30.0, 10.0, angle + math.pi / 2)), truth)
+    np.testing.assert_allclose(overlaps[:3, 0], [1, 1, 0.8], atol=1e-9)
+    assert overlaps[3, 0] <= 0.2 + 1e-9  # a cross with it; so little may count as nothing
+
+
+def test_rotated_boxes_that_are_upright_are_as_upright_ones() -> None:
+    generator = np.random.default_rng(1)
+    places = generator.uniform((0, 0, 60, 60), (50, 50, 110, 110), (40, 4))
+    truth = drawn(*[("cat", place) for place in places[:20].tolist()])
+    centers, sizes = (places[:, :2] + places[:, 2:]) / 2, places[:, 2:] - places[:, :2]
+    turned = rotated(*np.concatenate([centers, sizes, np.zeros((40, 1))], axis=1).tolist())
+    upright = FoundBoxes(places, turned.scores, turned.labels)
+    expected = overlap_matrix(upright, truth)
+    overlaps = overlap_matrix(turned, truth)
+    np.testing.assert_allclose(overlaps[expected >= 0.5], expected[expected >= 0.5], atol=1e-9)
+    assert not ((overlaps > 0) & (expected < 0.4)).any()
+    assert (expected >= 0.5).sum() > 100
+
+
+def test_corners_go_clockwise_from_the_top_left() -> None:
+    assert corners_of((5, 10, 4, 2, 0)) == [(3, 9), (7, 9), (7, 11), (3, 11)]
+    np.testing.assert_allclose(corners_of((5, 10, 4, 2, math.pi / 2)), [(6, 8), (6, 12), (4, 12), (4, 8)], atol=1e-9)
+
+
+# Confusions
+
+
+def test_confusions() -> None:
+    truth = drawn(("cat", A), ("cat", B), ("dog", FAR))
+    those = found(("dog", 0.9, A), ("cat", 0.8, A), ("dog", 0.7, B), ("cat", 0.6, (40, 40, 50, 50)))
+    # Of the two on A the cat is right, though its score is lower; the dog is one where nothing is left.
+    assert count_confusions([truth], [those], LABELS).tolist() == [[1, 1, 0], [0, 0, 1], [1, 1, 0]]
+    assert count_confusions([truth, drawn()], [found(), those], LABELS).tolist() == [[0, 0, 2], [0, 0, 1], [2, 2, 0]]
+
+
+# Shuffled boxes
+
+
+def test_each_image_gets_the_boxes_of_another_as_large_as_they_were() -> None:
+    truths = [drawn(*[("cat", (0, 0, 10 + number, 10))] * number, size_wh=(100, 50)) for number in range(1, 7)]
+    wider = [TrueBoxes(each.labels, each.boxes_xyxy, each.boxes_xywhr, (200, 50)) for each in truths[:1]]
+    moved = shuffled_places([*wider, *truths[1:]], np.random.default_rng(0))
+    counts = [len(each.labels) for each in moved]
+    assert sorted(counts) == [1, 2, 3, 4, 5, 6]
+    assert all(count != own for count, own in zip(counts, range(1, 7), strict=True))
+    assert [each.size_wh for each in moved] == [(200, 50), *[(100, 50)] * 5]
+    count = counts[0]
+    assert moved[0].boxes_xyxy[0].tolist() == [0, 0, 2 * (10 + count), 10]
+    np.testing.assert_allclose(
+        moved[0].boxes_xywhr[0], [10 + count, 5, (10 + count) * math.sqrt(2), 10 * math.sqrt(2), 0]
+    )
+
+
+def test_the_same_labels_are_on_other_boxes() -> None:
+    truths = [drawn(*[("cat", A)] * 30), drawn(*[("dog", B)] * 30), drawn()]
+    shuffled = shuffled_labels(truths, np.random.default_rng(0))
+    assert [len(each.labels) for each in shuffled] == [30, 30, 0]
+    labels = [label for each in shuffled for label in each.labels]
+    assert labels.count("cat") == 30
+    assert 8 < shuffled[0].labels.count("cat") < 22
+    assert all(
+        np.array_equal(ones.boxes_xyxy, others.boxes_xyxy) for ones, others in zip(shuffled, truths, strict=True)
+    )

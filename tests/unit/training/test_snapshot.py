@@ -1,0 +1,358 @@
+"""The snapshot: all submitted work of a project, and a sentence for whatever isn't in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from tests.fakes.engine import FakeEngine, info_of
+from tests.fakes.weights import fake_catalog
+from tests.harness.http_server import RecordingServer, StartServer, reply
+from tests.harness.pictures import encode
+from tests.harness.turned_files import orientation, with_segments
+from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.protocol import Task
+from yolo_backend.serving.task import TaskFile, TaskPredictor
+from yolo_backend.settings import load_settings
+from yolo_backend.training.image_cache import ImageCache
+from yolo_backend.training.labelled import Snapshot
+from yolo_backend.training.snapshot import SnapshotError, manifest_rows, take_snapshot
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+TOKEN = "0" * 40
+CONFIG = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="label" toName="image"><Label value="car"/><Label value="cat"/></RectangleLabels></View>"""
+PAGES = CONFIG.replace('value="$image"', 'valueList="$pages"')
+TWO_IMAGES = """<View><Image name="left" value="$left"/><Image name="right" value="$right"/>
+<RectangleLabels name="label" toName="left,right"><Label value="car"/></RectangleLabels></View>"""
+
+Take = Callable[..., Snapshot]
+
+
+def picture(number: int, size_wh: tuple[int, int] = (40, 20), orientation_: int = 1) -> str:
+    """An image as a data: address; each number looks otherwise."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
+    content = encode(pixels, "JPEG", quality=95)
+    if orientation_ > 1:
+        content = with_segments(content, (0xE1, b"Exif\0\0" + orientation(orientation_)))
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+
+
+def region(label: str = "car", x: float = 10, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"{label}{x}",
+        "from_name": "label",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "value": {"x": x, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": [label]},
+        "original_width": 40,
+        "original_height": 20,
+        "image_rotation": 0,
+        **more,
+    }
+
+
+def submitted(*regions: dict[str, Any], minute: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "id": 1000 + minute,
+        "was_cancelled": False,
+        "ground_truth": False,
+        "updated_at": f"2026-11-01T10:{minute:02d}:00.000001Z",
+        "result": list(regions),
+        **more,
+    }
+
+
+def task(number: int, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {"id": number, "data": {"image": picture(number), **data}, "annotations": list(annotations)}
+
+
+class LabelStudio:
+    """Lists tasks as the Data Manager does."""
+
+    def __init__(self, tasks: list[dict[str, Any]]) -> None:
+        self.tasks = tasks
+        self.is_away = False
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        address = urlsplit(handler.path)
+        if self.is_away or address.path not in {"/api/tasks/", "/health"}:
+            reply(b"", 502 if self.is_away else 404)(handler)
+            return
+        query = {name: values[0] for name, values in parse_qs(address.query).items()}
+        filters = json.loads(query.get("query", "{}")).get("filters", {}).get("items", [])
+        after = next((item["value"] for item in filters if item["filter"] == "filter:tasks:id"), 0)
+        assert any(item["filter"] == "filter:tasks:total_annotations" for item in filters) or not filters
+        found = [
+            one
+            for one in self.tasks
+            if one["id"] > after and any(not each["was_cancelled"] for each in one["annotations"])
+        ]
+        page = found[: int(query.get("page_size", 1))]
+        fields = set(query.get("include", "").split(","))
+        if query.get("fields") == "all":  # what isn't named is left out of annotations, too
+            page = [
+                {"id": one["id"], "data": one["data"]}
+                | {"annotations": [{name: each[name] for name in fields & each.keys()} for each in one["annotations"]]}
+                for one in page
+            ]
+        reply(json.dumps({"tasks": page, "total": len(found)}).encode())(handler)
+
+
+@pytest.fixture
+def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
+    """Takes a snapshot of these tasks by the product's own loader."""
+    with closing(fake_catalog(lambda name: FakeEngine(info_of(name)))) as catalog:
+
+        def take(
+            tasks: list[dict[str, Any]],
+            config: str = CONFIG,
+            group_field: str | None = None,
+            told: Callable[[int, int], None] = lambda done, total: None,
+            server: RecordingServer | None = None,
+        ) -> Snapshot:
+            server = server or serve(LabelStudio(tasks))
+            studio = Studio(server.url, TOKEN)
+            loader = TaskPredictor(load_settings(model_name="fake.pt"), catalog.pool, 4)
+
+            def load(task: Task, controls: Any) -> Iterator[TaskFile]:
+                return loader.files(task, controls, studio, project="7")
+
+            cache = ImageCache(tmp_path / "images", 50)
+            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told)
+
+        yield take
+
+
+def boxes_of(snapshot: Snapshot) -> dict[tuple[int, int | None], list[str]]:
+    return {(image.task_id, image.page): [box.label for box in image.boxes] for image in snapshot.images}
+
+
+def test_what_was_submitted_is_in_it(take: Take) -> None:
+    tasks = [
+        task(1, submitted(region("car"), region("cat", 50))),
+        task(2, submitted()),  # an image of nothing
+        task(3, submitted(region(), was_cancelled=True)),
+        task(4, submitted(region("car"), minute=2), submitted(region("cat"), minute=1)),
+        task(5, submitted(region("car"), ground_truth=True), submitted(region("cat"), minute=1)),
+        task(6),
+        task(7, submitted(region("car")), submitted(was_cancelled=True, minute=5)),
+    ]
+    heard: list[tuple[int, int]] = []
+    snapshot = take(tasks, told=lambda done, total: heard.append((done, total)))
+    assert boxes_of(snapshot) == {
+        (1, None): ["car", "cat"],
+        (2, None): [],
+        (4, None): ["car"],
+        (5, None): ["car"],
+        (7, None): ["car"],
+    }
+    assert snapshot.labels == ("car", "cat")
+    assert snapshot.remarks == ()
+    assert heard == [(number, 5) for number in range(6)]
+    first = snapshot.images[0]
+    content = base64.b64decode(tasks[0]["data"]["image"].partition(",")[2])
+    assert first.digest == blake3(content).hexdigest()
+    assert first.file.name == f"{first.digest}.jpg"
+    assert first.annotation_id == 1000
+    assert first.address.startswith("data: address of")  # and not the image itself
+    assert len({image.look for image in snapshot.images}) == 5
+
+
+def test_many_tasks_come_in_the_order_of_their_ids(take: Take) -> None:
+    snapshot = take([task(number, submitted(region())) for number in range(1, 231)])
+    assert [image.task_id for image in snapshot.images] == list(range(1, 231))
+
+
+def test_boxes_are_percent_of_the_upright_image(take: Take) -> None:
+    turned = task(1, submitted(region(original_width=20, original_height=40)))
+    turned["data"]["image"] = picture(1, orientation_=6)
+    (image,) = take([turned]).images
+    assert image.size_wh == (20, 40)
+    assert image.boxes[0].box_xyxy == pytest.approx((2, 8, 8, 24))
+
+
+def test_each_page_and_each_image_counts(take: Take) -> None:
+    pages = submitted(region("car", item_index=0), region("cat", item_index=2), region("cat", 50, item_index=7))
+    snapshot = take([task(1, pages, pages=[picture(number) for number in range(3)])], PAGES)
+    assert boxes_of(snapshot) == {(1, 0): ["car"], (1, 1): [], (1, 2): ["cat"]}
+    assert snapshot.remarks == ("Not trained on: 1 box on an image that their task doesn't have (task 1)",)
+
+    both = submitted(region("car", to_name="right"))
+    snapshot = take([task(1, both, left=picture(1), right=picture(2))], TWO_IMAGES)
+    assert [[box.label for box in image.boxes] for image in snapshot.images] == [[], ["car"]]
+    assert len({image.digest for image in snapshot.images}) == 2
+
+
+def test_two_controls_with_the_same_label_are_one_class_and_others_weights_are_not_ours(take: Take) -> None:
+    more = CONFIG.replace(
+        "</View>",
+        '<RectangleLabels name="b" toName="image"><Label value="bus"/><Label value="car"/></RectangleLabels>'
+        '<RectangleLabels name="c" toName="image" model_path="c.pt"><Label value="man"/></RectangleLabels></View>',
+    )
+    drawn = submitted(region("car"), region("car", 50, from_name="b"), region("man", 60, from_name="c"))
+    snapshot = take([task(1, drawn)], more)
+    assert boxes_of(snapshot) == {(1, None): ["car", "car"]}
+    assert snapshot.labels == ("car", "cat", "bus")
+    assert snapshot.remarks == ()
+
+
+def test_labels_that_come_with_tasks_are_labels(take: Take) -> None:
+    config = CONFIG.replace('<Label value="car"/><Label value="cat"/>', "").replace(
+        'toName="image"', 'toName="image" value="$kinds"'
+    )
+    tasks = [
+        task(1, submitted(region("bus")), kinds=[{"value": "bus"}]),
+        task(2, submitted(region("car")), kinds=[{"value": "car"}, {"value": "bus"}]),
+    ]
+    snapshot = take(tasks, config)
+    assert snapshot.labels == ("bus", "car")
+    assert boxes_of(snapshot) == {(1, None): ["bus"], (2, None): ["car"]}
+
+
+def test_what_is_not_trained_on_is_said(take: Take) -> None:
+    tasks = [
+        task(1, submitted(region("dog"), region("dog", 50), region("car"))),
+        *[task(number, submitted(region("dog"))) for number in range(2, 9)],
+        task(9, submitted(region(x=200))),
+        task(10, submitted(region()), image="data:image/png;base64,AAAA"),
+        task(11, submitted(region()), image=picture(11, (40, 9))),
+        task(12, submitted(region(image_rotation=90))),
+        task(13, submitted(region(original_width=20, original_height=40))),
+    ]
+    tasks.append({**task(14, submitted(region())), "data": {"text": "no image"}})
+    snapshot = take(tasks)
+    assert [image.task_id for image in snapshot.images] == [*range(1, 10), 13]
+    assert [remark for remark in snapshot.remarks if "the label" in remark] == [
+        'Not trained on: 9 boxes with the label "dog", which the labeling config doesn\'t have '
+        "(tasks 1, 2, 3, 4, 5 and 3 more)"
+    ]
+    assert "Not trained on: 1 box outside their image (task 9)" in snapshot.remarks
+    assert "Not trained on: 1 image (task 11): the image has fewer than 10 pixels on a side" in snapshot.remarks
+    assert any(remark.startswith("Not trained on: 1 image (task 10): ") for remark in snapshot.remarks)
+    assert any(remark.startswith("Not trained on: 1 image (task 12): it was turned") for remark in snapshot.remarks)
+    assert any("(task 14): the task's data has no" in remark for remark in snapshot.remarks)
+    assert any("1 task had an image of other proportions" in remark for remark in snapshot.remarks)
+    assert len(snapshot.remarks) == 7
+
+
+def test_one_page_that_fails_costs_no_other(take: Take) -> None:
+    pages = submitted(region("car", item_index=0), region("cat", item_index=2))
+    snapshot = take([task(1, pages, pages=[picture(1), "data:,", picture(3)])], PAGES)
+    assert boxes_of(snapshot) == {(1, 0): ["car"], (1, 2): ["cat"]}
+    assert len(snapshot.remarks) == 1
+
+
+def test_of_many_reasons_the_most_frequent_are_told(take: Take) -> None:
+    labels = [f"label {number}" for number in range(15)]
+    tasks = [task(1, submitted(*[region(label) for label in labels])), task(2, submitted(region(labels[14])))]
+    remarks = take(tasks).remarks
+    assert len(remarks) == 11
+    assert remarks[0].startswith('Not trained on: 2 boxes with the label "label 14"')
+    assert remarks[-1] == "Not trained on: 5 boxes for other reasons"
+
+
+@pytest.mark.parametrize(
+    ("first_used", "told"),
+    [
+        (0, None),
+        (1, None),  # as well by chance
+        (2, "2 tasks submitted before may lack it"),
+        (30, "30 tasks submitted before may lack it"),
+        (39, "39 tasks submitted before may lack it"),
+    ],
+)
+def test_of_a_label_that_came_late_it_is_said_how_many_may_lack_it(
+    take: Take, first_used: int, told: str | None
+) -> None:
+    tasks = [
+        task(number, submitted(region("car"), *([region("cat", 60)] if number > first_used else []), minute=number))
+        for number in range(1, 41)
+    ]
+    remarks = take(tasks).remarks
+    assert len(remarks) == (told is not None)
+    assert all(str(told) in remark for remark in remarks)
+
+
+def test_a_rare_label_did_not_come_late(take: Take) -> None:
+    tasks = [
+        task(number, submitted(*([region("cat")] if number in {17, 31} else []), minute=number))
+        for number in range(1, 41)
+    ]
+    assert take(tasks).remarks == ()
+
+
+def test_a_field_of_the_data_keeps_images_together(take: Take) -> None:
+    tasks = [
+        task(1, submitted(), patient="a"),
+        task(2, submitted(), patient=7),
+        task(3, submitted(), patient={"b": 1, "a": [2]}),
+        task(4, submitted()),
+    ]
+    groups = [image.group for image in take(tasks, group_field="patient").images]
+    assert groups == ["a", "7", '{"a": [2], "b": 1}', None]
+    assert [image.group for image in take(tasks).images] == [None] * 4
+    with pytest.raises(SnapshotError, match='No labelled task has a field "pation" in its data'):
+        take(tasks, group_field="pation")
+
+
+def test_a_project_without_submitted_work_is_empty(take: Take) -> None:
+    assert take([task(1)]) == Snapshot((), ("car", "cat"), ())
+
+
+def test_where_each_control_names_its_weights_there_is_nothing_to_train(take: Take) -> None:
+    with pytest.raises(SnapshotError, match="leave model_path out of one"):
+        take([], CONFIG.replace("<RectangleLabels", '<RectangleLabels model_path="a.pt"'))
+
+
+def test_a_label_studio_that_is_away_is_an_error_for_people(take: Take, serve: StartServer) -> None:
+    answer = LabelStudio([])
+    answer.is_away = True
+    with pytest.raises(StudioError, match="502"):
+        take([], server=serve(answer))
+
+
+def test_a_label_studio_that_goes_away_meanwhile_is_no_fault_of_the_images(take: Take, serve: StartServer) -> None:
+    """Else a model would be trained on the few that were read before."""
+    tasks = [task(number, submitted(), image=f"/data/upload/7/0123abcd-{number}.png") for number in range(1, 9)]
+    answer = LabelStudio(tasks)
+
+    def until_listed(handler: BaseHTTPRequestHandler) -> None:
+        answer.is_away = "/data/upload" in handler.path or answer.is_away
+        answer(handler)
+
+    with pytest.raises(StudioError, match="is away"):
+        take([], server=serve(until_listed))
+
+
+def test_an_image_that_label_studio_does_not_have_is_a_remark(take: Take) -> None:
+    tasks = [task(1, submitted(), image="/data/upload/7/0123abcd-a.png"), task(2, submitted())]
+    snapshot = take(tasks)
+    assert [image.task_id for image in snapshot.images] == [2]
+    assert len(snapshot.remarks) == 1
+
+
+def test_the_manifest_tells_one_snapshot_from_another(take: Take) -> None:
+    def rows(*annotations: dict[str, Any]) -> list[dict[str, Any]]:
+        return manifest_rows(take([task(1, *annotations)]).images)
+
+    (row,) = rows(submitted(region("car"), region("cat", 50)))
+    assert row.keys() == {"task", "annotation", "page", "image", "labels"}
+    assert (row["task"], row["annotation"], row["page"]) == (1, 1000, None)
+    assert rows(submitted(region("cat", 50), region("car"))) == [row]  # in another order, the same
+    for other in (submitted(region("car")), submitted(region("car"), region("cat", 51)), submitted()):
+        assert rows(other)[0]["labels"] != row["labels"]
+        assert rows(other)[0]["image"] == row["image"]

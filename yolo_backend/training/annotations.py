@@ -1,0 +1,170 @@
+"""Which annotation of a task counts, and which boxes it has on each of the task's images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.rectangles import RectangleControl
+from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.places import Box, box_of_place, clip_to_image, corners_of_box
+from yolo_backend.labels.regions import region_labels
+from yolo_backend.labels.tags import labels_of_task
+from yolo_backend.messages import shortened
+from yolo_backend.protocol import Task
+from yolo_backend.training.labelled import LabelledBox, Origin
+
+# Why a region isn't trained on; `boxes` stands before it.
+OUTSIDE = "outside their image"
+NO_PLACE = "without an area"
+TOO_SMALL = "smaller than a pixel"
+NO_LABEL = "without a label"
+UNKNOWN_LABEL = 'with the label "{}", which the labeling config doesn\'t have'
+NO_IMAGE = "on an image that their task doesn't have"
+TWICE = "drawn a second time with the same label"
+
+_MIN_PX = 1.0  # on each side, and in all
+_NO_AREA_PX = 1e-6  # where it touches the edge, but for rounding
+_SAME_ASPECT = 0.02  # what rounding, and the sizes of thumbnails, make of one
+_ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
+
+Region = Mapping[str, Any]
+ImageKey = tuple[str, int]
+"""The name of the `<Image>`, and the page of its `valueList`; 0 without one."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn on one image: boxes, and why each of the other regions is none.
+
+    `is_turned` says that the page showed the image turned when it was drawn, `is_of_another` that the image had other
+    proportions then.
+    """
+
+    boxes: tuple[LabelledBox, ...]
+    faults: tuple[str, ...] = field(default=())
+    is_turned: bool = False
+    is_of_another: bool = False
+
+
+def counting_annotation(task: Task) -> Mapping[str, Any] | None:
+    """Of the annotations that aren't cancelled a ground truth, else the one changed last; None where there is none."""
+    submitted = [annotation for annotation in task["annotations"] if not annotation["was_cancelled"]]
+    return max(
+        submitted, key=lambda each: (bool(each["ground_truth"]), changed_at(each), int(each["id"])), default=None
+    )
+
+
+def changed_at(annotation: Mapping[str, Any]) -> datetime:
+    """When an annotation was changed last."""
+    return datetime.fromisoformat(annotation["updated_at"])
+
+
+def regions_by_image(
+    annotation: Mapping[str, Any], controls: Sequence[Control]
+) -> dict[ImageKey, list[tuple[Region, Control]]]:
+    """The annotation's rectangles that are of these controls, by the image that they are on."""
+    found: dict[ImageKey, list[tuple[Region, Control]]] = {}
+    for region in annotation["result"]:
+        control = _control_of(region, controls)
+        if control is not None and _is_rectangle(region):
+            page = region.get("item_index")
+            key = (control.to_name, page if isinstance(page, int) else 0)
+            found.setdefault(key, []).append((region, control))
+    return found
+
+
+def labels_of(control: Control, data: Any) -> list[str]:
+    """The control's labels, also those that come with the task."""
+    if control.labels_value is None:
+        return [label.value for label in control.labels]
+    try:
+        return [label.value for label in labels_of_task(control, data)]
+    except LabelingConfigError:
+        return []
+
+
+def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tuple[int, int]) -> Drawn:
+    """What these regions of one image are in its pixels; `data` is the task's, `size_wh` the upright image's size."""
+    boxes: list[LabelledBox] = []
+    faults: list[str] = []
+    for region, control in _with_labels(regions):
+        place = _place_of(region, size_wh)
+        if isinstance(place, str):
+            faults.append(place)
+            continue
+        box_xyxy, box_xywhr = place
+        known = labels_of(control, data)
+        for label in region_labels(region):
+            if label not in known:
+                faults.append(UNKNOWN_LABEL.format(shortened(label)))
+            elif any(box.label == label and box.box_xywhr == box_xywhr for box in boxes):
+                faults.append(TWICE)
+            else:
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, _ORIGINS.get(region.get("origin"), "manual")))
+        if not region_labels(region):
+            faults.append(NO_LABEL)
+    return Drawn(
+        tuple(boxes),
+        tuple(faults),
+        is_turned=any(region.get("image_rotation") for region, _ in regions),
+        is_of_another=any(_is_of_another(region, size_wh) for region, _ in regions),
+    )
+
+
+def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region, Control]]:
+    """All but those that are the place alone of a box whose label stands in another region of the same id."""
+    labelled = {region.get("id") for region, _ in regions if region_labels(region)}
+    return [
+        (region, control) for region, control in regions if region_labels(region) or region.get("id") not in labelled
+    ]
+
+
+def _control_of(region: Region, controls: Sequence[Control]) -> Control | None:
+    name, on = region.get("from_name"), region.get("to_name")
+    for control in controls:
+        place_name = control.rectangle_name if isinstance(control, RectangleControl) else None
+        if on == control.to_name and name in {control.from_name, place_name}:
+            return control
+    return None
+
+
+def _is_rectangle(region: Region) -> bool:
+    """`<Labels>` may name other shapes, too."""
+    value = region.get("value")
+    return region.get("type") in {"rectanglelabels", "rectangle"} or (
+        region.get("type") == "labels" and isinstance(value, Mapping) and {"width", "height"} <= value.keys()
+    )
+
+
+def _place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, float, float, float], Box] | str:
+    """The hull and the rectangle itself, or what is wrong with them."""
+    box = box_of_place(region.get("value") or {}, size_wh)
+    if box is None:
+        return NO_PLACE
+    corners = corners_of_box(box)
+    visible_px = _area(clip_to_image(corners, size_wh))
+    if visible_px < _NO_AREA_PX:
+        return OUTSIDE
+    xs, ys = zip(*corners, strict=True)
+    left, right = max(0.0, min(xs)), min(float(size_wh[0]), max(xs))
+    top, bottom = max(0.0, min(ys)), min(float(size_wh[1]), max(ys))
+    if min(right - left, bottom - top, visible_px) < _MIN_PX:
+        return TOO_SMALL
+    return (left, top, right, bottom), box
+
+
+def _area(corners: Sequence[tuple[float, float]]) -> float:
+    following = [*corners[1:], *corners[:1]]
+    return abs(sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in zip(corners, following, strict=True))) / 2
+
+
+def _is_of_another(region: Region, size_wh: tuple[int, int]) -> bool:
+    width, height = region.get("original_width"), region.get("original_height")
+    if not (isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0):
+        return False
+    return abs(math.log(width / height * size_wh[1] / size_wh[0])) > _SAME_ASPECT

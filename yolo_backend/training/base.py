@@ -1,0 +1,40 @@
+"""Which weights a training begins with, and what of their classes is known of the labels: seen without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.label_map import map_labels
+from yolo_backend.messages import shortened
+from yolo_backend.settings import Settings
+
+
+def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False) -> Path:
+    """The file of the base: MODEL_NAME, or other weights, by their name in MODEL_ROOT, or `demo`.
+
+    A path may be given only by the operator, for a .pt file is code. Raises WeightsError, without opening it.
+    """
+    name = name or settings.model_name
+    path = Path(name).expanduser()
+    if may_be_path and (path.parent != Path() or not (settings.model_root / name).exists()) and path.is_file():
+        found = path
+    else:
+        found = find_weights(name, settings.model_root, may_download=name == settings.model_name)
+    if found.suffix != ".pt":
+        raise WeightsError(
+            f"{shortened(found.name)} is an export, and only a .pt can be trained: name the .pt that it was made of "
+            "(--base, or MODEL_NAME)"
+        )
+    return found
+
+
+def known_classes(controls: Iterable[Control], class_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
+    """By label: the classes of the base that become it, as the label map says; labels without one are left out."""
+    known: dict[str, set[int]] = {}
+    for control in controls:
+        for class_id, label in map_labels(control, class_names, 0.0).label_of_class.items():
+            known.setdefault(label, set()).add(class_id)
+    return {label: tuple(sorted(class_ids)) for label, class_ids in known.items()}

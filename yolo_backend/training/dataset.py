@@ -1,0 +1,86 @@
+"""A snapshot in the layout that Ultralytics reads: images and label files side by side, and a data.yaml."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from yolo_backend.errors import UserError
+from yolo_backend.labels.places import clip_to_image, corners_of_box
+from yolo_backend.training.labelled import LabelledBox, LabelledImage
+
+_DIGITS = 9  # as many as float32 has, in which Ultralytics reads them
+
+
+class DatasetError(UserError):
+    """The folder of a run can't be written; the message says why."""
+
+
+def write_dataset(
+    folder: Path,
+    train: Sequence[LabelledImage],
+    val: Sequence[LabelledImage],
+    classes: Sequence[str],
+    *,
+    rotated: bool,
+) -> Path:
+    """Write both sides into a new folder; returns its data.yaml. Boxes of other labels than `classes` are left out.
+
+    With `rotated` a box has the corners of what of it is on the image, for OBB weights, else its upright hull. Files
+    are in the order of the images. Raises DatasetError.
+    """
+    try:
+        for side, images in (("train", train), ("val", val)):
+            for kind in ("images", "labels"):
+                (folder / kind / side).mkdir(parents=True)
+            for number, image in enumerate(images):
+                # By number, for a task may have several images, and tasks may have the same one.
+                name = f"{number:06d}-{image.task_id}"
+                _link(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
+                rows = dict.fromkeys(  # of equal ones Ultralytics takes one, with a warning
+                    f"{classes.index(box.label)} {_numbers(box, image.size_wh, rotated=rotated)}\n"
+                    for box in image.boxes
+                    if box.label in classes
+                )
+                (folder / "labels" / side / f"{name}.txt").write_text("".join(rows), encoding="ascii")
+        path = folder / "data.yaml"
+        content = {
+            "path": str(folder.resolve()),
+            "train": "images/train",
+            "val": "images/val",
+            "names": dict(enumerate(classes)),
+        }
+        path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(
+            f"The images to train on can't be put into {folder} ({error.strerror}): make room there, or let the "
+            "server's user write there"
+        ) from None
+    return path
+
+
+def _numbers(box: LabelledBox, size_wh: tuple[int, int], *, rotated: bool) -> str:
+    """A box's numbers, as a share of the image: its corners, or center and size."""
+    width, height = size_wh
+    if rotated:
+        corners = clip_to_image(corners_of_box(box.box_xywhr), size_wh)
+        numbers = [number for x, y in corners for number in (x / width, y / height)]
+    else:
+        left, top, right, bottom = box.box_xyxy
+        center_x, center_y = (left + right) / 2, (top + bottom) / 2
+        numbers = [center_x / width, center_y / height, (right - left) / width, (bottom - top) / height]
+    return " ".join(f"{min(1.0, max(0.0, number)):.{_DIGITS}g}" for number in numbers)
+
+
+def _link(file: Path, link: Path) -> None:
+    """The same file under another name; a copy, where the disk has no links."""
+    for make in (os.link, os.symlink):
+        with suppress(OSError):
+            make(file.resolve(), link)
+            return
+    shutil.copyfile(file, link)

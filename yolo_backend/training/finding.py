@@ -1,0 +1,106 @@
+"""What weights find in images, by the way that serves: the same letterbox, NMS and label map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from yolo_backend.detection.detections import Detections
+from yolo_backend.detection.engine import Engine
+from yolo_backend.detection.views import show, view_for
+from yolo_backend.errors import UserError
+from yolo_backend.images.decode import decode_image
+from yolo_backend.images.errors import ImageError
+from yolo_backend.labels.label_map import LabelMap
+from yolo_backend.parallel import in_parallel
+from yolo_backend.settings import Settings
+from yolo_backend.training.found import Findings, FoundBoxes
+from yolo_backend.training.labelled import LabelledImage
+
+SCORE_FLOOR = 0.01
+"""Boxes with less are of no use: for the average precision, all others are looked at, whatever the thresholds."""
+
+LabelsOfClass = Mapping[int, Sequence[str]]
+
+
+class FindingError(UserError):
+    """The images can't be looked at; the message says why."""
+
+
+def open_as_served(path: Path, settings: Settings) -> Engine:
+    """A file of weights in the runtime, and with the options, that serve it. Raises WeightsError."""
+    return Engine(
+        path,
+        device=settings.device,
+        engine=settings.engine,
+        export_folder=settings.model_dir / "exports",
+        image_size=settings.model_image_size,
+        iou_threshold=settings.model_iou_threshold,
+        max_detections=settings.model_max_detections,
+    )
+
+
+def labels_of_classes(label_maps: Iterable[LabelMap]) -> LabelsOfClass:
+    """What each class becomes in the controls that are served by the same weights; once, if several say the same."""
+    labels: dict[int, dict[str, None]] = {}
+    for label_map in label_maps:
+        for class_id, label in label_map.label_of_class.items():
+            labels.setdefault(class_id, {})[label] = None
+    return {class_id: tuple(those) for class_id, those in labels.items()}
+
+
+def find_boxes(
+    engine: Engine,
+    images: Sequence[LabelledImage],
+    labels_of_class: LabelsOfClass,
+    *,
+    max_megapixels: float,
+    told: Callable[[int, int], None] = lambda done, of: None,
+) -> Findings:
+    """What the weights find in each image, down to `SCORE_FLOOR`; `told` hears how many are done.
+
+    Only the images that are in work are in memory. Raises FindingError for an image that can't be read, and what the
+    engine raises.
+    """
+    view = view_for(engine.info)
+
+    def find(image: LabelledImage) -> FoundBoxes:
+        try:
+            decoded = decode_image(image.file.read_bytes(), max_megapixels)
+        except (OSError, ImageError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise FindingError(
+                f"The image of task {image.task_id} can't be read from {image.file} ({why}): start the training anew"
+            ) from None
+        shown = show(view, decoded.pixels, decoded.size_wh, engine.letterbox)
+        # One by one, as an engine takes those of other shapes; the boxes are the same in any batch.
+        found = [engine.detect([each], SCORE_FLOOR)[0] for each in shown.images]
+        return labelled(shown.merge(found), labels_of_class)
+
+    found_in: dict[int, FoundBoxes] = {}
+    numbered = enumerate(images)
+    for done, ((number, _), found) in enumerate(
+        in_parallel(lambda item: find(item[1]), numbered, engine.streams, "finding"), 1
+    ):
+        found_in[number] = found
+        told(done, len(images))
+    labels = frozenset(label for those in labels_of_class.values() for label in those)
+    return Findings(labels, [found_in[number] for number in range(len(images))])
+
+
+def labelled(detections: Detections, labels_of_class: LabelsOfClass) -> FoundBoxes:
+    """Detections as boxes with labels; a class without a label is left out, one with two is found twice."""
+    pairs = [
+        (index, label)
+        for index, class_id in enumerate(detections.class_ids.tolist())
+        if np.isfinite(detections.boxes[index]).all()
+        for label in labels_of_class.get(class_id, ())
+    ]
+    indices = [index for index, _ in pairs]
+    return FoundBoxes(
+        detections.boxes[indices].astype(np.float64),
+        detections.scores[indices].astype(np.float64),
+        tuple(label for _, label in pairs),
+    )

@@ -1,0 +1,404 @@
+"""Fitting: Ultralytics' trainer with a loop of our own, which ends in time and asks nobody on the network."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import random
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from ultralytics import __version__ as ultralytics_version
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+
+from yolo_backend.cores import usable_cores
+from yolo_backend.errors import UserError
+from yolo_backend.messages import first_line
+from yolo_backend.training.files import write_whole
+from yolo_backend.training.networks import Base, set_class_rows
+from yolo_backend.training.pace import Budget, Pace
+
+log = logging.getLogger(__name__)
+
+LEAST_IMAGE_SIZE = 64  # below, the coarsest level is a single place, of which one image alone has no mean
+
+_BATCH = {"cpu": 8}  # small on a CPU: more steps in the same time
+_BATCH_ON_GPU = 16
+_TOLD_EACH_S = 1.0
+_MAX_CACHED_BYTES = 1 << 30  # of images, small as they are trained on
+_LOOKS = 4  # at the validation images
+_LOOKS_TAKE = 0.08  # of the budget, at most
+_SAVING_TAKES = 0.02
+_LEAST_SCORE = 0.01  # as the gate has it; below, NMS of a young model takes seconds
+_MEMORY_WORDS = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|cannot allocate memory|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+
+
+class FittingError(UserError):
+    """A fitting that can't go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """What is fitted: the data set's data.yaml, the base, and by class name the base's classes that it begins with.
+
+    The candidate is written to `weights`. `steps` and `batch` are those of an earlier fitting that is to be made
+    again; without them, `budget_s` says how many there are.
+    """
+
+    data: Path
+    base: Base
+    known: Mapping[str, tuple[int, ...]]
+    weights: Path
+    budget_s: float
+    device: str = "cpu"
+    image_size: int | None = None
+    seed: int = 0
+    batch: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """How far it is: `score` is the last mAP50 on the validation images, by Ultralytics."""
+
+    epoch: int
+    epochs: int | None
+    score: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The candidate: an unfused .pt, and its SHA-256. With the same numbers it can be made again on this machine."""
+
+    weights: Path
+    fingerprint: str
+    image_size: int
+    steps: int
+    epochs: int
+    batch: int
+    threads: int
+    device: str
+    score: float | None
+
+
+def fit(spec: FitSpec, told: Callable[[FitProgress], None] = lambda _: None) -> Fitted:
+    """Train, always from the base, within the budget: the last validation and the saving are in it.
+
+    Raises FittingError where the numbers run away or memory doesn't suffice for a single image, OSError where the
+    disk is full.
+    """
+    budget = Budget(spec.budget_s, counts_cpu=spec.device == "cpu")
+    batch = spec.batch or _BATCH.get(spec.device, _BATCH_ON_GPU)
+    while True:
+        try:
+            return _Fitting(replace(spec, batch=batch), budget, told).run()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        if batch == 1:
+            raise FittingError(
+                "Memory doesn't suffice to train on one image at a time: close other programs, or choose smaller "
+                "images (--image-size) or a smaller base"
+            )
+        # From the beginning, with what is left of the budget: memory runs out in the first steps, if at all, and so
+        # the manifest's numbers are those of all steps.
+        batch //= 2
+        log.warning("Memory ran out (%s): the batch is halved to %d", reason, batch)
+        gc.collect()
+        if spec.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns True if memory ran out, on a GPU or, as torch's CPU allocator says it, on a CPU."""
+    return isinstance(error, MemoryError) or _MEMORY_WORDS.search(str(error)) is not None
+
+
+def tells_sides(labels: Iterable[str]) -> bool:
+    """Returns True if a label says left or right, so that a mirrored image would be labelled wrongly."""
+    words = (word.lower() for label in labels for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", label))
+    return not {"left", "right"}.isdisjoint(words)
+
+
+class _Fitting:
+    """One try, with one size of batch."""
+
+    def __init__(self, spec: FitSpec, budget: Budget, told: Callable[[FitProgress], None]) -> None:
+        self._spec, self._budget, self._told = spec, budget, told
+        self._told_at = float("-inf")
+        self._score: float | None = None
+
+    def run(self) -> Fitted:
+        spec = self._spec
+        data = yaml.safe_load(spec.data.read_text(encoding="utf-8"))
+        names: Mapping[int, str] = data["names"]
+        images = len(list((spec.data.parent / data["train"]).iterdir()))
+        with TemporaryDirectory(prefix="fitting-", dir=spec.weights.parent) as folder:
+            trainer: Any = _LOOPS[spec.base.kind](overrides=self._overrides(names, images, Path(folder)))
+            threads = usable_cores()
+            torch.set_num_threads(threads)  # after Ultralytics, which takes what it thinks best
+            known = {number: spec.known[name] for number, name in names.items() if name in spec.known}
+            trainer.model = trainer.get_model(
+                cfg=deepcopy(spec.base.network.yaml), weights=spec.base.network, verbose=False
+            )
+            set_class_rows(trainer.model, spec.base.network, known)
+            trainer.fitting = self
+            trainer.train()
+        pace: Pace = trainer.pace
+        return Fitted(
+            weights=spec.weights,
+            fingerprint=_save(trainer.ema.ema, trainer.args, spec.weights),
+            image_size=int(trainer.args.imgsz),
+            steps=pace.done,
+            epochs=pace.epoch,
+            batch=int(trainer.batch_size),
+            threads=threads,
+            device=spec.device,
+            score=self._score,
+        )
+
+    def loop(self, trainer: Any) -> Pace:
+        """All steps. Raises FittingError."""
+        pace = Pace(self._budget, len(trainer.train_loader), self._spec.steps)
+        looks = _Looks()
+        trainer.optimizer.zero_grad()
+        has_mosaic = True
+        while not pace.is_over:
+            for batch in trainer.train_loader:
+                if pace.must_plan:
+                    self._plan(trainer, pace, looks)
+                    if pace.is_over:
+                        break
+                if has_mosaic and not pace.has_mosaic:
+                    trainer._close_dataloader_mosaic()
+                    has_mosaic = False
+                _step(trainer, batch, pace)
+                pace.stepped()
+                if looks.is_due(pace):
+                    self._look(trainer)
+                self._tell(pace)
+                if pace.is_over:
+                    break
+        self._tell(pace, now=True)
+        return pace
+
+    def _plan(self, trainer: Any, pace: Pace, looks: _Looks) -> None:
+        """Fix how many steps there are, and how many looks at the validation images these leave time for."""
+        step_cost = pace.step_cost()
+        # Without gradients, and so about a third of the work; then it is measured.
+        guess = step_cost * len(trainer.test_loader.dataset) / trainer.batch_size / 2
+        if guess * _LOOKS <= 2 * _LOOKS_TAKE and trainer.has_validation_images:
+            before = self._budget.spent()
+            self._look(trainer)
+            cost = self._budget.spent() - before
+            looks.count = min(_LOOKS - 1, int(_LOOKS_TAKE / max(cost, 1e-6)))
+            pace.plan(step_cost, looks.count * cost + _SAVING_TAKES)
+        else:
+            pace.plan(step_cost, _SAVING_TAKES)
+
+    def _look(self, trainer: Any) -> None:
+        """See how good it is so far: told to whoever waits, and of no influence.
+
+        The candidate is what the last step leaves. The best of several, chosen on the validation images, would look
+        better on them than it is, and they are what the gate judges it by.
+        """
+        trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride"])
+        with _same_randomness():
+            metrics, _ = trainer.validate()
+        self._score = float(metrics["metrics/mAP50(B)"])
+
+    def _tell(self, pace: Pace, *, now: bool = False) -> None:
+        if now or time.monotonic() - self._told_at >= _TOLD_EACH_S:
+            self._told_at = time.monotonic()
+            self._told(FitProgress(pace.epoch, pace.epochs, self._score, pace.seconds_left))
+
+    def _overrides(self, names: Mapping[int, str], images: int, folder: Path) -> dict[str, Any]:
+        spec = self._spec
+        image_size = spec.image_size or spec.base.image_size
+        return {
+            "task": spec.base.kind,
+            "model": "base.pt",  # only a name: the network is given
+            "data": str(spec.data),
+            "save_dir": str(folder),
+            "device": spec.device,
+            "imgsz": image_size,
+            "batch": spec.batch,
+            "nbs": spec.batch,  # a step for each batch
+            "seed": spec.seed,
+            "deterministic": True,
+            "optimizer": "AdamW",
+            "lr0": _highest_rate(len(names)),
+            "momentum": 0.9,
+            # float16 needs a test for which Ultralytics downloads weights.
+            "amp": "bf16" if spec.device.startswith("cuda") and torch.cuda.is_bf16_supported() else False,
+            "workers": 0,
+            "cache": "ram" if images * image_size**2 * 3 <= _MAX_CACHED_BYTES else False,
+            "cls_remap": False,
+            "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
+            "conf": _LEAST_SCORE,
+            "plots": False,
+            "verbose": False,
+        }
+
+
+class _Looks:
+    """When the validation images are looked at: so often, evenly over the steps that are left, the last at the end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._began: int | None = None
+        self._made = 0
+
+    def is_due(self, pace: Pace) -> bool:
+        if not self.count or pace.steps is None or self._made == self.count:
+            return False
+        if self._began is None:
+            self._began = pace.done - 1
+        next_at = self._began + (pace.steps - self._began) * (self._made + 1) // self.count
+        if pace.done < next_at:
+            return False
+        self._made += 1
+        return True
+
+
+class _Quiet:
+    """What of Ultralytics' trainer is done in another way.
+
+    None of its classes may have `Trainer` in its name: to those it adds the loggers that the user's settings turn on.
+    """
+
+    fitting: _Fitting
+    pace: Pace
+
+    def __init__(self, overrides: dict[str, Any]) -> None:
+        super().__init__(overrides=overrides)  # type: ignore[call-arg]
+        self.callbacks: dict[str, list[Any]] = defaultdict(list)  # which the validator is given, too
+
+    def run_callbacks(self, event: str) -> None:
+        """Loggers, Ultralytics' platform and its analytics hang here: none of them runs."""
+
+    def get_dataset(self) -> dict[str, Any]:
+        """What Ultralytics reads of data.yaml, without the font that it would download."""
+        file = Path(self.args.data)  # type: ignore[attr-defined]
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        folder = file.parent
+        self.has_validation_images = any((folder / data["val"]).iterdir())
+        # It needs some, though it doesn't look at them.
+        val = data["val"] if self.has_validation_images else data["train"]
+        return {
+            "path": folder,
+            "train": str(folder / data["train"]),
+            "val": str(folder / val),
+            "names": data["names"],
+            "nc": len(data["names"]),
+            "channels": 3,
+        }
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Validation images aren't kept in memory: there is hardly time to look at them twice."""
+        cache = self.args.cache  # type: ignore[attr-defined]
+        self.args.cache = cache if mode == "train" else False  # type: ignore[attr-defined]
+        try:
+            return super().get_dataloader(dataset_path, batch_size, rank, mode)  # type: ignore[misc]
+        finally:
+            self.args.cache = cache  # type: ignore[attr-defined]
+
+    def _do_train(self) -> None:
+        self._setup_train()  # type: ignore[attr-defined]
+        self.epoch = 0
+        self.pace = self.fitting.loop(self)
+        self.ema.update_attr(self.model, include=["yaml", "nc", "args", "names", "stride"])  # type: ignore[attr-defined]
+
+
+class _DetectionLoop(_Quiet, DetectionTrainer):  # type: ignore[misc]
+    pass
+
+
+class _OBBLoop(_Quiet, OBBTrainer):  # type: ignore[misc]
+    pass
+
+
+_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop}
+
+
+def _highest_rate(classes: int) -> float:
+    """The learning rate that Ultralytics takes for AdamW by itself."""
+    return round(0.002 * 5 / (4 + classes), 6)
+
+
+def _step(trainer: Any, batch: Any, pace: Pace) -> None:
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * pace.learning_rate
+    criterion: Any = getattr(trainer.model, "criterion", None)
+    if hasattr(criterion, "final_o2m"):  # with two branches: the one with many places for a box fades out
+        criterion.o2m = criterion.final_o2m + (criterion.o2m_copy - criterion.final_o2m) * pace.many_to_one
+        criterion.o2o = criterion.total - criterion.o2m
+    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.amp):
+        loss, trainer.loss_items = trainer.model(trainer.preprocess_batch(batch))
+        trainer.loss = loss.sum()
+    if not trainer.loss.isfinite():
+        raise FittingError(
+            f"The training ran away in step {pace.done + 1} (the loss is no number any more): run it again with "
+            "another --seed; if that doesn't help, take another --base"
+        )
+    trainer.scaler.scale(trainer.loss).backward()
+    trainer.optimizer_step()
+
+
+@contextmanager
+def _same_randomness() -> Iterator[None]:
+    """What is drawn at random after this is what would have been drawn without it."""
+    python, numbers, here = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        torch.set_rng_state(here)
+
+
+def _save(network: Any, arguments: Any, path: Path) -> str:
+    """Write the network as Ultralytics would, whole or not at all, without what is known of this machine; its digest.
+
+    The same network gives the same bytes. Raises OSError.
+    """
+    said = _without_paths(vars(arguments)) | dict.fromkeys(("model", "data", "save_dir", "name"))
+    network.criterion = None
+    for name in ("shape", "anchors", "strides"):  # of the last image that was looked at
+        vars(network.model[-1]).pop(name, None)
+    network.args = said
+    network.yaml = _without_paths(network.yaml)
+    network.pt_path = path.name
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise FittingError(
+                f"The training ran away ({name} is no number any more): run it again with another --seed"
+            )
+    half = network.cpu().half().to(memory_format=torch.contiguous_format)
+    content = io.BytesIO()
+    torch.save({"model": half, "train_args": said, "version": str(ultralytics_version)}, content)
+    write_whole(path, content.getvalue())
+    return sha256(content.getvalue()).hexdigest()
+
+
+def _without_paths(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if not (isinstance(value, str) and "/" in value)}

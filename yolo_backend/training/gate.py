@@ -1,0 +1,425 @@
+"""The gate: whether a new model may serve in the place of the present one, by what both found in the same images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from yolo_backend.messages import shortened
+from yolo_backend.training.found import Findings
+from yolo_backend.training.labelled import LabelledBox, LabelledImage
+from yolo_backend.training.matching import IOUS, Matches, TrueBoxes, match_all, shuffled_labels, shuffled_places
+from yolo_backend.training.scores import (
+    RESAMPLES,
+    Interval,
+    Resampled,
+    Scores,
+    Weights,
+    as_they_are,
+    recall,
+    resample,
+    score,
+)
+from yolo_backend.training.thresholds import MIN_BOXES, ThresholdRule
+
+MIN_IMAGES = 10
+"""With fewer validation images nothing is judged."""
+MAX_KEPT_PREDICTIONS = 0.3
+"""If more of the validation boxes are predictions that were kept, only images drawn without help are judged."""
+WORSE_SHARE = 0.9
+"""A model that is worse in so many of the resamples is refused."""
+MAX_RECALL_FALL = 0.1
+RECALL_SHARE = 0.95
+"""So many resamples have to say that the recall of a label falls by more than that."""
+
+_SHUFFLES = 10  # of the drawn boxes: the best score of so many is what chance gives
+_MOST_SHUFFLED = 300  # images: more make chance no clearer
+_SAME_PX = 0.5
+_DIGITS = 4
+
+Verdict = Literal["promote", "refuse", "aside"]
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well a label is found in the images that were looked at: AP50, and recall at its threshold.
+
+    Both are None without boxes.
+    """
+
+    boxes: int
+    ap50: float | None
+    recall: float | None
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A score of both models. `interval` is that of the difference, 95 %; None is what there isn't."""
+
+    current: float | None = None
+    candidate: float | None = None
+    difference: float | None = None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's verdict, its reason in a sentence for people, and the scores that it goes by.
+
+    `judged` are the indices of the images that were looked at. `own_interval` is that of the candidate's mAP50, and
+    `chance` the mAP50 that shuffled boxes give; both None where nothing was judged.
+    """
+
+    verdict: Verdict
+    reason: str
+    remarks: tuple[str, ...]
+    labels: Mapping[str, LabelScore]
+    map50: Comparison
+    map50_95: Comparison
+    judged: tuple[int, ...]
+    own_interval: Interval | None = None
+    chance: float | None = None
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each label."""
+        return {label: each.threshold for label, each in self.labels.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """The scores as the command prints them, and as the run keeps them."""
+        return {
+            "labels": {
+                label: {
+                    "boxes": each.boxes,
+                    "ap50": _rounded(each.ap50),
+                    "recall": _rounded(each.recall),
+                    "threshold": each.threshold,
+                }
+                for label, each in self.labels.items()
+            },
+            "map50": _comparison_as_json(self.map50),
+            "map50_95": _comparison_as_json(self.map50_95),
+        }
+
+
+def check_labels(
+    now: Sequence[LabelledImage],
+    then: Mapping[str, Sequence[LabelledBox]],
+    current: Findings,
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+) -> str | None:
+    """Why the labels can't be trusted, None if they can: whether they fit what the serving model finds much less than
+    those of an earlier run did, on the same images.
+
+    `then` goes by the images' digests, and `labels` are the labeling config's of now. Labels that nobody had drawn
+    then don't count, nor those that are gone from the config.
+    """
+    common = [number for number, image in enumerate(now) if image.digest in then]
+    if len(common) < MIN_IMAGES:
+        return None
+    drawn_then = {box.label for number in common for box in then[now[number].digest]}
+    compared = [label for label in labels if label in drawn_then]
+    if not compared:
+        return None
+    images = [now[number] for number in common]
+    before = [TrueBoxes.of(then[image.digest], image.size_wh, compared) for image in images]
+    after = [TrueBoxes.of(image.boxes, image.size_wh, compared) for image in images]
+    changed = sum(not _is_same(*pair) for pair in zip(before, after, strict=True))
+    if not changed:
+        return None
+    found = current.at(common).images
+    weights = resample(len(images), seed)
+    was = score(match_all(before, found, compared, IOUS[:1]), weights, 1).map50()
+    scores = score(match_all(after, found, compared, IOUS[:1]), as_they_are(len(images)), 1).ap50
+    # A label whose boxes are all gone counts as nothing found, for it was there.
+    is_now = sum(scores[label].value if label in scores else 0.0 for label in compared) / len(compared)
+    if is_now >= was.interval[0]:
+        return None
+    return (
+        f"the labels of {changed} of {len(images)} validation images changed; "
+        f"the serving model fell from {was.value:.2f} to {is_now:.2f}"
+    )
+
+
+def judge(
+    images: Sequence[LabelledImage],
+    labels: Sequence[str],
+    candidate: Findings,
+    current: Findings | None,
+    best: Findings | None = None,
+    *,
+    is_first: bool,
+    rule: ThresholdRule,
+    may_have_seen: str | None = None,
+    seed: int = 0,
+) -> Judgement:
+    """Judge a candidate on the validation images, in all of which `candidate`, `current` and `best` were searched.
+
+    `current` is what serves, None if nothing does; `best` is the best that was ever promoted, if it isn't that one.
+    `is_first` says that nothing was promoted yet. `may_have_seen` names a base whose training nobody here knows.
+    """
+    bench = _bench(images, labels)
+    weights = resample(len(bench.numbers), seed)
+    models = {
+        name: _Model(found, match_all(bench.truths, found.at(bench.numbers).images, labels), weights)
+        for name, found in (("candidate", candidate), ("current", current), ("best", best))
+        if found is not None
+    }
+    new, serving = models["candidate"], models.get("current")
+    thresholds = rule.choose(new.matches)
+    remarks = [*bench.remarks, *rule.remarks(new.matches)]
+    if may_have_seen:
+        remarks.append(
+            f"The base {shortened(may_have_seen)} may have seen the validation images when it was trained: its scores, "
+            "and those of what is trained from it, may be too good"
+        )
+    chance: _Chance | None = None
+    if bench.why_not_judged:
+        verdict, reason = _without_judging(bench.why_not_judged, is_first=is_first)
+    else:
+        chance = _chance_of(bench.truths, candidate.at(bench.numbers), labels, seed)
+        why_not = (
+            _no_better_than_chance(new, chance, bench)
+            or _worse(new, serving, "the serving model", bench)
+            or _worse(new, models.get("best"), "the best model that was ever promoted", bench)
+            or _forgotten(new, serving, rule)
+        )
+        verdict = "refuse" if why_not else "promote"
+        reason = why_not or _why_promoted(new, serving, bench)
+    is_judged = chance is not None
+    return Judgement(
+        verdict=verdict,
+        reason=reason,
+        remarks=tuple(remarks),
+        labels={label: _label_score(new, label, thresholds[label]) for label in labels},
+        map50=_compare(new.map50, None if serving is None else serving.map50, is_judged=is_judged),
+        map50_95=_compare(
+            new.scores.map50_95(), None if serving is None else serving.scores.map50_95(), is_judged=is_judged
+        ),
+        judged=tuple(bench.numbers),
+        own_interval=new.map50.interval if is_judged else None,
+        chance=chance.of_places if chance else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The images that are judged, by their numbers, or that scores are shown of, and then why they aren't judged."""
+
+    numbers: list[int]
+    truths: list[TrueBoxes]
+    remarks: list[str]
+    why_not_judged: str | None
+
+    def __str__(self) -> str:
+        return f"{len(self.numbers)} validation images"
+
+
+class _Model:
+    """What one model found, matched and scored."""
+
+    def __init__(self, found: Findings, matches: Mapping[str, Matches], weights: Weights) -> None:
+        self.labels = found.labels
+        self.matches = matches
+        self.weights = weights
+        self.scores: Scores = score(matches, weights)
+        self.map50 = self.scores.map50()
+
+    def judged_labels(self) -> list[str]:
+        """The labels with enough boxes to be judged by themselves."""
+        return [label for label, matches in self.matches.items() if matches.boxes >= MIN_BOXES]
+
+
+@dataclass(frozen=True)
+class _Chance:
+    """What shuffled boxes give: mAP50 with each image's boxes in another image, AP50 with the labels on other boxes."""
+
+    of_places: float
+    of_labels: Mapping[str, float]
+
+
+def _bench(images: Sequence[LabelledImage], labels: Sequence[str]) -> _Bench:
+    def bench(numbers: Sequence[int], remarks: Sequence[str], why_not: str | None) -> _Bench:
+        truths = [TrueBoxes.of(images[number].boxes, images[number].size_wh, labels) for number in numbers]
+        if why_not is None and not any(truth.labels for truth in truths):
+            why_not = f"none of the {len(numbers)} validation images has a box"
+        return _Bench(list(numbers), truths, list(remarks), why_not)
+
+    everything = range(len(images))
+    if len(images) < MIN_IMAGES:
+        counted = "is 1 validation image" if len(images) == 1 else f"are {len(images)} validation images"
+        return bench(everything, [], f"there {counted}, and {MIN_IMAGES} are needed")
+    boxes = [box for image in images for box in image.boxes if box.label in labels]
+    kept = sum(box.origin == "prediction" for box in boxes) / max(len(boxes), 1)
+    if not kept:
+        return bench(everything, [], None)
+    said = (
+        f"{_percent(kept)} of the validation boxes are predictions that were accepted as they were, which flatters the "
+        "model that made them"
+    )
+    if kept <= MAX_KEPT_PREDICTIONS:
+        return bench(everything, [said], None)
+    unaided = [number for number in everything if images[number].is_drawn_without_help]
+    if len(unaided) < MIN_IMAGES:
+        why_not = (
+            f"{_percent(kept)} of the validation boxes are predictions that were accepted as they were, and only "
+            f"{len(unaided)} of the {len(images)} validation images were drawn without help: {MIN_IMAGES} are needed"
+        )
+        return bench(everything, [], why_not)
+    return bench(unaided, [f"{said}: only the {len(unaided)} images drawn without help are judged"], None)
+
+
+def _without_judging(why: str, *, is_first: bool) -> tuple[Verdict, str]:
+    if is_first:
+        return "promote", f"It serves as the first model, and was not judged: {why}"
+    return "aside", f"It is kept aside until somebody promotes it, for it was not judged: {why}"
+
+
+def _chance_of(truths: Sequence[TrueBoxes], candidate: Findings, labels: Sequence[str], seed: int) -> _Chance:
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.permutation(len(truths))[:_MOST_SHUFFLED]).tolist()
+    some, found = [truths[number] for number in chosen], candidate.at(chosen).images
+    weights = as_they_are(len(some))
+
+    def scores(shuffled: Sequence[TrueBoxes]) -> Scores:
+        return score(match_all(shuffled, found, labels, IOUS[:1]), weights, 1)
+
+    places = [scores(shuffled_places(some, generator)).map50().value for _ in range(_SHUFFLES)]
+    of_labels = [scores(shuffled_labels(some, generator)).ap50 for _ in range(_SHUFFLES)]
+    return _Chance(
+        max((value for value in places if not math.isnan(value)), default=0.0),
+        {label: max(each[label].value for each in of_labels) for label in of_labels[0]},
+    )
+
+
+def _no_better_than_chance(new: _Model, chance: _Chance, bench: _Bench) -> str | None:
+    low, high = new.map50.interval
+    if not low > chance.of_places:
+        return (
+            f"It finds no more than chance does: mAP50 {new.map50.value:.2f} ({low:.2f} to {high:.2f}) on {bench}, and "
+            f"{chance.of_places:.2f} with the boxes of other images"
+        )
+    known = [label for label in new.judged_labels() if label in chance.of_labels]
+    if len(known) < 2:  # of one label, only places can be shuffled
+        return None
+    if any(new.scores.ap50[label].interval[0] > chance.of_labels[label] for label in known):
+        return None
+    label = max(known, key=lambda each: new.scores.ap50[each].value - chance.of_labels[each])
+    own = new.scores.ap50[label]
+    return (
+        f"It tells labels apart no better than chance does: AP50 of {shortened(label, 30)} {own.value:.2f} "
+        f"({own.interval[0]:.2f} to {own.interval[1]:.2f}) on {bench}, and {chance.of_labels[label]:.2f} with the "
+        "labels on other boxes"
+    )
+
+
+def _worse(new: _Model, other: _Model | None, name: str, bench: _Bench) -> str | None:
+    """Over all labels, and over those that the other one knows: a label that is new can't hide what is lost."""
+    if other is None:
+        return None
+    for labels in (None, other.labels):
+        mine, theirs = new.scores.map50(labels), other.scores.map50(labels)
+        share = (mine - theirs).share_below(0.0)
+        if share >= WORSE_SHARE:
+            whose = "" if labels is None or other.labels >= new.labels else " over the labels that it knows"
+            return (
+                f"It is worse than {name}{whose} in {_percent(share)} of {RESAMPLES:,} resamples of {bench}: mAP50 "
+                f"{mine.value:.2f} against {theirs.value:.2f}"
+            )
+    return None
+
+
+def _forgotten(new: _Model, serving: _Model | None, rule: ThresholdRule) -> str | None:
+    """A label whose recall falls. The thresholds of both are chosen in the same way, on the same images: else a model
+    would be refused for showing fewer boxes that are more often right.
+    """
+    if serving is None:
+        return None
+    thresholds, its_thresholds = rule.choose(new.matches), rule.choose(serving.matches)
+    for label in new.judged_labels():
+        if label not in serving.labels:
+            continue
+        mine = recall(new.matches[label], thresholds[label], new.weights)
+        theirs = recall(serving.matches[label], its_thresholds[label], new.weights)
+        share = (mine - theirs).share_below(-MAX_RECALL_FALL)
+        if share >= RECALL_SHARE:
+            return (
+                f"It loses {shortened(label, 30)}: its recall falls from {theirs.value:.2f} to {mine.value:.2f}, by "
+                f"more than {MAX_RECALL_FALL:g} in {_percent(share)} of {RESAMPLES:,} resamples"
+            )
+    return None
+
+
+def _why_promoted(new: _Model, serving: _Model | None, bench: _Bench) -> str:
+    value = new.map50.value
+    if serving is None:
+        low, high = new.map50.interval
+        return (
+            f"Nothing else serves these labels, and it finds more than chance does: mAP50 {value:.2f} ({low:.2f} to "
+            f"{high:.2f}) on {bench}"
+        )
+    difference = new.map50 - serving.map50
+    low, high = difference.interval
+    how = "better" if low > 0 else "not clearly worse"
+    return (
+        f"It is {how} than the serving model: mAP50 {value:.2f} against {serving.map50.value:.2f} on {bench}, a "
+        f"difference of {difference.value:+.2f} ({low:+.2f} to {high:+.2f})"
+    )
+
+
+def _label_score(new: _Model, label: str, threshold: float) -> LabelScore:
+    matches = new.matches[label]
+    if not matches.boxes:
+        return LabelScore(0, None, None, threshold)
+    recalled = recall(matches, threshold, new.weights[:0]).value
+    return LabelScore(matches.boxes, new.scores.ap50[label].value, recalled, threshold)
+
+
+def _compare(candidate: Resampled, current: Resampled | None, *, is_judged: bool) -> Comparison:
+    if math.isnan(candidate.value):
+        return Comparison()
+    if current is None:
+        return Comparison(candidate=candidate.value)
+    difference = candidate - current
+    interval = difference.interval if is_judged else None
+    return Comparison(current.value, candidate.value, difference.value, interval)
+
+
+def _is_same(one: TrueBoxes, other: TrueBoxes) -> bool:
+    """Returns True if both have the same labels in the same places, in whatever order."""
+    if sorted(one.labels) != sorted(other.labels):
+        return False
+    left = list(range(len(other.labels)))
+    mine, theirs = (np.concatenate([each.boxes_xyxy, each.boxes_xywhr[:, :4]], axis=1) for each in (one, other))
+    for label, box in zip(one.labels, mine, strict=True):
+        for number in left:
+            if other.labels[number] == label and np.abs(theirs[number] - box).max() <= _SAME_PX:
+                left.remove(number)
+                break
+    return not left
+
+
+def _percent(share: float) -> str:
+    """Never 100 % of what isn't all of it."""
+    return f"{math.floor(100 * share):g} %"
+
+
+def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    interval = comparison.interval
+    return {
+        "current": _rounded(comparison.current),
+        "candidate": _rounded(comparison.candidate),
+        "difference": _rounded(comparison.difference),
+        "interval": None if interval is None else [_rounded(end) for end in interval],
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, _DIGITS)

@@ -1,0 +1,220 @@
+"""Boxes that were found against those that people drew: which of them are hits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolo_backend.labels.polygons import Point, polygon_iou
+from yolo_backend.training.found import FoundBoxes
+from yolo_backend.training.labelled import LabelledBox
+
+Floats = NDArray[np.float64]
+
+IOUS: Floats = np.linspace(0.5, 0.95, 10, dtype=np.float64)
+"""How much a box has to overlap the drawn one: the first is for AP50, all of them for mAP50-95."""
+
+
+@dataclass(frozen=True)
+class TrueBoxes:
+    """What people drew in an image of this size: `boxes_xyxy` (n, 4), `boxes_xywhr` (n, 5), and n labels."""
+
+    labels: tuple[str, ...]
+    boxes_xyxy: Floats
+    boxes_xywhr: Floats
+    size_wh: tuple[int, int]
+
+    @classmethod
+    def of(cls, boxes: Iterable[LabelledBox], size_wh: tuple[int, int], labels: Collection[str]) -> TrueBoxes:
+        """Those of these labels."""
+        kept = [box for box in boxes if box.label in labels]
+        return cls(
+            tuple(box.label for box in kept),
+            np.array([box.box_xyxy for box in kept], np.float64).reshape(-1, 4),
+            np.array([box.box_xywhr for box in kept], np.float64).reshape(-1, 5),
+            size_wh,
+        )
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What was found of one label in all images, best score first, against the boxes that are there.
+
+    `scores` and `image_numbers` are (n,). `hits` (n, 10) says whether it is a hit at each of `IOUS`.
+    `boxes_of_image` has how many boxes there are in each image.
+    """
+
+    scores: Floats
+    image_numbers: NDArray[np.intp]
+    hits: NDArray[np.bool_]
+    boxes_of_image: NDArray[np.int64]
+
+    @property
+    def boxes(self) -> int:
+        """How many boxes there are."""
+        return int(self.boxes_of_image.sum())
+
+
+def match_all(
+    truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str], ious: Floats = IOUS
+) -> dict[str, Matches]:
+    """The matches of each label. Boxes that were found rotated are held against the drawn ones as they were drawn,
+    others against their upright hulls.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    rows: list[tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]] = []
+    counts = np.zeros((len(labels), len(truths)), np.int64)
+    for image_number, (truth, those) in enumerate(zip(truths, found, strict=True)):
+        found_labels, true_labels = (
+            np.array([numbers.get(label, -1) for label in side.labels], np.int64) for side in (those, truth)
+        )
+        np.add.at(counts[:, image_number], true_labels[true_labels >= 0], 1)
+        overlaps = overlap_matrix(those, truth, found_labels[:, None] == true_labels)
+        rows.append((found_labels, those.scores, match(overlaps, ious)))
+    image_numbers = np.repeat(np.arange(len(rows)), [len(scores) for _, scores, _ in rows])
+    label_numbers = np.concatenate([row[0] for row in rows]) if rows else np.zeros(0, np.int64)
+    scores = np.concatenate([row[1] for row in rows]) if rows else np.zeros(0)
+    hits = np.concatenate([row[2] for row in rows]) if rows else np.zeros((0, len(ious)), np.bool_)
+    order = np.argsort(-scores, kind="stable")
+    of_label = {label: order[label_numbers[order] == number] for label, number in numbers.items()}
+    return {
+        label: Matches(scores[those], image_numbers[those], hits[those], counts[numbers[label]])
+        for label, those in of_label.items()
+    }
+
+
+def match(overlaps: Floats, ious: Floats = IOUS) -> NDArray[np.bool_]:
+    """Which of the found boxes, best score first, are hits at each of these IoUs: (found, IoUs) of `overlaps` (found,
+    drawn). Each takes the drawn box that it overlaps most of those that are left, as Ultralytics matches them.
+    """
+    hits = np.zeros((len(overlaps), len(ious)), np.bool_)
+    taken = np.zeros((overlaps.shape[1], len(ious)), np.bool_)
+    every = np.arange(len(ious))
+    for index in np.flatnonzero((overlaps >= ious.min()).any(axis=1)):
+        free = np.where(taken, 0.0, overlaps[index][:, None])
+        best = free.argmax(axis=0)
+        hits[index] = free[best, every] >= ious
+        taken[best, every] |= hits[index]
+    return hits
+
+
+def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_] | None = None) -> Floats:
+    """IoU of each found box with each drawn one, (found, drawn); 0 where a pair isn't `wanted`.
+
+    Of rotated boxes those below the first of `IOUS` may be 0, too.
+    """
+    if found.is_rotated:
+        return _rotated_overlaps(found.boxes, truth.boxes_xywhr, wanted)
+    overlaps = _upright_overlaps(found.boxes, truth.boxes_xyxy)
+    return overlaps if wanted is None else overlaps * wanted
+
+
+def _upright_overlaps(found_xyxy: Floats, true_xyxy: Floats) -> Floats:
+    shared = _shared_areas(found_xyxy, true_xyxy)
+    found_areas, true_areas = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (found_xyxy, true_xyxy))
+    union = found_areas[:, None] + true_areas - shared
+    ious: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ious
+
+
+def _shared_areas(ones_xyxy: Floats, others_xyxy: Floats) -> Floats:
+    corners = (
+        np.minimum(ones_xyxy[:, None, 2:], others_xyxy[:, 2:]),
+        np.maximum(ones_xyxy[:, None, :2], others_xyxy[:, :2]),
+    )
+    areas: Floats = np.clip(corners[0] - corners[1], 0, None).prod(axis=-1)
+    return areas
+
+
+def _rotated_overlaps(found_xywhr: Floats, true_xywhr: Floats, wanted: NDArray[np.bool_] | None) -> Floats:
+    """Cut by cut, but only where the upright hulls leave it possible that the first of `IOUS` is reached."""
+    found_corners, true_corners = ([corners_of(box) for box in boxes.tolist()] for boxes in (found_xywhr, true_xywhr))
+    shared = _shared_areas(_hulls(found_corners), _hulls(true_corners))
+    found_areas, true_areas = (boxes[:, 2] * boxes[:, 3] for boxes in (found_xywhr, true_xywhr))
+    most_shared = np.minimum(shared, np.minimum(found_areas[:, None], true_areas))
+    possible = most_shared >= IOUS[0] * (found_areas[:, None] + true_areas - most_shared) - 1e-6
+    if wanted is not None:
+        possible &= wanted
+    overlaps = np.zeros(possible.shape)
+    for index, number in np.argwhere(possible & (most_shared > 0)):
+        overlaps[index, number] = polygon_iou(found_corners[index], true_corners[number])
+    return overlaps
+
+
+def corners_of(box_xywhr: Sequence[float]) -> list[Point]:
+    """The corners of a rotated box, clockwise."""
+    x, y, width, height, radians = box_xywhr
+    cos, sin = math.cos(radians), math.sin(radians)
+    sides = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return [
+        (x + (along * width * cos - down * height * sin) / 2, y + (along * width * sin + down * height * cos) / 2)
+        for along, down in sides
+    ]
+
+
+def _hulls(corners: Sequence[Sequence[Point]]) -> Floats:
+    points = np.array(corners, np.float64).reshape(-1, 4, 2)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def count_confusions(
+    truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str]
+) -> NDArray[np.int64]:
+    """How many boxes of each label (rows) were found as which (columns), where they overlap by the first of `IOUS`.
+
+    The last row is of boxes where nothing was drawn, the last column of boxes that weren't found. A box of its own
+    label comes first, then one of another. All boxes have to be of these labels.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    nothing = len(labels)
+    counts = np.zeros((nothing + 1, nothing + 1), np.int64)
+    for truth, those in zip(truths, found, strict=True):
+        drawn, shown = (np.array([numbers[label] for label in side.labels], np.int64) for side in (truth, those))
+        overlaps = overlap_matrix(those, truth)
+        was_drawn, was_found = np.zeros(len(shown), np.bool_), np.zeros(len(drawn), np.bool_)
+        for wanted in (shown[:, None] == drawn, np.ones_like(overlaps, np.bool_)):
+            for index, number in _pairs(overlaps * wanted):
+                counts[drawn[number], shown[index]] += 1
+                was_drawn[index] = was_found[number] = True
+                overlaps[index] = overlaps[:, number] = 0.0
+        np.add.at(counts[nothing], shown[~was_drawn], 1)
+        np.add.at(counts[:, nothing], drawn[~was_found], 1)
+    return counts
+
+
+def _pairs(overlaps: Floats) -> Iterator[tuple[int, int]]:
+    """Each found box, best score first, with the drawn one that it overlaps most of those that are left."""
+    left = overlaps.copy()
+    for index in np.flatnonzero((overlaps >= IOUS[0]).any(axis=1)).tolist():
+        number = int(left[index].argmax())
+        if left[index, number] >= IOUS[0]:
+            left[:, number] = 0.0
+            yield index, number
+
+
+def shuffled_places(truths: Sequence[TrueBoxes], generator: np.random.Generator) -> list[TrueBoxes]:
+    """What people drew, with each image's boxes in another image, as large there as they were in their own."""
+    order = generator.permutation(len(truths))
+    there = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    return [_moved_to(truths[there[number]], truth.size_wh) for number, truth in enumerate(truths)]
+
+
+def shuffled_labels(truths: Sequence[TrueBoxes], generator: np.random.Generator) -> list[TrueBoxes]:
+    """What people drew, with the same labels, but at random on the boxes."""
+    labels = [label for truth in truths for label in truth.labels]
+    given = iter([labels[number] for number in generator.permutation(len(labels))])
+    return [
+        TrueBoxes(tuple(next(given) for _ in truth.labels), truth.boxes_xyxy, truth.boxes_xywhr, truth.size_wh)
+        for truth in truths
+    ]
+
+
+def _moved_to(truth: TrueBoxes, size_wh: tuple[int, int]) -> TrueBoxes:
+    scale_xy = np.divide(size_wh, truth.size_wh)
+    mean = math.sqrt(scale_xy.prod())
+    scale_xywhr = np.array([*scale_xy, mean, mean, 1.0])
+    return TrueBoxes(truth.labels, truth.boxes_xyxy * np.tile(scale_xy, 2), truth.boxes_xywhr * scale_xywhr, size_wh)

@@ -1,0 +1,152 @@
+"""What is written down of a run, in its run.json: who reads or writes it has these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import msgspec
+
+Stage = Literal["collecting", "fitting", "judging", "exporting"]
+State = Literal["collecting", "fitting", "judging", "exporting", "ended", "failed", "cancelled"]
+"""A run under way is in one of the stages. One that isn't over though nobody holds the lock was cut off."""
+
+Verdict = Literal["promote", "refuse", "aside"]
+"""What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged."""
+
+STAGES: tuple[str, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `epoch` of `epochs`, counted from 1, and the best `score` (mAP50) so far.
+
+    `at` is the time of day when this was so, `seconds_left` what is left from then on.
+    """
+
+    stage: Stage
+    at: float
+    epoch: int | None = None
+    epochs: int | None = None
+    score: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked of a run; `base` is the name of its weights. None: as it comes."""
+
+    base: str
+    minutes: float
+    image_size: int | None = None
+    seed: int = 0
+    promote: Literal["auto", "always", "never"] = "auto"
+    group_by: str | None = None
+    precision: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """What was taken of a task: its annotation, and digests of the image's bytes and of the labels, in hex."""
+
+    task: int
+    annotation: int
+    image: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """From which a run can be made again. `base` is the fingerprint of its weights; versions go by package."""
+
+    tasks: tuple[TaskSource, ...]
+    base: str
+    epochs: int | None = None
+    batch: int | None = None
+    threads: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """How many images were trained on, and how many validated."""
+
+    train: int
+    val: int
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """What came of a label: its validation `boxes`, scores from 0 to 1, and the threshold that it serves with."""
+
+    boxes: int
+    ap50: float | None = None
+    recall: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A score of the model that serves and of the candidate; `interval` is that of the difference, low and high."""
+
+    current: float | None = None
+    candidate: float | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended, as `train --json` prints it: promoted or refused, the `reason`, and scores by label."""
+
+    run: str
+    promoted: bool
+    reason: str
+    model_version: str | None
+    images: ImageCounts
+    labels: Mapping[str, LabelScore] = field(default_factory=dict)
+    map50: Comparison = Comparison()
+    map50_95: Comparison = Comparison()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its run.json says: `run` is its number, `project` the project's key, times are times of day.
+
+    `failure` is why it failed or was cancelled, in a sentence that says what to do; `remarks` are sentences for the
+    person, in the order in which they came up.
+    """
+
+    run: str
+    project: str
+    state: State
+    began_at: float
+    ended_at: float | None = None
+    progress: Progress | None = None
+    options: Options | None = None
+    manifest: Manifest | None = None
+    result: Result | None = None
+    verdict: Verdict | None = None
+    failure: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Returns True if it ended, well or not. One that isn't over runs, or was cut off."""
+        return self.state not in STAGES
+
+    @property
+    def map50(self) -> float | None:
+        """The candidate's mAP50, where it was judged."""
+        return self.result.map50.candidate if self.result else None
+
+
+def run_to_json(run: Run) -> bytes:
+    """The content of a run.json."""
+    return msgspec.json.format(msgspec.json.encode(run), indent=2)
+
+
+def run_from_json(content: bytes) -> Run:
+    """Raises ValueError for what is no run, or half of one."""
+    return msgspec.json.decode(content, type=Run)

@@ -1,0 +1,83 @@
+"""What people should know of a snapshot: what of their work isn't trained on, and why. One sentence for each reason."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from yolo_backend.messages import shortened
+
+_SHOWN_TASKS, _SHOWN_REASONS = 5, 10
+_BY_CHANCE = 0.01
+
+Faults = Sequence[tuple[int, str]]
+"""The id of a task, and why something of it isn't trained on; once for each thing."""
+
+
+class Used(NamedTuple):
+    """When a task was submitted, and which labels it has."""
+
+    at: datetime
+    labels: frozenset[str]
+
+
+def on_images(faults: Faults) -> Iterator[str]:
+    """Images that aren't trained on."""
+    for count, tasks, reason in _by_reason(faults):
+        told = f" ({tasks}): {reason}" if reason else " for other reasons"
+        yield f"Not trained on: {_counted(count, 'image')}{told}"
+
+
+def on_boxes(faults: Faults) -> Iterator[str]:
+    """Boxes that aren't trained on."""
+    for count, tasks, reason in _by_reason(faults):
+        told = f" {reason} ({tasks})" if reason else " for other reasons"
+        yield f"Not trained on: {_counted(count, 'box', 'boxes')}{told}"
+
+
+def on_other_images(task_ids: Sequence[int]) -> Iterator[str]:
+    """Tasks whose image isn't the one that was labelled."""
+    if task_ids:
+        yield (
+            f"{_counted(len(task_ids), 'task')} had an image of other proportions when labelled: look whether the "
+            f"boxes still fit ({_named(task_ids)})"
+        )
+
+
+def on_late_labels(used: Sequence[Used]) -> Iterator[str]:
+    """Labels that came into use so late that it can't be chance, and how many tasks may lack them for that."""
+    for label in sorted({label for each in used for label in each.labels}):
+        having = [each.at for each in used if label in each.labels]
+        began_at = min(having)
+        before = sum(each.at < began_at for each in used)
+        share = len(having) / (len(used) - before + 1)  # of those since, and a little less, for there may be few
+        if (1 - share) ** before < _BY_CHANCE:
+            yield (
+                f'The label "{shortened(label)}" is in use since {began_at:%Y-%m-%d %H:%M} only. '
+                f"{_counted(before, 'task')} submitted before may lack it, and teach the model to overlook it: look "
+                "through them"
+            )
+
+
+def _by_reason(faults: Faults) -> Iterator[tuple[int, str, str]]:
+    """How many, in which tasks, and why: the most frequent reasons first, and all that are left together."""
+    found: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for task_id, reason in faults:
+        found[reason][task_id] += 1
+    by_count = sorted(found.items(), key=lambda item: -item[1].total())
+    for reason, tasks in by_count[:_SHOWN_REASONS]:
+        yield tasks.total(), _named(list(tasks)), reason
+    if left := sum(tasks.total() for _, tasks in by_count[_SHOWN_REASONS:]):
+        yield left, "", ""
+
+
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def _named(task_ids: Sequence[int]) -> str:
+    shown = ", ".join(map(str, task_ids[:_SHOWN_TASKS]))
+    more = f" and {len(task_ids) - _SHOWN_TASKS:,} more" if len(task_ids) > _SHOWN_TASKS else ""
+    return f"task{'s' if len(task_ids) > 1 else ''} {shown}{more}"

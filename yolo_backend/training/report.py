@@ -1,0 +1,197 @@
+"""A run's report: one HTML file with the verdict, the scores, and the validation images that went worst."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image as Picture
+
+from yolo_backend.detection.detections import Detections
+from yolo_backend.images.decode import decode_image
+from yolo_backend.images.errors import ImageError
+from yolo_backend.labels.drawing import LabelColors, draw_regions
+from yolo_backend.labels.places import places_of
+from yolo_backend.training.found import Findings, FoundBoxes
+from yolo_backend.training.gate import Judgement
+from yolo_backend.training.labelled import LabelledImage
+from yolo_backend.training.matching import Matches, TrueBoxes, count_confusions, match_all
+from yolo_backend.training.pages import render
+from yolo_backend.training.scores import precisions_at_recalls
+
+_WORST = 12
+_PICTURE_WH = (420, 320)
+_QUALITY = 80
+_MAX_CONFUSED = 30  # labels in a table
+_STYLE = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))  # noqa: S704  ours
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Precision over recall of one label, as points of an SVG that is 100 x 100, and where its threshold is."""
+
+    label: str
+    color: str
+    points: str
+    at: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class _Confusions:
+    """Rows are labels as they were drawn, columns as they were found; the last of both is nothing."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[int]]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class _Worst:
+    """A validation image as it was labelled and as it was found: two JPEGs as `data:` addresses."""
+
+    caption: str
+    missed: int
+    wrong: int
+    labelled: str
+    found: str
+
+
+def write_report(
+    path: Path,
+    judgement: Judgement,
+    images: Sequence[LabelledImage],
+    candidate: Findings,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    max_megapixels: float,
+) -> None:
+    """Write the report of a run: `images` and `candidate` are those that were given to `judge`.
+
+    `title` names the run, and `facts` are shown below the verdict, in their order. It opens offline, and runs nothing.
+    Raises OSError.
+    """
+    labels = list(judgement.labels)
+    judged = [images[number] for number in judgement.judged]
+    found = candidate.at(judgement.judged)
+    truths = [TrueBoxes.of(image.boxes, image.size_wh, labels) for image in judged]
+    shown = [each.above(judgement.thresholds) for each in found.images]
+    colors = LabelColors()
+    for label in labels:
+        colors[label]
+    page = render(
+        "report.html",
+        style=_STYLE,
+        title=title,
+        facts=facts,
+        judgement=judgement,
+        images=len(judged),
+        curves=_curves(match_all(truths, found.images, labels), judgement, colors),
+        confusions=_confusions(truths, shown, labels),
+        worst=_worst(judged, truths, shown, colors, max_megapixels),
+        xml=label_tags(judgement.thresholds),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def label_tags(thresholds: Mapping[str, float]) -> str:
+    """The thresholds as tags of a labeling config, a line each."""
+    return "\n".join(
+        f'<Label value={quoteattr(label)} model_score_threshold="{threshold:g}"/>'
+        for label, threshold in thresholds.items()
+    )
+
+
+def _curves(matches: Mapping[str, Matches], judgement: Judgement, colors: LabelColors) -> list[_Curve]:
+    curves = []
+    for label, those in matches.items():
+        if not those.boxes:
+            continue
+        precisions = precisions_at_recalls(those)
+        last = int(np.flatnonzero(precisions > 0).max(initial=0))
+        points = " ".join(
+            f"{recall},{100 - 100 * precision:.1f}" for recall, precision in enumerate(precisions[: last + 1].tolist())
+        )
+        above = those.scores > judgement.thresholds[label]
+        hits = int(those.hits[above, 0].sum())
+        at = (
+            (round(100 * hits / those.boxes, 1), round(100 - 100 * hits / int(above.sum()), 1)) if above.any() else None
+        )
+        curves.append(_Curve(label, colors[label], points, at))
+    return curves
+
+
+def _confusions(truths: Sequence[TrueBoxes], shown: Sequence[FoundBoxes], labels: Sequence[str]) -> _Confusions:
+    counts = count_confusions(truths, shown, labels)
+    there = [number for number in range(len(labels)) if counts[number].any() or counts[:, number].any()]
+    kept = there[:_MAX_CONFUSED]
+    numbers = [*kept, len(labels)]
+    names = [*(labels[number] for number in kept), "nothing"]
+    return _Confusions(names, counts[np.ix_(numbers, numbers)].tolist(), len(there) - len(kept))
+
+
+def _worst(
+    images: Sequence[LabelledImage],
+    truths: Sequence[TrueBoxes],
+    shown: Sequence[FoundBoxes],
+    colors: LabelColors,
+    max_megapixels: float,
+) -> list[_Worst]:
+    """The images with most mistakes; those whose file has gone are left out."""
+    labels = list(colors)
+    counted = [count_confusions([truth], [found], labels) for truth, found in zip(truths, shown, strict=True)]
+    missed = [int(counts.sum() - np.trace(counts) - counts[-1].sum()) for counts in counted]
+    wrong = [int(counts.sum() - np.trace(counts) - counts[:, -1].sum()) for counts in counted]
+    order = sorted(range(len(images)), key=lambda number: (-missed[number] - wrong[number], number))
+    worst: list[_Worst] = []
+    for number in order:
+        if len(worst) == _WORST or not missed[number] + wrong[number]:
+            break
+        image, truth, found = images[number], truths[number], shown[number]
+        try:
+            pixels = decode_image(image.file.read_bytes(), max_megapixels).pixels
+        except (OSError, ImageError):
+            continue
+        drawn = FoundBoxes(
+            truth.boxes_xywhr if found.is_rotated else truth.boxes_xyxy, np.zeros(len(truth.labels)), truth.labels
+        )
+        pictures = [
+            _as_address(draw_regions(Picture.fromarray(pixels), regions, _PICTURE_WH, colors))
+            for regions in (_regions(drawn, image.size_wh, scored=False), _regions(found, image.size_wh, scored=True))
+        ]
+        page = "" if image.page is None else f", page {image.page + 1}"
+        worst.append(_Worst(f"Task {image.task_id}{page}", missed[number], wrong[number], pictures[0], pictures[1]))
+    return worst
+
+
+def _regions(boxes: FoundBoxes, size_wh: tuple[int, int], *, scored: bool) -> list[dict[str, Any]]:
+    """Boxes as Label Studio has them, which is what can be drawn."""
+    detections = Detections(
+        boxes.boxes.astype(np.float32),
+        boxes.scores.astype(np.float32),
+        np.zeros(len(boxes.labels), np.int64),
+        boxes.is_rotated,
+    )
+    places = places_of(detections, range(len(boxes.labels)), size_wh)
+    return [
+        {
+            "type": "rectanglelabels",
+            "value": {**place, "rectanglelabels": [label]},
+            **({"score": float(score)} if scored else {}),
+        }
+        for place, label, score in zip(places, boxes.labels, boxes.scores, strict=True)
+        if place
+    ]
+
+
+def _as_address(picture: Picture.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"

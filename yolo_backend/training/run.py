@@ -1,0 +1,89 @@
+"""A run of a project: begun while nobody else trains, and ended in its run.json, whatever comes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yolo_backend.label_studio.projects import Project, open_project
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.protocol import project_key
+from yolo_backend.settings import Settings
+from yolo_backend.training.base import find_base
+from yolo_backend.training.diary import Diary
+from yolo_backend.training.errors import TrainingError
+from yolo_backend.training.launch import Order
+from yolo_backend.training.lock import TrainingLock
+from yolo_backend.training.records import Options, Run
+from yolo_backend.training.registry import ProjectModels, Registry
+
+_WORK = "work"  # in a run's folder, for what goes when it ends
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One run of one project, in a process of its own that holds the lock. `base` is the file that it begins with."""
+
+    options: Options
+    base: Path
+    settings: Settings
+    project: Project
+    models: ProjectModels
+    diary: Diary
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.models.folder_of(self.diary.run.run)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where files are that nobody needs when it has ended."""
+        return self.folder / _WORK
+
+
+@contextmanager
+def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
+    """A new run, with the lock held while it is under way. Raises UserError, requests.Timeout, OSError."""
+    base = find_base(order.options.base, settings, may_be_path=order.may_be_path)
+    token = settings.label_studio_api_key
+    if not settings.label_studio_url or not token:
+        raise TrainingError("Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: where are the labels?")
+    project = open_project(Studio(settings.label_studio_url, token.get_secret_value()), order.project)
+    key = project_key(project.studio.url, project.sent_as)
+    if key is None:
+        raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update it")
+    models = Registry(settings.model_dir).project(key)
+    with TrainingLock(settings.model_dir).held(key) as tell:
+        end_cut_off(models)
+        begun = models.begin_run(order.options)
+        tell(begun.run)
+        run = TrainingRun(order.options, base, settings, project, models, Diary(models, begun))
+        try:
+            yield run
+        finally:
+            shutil.rmtree(run.work_folder, ignore_errors=True)
+
+
+def end_cut_off(models: ProjectModels) -> None:
+    """Note of runs that were cut off that they were; only for who holds the lock. Raises OSError."""
+    for run in models.runs():
+        shutil.rmtree(models.folder_of(run.run) / _WORK, ignore_errors=True)
+        if run.is_over:
+            continue
+        diary = Diary(models, run)
+        if run.result and models.promoted() == run.run:  # in its last moment
+            diary.end("ended", result=replace(run.result, promoted=True), verdict="promote")
+        else:
+            diary.end("failed", failure="It was cut off, with its process or its machine: train again")
+
+
+def interrupted_runs(registry: Registry) -> list[Run]:
+    """The runs that were cut off, the newest of each project: they may be begun anew. None while one is under way."""
+    if TrainingLock(registry.model_dir).holder() is not None:
+        return []
+    newest = (models.runs()[:1] for models in registry.projects())
+    return [run for runs in newest for run in runs if not run.is_over]

@@ -1,0 +1,215 @@
+"""All submitted work of a project at one moment: images on the disk with the boxes that people want to see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from blake3 import blake3
+
+from yolo_backend.addresses import redact
+from yolo_backend.errors import UserError
+from yolo_backend.failure_kinds import FailureKind
+from yolo_backend.images.errors import ImageError
+from yolo_backend.label_studio.errors import explain
+from yolo_backend.label_studio.filters import task_filter
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.task_values import find_value
+from yolo_backend.messages import shortened
+from yolo_backend.parallel import in_parallel
+from yolo_backend.protocol import Task
+from yolo_backend.serving.task import TaskFile
+from yolo_backend.training.annotations import (
+    NO_IMAGE,
+    Drawn,
+    Region,
+    changed_at,
+    counting_annotation,
+    labels_of,
+    read_drawn,
+    regions_by_image,
+)
+from yolo_backend.training.image_cache import CachedImage, ImageCache
+from yolo_backend.training.labelled import LabelledImage, Snapshot
+from yolo_backend.training.remarks import Used, on_boxes, on_images, on_late_labels, on_other_images
+
+LoadImages = Callable[[Task, Sequence[Control]], Iterable[TaskFile]]
+"""`Predictor.files` of one project."""
+
+_LABELLED = task_filter("total_annotations", "greater", 0, "Number")  # cancelled ones don't count
+# Label Studio leaves fields that aren't named out of a task's annotations, too.
+_FIELDS = ("data", "annotations", "result", "was_cancelled", "ground_truth", "updated_at")
+_THREADS = 4
+_MIN_IMAGE_PX = 10  # on each side; Ultralytics leaves out smaller ones
+
+
+class SnapshotError(UserError):
+    """There is nothing to train on, or Label Studio is away; the message says what to do."""
+
+
+@dataclass
+class _Reading:
+    """What one task gave. `faults` and `image_faults` say of boxes and of images why they aren't trained on."""
+
+    images: list[LabelledImage] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)  # that came with the task
+    used: Used | None = None
+    faults: list[str] = field(default_factory=list)
+    image_faults: list[str] = field(default_factory=list)
+    is_of_another: bool = False
+    has_group: bool = False
+
+
+def take_snapshot(
+    project: Project,
+    load: LoadImages,
+    cache: ImageCache,
+    group_field: str | None,
+    told: Callable[[int, int], None],
+) -> Snapshot:
+    """Read the project's submitted work; `told` hears how many of how many tasks are done.
+
+    `group_field` is a field of the tasks' data whose values keep images together. Raises LabelingConfigError,
+    SnapshotError, StudioError and ImageCacheError: what is wrong with one image is a remark.
+    """
+    controls = [control for control in parse_labeling_config(project.label_config).controls if not control.model_path]
+    if not controls:
+        raise SnapshotError(
+            "Each control of the labeling config names weights of its own in model_path, so that nothing is left to "
+            "train: leave model_path out of one"
+        )
+    reader = _Reader(controls, load, cache, group_field)
+    readings: dict[int, _Reading] = {}
+    try:
+        total = project.count([_LABELLED])
+        told(0, total)
+        for task, reading in in_parallel(reader.read, project.tasks([_LABELLED], fields=_FIELDS), _THREADS, "snapshot"):
+            readings[int(task["id"])] = reading
+            told(len(readings), max(total, len(readings)))
+    except requests.Timeout as error:
+        raise SnapshotError(f"{explain(error)}: begin the training again when it does") from None
+    cache.make_room()
+    if group_field is not None and readings and not any(reading.has_group for reading in readings.values()):
+        raise SnapshotError(
+            f'No labelled task has a field "{shortened(group_field)}" in its data, by which images are to be kept '
+            "together: name another one, or none"
+        )
+    ordered = [readings[task_id] for task_id in sorted(readings)]
+    labels = [label.value for control in controls for label in control.labels]
+    labels += [label for reading in ordered for label in reading.labels]
+    return Snapshot(
+        tuple(image for reading in ordered for image in reading.images),
+        tuple(dict.fromkeys(labels)),
+        tuple(_remarks(readings)),
+    )
+
+
+def _remarks(readings: Mapping[int, _Reading]) -> Iterator[str]:
+    in_order = sorted(readings.items())
+    yield from on_images([(task_id, fault) for task_id, reading in in_order for fault in reading.image_faults])
+    yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults])
+    yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another])
+    yield from on_late_labels([reading.used for _, reading in in_order if reading.used])
+
+
+def manifest_rows(images: Iterable[LabelledImage]) -> list[dict[str, Any]]:
+    """What a run was made from, image by image: by it, the same can be made again, or be told from another."""
+    return [
+        {
+            "task": image.task_id,
+            "annotation": image.annotation_id,
+            "page": image.page,
+            "image": image.digest,
+            "labels": _digest_of_labels(image),
+        }
+        for image in images
+    ]
+
+
+def _digest_of_labels(image: LabelledImage) -> str:
+    boxes = sorted([box.label, *(round(number, 3) for number in box.box_xywhr)] for box in image.boxes)
+    return blake3(json.dumps(boxes).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads tasks, in several threads at once."""
+
+    controls: Sequence[Control]
+    load: LoadImages
+    cache: ImageCache
+    group_field: str | None
+
+    def read(self, task: Task) -> _Reading:
+        """The task's images with their boxes; none where all its annotations were cancelled."""
+        reading = _Reading()
+        annotation = counting_annotation(task)
+        if annotation is None:
+            return reading
+        data = task["data"]
+        reading.labels = [
+            label for control in self.controls if control.labels_value for label in labels_of(control, data)
+        ]
+        regions = regions_by_image(annotation, self.controls)
+        group = self._group_of(data)
+        reading.has_group = group is not None
+        try:
+            for file in self.load(task, self.controls):
+                key_of = [(name, file.item_index or 0) for name in sorted(file.to_names)]
+                mine = [pair for key in key_of for pair in regions.pop(key, ())]
+                try:
+                    digest, cached, drawn = self._read_file(file, data, mine)
+                except ImageError as error:
+                    reading.image_faults.append(error.told_of(redact(file.address)))
+                    continue
+                reading.faults += drawn.faults
+                reading.is_of_another |= drawn.is_of_another
+                reading.images.append(
+                    LabelledImage(
+                        task_id=int(task["id"]),
+                        annotation_id=int(annotation["id"]),
+                        address=redact(file.address),
+                        digest=digest,
+                        look=cached.look,
+                        file=cached.file,
+                        size_wh=cached.size_wh,
+                        boxes=drawn.boxes,
+                        page=file.item_index,
+                        group=group,
+                    )
+                )
+        except ImageError as error:
+            reading.image_faults.append(str(error))
+        else:
+            reading.faults += [NO_IMAGE for left in regions.values() for _ in left]
+        if reading.images:
+            labels = frozenset(box.label for image in reading.images for box in image.boxes)
+            reading.used = Used(changed_at(annotation), labels)
+        return reading
+
+    def _read_file(
+        self, file: TaskFile, data: Any, regions: Sequence[tuple[Region, Control]]
+    ) -> tuple[str, CachedImage, Drawn]:
+        """The digest of an image, the image, and what is drawn on it. Raises ImageError, ImageCacheError."""
+        if isinstance(file.content, ImageError):
+            raise file.content
+        digest = blake3(file.content).hexdigest()
+        cached = self.cache.take(digest, file.content)
+        if min(cached.size_wh) < _MIN_IMAGE_PX:
+            raise ImageError(FailureKind.BROKEN, f"the image has fewer than {_MIN_IMAGE_PX} pixels on a side")
+        drawn = read_drawn(regions, data, cached.size_wh)
+        if drawn.is_turned:  # without these boxes it would be one of which people say that they aren't there
+            raise ImageError(
+                FailureKind.WRONG_TYPE,
+                "it was turned on the page when it was labelled (rotateControl), which isn't read: turn it back there",
+            )
+        return digest, cached, drawn
+
+    def _group_of(self, data: Any) -> str | None:
+        found = find_value(data, "$" + self.group_field.removeprefix("$")) if self.group_field else None
+        return None if found is None else found if isinstance(found, str) else json.dumps(found, sort_keys=True)

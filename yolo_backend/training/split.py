@@ -1,0 +1,123 @@
+"""Which images are trained on, and which judge the model: never two that show the same thing, and the same for ever."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from blake3 import blake3
+
+from yolo_backend.training.labelled import LabelledImage
+from yolo_backend.training.looks import alike
+
+Side = Literal["train", "val"]
+
+SHARE = 0.25  # with which 40 images have the 10 to validate with that judging a model takes
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that is used on neither side, and why."""
+
+    image: LabelledImage
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of each side, in the order in which they came; `sides` is the record for the runs to come."""
+
+    train: tuple[LabelledImage, ...]
+    val: tuple[LabelledImage, ...]
+    left_out: tuple[LeftOut, ...]
+    sides: Mapping[str, Side]
+
+
+def split_images(images: Sequence[LabelledImage], known: Mapping[str, Side], share: float = SHARE) -> Split:
+    """Put each image on one side, together with all that look alike, have the same bytes or are of one group.
+
+    `known` is the side of each digest that was ever split: it stays. An image that would join both sides is left out.
+    Of new ones, so many validate that these are `share` of all, as far as groups allow. The order of `images` doesn't
+    matter.
+    """
+    sides: dict[str, Side] = dict(known)
+    left_out: dict[str, str] = {}
+    new: list[_Group] = []
+    for group in _groups(images):
+        recorded = {known[digest] for digest in group.digests if digest in known}
+        if not recorded:
+            new.append(group)
+            continue
+        fresh = [digest for digest in group.digests if digest not in known]
+        if len(recorded) == 1:
+            sides.update(dict.fromkeys(fresh, next(iter(recorded))))
+        else:
+            left_out.update(dict.fromkeys(fresh, "it belongs to training images as well as to validation images"))
+    usable = [image for image in images if image.digest not in left_out]
+    validating = sum(sides.get(image.digest) == "val" for image in usable)
+    chosen = _choose(new, round(share * len(usable)) - validating, len(usable) // 2 - validating)
+    for group in new:
+        sides.update(dict.fromkeys(group.digests, "val" if group in chosen else "train"))
+    return Split(
+        train=tuple(image for image in usable if sides[image.digest] == "train"),
+        val=tuple(image for image in usable if sides[image.digest] == "val"),
+        left_out=tuple(LeftOut(image, left_out[image.digest]) for image in images if image.digest in left_out),
+        sides=sides,
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Images that stay together: so many, of these different digests, in their order."""
+
+    size: int
+    digests: tuple[str, ...]
+
+    @property
+    def lot(self) -> str:
+        """What decides when it is its turn: the same in any project, and without a rule to how images were made."""
+        return blake3(self.digests[0].encode()).hexdigest()
+
+
+def _choose(groups: Iterable[_Group], wanted: int, at_most: int) -> set[_Group]:
+    """Groups of `wanted` images together; where they are too large for that, one more, within `at_most`."""
+    chosen: set[_Group] = set()
+    by_lot = sorted(groups, key=lambda group: group.lot)
+    for group in by_lot:
+        if group.size <= wanted:
+            chosen.add(group)
+            wanted, at_most = wanted - group.size, at_most - group.size
+    smallest = min((group for group in by_lot if group not in chosen), key=lambda group: group.size, default=None)
+    if smallest and wanted > 0 and smallest.size <= at_most:
+        chosen.add(smallest)
+    return chosen
+
+
+def _groups(images: Sequence[LabelledImage]) -> list[_Group]:
+    parents = list(range(len(images)))
+
+    def root_of(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    def join(one: int, other: int) -> None:
+        parents[root_of(one)] = root_of(other)
+
+    firsts: dict[tuple[str, str], int] = {}
+    first_of_look: dict[int, int] = {}
+    for index, image in enumerate(images):
+        join(index, firsts.setdefault(("digest", image.digest), index))
+        join(index, first_of_look.setdefault(image.look, index))
+        if image.group is not None:
+            join(index, firsts.setdefault(("group", image.group), index))
+    looks = list(first_of_look)  # each once: thousands may be equal
+    for one, other in alike(looks):
+        join(first_of_look[looks[one]], first_of_look[looks[other]])
+    members: defaultdict[int, list[str]] = defaultdict(list)
+    for index, image in enumerate(images):
+        members[root_of(index)].append(image.digest)
+    return [_Group(len(digests), tuple(sorted(set(digests)))) for digests in members.values()]

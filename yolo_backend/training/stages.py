@@ -1,0 +1,348 @@
+"""The stages of a run: from a project's submitted work to weights that serve it, or to the reason why they don't."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from yolo_backend.detection.engine import pick_device
+from yolo_backend.detection.naming import DEMO, RELEASES
+from yolo_backend.detection.record import TrainedRecord, add_record, read_record
+from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.errors import UserError
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.serving.request import Predictor
+from yolo_backend.training.base import known_classes
+from yolo_backend.training.classes import Classes, choose_classes
+from yolo_backend.training.dataset import write_dataset
+from yolo_backend.training.errors import TrainingError, told_of
+from yolo_backend.training.files import write_json
+from yolo_backend.training.finding import find_boxes, open_as_served
+from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
+from yolo_backend.training.found import Findings
+from yolo_backend.training.gate import Judgement, check_labels, judge
+from yolo_backend.training.image_cache import ImageCache
+from yolo_backend.training.labelled import LabelledBox, Snapshot
+from yolo_backend.training.networks import Base, read_base
+from yolo_backend.training.records import (
+    Comparison,
+    ImageCounts,
+    LabelScore,
+    Manifest,
+    Options,
+    Result,
+    TaskSource,
+)
+from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
+from yolo_backend.training.report import write_report
+from yolo_backend.training.run import TrainingRun
+from yolo_backend.training.snapshot import manifest_rows, take_snapshot
+from yolo_backend.training.split import Split, split_images
+from yolo_backend.training.thresholds import ThresholdRule
+
+log = logging.getLogger(__name__)
+
+LEAST_LABELLED = 10
+"""Images with boxes, below which nothing is trained: there would be two or three to validate with."""
+
+_PACKAGES = ("ultralytics-opencv-headless", "torch", "torchvision", "numpy")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What there is to train on, and what the model shall know: `labels` are those that are judged."""
+
+    split: Split
+    classes: Classes
+    labels: tuple[str, ...]
+    controls: tuple[Control, ...]
+
+
+def work(run: TrainingRun) -> None:
+    """All stages of a run. How it ended is in its run.json, and whatever went wrong."""
+    try:
+        _Stages(run).work()
+    except Exception as error:
+        if not isinstance(error, UserError):
+            log.exception("The run failed")
+        run.diary.end("failed", failure=told_of(error))
+
+
+class _Stages:
+    """What is done in a run, one after the other."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._run = run
+        self._options, self._settings = run.options, run.settings
+        self._project, self._models, self._diary = run.project, run.models, run.diary
+
+    def work(self) -> None:
+        """All of them. Raises UserError, requests.Timeout, OSError, and whatever Ultralytics raises."""
+        self._diary.progress("collecting")
+        base = read_base(self._run.base)
+        collected = self._collect()
+        self._note_manifest(collected, base)
+        present = self._present(collected, base)
+        if reason := self._why_distrusted(collected, present):
+            self._diary.end("ended", result=self._result(collected, reason), verdict="refuse")
+            return
+        self._write_validation(collected)
+        fitted = self._fit(collected, base)
+        judgement = self._judge(collected, base, fitted, present)
+        self._finish(collected, judgement)
+
+    # Collecting
+
+    def _collect(self) -> Collected:
+        project, models = self._project, self._models
+        controls = [
+            control for control in parse_labeling_config(project.label_config).controls if not control.model_path
+        ]
+        cache = ImageCache(self._settings.model_dir / "trained" / "images", self._settings.max_image_megapixels)
+        with closing(Predictor(self._settings)) as predictor:
+            snapshot = take_snapshot(
+                project,
+                lambda task, controls: predictor.files(task, controls, str(project.id)),
+                cache,
+                self._options.group_by,
+                lambda done, of: self._diary.progress("collecting", epoch=done, epochs=of),
+            )
+        self._diary.remark(*snapshot.remarks)
+        self._check_enough(snapshot)
+        split = split_images(snapshot.images, models.split())
+        models.add_to_split(split.sides)
+        classes = choose_classes(split.train, snapshot.labels, models.classes())
+        models.append_classes(classes.order)
+        self._diary.remark(*_remarks_on(split, classes))
+        validated = {box.label for image in split.val for box in image.boxes}
+        labels = tuple(
+            label
+            for label in classes.order
+            if label in classes.names or (label in snapshot.labels and label in validated)
+        )
+        return Collected(split, classes, labels, tuple(controls))
+
+    def _check_enough(self, snapshot: Snapshot) -> None:
+        """Raises TrainingError."""
+        labelled = sum(bool(image.boxes) for image in snapshot.images)
+        if labelled < LEAST_LABELLED:
+            raise TrainingError(
+                f"A training needs at least {LEAST_LABELLED} labelled images with boxes, and project "
+                f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
+            )
+
+    def _note_manifest(self, collected: Collected, base: Base) -> None:
+        images = (*collected.split.train, *collected.split.val)
+        self._diary.change(
+            manifest=Manifest(
+                tasks=tuple(
+                    TaskSource(row["task"], row["annotation"], row["image"], row["labels"])
+                    for row in manifest_rows(images)
+                ),
+                base=base.fingerprint,
+                versions={package: version(package) for package in _PACKAGES},
+            )
+        )
+
+    # The labels, before the model
+
+    def _present(self, collected: Collected, base: Base) -> Findings | None:
+        """What serves the project now finds in the validation images; None where it knows none of their labels."""
+        file, settings = self._models.file, self._settings
+        if not file.exists():
+            try:
+                file = find_weights(settings.model_name, settings.model_root, may_download=True)
+            except WeightsError as error:
+                self._diary.remark(f"Nothing serves yet that the new model could be compared with: {error}")
+                return None
+            if file.samefile(base.path) and not known_classes(collected.controls, base.class_names):
+                return None  # without an export, which takes longer than all the rest
+        return self._found(file, collected)
+
+    def _found(self, weights: Path, collected: Collected) -> Findings | None:
+        """What weights find in the validation images; None where none of their classes is a label."""
+        engine = open_as_served(weights, self._settings)
+        labels_of_class: dict[int, list[str]] = {}
+        for label, class_ids in known_classes(collected.controls, engine.info.class_names).items():
+            for class_id in class_ids:
+                labels_of_class.setdefault(class_id, []).append(label)
+        if not labels_of_class:
+            return None
+        megapixels = self._settings.max_image_megapixels
+        return find_boxes(engine, collected.split.val, labels_of_class, max_megapixels=megapixels)
+
+    def _why_distrusted(self, collected: Collected, present: Findings | None) -> str | None:
+        """Why the labels can't be trusted; a person who promotes in any case says that they can."""
+        then = self._boxes_then()
+        if present is None or not then or self._options.promote == "always":
+            return None
+        return check_labels(collected.split.val, then, present, collected.labels, seed=self._options.seed)
+
+    def _boxes_then(self) -> Mapping[str, Sequence[LabelledBox]]:
+        """By the images' digests: the validation boxes of the last run whose labels were trusted enough to serve."""
+        for run in self._models.runs():
+            path = self._models.folder_of(run.run) / VALIDATION
+            if run.verdict in {"promote", "aside"} and path.is_file():
+                return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[LabelledBox, ...]])
+        return {}
+
+    def _write_validation(self, collected: Collected) -> None:
+        write_json(self._run.folder / VALIDATION, {image.digest: image.boxes for image in collected.split.val})
+
+    # Fitting
+
+    def _fit(self, collected: Collected, base: Base) -> Fitted:
+        self._diary.progress("fitting")
+        work = self._run.work_folder
+        split, classes = collected.split, collected.classes
+        data = write_dataset(work / "data", split.train, split.val, classes.names, rotated=base.kind == "obb")
+        spec = FitSpec(
+            data=data,
+            base=base,
+            known=known_classes(collected.controls, base.class_names),
+            weights=work / WEIGHTS,
+            budget_s=60 * self._options.minutes,
+            device=pick_device(self._settings.device),
+            image_size=self._options.image_size or self._settings.model_image_size,
+            seed=self._options.seed,
+        )
+        fitted = fit(spec, self._tell_fitting)
+        shutil.rmtree(work / "data", ignore_errors=True)
+        manifest = self._diary.run.manifest
+        if manifest:
+            self._diary.change(
+                manifest=replace(manifest, epochs=fitted.epochs, batch=fitted.batch, threads=fitted.threads)
+            )
+        return fitted
+
+    def _tell_fitting(self, now: FitProgress) -> None:
+        self._diary.progress(
+            "fitting", epoch=now.epoch, epochs=now.epochs, score=now.score, seconds_left=now.seconds_left
+        )
+
+    # Judging
+
+    def _judge(self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None) -> Judgement:
+        self._diary.progress("judging", score=fitted.score)
+        models, options = self._models, self._options
+        candidate = self._found(fitted.weights, collected)
+        assert candidate is not None  # noqa: S101  its classes are the project's labels
+        best = models.best()
+        best_weights = models.weights_of(best.run) if best and best.run != models.promoted() else None
+        own = {
+            label.value: threshold
+            for control in reversed(collected.controls)
+            for label in control.labels
+            if (threshold := control.score_threshold if label.score_threshold is None else label.score_threshold)
+            is not None
+        }
+        judgement = judge(
+            collected.split.val,
+            collected.labels,
+            candidate,
+            present,
+            self._found(best_weights, collected) if best_weights else None,
+            is_first=not models.promotions(),
+            rule=ThresholdRule(options.precision, own, self._settings.model_score_threshold),
+            may_have_seen=self._may_have_seen(base),
+            seed=options.seed,
+        )
+        write_report(
+            self._run.folder / REPORT,
+            judgement,
+            collected.split.val,
+            candidate,
+            title=f"Run {self._diary.run.run} of {self._project.title}",
+            facts=_facts(collected, base, fitted, options),
+            max_megapixels=self._settings.max_image_megapixels,
+        )
+        return judgement
+
+    def _may_have_seen(self, base: Base) -> str | None:
+        """The base's name, if nobody here knows on which images it was trained."""
+        if base.name in RELEASES or self._run.options.base == DEMO:
+            return None
+        try:
+            record = read_record(base.path)
+        except ValueError:
+            record = None
+        # One of this project's own: what is validation stays so.
+        return None if record and record.project == self._models.key else base.name
+
+    # Exporting, and the swap
+
+    def _finish(self, collected: Collected, judgement: Judgement) -> None:
+        weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
+        add_record(weights, TrainedRecord(judgement.thresholds, name, self._models.key))
+        weights.replace(self._run.folder / WEIGHTS)
+        self._diary.remark(*judgement.remarks)
+        promote = self._options.promote
+        is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote")
+        reason = judgement.reason
+        if promote == "never" and judgement.verdict == "promote":
+            reason = f"It was not to be promoted (--promote never); but for that: {reason}"
+        elif promote == "always" and judgement.verdict != "promote":
+            reason = f"It was to be promoted in any case (--promote always), though: {reason}"
+        result = self._result(collected, reason, judgement)
+        if is_promoted:
+            self._diary.progress("exporting")
+            self._check_export()
+            # Before it serves: whatever breaks from here on, the file that serves is of a run that is written down.
+            self._diary.change(result=result)
+            self._models.promote(name)
+            result = replace(result, promoted=True, model_version=self._model_version())
+        verdict = "promote" if is_promoted else "aside" if judgement.verdict == "promote" else judgement.verdict
+        self._diary.end("ended", result=result, verdict=verdict)
+        self._models.prune()
+
+    def _check_export(self) -> None:
+        """Export the weights and hold the export against them, so that no server has to. Raises UserError."""
+        engine = open_as_served(self._run.folder / WEIGHTS, self._settings)
+        if engine.runtime.fallback:
+            raise TrainingError(f"The model can't be exported, and was not promoted: {engine.runtime.fallback}")
+
+    def _model_version(self) -> str:
+        with closing(Predictor(self._settings)) as predictor:
+            return predictor.plan(self._project.label_config, wait_s=None, project=self._project.sent_as).model_version
+
+    def _result(self, collected: Collected, reason: str, judgement: Judgement | None = None) -> Result:
+        """What is told of the run, while its model doesn't serve yet."""
+        scores = judgement.as_json() if judgement else {}
+        return Result(
+            run=self._diary.run.run,
+            promoted=False,
+            reason=reason,
+            model_version=None,
+            images=ImageCounts(len(collected.split.train), len(collected.split.val)),
+            labels=msgspec.convert(scores.get("labels", {}), dict[str, LabelScore]),
+            map50=msgspec.convert(scores.get("map50", {}), Comparison),
+            map50_95=msgspec.convert(scores.get("map50_95", {}), Comparison),
+        )
+
+
+def _facts(collected: Collected, base: Base, fitted: Fitted, options: Options) -> dict[str, str]:
+    """What a report says of how the model was made."""
+    return {
+        "Base": base.name,
+        "Images": f"{len(collected.split.train):,} to train on, {len(collected.split.val):,} to validate with",
+        "Budget": f"{options.minutes:g} minutes",
+        "Made in": f"{fitted.epochs:,} epochs, {fitted.steps:,} steps of {fitted.batch} images",
+        "Image size": f"{fitted.image_size} px",
+        "Seed": str(options.seed),
+    }
+
+
+def _remarks_on(split: Split, classes: Classes) -> Iterator[str]:
+    for left in split.left_out:
+        yield f"Task {left.image.task_id}: its image is used on neither side, because {left.reason}"
+    if classes.without_box:
+        names = ", ".join(classes.without_box)
+        yield f"No training image has a box with these labels, which the model won't know: {names}"
