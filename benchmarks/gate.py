@@ -33,7 +33,7 @@ from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.thresholds import ThresholdRule
 
 _REPORT = ROOT / "docs" / "journal" / "training.md"
-_COUNTS = (10, 20, 40, 87)
+_COUNTS = (10, 20, 40)
 
 Spoil = Callable[[list[LabelledImage], int], list[LabelledImage]]
 
@@ -94,7 +94,7 @@ FIRST: dict[str, Callable[[Recorded, int], tuple[list[LabelledImage], Findings]]
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Measure how often the gate errs.")
-    parser.add_argument("--trials", type=int, default=200, help="for each number")
+    parser.add_argument("--trials", type=int, default=100, help="for each number")
     parser.add_argument("--no-report", action="store_true", help="leave docs/ alone")
     options = parser.parse_args()
     began = time.monotonic()
