@@ -443,10 +443,10 @@ def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> N
         for link in (images, prediction):
             with pytest.raises(NotTriedError):
                 list(link(it))
-    assert lack == Found(
+    assert lack == Observation(
         "nothing is trained yet, and absent has no class for newt, toad: tasks get no boxes",
         LinkState.REMARK,
         "Label 50 images or more, and press Start Training (Settings > Model), or run "
         "`yolo-backend train --project 7`.",
     )
-    assert version == Found("the model_version is untrained")
+    assert version == Observation("the model_version is untrained")
