@@ -13,7 +13,7 @@ _placeholders: list[Callable[..., Any]] = []
 
 
 def placeholder(fit: _Fit) -> _Fit:
-    """Mark a `fit` that does nothing, and is there to be overridden."""
+    """Mark a `fit` that is there to be overridden: as it is, it trains where TRAINING is on, at Start Training alone."""
     _placeholders.append(fit)
     return fit
 
@@ -25,5 +25,15 @@ def trains(backend_class: Callable[..., Any]) -> bool:
     owner = next((base for base in backend_class.__mro__ if "fit" in vars(base)), None)
     if owner is None or owner.__module__.partition(".")[0] == "label_studio_ml":
         return False
+    return callable(getattr(backend_class, "fit", None)) and not _has_placeholder(backend_class)
+
+
+def trains_at(backend_class: Callable[..., Any], event: str, *, training_is_on: bool) -> bool:
+    """Returns True if something is trained at this event: by a class's own `fit`, or by ours where TRAINING is on."""
+    is_ours = training_is_on and event == START_TRAINING and _has_placeholder(backend_class)
+    return is_ours or trains(backend_class)
+
+
+def _has_placeholder(backend_class: Callable[..., Any]) -> bool:
     fit = getattr(backend_class, "fit", None)
-    return callable(fit) and not any(fit is each for each in _placeholders)
+    return any(fit is each for each in _placeholders)

@@ -10,7 +10,7 @@ from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.fit_hook import START_TRAINING, placeholder
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.protocol import Task
+from yolo_backend.protocol import Task, project_of_event
 from yolo_backend.serving.request import default_predictor
 
 try:
@@ -72,7 +72,14 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
         """Train on what people do in the project. Override it: `event` and `data` are a webhook's action and body.
 
-        Our server doesn't call it as it is, and tells that; that of label-studio-ml 2.x does, for each annotation.
+        As it is, it trains the project where TRAINING is on, at Start Training only: what is asked for is trained in a
+        process of its own, when no other training runs. Raises TrainingAskError. Where it trains nothing, our server
+        doesn't call it, and tells that; that of label-studio-ml 2.x does, for each annotation.
         """
+        if event == START_TRAINING and default_predictor().settings.training == "on":
+            from yolo_backend.training.trainings import default_trainings
+
+            default_trainings().ask(project_of_event(data))
+            return
         level = logging.INFO if event == START_TRAINING else logging.DEBUG
         log.log(level, "%s: nothing is trained, for %s.fit isn't overridden", event, type(self).__name__)

@@ -87,6 +87,17 @@ def sent_project(project_id: int | str, created_at: str) -> str:
     return f"{project_id}.{int(datetime.fromisoformat(created_at).timestamp())}"
 
 
+def project_of_event(data: Mapping[str, Any]) -> str:
+    """What Label Studio sends as `project` elsewhere, of a webhook's body; the id alone where no more is said."""
+    project = data.get("project")
+    if not isinstance(project, Mapping):
+        return str(project or "")
+    project_id, created_at = project.get("id", ""), project.get("created_at")
+    with contextlib.suppress(TypeError, ValueError):
+        return sent_project(project_id, created_at)  # type: ignore[arg-type]  # anybody's
+    return str(project_id)
+
+
 def project_key(studio_url: str, project: str) -> str | None:
     """By what a project's trained weights are known, such as `7-3f9a1c2e`: its id, and a digest of whose it is.
 
@@ -103,6 +114,11 @@ def project_key(studio_url: str, project: str) -> str | None:
     path = urlsplit(studio_url).path.rstrip("/")
     whose = json.dumps([scheme, host, port, path, int(sent[1]), int(sent[2])])
     return f"{int(sent[1])}-{hashlib.sha256(whose.encode()).hexdigest()[:8]}"
+
+
+def is_key(text: str) -> bool:
+    """Returns True if it looks like a `project_key`."""
+    return re.fullmatch(r"\d{1,18}-[0-9a-f]{8}", text, re.ASCII) is not None
 
 
 def to_json(value: Any) -> bytes:

@@ -140,7 +140,7 @@ def test_all_is_well_and_nothing_is_changed(
     assert findings["project"][0]["detail"] == f'{project} "Checked [bold]", 5 tasks'
     assert findings["webhook"][0]["detail"] == "the backend asks for no login"
     assert findings["backend"][1]["detail"] == (
-        "Start Training: the class YoloBackend doesn't train; override fit, see docs/extending.md"
+        "Start Training: the class YoloBackend doesn't train; set TRAINING=on or override fit, see docs/training.md"
     )
     assert snapshot(client, project) == before
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ def test_start_training_stands_where_it_lasts(backend: BackendServer, client: St
     task = {"data": {"image": "http://127.0.0.1:1/x.jpg"}}
     client.import_tasks(project, [task])
     assert training(backend)["remark"] == (
-        "Start Training: the class YoloBackend doesn't train; override fit, see docs/extending.md"
+        "Start Training: the class YoloBackend doesn't train; set TRAINING=on or override fit, see docs/training.md"
     )
 
     for _ in range(2):

@@ -84,6 +84,16 @@ class StudioBrowser:
             self.page.get_by_text("Validate and Save", exact=True).click()
         return answer.value
 
+    def press_start_training(self, project: int) -> None:
+        """Settings > Model, the card's menu > Start Training, and once more in the dialog, which says "Request Sent!"."""
+        self.page.goto(f"{self._url}/projects/{project}/settings/ml")
+        self.model_card.get_by_label("Machine learning model options").click()
+        self.page.get_by_text("Start Training", exact=True).click()
+        confirm = self.page.get_by_role("button", name="Start Training")
+        with self.page.expect_response(_is_post_to(re.compile("/api/ml/[0-9]+/train/?")), timeout=_TIMEOUT_MS):
+            confirm.click()
+        self.keep_picture("start-training")
+
     @property
     def model_card(self) -> Locator:
         """The connected model in Settings > Model."""

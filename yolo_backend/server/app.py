@@ -28,21 +28,32 @@ from yolo_backend.server.status import PAGE_HEADERS, ModelStatus, Status, as_jso
 from yolo_backend.server.webhook import Webhook
 from yolo_backend.serving.held import Share
 from yolo_backend.serving.request import Predictor
+from yolo_backend.training.trainings import Trainings, trainings_of
 
 _STOPPING = "The backend is stopping: try again when it is back"
 
 
-def create_app(model_class: ModelClass, predictor: Predictor) -> Flask:
-    """The WSGI application; its first request begins to load class and weights, where `begin_loading` hasn't before."""
+def create_app(model_class: ModelClass, predictor: Predictor, trainings: Trainings | None = None) -> Flask:
+    """The WSGI application; its first request begins to load class and weights, where `begin_loading` hasn't before.
+
+    `trainings` are what Start Training begins, where TRAINING is on and the class has no `fit` of its own.
+    """
     settings = predictor.settings
     app = Flask(__name__)
     app.extensions["predictor"] = predictor
-    app.extensions["begin_loading"] = begin_loading = Loading(model_class, predictor).begin
+    loading = Loading(model_class, predictor)
+
+    def begin_loading() -> None:
+        loading.begin()
+        if trainings:
+            trainings.begin()
+
+    app.extensions["begin_loading"] = begin_loading
     metrics.QUEUE_TASKS.set_function(lambda: predictor.waiting()[0])
     metrics.QUEUE_AGE_SECONDS.set_function(lambda: predictor.waiting()[1])
     metrics.HELD_BYTES.set_function(lambda: predictor.held.held_bytes)
     app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_megabytes * 1e6)
-    routes = _Routes(model_class, predictor)
+    routes = _Routes(model_class, predictor, trainings)
     app.before_request(_begin)
     app.before_request(begin_loading)
     app.before_request(lambda: check_login(settings))
@@ -63,11 +74,12 @@ def create_app(model_class: ModelClass, predictor: Predictor) -> Flask:
 class _Routes:
     """One method for each call that Label Studio, or its operator, makes."""
 
-    def __init__(self, model_class: ModelClass, predictor: Predictor) -> None:
+    def __init__(self, model_class: ModelClass, predictor: Predictor, trainings: Trainings | None) -> None:
         self._model_class = model_class
         self._predictor = predictor
         self._predictions = Predictions(model_class, predictor)
-        self._webhook = Webhook(model_class)
+        self._trainings = trainings
+        self._webhook = Webhook(model_class, training_is_on=trainings is not None)
         media_root = predictor.settings.label_studio_media_root
         self._uploads = FolderOfUploads(media_root) if media_root else None
         self._projects = ConnectedProjects()
@@ -94,6 +106,8 @@ class _Routes:
             runtimes=predictor.catalog.pool.runtimes(),
             refused=predictor.catalog.refused(),
             uploads=self._uploads.trouble() if self._uploads else None,  # it may be mended meanwhile
+            training_is_on=self._trainings is not None,
+            trainings=trainings_of(predictor.settings.model_dir),  # also those of the command
         )
         if wants_page(request.headers.get("Accept")):
             page = render_page(status, refreshes="paused" not in request.args)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from yolo_backend.addresses import redact
 from yolo_backend.errors import UserError
-from yolo_backend.fit_hook import START_TRAINING, trains
+from yolo_backend.fit_hook import START_TRAINING, trains_at
 from yolo_backend.messages import first_line
 from yolo_backend.request_ids import carrying
 
@@ -63,8 +63,9 @@ class Training:
 class FitRunner:
     """Runs `fit` in the background: a project's events one at a time and in order, a few projects at once."""
 
-    def __init__(self, load_class: Callable[[], Callable[..., Fitting]]) -> None:
+    def __init__(self, load_class: Callable[[], Callable[..., Fitting]], *, training_is_on: bool = False) -> None:
         self._load_class = load_class
+        self._training_is_on = training_is_on
         # The events that wait, for each project that has one under way.
         self._waiting: dict[str, deque[tuple[Training, Callable[[Training], Training]]]] = {}
         self._turns: deque[str] = deque()  # the projects whose next event may run, in the order in which they came
@@ -139,7 +140,7 @@ class FitRunner:
         reason: str | None = None
         try:
             backend_class = self._load_class()
-            if not trains(backend_class):
+            if not trains_at(backend_class, training.event, training_is_on=self._training_is_on):
                 return self._ignored(training, why_ignored(backend_class.__name__))
             backend_class(project_id=training.project, label_config=label_config).fit(training.event, data)
         except BaseException as error:  # a script may end by sys.exit
@@ -175,8 +176,8 @@ class FitRunner:
 def why_ignored(class_name: str) -> str:
     """The message for a person who asks a class to train that doesn't."""
     return (
-        f"Nothing is trained: the class {class_name[:_MAX_NAME]} doesn't train. Override its fit, see "
-        "docs/extending.md, and restart the backend"
+        f"Nothing is trained: the class {class_name[:_MAX_NAME]} doesn't train. Set TRAINING=on or override its fit, see "
+        "docs/training.md, and restart the backend"
     )
 
 

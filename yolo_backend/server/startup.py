@@ -71,7 +71,11 @@ def make_app() -> Flask:
     from yolo_backend.server.app import create_app
     from yolo_backend.serving.request import default_predictor
 
-    return create_app(model_class, default_predictor())
+    if settings.training == "off":
+        return create_app(model_class, default_predictor())
+    from yolo_backend.training.trainings import default_trainings
+
+    return create_app(model_class, default_predictor(), default_trainings())
 
 
 def _tell_of_uploads(settings: Settings) -> None:

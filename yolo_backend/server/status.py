@@ -21,10 +21,13 @@ from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
 from yolo_backend.fit_hook import START_TRAINING
-from yolo_backend.labels.plans import ProjectPlan, ServedControl
+from yolo_backend.labels.plans import LABELLED_IMAGES, ProjectPlan, ServedControl
 from yolo_backend.messages import Trouble
 from yolo_backend.server.fitting import Training
 from yolo_backend.serving.progress import Progress
+from yolo_backend.training.history import HistoryPoint, draw_history
+from yolo_backend.training.report import label_tags
+from yolo_backend.training.trainings import ProjectTrainings
 
 ModelState = Literal["UP", "LOADING", "DOWN", "STOPPING"]
 
@@ -95,6 +98,8 @@ class Status:
     runtimes: Mapping[str, Runtime] = field(default_factory=dict)
     refused: Sequence[str] = ()
     uploads: Trouble | None = None
+    training_is_on: bool = False
+    trainings: Sequence[ProjectTrainings] = ()
     at: float = field(default_factory=time.time)
 
 
@@ -120,7 +125,9 @@ def wants_page(accept: str | None) -> bool:
 
 def render_page(status: Status, *, refreshes: bool = True) -> str:
     """The page. It loads itself again, unless told not to."""
-    busy = any(progress.waiting or progress.running for progress in status.work)
+    busy = any(progress.waiting or progress.running for progress in status.work) or any(
+        item.running for item in status.trainings
+    )
     return _TEMPLATE.render(
         status=status,
         groups=group_failures(status.failures),
@@ -133,6 +140,9 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
         iso=_iso,
         start_training=START_TRAINING,
         training_fact=_training_fact(status),
+        history=_history,
+        label_tags=lambda run: label_tags({name: row.threshold for name, row in run.result.labels.items()}),
+        labelled_images=LABELLED_IMAGES,
     )
 
 
@@ -158,6 +168,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "projects": [_project_json(item, status.runtimes) for item in status.projects],
         "work": [_progress_json(progress) for progress in status.work],
         "training": _training_json(status),
+        "trainings": [_trainings_json(each) for each in status.trainings],
         "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
     }
 
@@ -184,10 +195,21 @@ def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
     ]
 
 
+def _history(item: ProjectTrainings) -> Markup:
+    """The score over the labelled images, of the runs that were judged."""
+    return draw_history(
+        [
+            HistoryPoint(run.run, result.images.train + result.images.val, run.map50, result.promoted)
+            for run in reversed(item.runs)
+            if (result := run.result) and run.map50 is not None
+        ]
+    )
+
+
 def _training_fact(status: Status) -> str | None:
     if status.training.trains is not False:
         return None
-    return f"Start Training: the class {status.model_class} doesn't train; override fit, see docs/extending.md"
+    return f"Start Training: the class {status.model_class} doesn't train; set TRAINING=on or override fit, see docs/training.md"
 
 
 def _training_json(status: Status) -> dict[str, Any]:
@@ -209,6 +231,28 @@ def _progress_json(progress: Progress) -> dict[str, Any]:
     told = asdict(progress)
     told["trouble"] = told.pop("last_error")  # as programs know it
     return told | {"finished_at": _iso(progress.finished_at) if progress.finished_at else None}
+
+
+def _trainings_json(item: ProjectTrainings) -> dict[str, Any]:
+    return {
+        "project": item.project_id,
+        "promoted": item.promoted,
+        "asked_at": _iso(item.asked.at) if item.asked else None,
+        "refused": item.asked.refused if item.asked else None,
+        "running": item.running.run if item.running else None,
+        "runs": [
+            {
+                "run": run.run,
+                "state": "cut off" if not run.is_over and run is not item.running else run.state,
+                "began_at": _iso(run.began_at),
+                "ended_at": None if run.ended_at is None else _iso(run.ended_at),
+                "progress": asdict(run.progress) | {"at": _iso(run.progress.at)} if run.progress else None,
+                "failure": run.failure,
+                "result": asdict(run.result) if run.result else None,
+            }
+            for run in item.runs
+        ],
+    }
 
 
 def _project_json(item: ProjectStatus, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from yolo_backend.fit_hook import START_TRAINING, trains
+from yolo_backend.fit_hook import START_TRAINING, trains_at
 from yolo_backend.server.fields import text
 from yolo_backend.server.fitting import FitRunner, why_ignored
 from yolo_backend.server.model_class import ModelClass, ModelClassError
@@ -18,9 +18,10 @@ from yolo_backend.server.status import TrainingStatus
 class Webhook:
     """Takes events, and tells what became of them."""
 
-    def __init__(self, model_class: ModelClass) -> None:
+    def __init__(self, model_class: ModelClass, *, training_is_on: bool = False) -> None:
         self._model_class = model_class
-        self._fits = FitRunner(model_class.load)
+        self._training_is_on = training_is_on
+        self._fits = FitRunner(model_class.load, training_is_on=training_is_on)
 
     def take(self, body: dict[str, Any]) -> Response:
         """The answer to an event. `fit` gets the event afterwards. Raises BadRequestError, ModelClassError."""
@@ -31,7 +32,8 @@ class Webhook:
             if event == START_TRAINING:
                 raise
             return jsonify(status="ignored", reason=str(error))
-        if backend_class is None or trains(backend_class):  # otherwise, the thread that waits for the class finds out
+        # Otherwise, the thread that waits for the class finds out.
+        if backend_class is None or trains_at(backend_class, event, training_is_on=self._training_is_on):
             self._fits.start(event, body)
             return jsonify(status="accepted")
         reason = why_ignored(self._model_class.name)
@@ -42,5 +44,7 @@ class Webhook:
         """What became of the events, for the page."""
         with contextlib.suppress(ModelClassError):
             if backend_class := self._model_class.loaded:
-                return TrainingStatus(self._fits.told(), trains(backend_class))
+                return TrainingStatus(
+                    self._fits.told(), trains_at(backend_class, START_TRAINING, training_is_on=self._training_is_on)
+                )
         return TrainingStatus(self._fits.told())

@@ -19,6 +19,7 @@ from yolo_backend.detection.record import read_record
 from yolo_backend.detection.trained import publish_trained, trained_file, withdraw_trained
 from yolo_backend.errors import UserError
 from yolo_backend.messages import shortened
+from yolo_backend.protocol import is_key
 from yolo_backend.training.files import write_json, write_whole
 from yolo_backend.training.records import Options, Run, run_from_json, run_to_json
 
@@ -247,9 +248,8 @@ class Registry:
         return ProjectModels(key, self.model_dir)
 
     def projects(self) -> list[ProjectModels]:
-        """Those of all projects in which a training was begun."""
-        runs = sorted((self.model_dir / "trained").glob("*/runs"))
-        return [self.project(path.parent.name) for path in runs]
+        """All projects for which a training was begun, or asked."""
+        return [self.project(path.name) for path in sorted(self.model_dir.glob("trained/*-*")) if is_key(path.name)]
 
 
 def _read_json(path: Path, kind: type[_Value], default: _Value) -> _Value:

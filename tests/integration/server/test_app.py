@@ -1272,7 +1272,7 @@ def test_start_training_where_nothing_trains_is_refused_and_told(
     predictor: Predictor, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = other_app(predictor, Inherits)
-    fact = "Start Training: the class Inherits doesn't train; override fit, see docs/extending.md"
+    fact = "Start Training: the class Inherits doesn't train; set TRAINING=on or override fit, see docs/training.md"
     assert training(client) == {"trains": False, "remark": fact, "told": []}
     assert fact in html.unescape(page_of(client))
     caplog.clear()
@@ -1281,7 +1281,7 @@ def test_start_training_where_nothing_trains_is_refused_and_told(
             response = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": project}})
             told = assert_one_line_error(response, 409)
             assert told == (
-                "Nothing is trained: the class Inherits doesn't train. Override its fit, see docs/extending.md, and "
+                "Nothing is trained: the class Inherits doesn't train. Set TRAINING=on or override its fit, see docs/training.md, and "
                 "restart the backend"
             )
         for action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "TASKS_DELETED", "PROJECT_UPDATED"):

@@ -313,7 +313,7 @@ def test_what_became_of_a_training_is_shown(training: Training, shown: str) -> N
 @pytest.mark.parametrize(("trains", "is_told"), [(False, True), (True, False), (None, False)])
 def test_that_a_class_does_not_train_stands_there(trains: bool | None, is_told: bool) -> None:
     told = status(training=TrainingStatus((), trains))
-    fact = "Start Training: the class YoloBackend doesn't train; override fit, see docs/extending.md"
+    fact = "Start Training: the class YoloBackend doesn't train; set TRAINING=on or override fit, see docs/training.md"
     assert (f"{fact}." in Page(render_page(told)).text) is is_told
     assert as_json(told)["training"] == {"trains": trains, "remark": fact if is_told else None, "told": []}
 

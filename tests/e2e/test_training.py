@@ -1,0 +1,219 @@
+"""Start Training: from a project whose labels no weights know to boxes, on the real pages and in the real server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from tests.harness.browser import studio_browser
+from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
+from tests.harness.studio_client import StudioClient, uploaded_name
+from yolo_backend.demo.evaluate import match_boxes, region_box_xyxy
+from yolo_backend.demo.scenes import Scene, draw_scene, save_scene
+from yolo_backend.protocol import sent_project
+
+# Names that no weights know; which of the demo's classes each of them is.
+LABELS = ("Mutter", "Schraube", "Scheibe")
+CONFIG = f"""
+<View>
+  <Image name="image" value="$image"/>
+  <RectangleLabels name="label" toName="image">
+    {"".join(f'<Label value="{label}"/>' for label in LABELS)}
+  </RectangleLabels>
+</View>
+"""
+LABELLED, NEW = 40, 10
+FIRST_SEED = 500_000
+_TRAINS_FOR_S = 400
+
+
+@pytest.fixture(scope="module")
+def training_backend(
+    label_studio: LabelStudioServer, personal_access_token: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BackendServer]:
+    """A backend that trains, a CPU minute at 160 pixels."""
+    folder = tmp_path_factory.mktemp("training")
+    environment = {
+        "LABEL_STUDIO_URL": label_studio.url,
+        "LABEL_STUDIO_API_KEY": personal_access_token,
+        "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
+        "MODEL_NAME": "demo",
+        "MODEL_DIR": str(folder / "data"),
+        "MODEL_IMAGE_SIZE": "160",
+        "TRAINING": "on",
+        "TRAIN_MINUTES": "1",
+    }
+    with backend_server(pick_port(0), environment, folder / "backend.log") as server:
+        wait_until_ready(server.url)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
+    """The scenes by the names of their files."""
+    return {f"scene-{seed}.jpg": draw_scene(seed) for seed in range(FIRST_SEED, FIRST_SEED + LABELLED + NEW)}
+
+
+def test_a_person_labels_presses_start_training_and_gets_boxes(
+    request: pytest.FixtureRequest,
+    chromium: Path,
+    label_studio: LabelStudioServer,
+    client: StudioClient,
+    training_backend: BackendServer,
+    scenes: dict[str, Scene],
+    tmp_path: Path,
+) -> None:
+    project = client.create_project("Workbench", CONFIG)
+    files = [tmp_path / name for name in scenes]
+    for file in files:
+        save_scene(scenes[file.name], file)
+    client.upload(project, files[:25])
+    client.upload(project, files[25:])
+
+    with studio_browser(label_studio, chromium, request.node.name) as browser:
+        assert browser.connect_model(project, "YOLO", training_backend.url).ok
+        expect(browser.model_card).to_contain_text("Connected", timeout=30_000)
+        assert of_project(training_backend, project)["model_version"] == "untrained"
+        assert browser.retrieve_predictions(project).ok
+        assert client.total_predictions(project) == 0, "nothing is stored before anything is trained"
+
+        labelled = client.tasks(project)[:LABELLED]
+        for task in labelled:
+            scene = scenes[uploaded_name(task)]
+            result = [region(scene, number) for number in range(len(scene.class_ids))]
+            client.call("POST", f"/api/tasks/{task['id']}/annotations/", json={"result": result})
+
+        with AskingMeanwhile(training_backend, client.tasks(project)[-1], sent_as(client, project)) as asking:
+            browser.press_start_training(project)
+            browser.page.goto(training_backend.url)
+            expect(browser.page.locator("#training + article")).to_contain_text("epoch", timeout=1000 * _TRAINS_FOR_S)
+            browser.keep_picture("it-trains")
+            run = wait_for_the_end(training_backend, project)
+            ended_at = time.monotonic()
+            until(lambda: asking.versions[-1] is not None, 30)
+            named_after_s = time.monotonic() - ended_at
+        assert run["result"]["promoted"], run
+        assert named_after_s < 15, "10 s, and one answer"
+        assert [version is None for version in asking.versions] == sorted(
+            (version is None for version in asking.versions), reverse=True
+        ), "nothing before, and boxes ever after"
+        (version,) = set(asking.versions) - {None}
+
+        assert browser.retrieve_predictions(project).ok
+        browser.keep_picture("predicted")
+        browser.page.goto(training_backend.url)
+        expect(browser.page.locator("#training + article")).to_contain_text("the model of run 1 serves")
+        browser.keep_picture("trained")
+
+    assert run["result"]["images"] == {"train": 30, "val": 10}
+    assert set(run["result"]["labels"]) == set(LABELS)
+    assert of_project(training_backend, project)["model_version"] == version == run["result"]["model_version"]
+    predictions = client.predictions(project)
+    assert [len(of_task) for of_task in predictions.values()] == [1] * (LABELLED + NEW)
+    assert {prediction["model_version"] for (prediction,) in predictions.values()} == {version}
+    new = client.tasks(project)[LABELLED:]
+    assert recall(new, scenes) > 0.4, "of boxes in pictures that nobody labelled"
+
+
+def trainings_of(backend: BackendServer, project: int) -> dict[str, Any]:
+    """What the backend tells of the trainings of a project."""
+    told = requests.get(backend.url, timeout=10).json()["trainings"]
+    return next((each for each in told if each["project"] == str(project)), {"runs": [], "running": None})
+
+
+def of_project(backend: BackendServer, project: int) -> dict[str, Any]:
+    """What the backend tells of a project since its last `/setup`."""
+    projects = requests.get(backend.url, timeout=10).json()["projects"]
+    return next(each for each in projects if each["project"] == str(project))
+
+
+def wait_for_the_end(backend: BackendServer, project: int) -> dict[str, Any]:
+    """The project's last run, as soon as none runs and none waits."""
+
+    def is_over() -> bool:
+        told = trainings_of(backend, project)
+        return bool(told["runs"]) and told["running"] is None and told["asked_at"] is None
+
+    until(is_over, _TRAINS_FOR_S)
+    return dict(trainings_of(backend, project)["runs"][0])
+
+
+def until(holds: Callable[[], bool], timeout_s: float) -> None:
+    ends_at = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < ends_at
+        time.sleep(0.2)
+
+
+def sent_as(client: StudioClient, project: int) -> str:
+    """What Label Studio sends as `project`."""
+    return sent_project(project, client.call("GET", f"/api/projects/{project}/")["created_at"])
+
+
+class AskingMeanwhile:
+    """Somebody who asks for one task again and again; `versions` are those of the answers, None for one without."""
+
+    def __init__(self, backend: BackendServer, task: dict[str, Any], project: str) -> None:
+        self.versions: list[str | None] = []
+        self._url = f"{backend.url}/predict"
+        self._body = {"tasks": [{"id": task["id"], "data": task["data"]}], "label_config": CONFIG, "project": project}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> AskingMeanwhile:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._is_over.wait(0.2):
+            response = requests.post(self._url, json=self._body, timeout=60)
+            (entry,) = response.json()["results"]
+            self.versions.append(entry["model_version"] if entry else None)
+
+
+def recall(tasks: list[dict[str, Any]], scenes: dict[str, Scene]) -> float:
+    """Which part of the objects is found, by boxes of their label."""
+    found = there = 0
+    for task in tasks:
+        scene, ((prediction,)) = scenes[uploaded_name(task)], task["predictions"]
+        regions = prediction["result"]
+        boxes_xyxy = np.array([region_box_xyxy(each) for each in regions]).reshape(-1, 4)
+        labels = [each["value"]["rectanglelabels"][0] for each in regions]
+        match = match_boxes(boxes_xyxy, labels, scene.boxes_xyxy, [LABELS[number] for number in scene.class_ids])
+        found, there = found + len(match.ious), there + match.there
+    return found / there
+
+
+def region(scene: Scene, number: int) -> dict[str, Any]:
+    """A box as the labeling page stores it."""
+    width, height = scene.size_wh
+    left, top, right, bottom = scene.boxes_xyxy[number]
+    return {
+        "from_name": "label",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "origin": "manual",
+        "value": {
+            "x": left / width * 100,
+            "y": top / height * 100,
+            "width": (right - left) / width * 100,
+            "height": (bottom - top) / height * 100,
+            "rotation": 0,
+            "rectanglelabels": [LABELS[scene.class_ids[number]]],
+        },
+    }

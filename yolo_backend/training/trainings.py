@@ -1,0 +1,197 @@
+"""The trainings that people start by the button: one at a time for all processes with this MODEL_DIR."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from yolo_backend.errors import UserError
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.label_studio.studios import Studios
+from yolo_backend.messages import first_line
+from yolo_backend.protocol import project_key
+from yolo_backend.serving.request import default_predictor
+from yolo_backend.settings import Settings
+from yolo_backend.training import launch
+from yolo_backend.training.asked import Asked, AskedTrainings
+from yolo_backend.training.lock import Holder, TrainingLock
+from yolo_backend.training.records import Options, Run
+from yolo_backend.training.registry import ProjectModels, Registry
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 2.0
+_CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so for ever
+_SHOWN_RUNS = 20
+
+Start = Callable[[int, Options, Settings], launch.Training]
+
+
+class TrainingAskError(UserError):
+    """A training that can't be asked for; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ProjectTrainings:
+    """What was trained for a project: its last runs, the newest first, and the one that is `promoted`, if any.
+
+    `running` is the run under way, `asked` what waits to begin, or couldn't.
+    """
+
+    project_id: str
+    runs: Sequence[Run]
+    promoted: str | None
+    running: Run | None = None
+    asked: Asked | None = None
+
+    @property
+    def last_at(self) -> float:
+        """When something was done or asked last, as a time of day."""
+        return max([run.began_at for run in self.runs] + ([self.asked.at] if self.asked else []), default=0.0)
+
+    @property
+    def serving(self) -> Run | None:
+        """The run whose model serves, if it is one of these."""
+        return next((run for run in self.runs if run.run == self.promoted), None)
+
+
+class Trainings:
+    """Takes what people ask for, and runs it when no other training runs; what waits survives a restart.
+
+    Whoever asks for a project that waits already asks for the same training. Who asks while it runs gets one more.
+    """
+
+    def __init__(self, settings: Settings, studios: Studios, start: Start = launch.start) -> None:
+        self._settings = settings
+        self._studios = studios
+        self._start = start
+        self._asked = AskedTrainings(settings.model_dir)
+        self._lock = TrainingLock(settings.model_dir)
+        self._registry = Registry(settings.model_dir)
+        self._wake = threading.Event()
+        self._begun = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._waits_told: set[str] = set()
+
+    def begin(self) -> None:
+        """Start the thread that runs them, unless it was started before: in the process that serves."""
+        with self._begun:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="trainings", daemon=True)
+                self._thread.start()
+
+    def ask(self, project: str) -> None:
+        """Ask for a training of the project that Label Studio calls by its id and time of creation: "7.1699...".
+
+        Raises TrainingAskError.
+        """
+        studio = self._studios.of_project(project)
+        key = project_key(studio.url, project) if studio else None
+        if studio is None or studio.token is None or key is None:
+            raise TrainingAskError(
+                "Nothing is trained, for it isn't known which Label Studio asks: set LABEL_STUDIO_URL and "
+                "LABEL_STUDIO_API_KEY, or press Validate and Save in Settings > Model, and then Start Training"
+            )
+        try:
+            self._asked.ask(key, project)
+        except OSError as error:
+            raise TrainingAskError(
+                f"Nothing is trained, for MODEL_DIR can't be written to ({error.strerror}): let the backend's user "
+                f"write there, and have room ({self._settings.model_dir.resolve()})"
+            ) from None
+        self.begin()
+        self._wake.set()
+
+    def _watch(self) -> None:
+        self._ask_for_what_was_cut_off()
+        while True:
+            try:
+                for asked in self._asked.waiting():
+                    if self._lock.holder() is not None:
+                        break
+                    self._train(asked)
+            except Exception:  # a fault of ours, or of the disk: it looks again
+                log.exception("The trainings that were asked for can't be started")
+            self._wake.wait(_LOOK_EVERY_S)
+            self._wake.clear()
+
+    def _train(self, asked: Asked) -> None:
+        studio = self._studios.of_project(asked.project)
+        if studio is None or studio.token is None:
+            if asked.key not in self._waits_told:
+                self._waits_told.add(asked.key)
+                log.warning(
+                    "Project %s: its training waits until Label Studio introduces itself: open Settings > Model",
+                    asked.project_id,
+                )
+            return
+        options = Options(base=self._settings.model_name, minutes=self._settings.train_minutes)
+        try:
+            training = self._start(asked.project_id, options, _for_studio(self._settings, studio))
+        except launch.TrainingStartError as error:
+            if self._lock.holder() is None:  # else another process was quicker, and this one is asked for still
+                self._asked.refuse(asked, str(error))
+                log.error("Project %s: the training can't begin: %s", asked.project_id, error)
+            return
+        self._asked.begun(asked)
+        log.info("Project %s: run %s begins", asked.project_id, training.run().run)
+        _log_end(asked.project_id, training.wait())
+
+    def _ask_for_what_was_cut_off(self) -> None:
+        """Ask anew for runs whose process died with the backend, or the machine; not for one that always does."""
+        try:
+            if self._lock.holder() is not None:
+                return
+            for models in self._registry.projects():
+                runs = models.runs()
+                if not runs or runs[0].is_over:
+                    continue
+                in_a_row = next((number for number, run in enumerate(runs) if run.is_over), len(runs))
+                if in_a_row < _CUT_OFF_IN_A_ROW:
+                    self._asked.ask(models.key)
+                    log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
+        except OSError as error:
+            log.error("It can't be seen which trainings were cut off: %s", first_line(error))
+
+
+def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
+    """What was trained in a MODEL_DIR for each project, and what is asked for; who trained last comes first."""
+    holder = TrainingLock(model_dir).holder()
+    asked = AskedTrainings(model_dir)
+    found = [_of_project(models, holder, asked) for models in Registry(model_dir).projects()]
+    return sorted(found, key=lambda each: each.last_at, reverse=True)
+
+
+def _of_project(models: ProjectModels, holder: Holder | None, asked: AskedTrainings) -> ProjectTrainings:
+    runs = models.runs()[:_SHOWN_RUNS]
+    running = next((run for run in runs if holder and (holder.project, holder.run) == (models.key, run.run)), None)
+    return ProjectTrainings(
+        models.key.partition("-")[0], runs, models.promoted(), running, asked.of_project(models.key)
+    )
+
+
+@lru_cache(maxsize=1)
+def default_trainings() -> Trainings:
+    """Those of this process, made when they are first needed, with the settings of its predictor."""
+    predictor = default_predictor()
+    return Trainings(predictor.settings, predictor.studios)
+
+
+def _for_studio(settings: Settings, studio: Studio) -> Settings:
+    """The settings of a training for a project of this Label Studio, which may have introduced itself."""
+    return settings.model_copy(
+        update={"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token or "")}
+    )
+
+
+def _log_end(project_id: int, run: Run) -> None:
+    if run.result:
+        log.warning("Project %s: run %s ended: %s", project_id, run.run, run.result.reason)
+    else:
+        log.error("Project %s: run %s: %s", project_id, run.run, run.failure)
