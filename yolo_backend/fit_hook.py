@@ -13,7 +13,7 @@ _placeholders: list[Callable[..., Any]] = []
 
 
 def placeholder(fit: _Fit) -> _Fit:
-    """Mark a `fit` that is there to be overridden: as it is, it trains where TRAINING is on, at Start Training alone."""
+    """Mark a `fit` that is there to be overridden: as it is, it trains at Start Training alone, if TRAINING is on."""
     _placeholders.append(fit)
     return fit
 

@@ -77,7 +77,7 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
         doesn't call it, and tells that; that of label-studio-ml 2.x does, for each annotation.
         """
         if event == START_TRAINING and default_predictor().settings.training == "on":
-            from yolo_backend.training.trainings import default_trainings
+            from yolo_backend.training.trainings import default_trainings  # noqa: PLC0415  most never train
 
             default_trainings().ask(project_of_event(data))
             return

@@ -85,7 +85,7 @@ class StudioBrowser:
         return answer.value
 
     def press_start_training(self, project: int) -> None:
-        """Settings > Model, the card's menu > Start Training, and once more in the dialog, which says "Request Sent!"."""
+        """Settings > Model, the card's menu > Start Training, and Start Training in the dialog."""
         self.page.goto(f"{self._url}/projects/{project}/settings/ml")
         self.model_card.get_by_label("Machine learning model options").click()
         self.page.get_by_text("Start Training", exact=True).click()

@@ -176,8 +176,8 @@ class FitRunner:
 def why_ignored(class_name: str) -> str:
     """The message for a person who asks a class to train that doesn't."""
     return (
-        f"Nothing is trained: the class {class_name[:_MAX_NAME]} doesn't train. Set TRAINING=on or override its fit, see "
-        "docs/training.md, and restart the backend"
+        f"Nothing is trained: the class {class_name[:_MAX_NAME]} doesn't train. Set TRAINING=on or override its fit, "
+        "see docs/training.md, and restart the backend"
     )
 
 

@@ -209,7 +209,10 @@ def _history(item: ProjectTrainings) -> Markup:
 def _training_fact(status: Status) -> str | None:
     if status.training.trains is not False:
         return None
-    return f"Start Training: the class {status.model_class} doesn't train; set TRAINING=on or override fit, see docs/training.md"
+    return (
+        f"Start Training: the class {status.model_class} doesn't train; set TRAINING=on or override fit, see "
+        "docs/training.md"
+    )
 
 
 def _training_json(status: Status) -> dict[str, Any]:

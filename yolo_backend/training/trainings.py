@@ -170,7 +170,7 @@ def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
 
 def _of_project(models: ProjectModels, holder: Holder | None, asked: AskedTrainings) -> ProjectTrainings:
     runs = models.runs()[:_SHOWN_RUNS]
-    running = next((run for run in runs if holder and (holder.project, holder.run) == (models.key, run.run)), None)
+    running = next((run for run in runs if holder and not run.is_over and holder.may_be_at(run)), None)
     return ProjectTrainings(
         models.key.partition("-")[0], runs, models.promoted(), running, asked.of_project(models.key)
     )

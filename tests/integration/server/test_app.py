@@ -1281,8 +1281,8 @@ def test_start_training_where_nothing_trains_is_refused_and_told(
             response = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": project}})
             told = assert_one_line_error(response, 409)
             assert told == (
-                "Nothing is trained: the class Inherits doesn't train. Set TRAINING=on or override its fit, see docs/training.md, and "
-                "restart the backend"
+                "Nothing is trained: the class Inherits doesn't train. Set TRAINING=on or override its fit, see "
+                "docs/training.md, and restart the backend"
             )
         for action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "TASKS_DELETED", "PROJECT_UPDATED"):
             response = client.post("/webhook", json={"action": action, "project": {"id": 3, "label_config": CONFIG}})

@@ -581,8 +581,8 @@ def test_what_is_ignored_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
             for event in ("ANNOTATION_CREATED", START_TRAINING, "TASKS_CREATED"):
                 runner.ignore(event, {"project": {"id": project}}, why_ignored("Inherits"))
     reason = (
-        "Nothing is trained: the class Inherits doesn't train. Set TRAINING=on or override its fit, see docs/training.md, and restart "
-        "the backend"
+        "Nothing is trained: the class Inherits doesn't train. Set TRAINING=on or override its fit, see "
+        "docs/training.md, and restart the backend"
     )
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("DEBUG", f"Project 0: ANNOTATION_CREATED is ignored: {reason}"),

@@ -343,7 +343,7 @@ def test_the_files_of_a_task_come_one_by_one_and_a_missing_one_costs_no_other(
     pages = CONFIG.replace("value=", "valueList=", 1).replace("car", "what no weights know")
     controls = parse_labeling_config(pages).controls
     server.answer = reply(b"", 404)
-    task = {"id": 7, "data": {"image": [UPLOAD, "/data/upload/2/0123abcd-b.png", inline(photo(3))]}}
+    task: Task = {"id": 7, "data": {"image": [UPLOAD, "/data/upload/2/0123abcd-b.png", inline(photo(3))]}}
     files = list(house.tasks.files(task, controls, studio, project="1"))
     assert [file.content for file in (files[0], files[2])] == [photo(9), photo(3)]
     assert isinstance(files[1].content, ImageError)
@@ -358,7 +358,7 @@ def test_a_label_studio_that_is_away_is_no_fault_of_a_file(
 ) -> None:
     house, server, studio = house_with_uploads
     server.answer = reply(b"", 502)
-    task = {"id": 7, "data": {"image": "/data/upload/2/0123abcd-b.png"}}
+    task: Task = {"id": 7, "data": {"image": "/data/upload/2/0123abcd-b.png"}}
     with pytest.raises(StudioError, match="is away"):
         list(house.tasks.files(task, parse_labeling_config(CONFIG).controls, studio, project="1"))
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from yolo_backend.protocol import project_key, project_of_event
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.launch import TrainingStartError
-from yolo_backend.training.lock import Holder, TrainingLock
+from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import ImageCounts, Options, Result, Run
 from yolo_backend.training.registry import Registry
 from yolo_backend.training.trainings import TrainingAskError, Trainings, trainings_of
@@ -56,7 +57,8 @@ class Begun:
         return ended
 
     def _hold(self, lock: TrainingLock) -> None:
-        with lock.held(Holder(self.models.key, self.begun.run)):
+        with lock.held(self.models.key) as told:
+            told(self.begun.run)
             self.is_held.set()
             self.may_end.wait(60)
 
@@ -67,6 +69,9 @@ class Starter:
     def __init__(self) -> None:
         self.trainings: list[Begun] = []
         self.refusal: str | None = None
+
+    def has_begun(self, count: int) -> bool:
+        return len(self.trainings) == count
 
     def __call__(self, project: int, options: Options, settings: Settings) -> Begun:
         if self.refusal:
@@ -116,7 +121,7 @@ def test_projects_wait_for_each_other_in_the_order_of_their_clicks(trainings: Tr
     trainings.ask("9.1699000000")
     trainings.ask("8.1699000000")
     for number in range(3):
-        until(lambda number=number: len(starter.trainings) == number + 1)
+        until(partial(starter.has_begun, number + 1))
         starter.trainings[number].may_end.set()
 
     assert [training.project for training in starter.trainings] == [7, 9, 8]
@@ -153,7 +158,7 @@ def test_what_can_not_begin_is_told_until_somebody_asks_anew(
 
 
 def test_while_another_process_trains_it_waits(trainings: Trainings, starter: Starter, settings: Settings) -> None:
-    with TrainingLock(settings.model_dir).held(Holder("8-00000000", "1")):
+    with TrainingLock(settings.model_dir).held("8-00000000"):
         trainings.ask(SEVEN)
         time.sleep(0.3)
         assert starter.trainings == []
@@ -213,7 +218,8 @@ def test_what_was_trained_is_listed_by_project_the_last_first(settings: Settings
     registry = Registry(settings.model_dir)
     for key in ("3-00000000", KEY):
         registry.project(key).begin_run(Options(base="demo", minutes=1))
-    with TrainingLock(settings.model_dir).held(Holder(KEY, "1")):
+    with TrainingLock(settings.model_dir).held(KEY) as told:
+        told("1")
         found = trainings_of(settings.model_dir)
     assert [(each.project_id, each.running is not None, each.promoted) for each in found] == [
         ("7", True, None),
