@@ -168,6 +168,7 @@ def test_a_promoted_model_serves_its_own_project_until_it_is_taken_back(
     for project in (OTHER, LATER):
         assert version_of(server, project) == base, "it serves no other project"
         assert labels_and_versions(predict(server, bccd_files[0], project)) == {("first", base)}
+    assert version_of(server) == with_second
     shown = next(each for each in requests.get(server.url, timeout=10).json()["projects"] if each["project"] == "7")
     assert shown["controls"][0]["model"] == "project-7.pt"
     assert shown["controls"][0]["labels"] == [{"label": "second", "classes": ["second"], "threshold": 0.5}]
