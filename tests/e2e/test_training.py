@@ -164,7 +164,7 @@ class AskingMeanwhile:
     def __init__(self, backend: BackendServer, task: dict[str, Any], project: str) -> None:
         self.versions: list[str | None] = []
         self._url = f"{backend.url}/predict"
-        self._body = {"tasks": [{"id": task["id"], "data": task["data"]}], "label_config": CONFIG, "project": project}
+        self._data, self._project = task["data"], project
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
@@ -178,7 +178,10 @@ class AskingMeanwhile:
 
     def _ask(self) -> None:
         while not self._is_over.wait(0.2):
-            response = requests.post(self._url, json=self._body, timeout=60)
+            # Each time another task, as what was given once is stored by Label Studio, and not given again.
+            task = {"id": 1_000_000 + len(self.versions), "data": self._data}
+            body = {"tasks": [task], "label_config": CONFIG, "project": self._project}
+            response = requests.post(self._url, json=body, timeout=60)
             (entry,) = response.json()["results"]
             self.versions.append(entry["model_version"] if entry else None)
 

@@ -26,6 +26,7 @@ from yolo_backend.messages import Trouble
 from yolo_backend.server.fitting import Training
 from yolo_backend.serving.progress import Progress
 from yolo_backend.training.history import HistoryPoint, draw_history
+from yolo_backend.training.records import Run
 from yolo_backend.training.report import label_tags
 from yolo_backend.training.trainings import ProjectTrainings
 
@@ -126,7 +127,7 @@ def wants_page(accept: str | None) -> bool:
 def render_page(status: Status, *, refreshes: bool = True) -> str:
     """The page. It loads itself again, unless told not to."""
     busy = any(progress.waiting or progress.running for progress in status.work) or any(
-        item.running for item in status.trainings
+        item.running or (item.asked and not item.asked.refused) for item in status.trainings
     )
     return _TEMPLATE.render(
         status=status,
@@ -141,7 +142,7 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
         start_training=START_TRAINING,
         training_fact=_training_fact(status),
         history=_history,
-        label_tags=lambda run: label_tags({name: row.threshold for name, row in run.result.labels.items()}),
+        label_tags=_label_tags,
         labelled_images=LABELLED_IMAGES,
     )
 
@@ -204,6 +205,12 @@ def _history(item: ProjectTrainings) -> Markup:
             if (result := run.result) and run.map50 is not None
         ]
     )
+
+
+def _label_tags(run: Run) -> str:
+    """The thresholds of a run's model, as tags to be pasted."""
+    scores = run.result.labels if run.result else {}
+    return label_tags({name: score.threshold for name, score in scores.items() if score.threshold is not None})
 
 
 def _training_fact(status: Status) -> str | None:

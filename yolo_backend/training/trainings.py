@@ -56,6 +56,11 @@ class ProjectTrainings:
         return max([run.began_at for run in self.runs] + ([self.asked.at] if self.asked else []), default=0.0)
 
     @property
+    def ended(self) -> Run | None:
+        """The last run that is over."""
+        return next((run for run in self.runs if run.is_over), None)
+
+    @property
     def serving(self) -> Run | None:
         """The run whose model serves, if it is one of these."""
         return next((run for run in self.runs if run.run == self.promoted), None)

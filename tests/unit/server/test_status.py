@@ -533,6 +533,7 @@ def test_programs_read_the_same() -> None:
             }
         ],
         "training": {"trains": None, "remark": None, "told": []},
+        "trainings": [],
         "failures": [
             {
                 "kind": "broken",
