@@ -97,7 +97,7 @@ def test_every_image_is_pinned(compose: dict[str, Any], dockerfile: str) -> None
     images = [service["image"] for service in compose["services"].values()]
     images += re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
 
-    assert len(images) == 6
+    assert len(images) == 7
     assert all(re.search(r":(?!latest$)[\w.-]+$", image) for image in images), images
 
 
@@ -505,3 +505,13 @@ def ask_the_guard(addresses: list[str], environment: dict[str, str], data_dir: P
     answer = json.loads(completed.stdout.rpartition("ANSWER ")[2])
     assert isinstance(answer, dict)
     return answer
+
+
+def test_what_trains_beside_the_server_is_set_up_as_it_and_gives_way(compose: dict[str, Any]) -> None:
+    server, train = compose["services"]["ml-backend"], compose["services"]["train"]
+    assert train["environment"] == server["environment"]
+    assert train["volumes"] == server["volumes"]
+    assert train["cpu_shares"] == 2
+    assert train["entrypoint"] == ["yolo-backend", "train"]
+    assert train["profiles"] == ["train"], "docker compose up doesn't start it"
+    assert environment_of(compose, "ml-backend")["TRAINING"] == "on"

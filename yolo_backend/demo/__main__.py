@@ -93,6 +93,7 @@ def _run(kept: Path, *, check: bool) -> list[str]:
             "LABEL_STUDIO_URL": studio.url,
             "LABEL_STUDIO_API_KEY": token,
             "LABEL_STUDIO_MEDIA_ROOT": str(studio.media_root),
+            "TRAINING": "on",
             "MODEL_NAME": DEMO,
             "MODEL_SCORE_THRESHOLD": str(SCORE_THRESHOLD),
             "MODEL_IOU_THRESHOLD": str(IOU_THRESHOLD),
