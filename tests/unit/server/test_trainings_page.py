@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from yolo_backend.server.status import ModelStatus, Status, as_json, render_page
+from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.server.status import ModelStatus, ProjectStatus, Status, as_json, render_page
 from yolo_backend.training.asked import Asked
 from yolo_backend.training.records import Comparison, ImageCounts, LabelScore, Options, Progress, Result, Run
 from yolo_backend.training.trainings import ProjectTrainings
@@ -61,6 +62,19 @@ def test_of_a_run_its_epoch_its_score_and_the_time_that_is_left() -> None:
     assert "Project 7 no trained model serves 22%" in text
     assert "Run 2, begun 1 min ago : it trains · epoch 12 of 48 · mAP50 so far 0.42 · about 2 min left" in text
     assert "under way" in text
+
+
+def test_of_a_run_that_collects_how_many_images_it_has() -> None:
+    collecting = replace(FITTING, state="collecting", progress=Progress("collecting", NOON, 9, 40))
+    text = text_of(ProjectTrainings("7", [collecting], None, running=collecting))
+    assert "images and labels are collected · image 9 of 40" in text
+
+
+def test_a_project_without_a_model_says_what_to_do() -> None:
+    untrained = ProjectStatus("7", ProjectPlan((), "untrained", ("None of the labels is a class",)), NOON)
+    page = html.unescape(render_page(replace(status(None), projects=[untrained])))
+    assert "Nothing is trained yet for these labels, so its tasks get no boxes. Label 50 images or more" in page
+    assert "Not served" not in page
 
 
 def test_a_page_with_a_run_is_loaded_anew_soon() -> None:
