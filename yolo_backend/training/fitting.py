@@ -383,7 +383,7 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
     """
     said = _without_paths(vars(arguments)) | dict.fromkeys(("model", "data", "save_dir", "name"))
     network.criterion = None
-    for name in ("shape", "anchors", "strides"):  # of the last image that was looked at
+    for name in ("shape", "anchors", "strides", "_end2end"):  # of the last look at the validation images
         vars(network.model[-1]).pop(name, None)
     network.args = said
     network.yaml = _without_paths(network.yaml)
