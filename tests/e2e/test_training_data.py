@@ -281,7 +281,7 @@ def test_which_annotations_count(client: StudioClient, predictor: Predictor, tmp
     earlier = submit(client, tasks["alpha.png"], [red])
     submit(client, tasks["alpha.png"], [blue, red])
     client.call("PATCH", f"/api/annotations/{earlier['id']}/", json={"result": [blue]})
-    client.call("POST", f"/api/tasks/{tasks['rotated.jpg']['id']}/drafts/", json={"result": [red], "lead_time": 1})
+    client.call("POST", f"/api/tasks/{tasks['rotated.jpg']['id']}/drafts", json={"result": [red], "lead_time": 1})
     submit(client, tasks["nothing.jpg"], [])
     last = submit(client, tasks["rotated-turned.jpg"], [blue])
     draft = {"result": [red, blue], "lead_time": 1}
