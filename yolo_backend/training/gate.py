@@ -168,8 +168,12 @@ def judge(
     bench = _bench(images, labels)
     weights = resample(len(bench.numbers), seed)
     models = {
-        name: _Model(found, match_all(bench.truths, found.at(bench.numbers).images, labels), weights)
-        for name, found in (("candidate", candidate), ("current", current), ("best", best))
+        name: _Model(found, match_all(bench.truths, found.at(bench.numbers).images, labels), weights, ious)
+        for name, found, ious in (
+            ("candidate", candidate, len(IOUS)),
+            ("current", current, len(IOUS)),
+            ("best", best, 1),
+        )
         if found is not None
     }
     new, serving = models["candidate"], models.get("current")
@@ -225,11 +229,11 @@ class _Bench:
 class _Model:
     """What one model found, matched and scored."""
 
-    def __init__(self, found: Findings, matches: Mapping[str, Matches], weights: Weights) -> None:
+    def __init__(self, found: Findings, matches: Mapping[str, Matches], weights: Weights, ious: int) -> None:
         self.labels = found.labels
         self.matches = matches
         self.weights = weights
-        self.scores: Scores = score(matches, weights)
+        self.scores: Scores = score(matches, weights, ious)
         self.map50 = self.scores.map50()
 
     def judged_labels(self) -> list[str]:

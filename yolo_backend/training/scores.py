@@ -15,7 +15,7 @@ Weights = NDArray[np.uint16]
 Interval = tuple[float, float]
 
 RESAMPLES = 2000
-_AT_ONCE = 2_000_000  # numbers in one array
+_AT_ONCE = 500_000  # numbers in one array
 _RECALL_STEPS = 100  # the average precision is that of 101 recalls, as COCO's
 _INTERVAL = (0.025, 0.975)
 

@@ -284,7 +284,7 @@ def test_the_share_of_kept_predictions_is_said() -> None:
     judgement = verdict_on(images, those.better, those.worse)
     assert judgement.judged == tuple(range(40))
     assert judgement.remarks == (
-        "23 % of the validation boxes are predictions that were accepted as they were, which flatters the model that "
+        "27 % of the validation boxes are predictions that were accepted as they were, which flatters the model that "
         "made them",
     )
 
@@ -355,10 +355,15 @@ def test_spoiled_labels_are_noticed(spoil: Any, share: float) -> None:
 
 
 def test_a_few_corrections_are_no_fall() -> None:
-    """Three images of 40 are labelled anew, in another way altogether."""
+    """In 30 images of 40 one of a dozen red cells is taken away."""
+
+    def corrected(image: LabelledImage) -> LabelledImage:
+        first = next((each for each in image.boxes if each.label == "RBC"), None)
+        return replace(image, boxes=tuple(each for each in image.boxes if each is not first))
+
     for seed in SEEDS:
         those = some(40, seed)
-        images = [*spoiled_places(those.images[:3], seed), *those.images[3:]]
+        images = [*map(corrected, those.images[:30]), *those.images[30:]]
         assert check_labels(images, drawn_in(those.images), those.better, LABELS) is None
 
 
