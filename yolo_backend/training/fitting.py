@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ LEAST_IMAGE_SIZE = 64  # below, the coarsest level is a single place, of which o
 
 _BATCH = {"cpu": 8}  # small on a CPU: more steps in the same time
 _BATCH_ON_GPU = 16
+_RATE_OF_NEW = 0.003
 _TOLD_EACH_S = 1.0
 _MAX_CACHED_BYTES = 1 << 30  # of images, small as they are trained on
 _LOOKS = 4  # at the validation images
@@ -246,7 +247,7 @@ class _Fitting:
             "seed": spec.seed,
             "deterministic": True,
             "optimizer": "AdamW",
-            "lr0": _highest_rate(len(names)),
+            "lr0": _highest_rate(names, spec.known),
             "momentum": 0.9,
             # float16 needs a test for which Ultralytics downloads weights.
             "amp": "bf16" if spec.device.startswith("cuda") and torch.cuda.is_bf16_supported() else False,
@@ -340,9 +341,14 @@ class _OBBLoop(_Quiet, OBBTrainer):  # type: ignore[misc]
 _LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop}
 
 
-def _highest_rate(classes: int) -> float:
-    """The learning rate that Ultralytics takes for AdamW by itself."""
-    return round(0.002 * 5 / (4 + classes), 6)
+def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:
+    """The learning rate: for what is known already that which Ultralytics takes for AdamW, else a higher one.
+
+    So labels that the base doesn't know are learnt in little time, and what it knows isn't lost (docs/journal).
+    """
+    if all(name in known for name in names.values()):
+        return round(0.002 * 5 / (4 + len(names)), 6)
+    return _RATE_OF_NEW
 
 
 def _step(trainer: Any, batch: Any, pace: Pace) -> None:
@@ -383,7 +389,7 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
     """
     said = _without_paths(vars(arguments)) | dict.fromkeys(("model", "data", "save_dir", "name"))
     network.criterion = None
-    for name in ("shape", "anchors", "strides"):  # of the last image that was looked at
+    for name in ("shape", "anchors", "strides", "_end2end"):  # of the last look at the validation images
         vars(network.model[-1]).pop(name, None)
     network.args = said
     network.yaml = _without_paths(network.yaml)

@@ -83,6 +83,7 @@ class Training:
                 content = now
                 told(run_from_json(now))
             if is_over:
+                self._close()
                 return self._ended(run_from_json(content))
             time.sleep(_LOOK_EACH_S)
 
@@ -96,6 +97,12 @@ class Training:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        """Let go of the lifeline of a process that has ended."""
+        if self.process.stdin:
+            self.process.stdin.close()
 
     def _ended(self, run: Run) -> Run:
         """The run, with an end also where its process was killed before it could write one."""
@@ -145,10 +152,11 @@ def start(project: int, options: Options, settings: Settings, *, may_be_path: bo
         process.wait()
         raise
     begun = msgspec.json.decode(line, type=Begun) if line else Begun()
+    process.stdout.close()
     if begun.folder is None:
+        process.stdin.close()
         process.wait()
         raise TrainingStartError(begun.failure or _why_died(process.returncode))
-    process.stdout.close()
     return Training(Path(begun.folder), process)
 
 

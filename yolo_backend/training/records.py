@@ -63,6 +63,7 @@ class Manifest:
     tasks: tuple[TaskSource, ...]
     base: str
     epochs: int | None = None
+    steps: int | None = None
     batch: int | None = None
     threads: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -216,11 +216,11 @@ class _Stages:
         )
         fitted = fit(spec, self._tell_fitting)
         shutil.rmtree(work / "data", ignore_errors=True)
-        manifest = self._diary.run.manifest
-        if manifest:
-            self._diary.change(
-                manifest=replace(manifest, epochs=fitted.epochs, batch=fitted.batch, threads=fitted.threads)
+        if manifest := self._diary.run.manifest:
+            made = replace(
+                manifest, epochs=fitted.epochs, steps=fitted.steps, batch=fitted.batch, threads=fitted.threads
             )
+            self._diary.change(manifest=made)
         return fitted
 
     def _tell_fitting(self, now: FitProgress) -> None:
