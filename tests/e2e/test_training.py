@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,6 +122,28 @@ def test_a_person_labels_presses_start_training_and_gets_boxes(
     assert {prediction["model_version"] for (prediction,) in predictions.values()} == {version}
     new = client.tasks(project)[LABELLED:]
     assert recall(new, scenes) > 0.4, "of boxes in pictures that nobody labelled"
+
+    spoil_labels(client, project)
+    (connection,) = client.call("GET", f"/api/ml?project={project}")
+    client.call("POST", f"/api/ml/{connection['id']}/train", json={})
+    until(lambda: len(trainings_of(training_backend, project)["runs"]) == 2, 60)
+    refused = wait_for_the_end(training_backend, project)
+    assert not refused["result"]["promoted"], refused
+    assert re.fullmatch(  # so it teaches nothing, and changes nothing
+        r"the labels of (9|10) of 10 validation images changed; the serving model fell from 0\.\d\d to 0\.\d\d",
+        refused["result"]["reason"],
+    )
+    client.call("GET", f"/api/ml?project={project}")  # as the page does, with a `/setup`
+    assert of_project(training_backend, project)["model_version"] == version
+
+
+def spoil_labels(client: StudioClient, project: int) -> None:
+    """Give all boxes that people drew another label, as good as any."""
+    for task in client.tasks(project)[:LABELLED]:
+        (annotation,) = task["annotations"]
+        for number, each in enumerate(annotation["result"]):
+            each["value"]["rectanglelabels"] = [LABELS[(int(task["id"]) + number) % len(LABELS)]]
+        client.call("PATCH", f"/api/annotations/{annotation['id']}/", json={"result": annotation["result"]})
 
 
 def trainings_of(backend: BackendServer, project: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yolo_backend.labels.control import Control, Label
 
@@ -85,6 +85,14 @@ def _thresholds(
         label: control.threshold(min(those)) if label.score_threshold is None else label.score_threshold
         for label, those in of_classes.items()
     }
+
+
+def by_name(control: Control) -> Control:
+    """The control as weights that were trained for its project know it: their classes are its labels.
+
+    `predicted_values` are about the base. With them, a label could claim the class of another one.
+    """
+    return replace(control, labels=tuple(replace(label, predicted_values=()) for label in control.labels))
 
 
 def _claims(labels: Iterable[Label], names_of: Callable[[Label], Iterable[str]]) -> dict[str, Label]:

@@ -18,7 +18,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.label_map import LabelMap, by_name, map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import named, shortened, to_latin1
@@ -193,7 +193,8 @@ def _map(control: Control, name: str, settings: Settings, weights_of: Callable[[
 
 
 def _label_map(control: Control, weights: WeightsInfo, default_threshold: float) -> LabelMap:
-    return map_labels(control, weights.class_names, default_threshold, weights.thresholds)
+    known = by_name(control) if weights.thresholds else control
+    return map_labels(known, weights.class_names, default_threshold, weights.thresholds)
 
 
 def _model_version(weights_name: str, served: Sequence[ServedControl], settings: Settings) -> str:

@@ -20,6 +20,8 @@ from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
 
+CUT_OFF = "It was cut off, with its process or its machine: train again"
+
 _WORK = "work"  # in a run's folder, for what goes when it ends
 
 
@@ -78,7 +80,7 @@ def end_cut_off(models: ProjectModels) -> None:
         if run.result and models.promoted() == run.run:  # in its last moment
             diary.end("ended", result=replace(run.result, promoted=True), verdict="promote")
         else:
-            diary.end("failed", failure="It was cut off, with its process or its machine: train again")
+            diary.end("failed", failure=CUT_OFF)
 
 
 def interrupted_runs(registry: Registry) -> list[Run]:

@@ -18,6 +18,7 @@ from yolo_backend.detection.record import TrainedRecord, add_record, read_record
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.serving.request import Predictor
 from yolo_backend.training.base import known_classes
@@ -170,8 +171,11 @@ class _Stages:
     def _found(self, weights: Path, collected: Collected) -> Findings | None:
         """What weights find in the validation images; None where none of their classes is a label."""
         engine = open_as_served(weights, self._settings)
+        # The candidate has no thresholds yet, and the same classes as what will serve.
+        is_trained = engine.info.thresholds or weights.parent == self._run.work_folder
+        controls = [by_name(control) for control in collected.controls] if is_trained else collected.controls
         labels_of_class: dict[int, list[str]] = {}
-        for label, class_ids in known_classes(collected.controls, engine.info.class_names).items():
+        for label, class_ids in known_classes(controls, engine.info.class_names).items():
             for class_id in class_ids:
                 labels_of_class.setdefault(class_id, []).append(label)
         if not labels_of_class:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -23,6 +24,7 @@ from yolo_backend.training.asked import Asked, AskedTrainings
 from yolo_backend.training.lock import Holder, TrainingLock
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
+from yolo_backend.training.run import CUT_OFF
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +159,8 @@ class Trainings:
                 runs = models.runs()
                 if not runs or runs[0].is_over:
                     continue
-                in_a_row = next((number for number, run in enumerate(runs) if run.is_over), len(runs))
-                if in_a_row < _CUT_OFF_IN_A_ROW:
+                in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
+                if len(list(in_a_row)) < _CUT_OFF_IN_A_ROW:
                     self._asked.ask(models.key)
                     log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
         except OSError as error:

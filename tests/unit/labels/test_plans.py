@@ -170,6 +170,17 @@ def test_a_project_s_own_weights_serve_its_controls_without_a_model_path(trainin
     assert plan.model_version.startswith("project-7-")
 
 
+def test_what_the_base_calls_a_label_claims_no_class_of_the_project_s_own_weights() -> None:
+    tags = WITHOUT_CLASS.replace('value="Newt"', 'value="Newt" predicted_values="Dog"').replace(
+        "</RectangleLabels>", '<Label value="Dog"/></RectangleLabels>'
+    )
+    assert 'predicted_values="Dog"' in tags
+    (own,) = plan_of(tags, is_trained=True, trained=OWN).controls
+    assert own.label_map.label_of_class == {0: "Newt", 1: "Dog"}
+    (base,) = plan_of(tags).controls
+    assert base.label_map.label_of_class == {1: "Newt"}
+
+
 def test_before_the_first_promotion_a_project_is_served_as_all_others() -> None:
     assert plan_of(RECTANGLES, trained=OWN) == plan_of(RECTANGLES)
 
