@@ -446,7 +446,7 @@ def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> N
     assert lack == Observation(
         "nothing is trained yet, and absent has no class for newt, toad: tasks get no boxes",
         LinkState.REMARK,
-        "Label 50 images or more, and press Start Training (Settings > Model), or run "
+        "Label 40 images or more, and press Start Training (Settings > Model), or run "
         "`yolo-backend train --project 7`.",
     )
     assert version == Observation("the model_version is untrained")
