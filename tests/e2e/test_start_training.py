@@ -31,7 +31,7 @@ def test_start_training_stands_where_it_lasts(backend: BackendServer, client: St
 
     told = [each for each in training(backend)["told"] if each["project"] == str(project)]
     assert [(each["event"], each["state"]) for each in told] == [("START_TRAINING", "ignored")]
-    assert "Override its fit, see docs/extending.md" in told[0]["reason"]
+    assert "Set TRAINING=on or override its fit, see docs/training.md" in told[0]["reason"]
     page = requests.get(backend.url, headers={"Accept": "text/html"}, timeout=10).text
     assert "did nothing." in page
     log = backend.log.read_text()
