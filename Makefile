@@ -115,6 +115,9 @@ sampling: .venv/.installed-dev ## does choosing by uncertainty beat random? for 
 gate: .venv/.installed-dev ## how often a new model is refused wrongly, or let through, for docs/journal/training.md (20 minutes)
 	.venv/bin/python -m benchmarks.gate
 
+beside-training: .venv/.installed-dev ## time a person's requests beside a training, for docs/journal/training.md (6 minutes)
+	.venv/bin/python -m benchmarks.beside_training
+
 recording: .venv/.installed-dev .venv-label-studio/.installed ## record the README's moving picture from the real pages (1 to 2 minutes)
 	.venv/bin/python -m tests.harness.recording
 
