@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -112,7 +113,7 @@ def _measure(url: str, tasks: _Tasks, requests: int) -> Measured:
         measured.person_s.append(_timed(lambda: predict(url, tasks.new(1), "person", LABEL_CONFIG)))
         time.sleep(_BETWEEN_S)
     for number in range(5):
-        took_s = _timed(lambda number=number: predict(url, tasks.new(_BULK_TASKS), f"bulk {number}", LABEL_CONFIG))
+        took_s = _timed(partial(predict, url, tasks.new(_BULK_TASKS), f"bulk {number}", LABEL_CONFIG))
         measured.bulk_per_s.append(_BULK_TASKS / took_s)
     return measured
 

@@ -179,7 +179,8 @@ def _watched(training: Training) -> Run:
         except KeyboardInterrupt:
             progress.update(bar, description="Cancelling")
             training.cancel()
-            remark("The training was cancelled: what served before serves on")
+            ended = training.run()
+            remark(ended.failure or f"It was too late: run {ended.run} serves")
             raise typer.Exit(INTERRUPTED) from None
 
 

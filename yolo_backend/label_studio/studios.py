@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from yolo_backend.label_studio.connections import Connections
 from yolo_backend.label_studio.outside import as_address
 from yolo_backend.label_studio.studio import Studio
+from yolo_backend.protocol import project_key
 from yolo_backend.settings import Settings, is_sendable
 
 # The hostname that `/setup` brings if Label Studio doesn't know its own address.
@@ -83,6 +84,12 @@ class Studios:
         with self._lock:
             known = self._introduced.get(project) if project else None
         return known[1] if known else self._configured or self._anonymous
+
+    def sent_as(self, key: str) -> str | None:
+        """What Label Studio sends as `project` for this key, None where no such project introduced itself."""
+        with self._lock:
+            introduced = [(project, studio.url) for project, (_, studio) in self._introduced.items()]
+        return next((project for project, url in introduced if project_key(url, project) == key), None)
 
     def check(self, project: str | None) -> None:
         """Check the project's Label Studio, if an address is configured. Raises StudioError."""

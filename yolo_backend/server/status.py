@@ -127,7 +127,7 @@ def wants_page(accept: str | None) -> bool:
 def render_page(status: Status, *, refreshes: bool = True) -> str:
     """The page. It loads itself again, unless told not to."""
     busy = any(progress.waiting or progress.running for progress in status.work) or any(
-        item.running or (item.asked and not item.asked.refused) for item in status.trainings
+        item.running or (status.training_is_on and item.asked and not item.asked.refused) for item in status.trainings
     )
     return _TEMPLATE.render(
         status=status,
@@ -207,10 +207,11 @@ def _history(item: ProjectTrainings) -> Markup:
     )
 
 
-def _label_tags(run: Run) -> str:
-    """The thresholds of a run's model, as tags to be pasted."""
+def _label_tags(run: Run) -> Markup:
+    """The thresholds of a run's model, as tags to be pasted: a line each, and whole."""
     scores = run.result.labels if run.result else {}
-    return label_tags({name: score.threshold for name, score in scores.items() if score.threshold is not None})
+    tags = label_tags({name: score.threshold for name, score in scores.items() if score.threshold is not None})
+    return Markup("\n").join(_printable(tag) for tag in tags.split("\n"))
 
 
 def _training_fact(status: Status) -> str | None:
@@ -301,7 +302,11 @@ def _fit_for_page(value: Any) -> Any:
         return value
     most = _MAX_SENTENCE if isinstance(value, _Sentence) else _MAX_TEXT
     shown = value if len(value) <= most else value[: most - 1] + "…"
-    return "".join("\N{REPLACEMENT CHARACTER}" if _turns_the_page(letter) else letter for letter in shown)
+    return _printable(shown)
+
+
+def _printable(text: str) -> str:
+    return "".join("\N{REPLACEMENT CHARACTER}" if _turns_the_page(letter) else letter for letter in text)
 
 
 def _turns_the_page(letter: str) -> bool:

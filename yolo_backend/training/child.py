@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +19,12 @@ from yolo_backend.errors import UserError
 from yolo_backend.settings import Settings
 from yolo_backend.training.errors import told_of
 from yolo_backend.training.launch import CANCEL, Begun, Order, settings_of
+from yolo_backend.training.lock import TrainingBusyError
 from yolo_backend.training.policy import give_way, use_cores
 from yolo_backend.training.registry import LOG
 
 _ENDINGS = {signal.SIGTERM, signal.SIGINT}
-_LOOK_EACH_S = 1.0
+_LOOK_EACH_S = 0.2
 _BOOKS_WAIT_S = 2.0
 
 
@@ -46,9 +49,9 @@ class Ending:
         threading.Thread(target=self._await_end_of_parent, name="lifeline", daemon=True).start()
 
     def _await_cancelling(self) -> None:
-        while signal.sigtimedwait(_ENDINGS, _LOOK_EACH_S) is None:
-            if self.cancel_file and self.cancel_file.exists():
-                break
+        # Not sigtimedwait, which macOS hasn't.
+        while not signal.sigpending() & _ENDINGS and not (self.cancel_file and self.cancel_file.exists()):
+            time.sleep(_LOOK_EACH_S)
         try:
             if self.diary:
                 self.diary.cancel(_BOOKS_WAIT_S)
@@ -63,6 +66,8 @@ class Ending:
 
 def main() -> None:
     """Exits with 2, and says why in a line on standard output, if the run can't begin; then in run.json."""
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     order = msgspec.json.decode(_first_line(), type=Order)
     settings = settings_of(order)
     ending = Ending()
@@ -73,10 +78,10 @@ def main() -> None:
         try:
             run = stack.enter_context(begin_run(order, settings))
         except (UserError, OSError) as error:
-            _answer(Begun(failure=told_of(error)))
+            _answer(answers, Begun(failure=told_of(error), is_busy=isinstance(error, TrainingBusyError)))
             raise SystemExit(2) from None
         ending.diary, ending.cancel_file = run.diary, run.folder / CANCEL
-        _answer(Begun(folder=str(run.folder)))
+        _answer(answers, Begun(folder=str(run.folder)))
         _write_to(run.folder / LOG)
         # Somebody has waited for it to begin, and nobody does any more.
         for remark in (*remarks, *give_way(on_gpu=_has_gpu(settings))):
@@ -100,12 +105,13 @@ def _first_line() -> bytes:
 def _has_gpu(settings: Settings) -> bool:
     """Whether it will train on a GPU, as far as that is seen without torch."""
     if settings.device == "auto":
-        return Path("/dev/nvidiactl").exists()
+        return Path("/dev/nvidiactl").exists() and not version("torch").endswith("+cpu")
     return settings.device != "cpu"
 
 
-def _answer(begun: Begun) -> None:
-    os.write(sys.stdout.fileno(), msgspec.json.encode(begun) + b"\n")
+def _answer(answers: int, begun: Begun) -> None:
+    os.write(answers, msgspec.json.encode(begun) + b"\n")
+    os.close(answers)
 
 
 def _write_to(log: Path) -> None:
@@ -117,6 +123,7 @@ def _write_to(log: Path) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # whose warnings hold whole addresses
 
 
 def _end_at_once() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from yolo_backend.training.records import Progress, Run, Stage, State
 from yolo_backend.training.registry import ProjectModels
 
+CANCELLED = "It was cancelled: what served before serves on"
+
 
 class Diary:
     """The run.json of a run under way. The first end that is written is the last: nothing is written after it."""
@@ -50,13 +52,18 @@ class Diary:
         """Note how it ended."""
         self.change(state=state, ended_at=time.time(), **changes)
 
+    def fail(self, failure: str) -> None:
+        """Note that it failed, unless its model serves already. Raises OSError."""
+        with self._lock:
+            if not self._run.is_over:
+                self._write(self._models.ended(self._run, "failed", failure))
+
     def cancel(self, timeout_s: float) -> None:
         """Note that it was cancelled, from any thread, unless it has ended; no later than this. Raises OSError."""
         if self._lock.acquire(timeout=timeout_s):
             try:
                 if not self._run.is_over:
-                    cancelled = "It was cancelled: what served before serves on"
-                    self._write(replace(self._run, state="cancelled", ended_at=time.time(), failure=cancelled))
+                    self._write(self._models.ended(self._run, "cancelled", CANCELLED))
             finally:
                 self._lock.release()
 

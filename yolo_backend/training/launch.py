@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from pydantic import SecretStr, TypeAdapter
 from yolo_backend.child_processes import python_command, python_environment
 from yolo_backend.errors import UserError
 from yolo_backend.settings import Settings
-from yolo_backend.training.files import write_whole
+from yolo_backend.training.diary import CANCELLED
 from yolo_backend.training.lock import UNKNOWN, Holder, TrainingLock
-from yolo_backend.training.records import Options, Run, run_from_json, run_to_json
+from yolo_backend.training.records import Options, Run, State, run_from_json
+from yolo_backend.training.registry import ProjectModels
 
 CHILD = "yolo_backend.training.child"
 CANCEL = "cancel"  # a file in the folder of a run, for who can't send its process a signal
@@ -33,7 +34,11 @@ _TELLING_TAKES_S = 2.0
 
 
 class TrainingStartError(UserError):
-    """A training that couldn't begin; the message says what to do."""
+    """A training that couldn't begin; the message says what to do. `is_busy` if another one runs."""
+
+    def __init__(self, message: str, *, is_busy: bool = False) -> None:
+        super().__init__(message)
+        self.is_busy = is_busy
 
 
 class CancelError(UserError):
@@ -61,6 +66,7 @@ class Begun:
 
     folder: str | None = None
     failure: str | None = None
+    is_busy: bool = False
 
 
 @dataclass
@@ -98,6 +104,8 @@ class Training:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self._close()
+        with suppress(OSError, ValueError):
+            self._note_end(self.run(), "cancelled", CANCELLED)
 
     def _close(self) -> None:
         """Let go of the lifeline of a process that has ended."""
@@ -106,11 +114,16 @@ class Training:
 
     def _ended(self, run: Run) -> Run:
         """The run, with an end also where its process was killed before it could write one."""
+        return self._note_end(run, "failed", _why_died(self.process.returncode))
+
+    def _note_end(self, run: Run, state: State, failure: str) -> Run:
         if run.is_over:
             return run
-        died = replace(run, state="failed", ended_at=time.time(), failure=_why_died(self.process.returncode))
-        write_whole(self.folder / "run.json", run_to_json(died))
-        return died
+        models = ProjectModels(run.project, self.folder.parents[3])
+        ended = models.ended(run, state, failure)
+        with suppress(OSError):  # on a full disk it stays one that was cut off
+            models.write(ended)
+        return ended
 
 
 def settings_of(order: Order) -> Settings:
@@ -132,13 +145,19 @@ def start(project: int, options: Options, settings: Settings, *, may_be_path: bo
     The child holds the lock, writes to the run's training.log, and dies with this process, whose end it sees at its
     standard input. Raises TrainingStartError.
     """
-    process = subprocess.Popen(  # noqa: S603  our own command line
-        python_command(CHILD),
-        env=python_environment() | _secrets(settings),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # weighed against others as a whole, and ended as a whole
-    )
+    try:
+        process = subprocess.Popen(  # noqa: S603  our own command line
+            python_command(CHILD),
+            env=python_environment() | _secrets(settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # weighed against others as a whole, and ended as a whole
+        )
+    except OSError as error:
+        raise TrainingStartError(
+            f"The training's process can't be started ({error.strerror}): give the machine or the container more "
+            "memory, or more processes"
+        ) from None
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018, S101  for mypy
     order = Order(project, options, _told_settings(settings), may_be_path, _own_cores())
     try:
@@ -151,12 +170,15 @@ def start(project: int, options: Options, settings: Settings, *, may_be_path: bo
         process.kill()
         process.wait()
         raise
-    begun = msgspec.json.decode(line, type=Begun) if line else Begun()
+    try:
+        begun = msgspec.json.decode(line, type=Begun)
+    except ValueError:  # nothing, from a process that died
+        begun = Begun()
     process.stdout.close()
     if begun.folder is None:
         process.stdin.close()
         process.wait()
-        raise TrainingStartError(begun.failure or _why_died(process.returncode))
+        raise TrainingStartError(begun.failure or _why_died(process.returncode), is_busy=begun.is_busy)
     return Training(Path(begun.folder), process)
 
 

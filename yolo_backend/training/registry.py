@@ -21,7 +21,7 @@ from yolo_backend.errors import UserError
 from yolo_backend.messages import shortened
 from yolo_backend.protocol import is_key
 from yolo_backend.training.files import write_json, write_whole
-from yolo_backend.training.records import Options, Run, run_from_json, run_to_json
+from yolo_backend.training.records import Options, Run, State, run_from_json, run_to_json
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,20 @@ class ProjectModels:
         """Write a run as it is now, whole or not at all. Raises OSError."""
         write_whole(self.folder_of(run.run) / _RUN, run_to_json(run))
 
-    def runs(self) -> list[Run]:
-        """All runs, the newest first; one whose run.json is broken was cut off."""
-        return [self._read(name) for name in sorted(self._numbers(), key=int, reverse=True)]
+    def runs(self, most: int | None = None) -> list[Run]:
+        """All runs, or so many, the newest first; one whose run.json is broken was cut off."""
+        return [self._read(name) for name in sorted(self._numbers(), key=int, reverse=True)[:most]]
+
+    def ended(self, run: Run, state: State, failure: str) -> Run:
+        """The run as something ended it before it could say so: if its model serves already, it was promoted.
+
+        Raises OSError.
+        """
+        now = time.time()
+        if run.result and self.promoted() == run.run:
+            result = replace(run.result, promoted=True)
+            return replace(run, state="ended", ended_at=now, verdict="promote", result=result)
+        return replace(run, state=state, ended_at=now, failure=failure)
 
     def run(self, name: str) -> Run:
         """The run of this number. Raises RegistryError."""

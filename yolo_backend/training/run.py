@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from yolo_backend.label_studio.projects import Project, open_project
@@ -76,11 +76,7 @@ def end_cut_off(models: ProjectModels) -> None:
         shutil.rmtree(models.folder_of(run.run) / _WORK, ignore_errors=True)
         if run.is_over:
             continue
-        diary = Diary(models, run)
-        if run.result and models.promoted() == run.run:  # in its last moment
-            diary.end("ended", result=replace(run.result, promoted=True), verdict="promote")
-        else:
-            diary.end("failed", failure=CUT_OFF)
+        Diary(models, run).fail(CUT_OFF)
 
 
 def interrupted_runs(registry: Registry) -> list[Run]:

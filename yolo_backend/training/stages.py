@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from yolo_backend.detection.naming import DEMO, RELEASES
 from yolo_backend.detection.record import TrainedRecord, add_record, read_record
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.errors import UserError
-from yolo_backend.labels.control import Control
+from yolo_backend.labels.control import Control, Label
 from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.serving.request import Predictor
@@ -29,7 +30,7 @@ from yolo_backend.training.files import write_json
 from yolo_backend.training.finding import find_boxes, open_as_served
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
-from yolo_backend.training.gate import Judgement, check_labels, judge
+from yolo_backend.training.gate import MIN_IMAGES, Judgement, check_labels, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledBox, Snapshot
 from yolo_backend.training.networks import Base, read_base
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 LEAST_LABELLED = 10
 """Images with boxes, below which nothing is trained: there would be two or three to validate with."""
 
+_TELL_EVERY_S = 1.0
 _PACKAGES = ("ultralytics-opencv-headless", "torch", "torchvision", "numpy")
 
 
@@ -74,7 +76,8 @@ def work(run: TrainingRun) -> None:
     except Exception as error:
         if not isinstance(error, UserError):
             log.exception("The run failed")
-        run.diary.end("failed", failure=told_of(error))
+        shutil.rmtree(run.work_folder, ignore_errors=True)  # which makes room for saying so on a full disk
+        run.diary.fail(told_of(error))
 
 
 class _Stages:
@@ -84,12 +87,14 @@ class _Stages:
         self._run = run
         self._options, self._settings = run.options, run.settings
         self._project, self._models, self._diary = run.project, run.models, run.diary
+        self._told_at = float("-inf")
 
     def work(self) -> None:
         """All of them. Raises UserError, requests.Timeout, OSError, and whatever Ultralytics raises."""
         self._diary.progress("collecting")
         base = read_base(self._run.base)
         collected = self._collect()
+        _check_kind(base, collected.controls)
         self._note_manifest(collected, base)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, present):
@@ -113,11 +118,12 @@ class _Stages:
                 project,
                 lambda task, controls: predictor.files(task, controls, str(project.id)),
                 cache,
-                self._options.group_by,
-                lambda done, of: self._diary.progress("collecting", epoch=done, epochs=of),
+                self._group_by(),
+                self._tell_collecting,
             )
         self._diary.remark(*snapshot.remarks)
         self._check_enough(snapshot)
+        controls = [_with_labels(control, snapshot.labels) for control in controls]
         split = split_images(snapshot.images, models.split())
         models.add_to_split(split.sides)
         classes = choose_classes(split.train, snapshot.labels, models.classes())
@@ -130,6 +136,17 @@ class _Stages:
             if label in classes.names or (label in snapshot.labels and label in validated)
         )
         return Collected(split, classes, labels, tuple(controls))
+
+    def _group_by(self) -> str | None:
+        """The field of the tasks' data whose images stay together; of an earlier run, if this one names none."""
+        runs = self._models.runs()
+        earlier = (run.options.group_by for run in runs if run.options and run.options.group_by)
+        return self._options.group_by or next(earlier, None)
+
+    def _tell_collecting(self, done: int, of: int) -> None:
+        if done == of or time.monotonic() - self._told_at > _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            self._diary.progress("collecting", epoch=done, epochs=of)
 
     def _check_enough(self, snapshot: Snapshot) -> None:
         """Raises TrainingError."""
@@ -254,20 +271,25 @@ class _Stages:
             candidate,
             present,
             self._found(best_weights, collected) if best_weights else None,
-            is_first=not models.promotions(),
+            # With enough images, too few of which were drawn without help, a model that serves isn't replaced unseen.
+            is_first=not models.promotions() and (present is None or len(collected.split.val) < MIN_IMAGES),
             rule=ThresholdRule(options.precision, own, self._settings.model_score_threshold),
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
         )
-        write_report(
-            self._run.folder / REPORT,
-            judgement,
-            collected.split.val,
-            candidate,
-            title=f"Run {self._diary.run.run} of {self._project.title}",
-            facts=_facts(collected, base, fitted, options),
-            max_megapixels=self._settings.max_image_megapixels,
-        )
+        try:
+            write_report(
+                self._run.folder / REPORT,
+                judgement,
+                collected.split.val,
+                candidate,
+                title=f"Run {self._diary.run.run} of {self._project.title}",
+                facts=_facts(collected, base, fitted, options),
+                max_megapixels=self._settings.max_image_megapixels,
+            )
+        except Exception as error:  # which costs no model
+            log.exception("The report can't be written")
+            self._diary.remark(f"The report can't be written: {told_of(error)}")
         return judgement
 
     def _may_have_seen(self, base: Base) -> str | None:
@@ -329,6 +351,21 @@ class _Stages:
             labels=msgspec.convert(scores.get("labels", {}), dict[str, LabelScore]),
             map50=msgspec.convert(scores.get("map50", {}), Comparison),
             map50_95=msgspec.convert(scores.get("map50_95", {}), Comparison),
+        )
+
+
+def _with_labels(control: Control, labels: Sequence[str]) -> Control:
+    """The control with the labels that people used, if they come with the tasks."""
+    if control.labels_value is None:
+        return control
+    return replace(control, labels=tuple(Label(label, (label,)) for label in labels))
+
+
+def _check_kind(base: Base, controls: Sequence[Control]) -> None:
+    """Raises TrainingError for a base whose model could serve none of these controls."""
+    if base.kind != "obb" and any(getattr(control, "needs_obb", False) for control in controls):
+        raise TrainingError(
+            'model_obb="true" in the labeling config wants OBB weights: name an OBB base (--base), or leave it out'
         )
 
 

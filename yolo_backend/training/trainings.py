@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 2.0
 _CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so for ever
 _SHOWN_RUNS = 20
+_MAX_WAITING = 100  # a webhook may name any project
 
 Start = Callable[[int, Options, Settings], launch.Training]
 
@@ -105,6 +107,11 @@ class Trainings:
                 "Nothing is trained, for it isn't known which Label Studio asks: set LABEL_STUDIO_URL and "
                 "LABEL_STUDIO_API_KEY, or press Validate and Save in Settings > Model, and then Start Training"
             )
+        if len(self._asked.waiting()) >= _MAX_WAITING:
+            raise TrainingAskError(
+                f"No training is asked for, because {_MAX_WAITING} projects wait for theirs already: press Start "
+                "Training again later"
+            )
         try:
             self._asked.ask(key, project)
         except OSError as error:
@@ -120,16 +127,16 @@ class Trainings:
         while True:
             try:
                 for asked in self._asked.waiting():
-                    if self._lock.holder() is not None:
-                        break
-                    self._train(asked)
+                    if self._lock.holder() is not None or self._train(asked):
+                        break  # what waits may be another by now
             except Exception:  # a fault of ours, or of the disk: it looks again
                 log.exception("The trainings that were asked for can't be started")
             self._wake.wait(_LOOK_EVERY_S)
             self._wake.clear()
 
-    def _train(self, asked: Asked) -> None:
-        studio = self._studios.of_project(asked.project)
+    def _train(self, asked: Asked) -> bool:
+        """Train what was asked for, to its end. Returns True if it began."""
+        studio = self._studios.of_project(asked.project or self._studios.sent_as(asked.key))
         if studio is None or studio.token is None:
             if asked.key not in self._waits_told:
                 self._waits_told.add(asked.key)
@@ -137,27 +144,35 @@ class Trainings:
                     "Project %s: its training waits until Label Studio introduces itself: open Settings > Model",
                     asked.project_id,
                 )
-            return
-        options = Options(base=self._settings.model_name, minutes=self._settings.train_minutes)
+            return False
         try:
-            training = self._start(asked.project_id, options, _for_studio(self._settings, studio))
+            training = self._start(asked.project_id, self._options(), _for_studio(self._settings, studio))
         except launch.TrainingStartError as error:
-            if self._lock.holder() is None:  # else another process was quicker, and this one is asked for still
+            if not error.is_busy:  # else another process was quicker, and this one is asked for still
                 self._asked.refuse(asked, str(error))
                 log.error("Project %s: the training can't begin: %s", asked.project_id, error)
-            return
+            return False
         self._asked.begun(asked)
         log.info("Project %s: run %s begins", asked.project_id, training.run().run)
         _log_end(asked.project_id, training.wait())
+        return True
+
+    def _options(self) -> Options:
+        return Options(base=self._settings.model_name, minutes=self._settings.train_minutes)
 
     def _ask_for_what_was_cut_off(self) -> None:
-        """Ask anew for runs whose process died with the backend, or the machine; not for one that always does."""
+        """Ask anew for runs whose process died with the backend, or the machine; not for one that always does.
+
+        One of the command isn't begun anew: its options were a person's, and that person isn't here.
+        """
         try:
             if self._lock.holder() is not None:
                 return
             for models in self._registry.projects():
-                runs = models.runs()
-                if not runs or runs[0].is_over:
+                runs = models.runs(_CUT_OFF_IN_A_ROW)
+                if not runs or runs[0].is_over or runs[0].options != self._options():
+                    continue
+                if self._asked.of_project(models.key) or models.promoted() == runs[0].run:
                     continue
                 in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
                 if len(list(in_a_row)) < _CUT_OFF_IN_A_ROW:
@@ -169,14 +184,19 @@ class Trainings:
 
 def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
     """What was trained in a MODEL_DIR for each project, and what is asked for; who trained last comes first."""
-    holder = TrainingLock(model_dir).holder()
+    holder = None
+    with suppress(OSError):  # a folder that is only to be read from
+        holder = TrainingLock(model_dir).holder()
     asked = AskedTrainings(model_dir)
-    found = [_of_project(models, holder, asked) for models in Registry(model_dir).projects()]
+    found = []
+    for models in Registry(model_dir).projects():
+        with suppress(OSError):  # one that somebody removes meanwhile, or that can't be read
+            found.append(_of_project(models, holder, asked))
     return sorted(found, key=lambda each: each.last_at, reverse=True)
 
 
 def _of_project(models: ProjectModels, holder: Holder | None, asked: AskedTrainings) -> ProjectTrainings:
-    runs = models.runs()[:_SHOWN_RUNS]
+    runs = models.runs(_SHOWN_RUNS)
     running = next((run for run in runs if holder and not run.is_over and holder.may_be_at(run)), None)
     return ProjectTrainings(
         models.key.partition("-")[0], runs, models.promoted(), running, asked.of_project(models.key)

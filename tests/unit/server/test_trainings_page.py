@@ -93,6 +93,22 @@ def test_what_serves_is_told_by_label_and_its_thresholds_can_be_pasted() -> None
     assert "1 10 min ago 40 0.60 0.75 promoted" in text
 
 
+def test_the_thresholds_of_many_labels_come_whole_a_line_each() -> None:
+    names = [f"label {number} & more" for number in range(20)]
+    result = replace(RESULT, labels={name: LabelScore(12, 0.5, 0.5, 0.4) for name in names})
+    page = render_page(status(ProjectTrainings("7", [replace(ENDED, result=result)], "1")))
+    (tags,) = re.findall(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)
+    assert html.unescape(tags).split("\n") == [
+        f'<Label value="label {number} &amp; more" model_score_threshold="0.4"/>' for number in range(20)
+    ]
+
+
+def test_what_was_refused_is_told_until_something_was_trained() -> None:
+    refused = Asked(KEY, at=NOON - 700, refused="Label 10 images first")
+    assert "did nothing" not in text_of(ProjectTrainings("7", [ENDED], "1", asked=refused))
+    assert "waits" not in text_of(ProjectTrainings("7", [], None, asked=Asked(KEY, at=NOON)), training_is_on=False)
+
+
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from yolo_backend.training.diary import Diary
-from yolo_backend.training.records import Options, Run
+from yolo_backend.training.records import ImageCounts, Options, Result, Run
 from yolo_backend.training.registry import ProjectModels, Registry
 from yolo_backend.training.run import end_cut_off, interrupted_runs
 
@@ -47,6 +48,19 @@ def test_nothing_is_written_after_the_end(diary: Diary, models: ProjectModels) -
     assert run.state == "cancelled"
     assert run.ended_at
     assert run.failure == "It was cancelled: what served before serves on"
+
+
+@pytest.mark.parametrize("end", [lambda diary: diary.cancel(1), lambda diary: diary.fail("no memory")])
+def test_what_serves_already_was_neither_cancelled_nor_did_it_fail(
+    diary: Diary, models: ProjectModels, monkeypatch: pytest.MonkeyPatch, end: Callable[[Diary], None]
+) -> None:
+    diary.change(result=Result("1", False, "it is better", None, ImageCounts(30, 10)))
+    monkeypatch.setattr(ProjectModels, "promoted", lambda self: "1")
+    end(diary)
+    run = read(models)
+    assert (run.state, run.verdict, run.failure) == ("ended", "promote", None)
+    assert run.result
+    assert run.result.promoted
 
 
 def test_who_ended_by_itself_was_not_cancelled(diary: Diary, models: ProjectModels) -> None:

@@ -18,7 +18,7 @@ from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.launch import TrainingStartError
 from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import ImageCounts, Options, Result, Run
-from yolo_backend.training.registry import Registry
+from yolo_backend.training.registry import ProjectModels, Registry
 from yolo_backend.training.run import CUT_OFF
 from yolo_backend.training.trainings import TrainingAskError, Trainings, trainings_of
 
@@ -182,7 +182,7 @@ def test_what_was_cut_off_is_begun_anew_but_not_for_ever(
 ) -> None:
     models = Registry(settings.model_dir).project(KEY)
     for number in range(times):
-        run = models.begin_run(Options(base="demo", minutes=1))
+        run = models.begin_run(Options(base=settings.model_name, minutes=3))
         if number < times - 1:  # as the next one notes when it begins
             models.write(replace(run, state="failed", failure=CUT_OFF))
     trainings.begin()
@@ -192,6 +192,73 @@ def test_what_was_cut_off_is_begun_anew_but_not_for_ever(
     else:
         time.sleep(0.3)
         assert starter.trainings == []
+
+
+def test_whoever_asks_while_others_are_trained_asks_for_one_training(trainings: Trainings, starter: Starter) -> None:
+    trainings.ask(SEVEN)
+    until(lambda: len(starter.trainings) == 1)
+    trainings.ask("8.1699000000")
+    starter.trainings[0].may_end.set()
+    until(lambda: len(starter.trainings) == 2)
+    trainings.ask("9.1699000000")
+    trainings.ask(SEVEN)
+    trainings.ask("9.1699000000")  # as nothing is to be seen of it in Label Studio
+    for number in (1, 2, 3):
+        until(partial(starter.has_begun, number + 1))
+        starter.trainings[number].may_end.set()
+    time.sleep(0.3)
+    assert [training.project for training in starter.trainings] == [7, 8, 7, 9]
+
+
+def test_a_run_of_the_command_is_not_begun_anew_with_other_options(
+    trainings: Trainings, starter: Starter, settings: Settings
+) -> None:
+    models = Registry(settings.model_dir).project(KEY)
+    models.begin_run(Options(base=settings.model_name, minutes=3, promote="never", group_by="patient"))
+    trainings.begin()
+    time.sleep(0.3)
+    assert starter.trainings == []
+
+
+def test_a_run_whose_model_serves_is_not_begun_anew(
+    trainings: Trainings, starter: Starter, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Registry(settings.model_dir).project(KEY)
+    models.begin_run(Options(base=settings.model_name, minutes=3))
+    monkeypatch.setattr(ProjectModels, "promoted", lambda self: "1")
+    trainings.begin()
+    time.sleep(0.3)
+    assert starter.trainings == []
+
+
+def test_what_was_cut_off_waits_for_a_label_studio_that_introduces_itself(tmp_path: Path, starter: Starter) -> None:
+    settings = load_settings(model_dir=tmp_path, training="on", train_minutes=3)
+    Registry(tmp_path).project(KEY).begin_run(Options(base=settings.model_name, minutes=3))
+    studios = Studios(settings)
+    trainings = Trainings(settings, studios, start=starter)  # type: ignore[arg-type]
+    trainings.begin()
+    until(lambda: bool(AskedTrainings(tmp_path).waiting()))
+    studios.introduce(SEVEN, STUDIO, "b" * 40)
+    until(lambda: len(starter.trainings) == 1)
+    starter.trainings[0].may_end.set()
+
+
+def test_made_up_projects_fill_no_folder_for_ever(trainings: Trainings, settings: Settings) -> None:
+    asked = AskedTrainings(settings.model_dir)
+    for number in range(100):
+        asked.ask(f"{number}-0123abcd", f"{number}.1699000000")
+    with pytest.raises(TrainingAskError, match="100 projects wait for theirs already"):
+        trainings.ask(SEVEN)
+
+
+def test_a_folder_that_is_only_to_be_read_costs_no_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(settings.model_dir).project(KEY).begin_run(Options(base="demo", minutes=1))
+
+    def refuse(self: TrainingLock) -> None:
+        raise PermissionError("lock")
+
+    monkeypatch.setattr(TrainingLock, "holder", refuse)
+    assert [each.project_id for each in trainings_of(settings.model_dir)] == ["7"]
 
 
 def test_what_ended_is_not_begun_anew(trainings: Trainings, starter: Starter, settings: Settings) -> None:
