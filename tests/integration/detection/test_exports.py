@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from yolo_backend import child_processes
 from yolo_backend.detection import exports
 from yolo_backend.detection.exports import ExportError, ExportOptions, Exports
 from yolo_backend.detection.weights import file_fingerprint
@@ -56,7 +57,7 @@ def exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exporter:
 
     def set_command(command: str) -> None:
         executable = script(tmp_path / "exporter", command)
-        monkeypatch.setattr(exports, "sys", SimpleNamespace(executable=executable))
+        monkeypatch.setattr(child_processes, "sys", SimpleNamespace(executable=executable))
 
     set_command(COPY)
     return set_command

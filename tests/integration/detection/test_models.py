@@ -17,6 +17,7 @@ import pytest
 from ultralytics import YOLO
 
 from tests.harness.detections import OTHER_WEIGHTS, MakeWeights, Pixels, assert_close, assert_same, detect
+from yolo_backend import child_processes
 from yolo_backend.cores import usable_cores
 from yolo_backend.detection import exports, families, onnx_models
 from yolo_backend.detection.detections import Detections
@@ -248,7 +249,7 @@ def failing_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = tmp_path / "exporter"
     script.write_text('#!/bin/sh\necho "RuntimeError: no such operator" >&2\nexit 1\n')
     script.chmod(0o755)
-    monkeypatch.setattr(exports, "sys", SimpleNamespace(executable=str(script)))
+    monkeypatch.setattr(child_processes, "sys", SimpleNamespace(executable=str(script)))
     return tmp_path / "exports"
 
 
