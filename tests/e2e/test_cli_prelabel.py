@@ -330,7 +330,7 @@ def wait_for_predictions(client: StudioClient, project: int, count: int, process
     return stored
 
 
-@pytest.mark.parametrize("count", [1200, pytest.param(3000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("count", [1800, pytest.param(3000, marks=pytest.mark.proof)])
 def test_killed_three_times_each_task_has_one_prediction(
     client: StudioClient, images: list[str], quick: Commands, count: int
 ) -> None:

@@ -24,7 +24,7 @@ COMMANDS = {
     "prelabel": "Predict a whole project: every task that holds no prediction of the weights and settings of now.",
     "register": "Register images as tasks; those that are there already are left out.",
     "sample": "Choose what to label next: the images that the detector is least sure of.",
-    "train": "Train a model on a project's submitted work; it serves if it is better.",
+    "train": "Train a model on a project's submitted work, and let it serve if it is better than what does.",
     "tasks": "List a project's tasks: image, predictions, score, annotations.",
 }
 # What isn't a fault of ours: a full disk, a quota, a folder without rights, a read-only one.

@@ -109,7 +109,7 @@ def train(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Train a model for a project on all of its submitted work, and let it serve if it is better than what does.
+    """Train a model on a project's submitted work, and let it serve if it is better than what does.
 
     Nothing changes where it isn't better, fails, or is ended by Ctrl-C. A server that uses the same `MODEL_DIR`
     switches to a new model by itself. Exit code 0 says that a model was trained, whether it serves or not, 2 that

@@ -14,7 +14,7 @@ from yolo_backend.errors import UserError
 from yolo_backend.labels.places import clip_to_image, corners_of_box
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
 
-_DIGITS = 9  # as many as float32 has, in which Ultralytics reads them
+_DIGITS = 6  # a fiftieth of a pixel in the largest images; what differs by less is the same box drawn twice
 
 
 class DatasetError(UserError):
@@ -42,12 +42,14 @@ def write_dataset(
                 # By number, for a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
                 _link(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
-                rows = dict.fromkeys(  # of equal ones Ultralytics takes one, with a warning
-                    f"{classes.index(box.label)} {_numbers(box, image.size_wh, rotated=rotated)}\n"
-                    for box in image.boxes
-                    if box.label in classes
-                )
-                (folder / "labels" / side / f"{name}.txt").write_text("".join(rows), encoding="ascii")
+                rows = {}
+                for box in image.boxes:
+                    if box.label in classes:
+                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, rotated=rotated)
+                        # Of those with one upright hull Ultralytics takes one, with a warning.
+                        hull = tuple(f(numbers[axis::2]) for axis in (0, 1) for f in (min, max)) if rotated else numbers
+                        rows.setdefault((class_id, tuple(hull)), f"{class_id} {' '.join(numbers)}\n")
+                (folder / "labels" / side / f"{name}.txt").write_text("".join(rows.values()), encoding="ascii")
         path = folder / "data.yaml"
         content = {
             "path": str(folder.resolve()),
@@ -64,7 +66,7 @@ def write_dataset(
     return path
 
 
-def _numbers(box: LabelledBox, size_wh: tuple[int, int], *, rotated: bool) -> str:
+def _numbers(box: LabelledBox, size_wh: tuple[int, int], *, rotated: bool) -> list[str]:
     """A box's numbers, as a share of the image: its corners, or center and size."""
     width, height = size_wh
     if rotated:
@@ -74,7 +76,7 @@ def _numbers(box: LabelledBox, size_wh: tuple[int, int], *, rotated: bool) -> st
         left, top, right, bottom = box.box_xyxy
         center_x, center_y = (left + right) / 2, (top + bottom) / 2
         numbers = [center_x / width, center_y / height, (right - left) / width, (bottom - top) / height]
-    return " ".join(f"{min(1.0, max(0.0, number)):.{_DIGITS}g}" for number in numbers)
+    return [f"{min(1.0, max(0.0, number)):.{_DIGITS}f}" for number in numbers]
 
 
 def _link(file: Path, link: Path) -> None:
