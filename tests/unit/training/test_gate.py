@@ -367,6 +367,45 @@ def test_a_few_corrections_are_no_fall() -> None:
         assert check_labels(images, drawn_in(those.images), those.better, LABELS) is None
 
 
+def perfect(images: list[LabelledImage]) -> Findings:
+    """A model that finds just what was drawn."""
+    found = [
+        FoundBoxes(
+            np.array([each.box_xyxy for each in image.boxes]).reshape(-1, 4),
+            np.full(len(image.boxes), 0.9),
+            tuple(each.label for each in image.boxes),
+        )
+        for image in images
+    ]
+    return Findings(frozenset(LABELS), found)
+
+
+def test_a_box_that_was_forgotten_is_no_fall() -> None:
+    """Where the serving model is perfect, any correction makes it worse."""
+    images = [labelled(number, [("RBC", (10, 10, 60, 60))]) for number in range(12)]
+    forgotten = box("RBC", (200, 200, 260, 260))
+    corrected = [replace(images[0], boxes=(*images[0].boxes, forgotten)), *images[1:]]
+    assert check_labels(corrected, drawn_in(images), perfect(images), LABELS) is None
+    moved = [replace(image, boxes=(forgotten,)) for image in images[:4]]
+    assert check_labels([*moved, *images[4:]], drawn_in(images), perfect(images), LABELS) is not None
+
+
+def test_a_single_box_that_gets_another_label_is_no_fall() -> None:
+    """The average precision of a label with one box is all or nothing."""
+    images = [labelled(number, [("RBC", (10, 10, 60, 60))]) for number in range(12)]
+    images[0] = labelled(0, [("WBC", (10, 10, 60, 60))])
+    corrected = [labelled(0, [("RBC", (10, 10, 60, 60))]), *images[1:]]
+    assert check_labels(corrected, drawn_in(images), perfect(images), LABELS) is None
+
+
+def test_where_all_labels_have_few_boxes_all_are_compared() -> None:
+    images = [labelled(number, [(LABELS[number % 2], (10, 10, 60, 60))]) for number in range(14)]
+    moved = [labelled(number, [(LABELS[number % 2], (200, 10, 260, 60))]) for number in range(14)]
+    assert check_labels(moved, drawn_in(images), perfect(images), LABELS) == (
+        "the labels of 14 of 14 validation images changed; the serving model fell from 0.99 to 0.00"
+    )
+
+
 def test_a_label_that_is_new_or_gone_is_no_fall() -> None:
     those = some()
     boxes = {image.digest: tuple(each for each in image.boxes if each.label != "RBC") for image in those.images}
