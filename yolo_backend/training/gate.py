@@ -122,8 +122,10 @@ def check_labels(
 
     `then` goes by the images' digests, and `labels` are the labeling config's of now. Labels that nobody had drawn
     then don't count, nor those that are gone from the config. Those with few boxes count only if all have few.
+    An image of several tasks doesn't count, for `then` has the boxes of one of them.
     """
-    common = [number for number, image in enumerate(now) if image.digest in then]
+    tasks = Counter(image.digest for image in now)
+    common = [number for number, image in enumerate(now) if image.digest in then and tasks[image.digest] == 1]
     if len(common) < MIN_IMAGES:
         return None
     drawn_then = Counter(box.label for number in common for box in then[now[number].digest])
