@@ -13,7 +13,15 @@ import numpy as np
 from yolo_backend.messages import shortened
 from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
-from yolo_backend.training.matching import IOUS, Matches, TrueBoxes, match_all, shuffled_labels, shuffled_places
+from yolo_backend.training.matching import (
+    IOUS,
+    Matches,
+    TrueBoxes,
+    as_upright,
+    match_all,
+    shuffled_labels,
+    shuffled_places,
+)
 from yolo_backend.training.scores import (
     RESAMPLES,
     Interval,
@@ -168,10 +176,12 @@ def judge(
 ) -> Judgement:
     """Judge a candidate on the validation images, in all of which `candidate`, `current` and `best` were searched.
 
+    If only some of them find rotated boxes, all are scored by upright hulls.
     `current` is what serves, None if nothing does; `best` is the best that was ever promoted, if it isn't that one.
     `is_first` says that nothing was promoted yet. `may_have_seen` names a base whose training nobody here knows.
     """
     bench = _bench(images, labels)
+    candidate, current, best = _comparable(images, candidate, current, best)
     weights = resample(len(bench.numbers), seed)
     models = {
         name: _Model(found, match_all(bench.truths, found.at(bench.numbers).images, labels), weights, ious)
@@ -216,6 +226,20 @@ def judge(
         judged=tuple(bench.numbers),
         own_interval=new.map50.interval if is_judged else None,
         chance=chance.of_places if chance else None,
+    )
+
+
+def _comparable(
+    images: Sequence[LabelledImage], candidate: Findings, current: Findings | None, best: Findings | None
+) -> tuple[Findings, Findings | None, Findings | None]:
+    """All by their upright hulls if only some find rotated boxes: those would be held against a narrower rectangle."""
+    if len({each.is_rotated for each in (candidate, current, best) if each is not None}) == 1:
+        return candidate, current, best
+    sizes_wh = [image.size_wh for image in images]
+    return (
+        as_upright(candidate, sizes_wh),
+        current and as_upright(current, sizes_wh),
+        best and as_upright(best, sizes_wh),
     )
 
 

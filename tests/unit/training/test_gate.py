@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -164,6 +165,32 @@ def test_the_verdict_is_that_of_the_seed() -> None:
     assert verdict_on(those.images, those.worse, those.better, seed=4) == verdict_on(
         those.images, those.worse, those.better, seed=4
     )
+
+
+def tilted(number: int, radians: float) -> LabelledBox:
+    """A narrow box, whose hull is nearly a square, each in another place."""
+    x, y, width, height = 100 + 22 * number, 120 + 12 * number, 200, 20
+    cos, sin = math.cos(radians), math.sin(radians)
+    reach_x, reach_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+    hull = (x - reach_x, y - reach_y, x + reach_x, y + reach_y)
+    return LabelledBox("RBC", hull, (x, y, width, height, radians))
+
+
+def test_weights_for_rotated_boxes_and_others_are_scored_by_the_same_hulls() -> None:
+    """The rotated boxes are 12 degrees off, which is little to their hulls, and no hit to the narrow box."""
+    angle = math.pi / 4
+    images = [replace(labelled(number, []), boxes=(tilted(number, angle),)) for number in range(20)]
+    upright = perfect(images)
+    off = [np.array([tilted(number, angle + math.radians(12)).box_xywhr]) for number in range(20)]
+    rotated = replace(upright, images=[FoundBoxes(boxes, np.array([0.9]), ("RBC",)) for boxes in off])
+    for candidate, current in ((rotated, upright), (upright, rotated)):
+        judgement = verdict_on(images, candidate, current)
+        assert judgement.verdict == "promote"
+        assert judgement.map50.difference == pytest.approx(0.0)
+        assert judgement.map50.candidate == pytest.approx(0.995)
+    # The best that was ever promoted counts, too; and where all are rotated, so are the scores.
+    assert verdict_on(images, rotated, rotated, best=upright).map50.candidate == pytest.approx(0.995)
+    assert verdict_on(images, rotated, rotated, best=rotated).map50.candidate == 0.0
 
 
 # Chance
