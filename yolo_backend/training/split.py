@@ -11,7 +11,7 @@ import numpy as np
 from blake3 import blake3
 
 from yolo_backend.training.labelled import LabelledImage
-from yolo_backend.training.looks import MOST_BITS, alike
+from yolo_backend.training.looks import chains, near
 
 Side = Literal["train", "val"]
 
@@ -87,15 +87,15 @@ def _near_validation(images: Sequence[LabelledImage], known: Mapping[str, Side])
     validating = [image for image in images if known.get(image.digest) == "val"]
     looks = np.array([image.look for image in validating], np.uint64)
     groups = {image.group for image in validating} - {None}
-    near: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for image in images:
         if known.get(image.digest) == "val":
             continue
-        if (np.bitwise_count(looks ^ np.uint64(image.look)) <= MOST_BITS).any():
-            near[image.digest] = LOOKS_ALIKE
+        if near(image.look, looks).any():
+            reasons[image.digest] = LOOKS_ALIKE
         elif image.group in groups:
-            near.setdefault(image.digest, SAME_GROUP)
-    return near
+            reasons.setdefault(image.digest, SAME_GROUP)
+    return reasons
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,9 @@ def _groups(images: Sequence[LabelledImage]) -> list[_Group]:
         if image.group is not None:
             join(index, firsts.setdefault(("group", image.group), index))
     looks = list(first_of_look)  # each once: thousands may be equal
-    for one, other in alike(looks):
-        join(first_of_look[looks[one]], first_of_look[looks[other]])
+    for chain in chains(looks):
+        for one in chain:
+            join(first_of_look[looks[one]], first_of_look[looks[chain[0]]])
     members: defaultdict[int, list[str]] = defaultdict(list)
     for index, image in enumerate(images):
         members[root_of(index)].append(image.digest)
