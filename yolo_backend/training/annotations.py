@@ -69,7 +69,7 @@ def regions_by_image(
 ) -> dict[ImageKey, list[tuple[Region, Control]]]:
     """The annotation's rectangles that are of these controls, by the image that they are on."""
     found: dict[ImageKey, list[tuple[Region, Control]]] = {}
-    for region in annotation["result"]:
+    for region in annotation["result"] or []:  # null, if a script stored it so
         control = _control_of(region, controls)
         if control is not None and _is_rectangle(region):
             page = region.get("item_index")

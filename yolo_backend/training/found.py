@@ -42,6 +42,10 @@ class Findings:
     labels: frozenset[str]
     images: Sequence[FoundBoxes]
 
+    @property
+    def is_rotated(self) -> bool:
+        return any(each.is_rotated for each in self.images)
+
     def at(self, indices: Sequence[int]) -> Findings:
         """Those in the images of these indices."""
         return Findings(self.labels, [self.images[index] for index in indices])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,15 @@ import numpy as np
 from yolo_backend.messages import shortened
 from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
-from yolo_backend.training.matching import IOUS, Matches, TrueBoxes, match_all, shuffled_labels, shuffled_places
+from yolo_backend.training.matching import (
+    IOUS,
+    Matches,
+    TrueBoxes,
+    as_upright,
+    match_all,
+    shuffled_labels,
+    shuffled_places,
+)
 from yolo_backend.training.scores import (
     RESAMPLES,
     Interval,
@@ -39,6 +48,7 @@ RECALL_SHARE = 0.95
 _SHUFFLES = 10  # of the drawn boxes: the best score of so many is what chance gives
 _MOST_SHUFFLED = 300  # images: more make chance no clearer
 _SAME_PX = 0.5
+_TOLERATED_FALL = 0.1  # of the serving model's score, by corrected labels
 _DIGITS = 4
 
 Verdict = Literal["promote", "refuse", "aside"]
@@ -119,13 +129,16 @@ def check_labels(
     those of an earlier run did, on the same images.
 
     `then` goes by the images' digests, and `labels` are the labeling config's of now. Labels that nobody had drawn
-    then don't count, nor those that are gone from the config.
+    then don't count, nor those that are gone from the config. Those with few boxes count only if all have few.
+    An image of several tasks doesn't count, for `then` has the boxes of one of them.
     """
-    common = [number for number, image in enumerate(now) if image.digest in then]
+    tasks = Counter(image.digest for image in now)
+    common = [number for number, image in enumerate(now) if image.digest in then and tasks[image.digest] == 1]
     if len(common) < MIN_IMAGES:
         return None
-    drawn_then = {box.label for number in common for box in then[now[number].digest]}
-    compared = [label for label in labels if label in drawn_then]
+    drawn_then = Counter(box.label for number in common for box in then[now[number].digest])
+    compared = [label for label in labels if drawn_then[label] >= MIN_BOXES]
+    compared = compared or [label for label in labels if drawn_then[label]]
     if not compared:
         return None
     images = [now[number] for number in common]
@@ -140,7 +153,8 @@ def check_labels(
     scores = score(match_all(after, found, compared, IOUS[:1]), as_they_are(len(images)), 1).ap50
     # A label whose boxes are all gone counts as nothing found, for it was there.
     is_now = sum(scores[label].value if label in scores else 0.0 for label in compared) / len(compared)
-    if is_now >= was.interval[0]:
+    # The interval of a perfect score has no width, and one correction would be a fall.
+    if is_now >= min(was.interval[0], (1 - _TOLERATED_FALL) * was.value):
         return None
     return (
         f"the labels of {changed} of {len(images)} validation images changed; "
@@ -162,10 +176,12 @@ def judge(
 ) -> Judgement:
     """Judge a candidate on the validation images, in all of which `candidate`, `current` and `best` were searched.
 
+    If only some of them find rotated boxes, all are scored by upright hulls.
     `current` is what serves, None if nothing does; `best` is the best that was ever promoted, if it isn't that one.
     `is_first` says that nothing was promoted yet. `may_have_seen` names a base whose training nobody here knows.
     """
     bench = _bench(images, labels)
+    candidate, current, best = _comparable(images, candidate, current, best)
     weights = resample(len(bench.numbers), seed)
     models = {
         name: _Model(found, match_all(bench.truths, found.at(bench.numbers).images, labels), weights, ious)
@@ -210,6 +226,20 @@ def judge(
         judged=tuple(bench.numbers),
         own_interval=new.map50.interval if is_judged else None,
         chance=chance.of_places if chance else None,
+    )
+
+
+def _comparable(
+    images: Sequence[LabelledImage], candidate: Findings, current: Findings | None, best: Findings | None
+) -> tuple[Findings, Findings | None, Findings | None]:
+    """All by their upright hulls if only some find rotated boxes: those would be held against a narrower rectangle."""
+    if len({each.is_rotated for each in (candidate, current, best) if each is not None}) == 1:
+        return candidate, current, best
+    sizes_wh = [image.size_wh for image in images]
+    return (
+        as_upright(candidate, sizes_wh),
+        current and as_upright(current, sizes_wh),
+        best and as_upright(best, sizes_wh),
     )
 
 

@@ -49,7 +49,7 @@ class ImageCache:
     """Images by the digest of their bytes; safe to share between threads. One for each run.
 
     It may hold more than `max_bytes` while a run needs that many: `make_room` never removes what was taken from this
-    object.
+    object. After the run, `make_room` of a new one keeps the limit.
     """
 
     def __init__(self, folder: Path, max_megapixels: float, max_bytes: int = MAX_BYTES) -> None:

@@ -1,4 +1,4 @@
-"""Which images look the same: a perceptual hash, and pairs of hashes that are nearly equal."""
+"""Which images look the same: a perceptual hash, and which hashes are nearly equal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PIL import Image
 # most; of 292 photographs of blood cells, two of the same cells differ by 2, and any others by 13 or more.
 MOST_BITS = 4
 _COLUMNS, _ROWS = 8, 8
-_BLOCK = 256  # of 20,000 images, 40 MB at a time
 
 
 def look_of(pixels: NDArray[np.uint8]) -> int:
@@ -23,12 +22,25 @@ def look_of(pixels: NDArray[np.uint8]) -> int:
     return int.from_bytes(bits.tobytes(), "big")
 
 
-def alike(looks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The pairs of indices, the lower one first, whose looks differ by `MOST_BITS` at most."""
+def near(look: int, others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of the others (n,) differ by `MOST_BITS` at most: (n,)."""
+    return np.bitwise_count(others ^ np.uint64(look)) <= MOST_BITS
+
+
+def chains(looks: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of looks that belong together: each is near another one of its chain, and near none of another chain.
+
+    Each look is held once against those that are in no chain yet, so thousands that are all near each other take no
+    longer than others.
+    """
+    left = np.arange(len(looks))
     bits = np.array(looks, np.uint64)
-    for start in range(0, len(bits), _BLOCK):
-        block = bits[start : start + _BLOCK, None]
-        differing = np.bitwise_count(block ^ bits[None, start:])
-        for row, column in np.argwhere(differing <= MOST_BITS).tolist():
-            if row < column:
-                yield start + row, start + column
+    while len(left):
+        chain = [int(left[0])]
+        left, bits = left[1:], bits[1:]
+        for index in chain:  # grows meanwhile
+            are_near = near(looks[index], bits)
+            if are_near.any():
+                chain += left[are_near].tolist()
+                left, bits = left[~are_near], bits[~are_near]
+        yield chain

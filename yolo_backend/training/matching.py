@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolo_backend.labels.polygons import Point, polygon_iou
-from yolo_backend.training.found import FoundBoxes
+from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
 
 Floats = NDArray[np.float64]
@@ -159,6 +159,23 @@ def corners_of(box_xywhr: Sequence[float]) -> list[Point]:
 def _hulls(corners: Sequence[Sequence[Point]]) -> Floats:
     points = np.array(corners, np.float64).reshape(-1, 4, 2)
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def as_upright(found: Findings, sizes_wh: Sequence[tuple[int, int]]) -> Findings:
+    """Rotated boxes as their upright hulls, within the image, as those that people drew have them."""
+    return replace(
+        found,
+        images=[
+            FoundBoxes(
+                np.clip(_hulls([corners_of(box) for box in each.boxes.tolist()]), 0, np.tile(size_wh, 2)),
+                each.scores,
+                each.labels,
+            )
+            if each.is_rotated
+            else each
+            for each, size_wh in zip(found.images, sizes_wh, strict=True)
+        ],
+    )
 
 
 def count_confusions(

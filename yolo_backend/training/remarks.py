@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from yolo_backend.messages import shortened
+from yolo_backend.training.gate import MIN_IMAGES
+from yolo_backend.training.split import SHARE, LeftOut, Split
 
 _SHOWN_TASKS, _SHOWN_REASONS = 5, 10
 _BY_CHANCE = 0.01
@@ -28,6 +30,23 @@ def on_images(faults: Faults) -> Iterator[str]:
     for count, tasks, reason in _by_reason(faults):
         told = f" ({tasks}): {reason}" if reason else " for other reasons"
         yield f"Not trained on: {_counted(count, 'image')}{told}"
+
+
+def left_out_remarks(left_out: Sequence[LeftOut]) -> list[str]:
+    """Images that would show the model what it is judged by."""
+    return list(on_images([(each.image.task_id, each.reason) for each in left_out]))
+
+
+def why_few_validate(split: Split) -> str | None:
+    """Why a model can't be judged though there are enough images; None if it can, or if groups aren't why."""
+    count = len(split.train) + len(split.val) + len(split.left_out)
+    if len(split.val) >= MIN_IMAGES or SHARE * count < MIN_IMAGES or split.kept_together <= SHARE * count:
+        return None
+    return (
+        f"{split.kept_together:,} of the {count:,} images look so alike, or are of one group, that they were kept "
+        f"together: {_counted(len(split.val), 'image validates', 'images validate')}, and judging a model takes "
+        f"{MIN_IMAGES}. Label images of other scenes"
+    )
 
 
 def on_boxes(faults: Faults) -> Iterator[str]:

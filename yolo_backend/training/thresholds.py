@@ -48,11 +48,16 @@ class ThresholdRule:
                 f"Fewer than {MIN_BOXES} validation boxes are too few for a threshold of their own, so these labels "
                 f"have that of all labels together: {names_of(few)}"
             )
+        if missed := [label for label, those in mine.items() if label not in few and choose_threshold(those) is None]:
+            remarks.append(
+                "None of the validation boxes of these labels was found, so they have no threshold of their own: "
+                f"{names_of(missed)}"
+            )
         if self.precision is not None:
             unreached = [
                 label
                 for label, those in mine.items()
-                if label not in few and not (precision_and_recall(those)[0] >= self.precision).any()
+                if label not in few + missed and not (precision_and_recall(those)[0] >= self.precision).any()
             ]
             if unreached:
                 remarks.append(
@@ -71,10 +76,11 @@ def names_of(labels: Sequence[str]) -> str:
 def choose_threshold(matches: Matches, precision: float | None = None) -> float | None:
     """The threshold of the best F1, of a curve that is smoothed, or with `precision` the lowest that reaches it.
 
-    Where none reaches it, it is that of the best precision. None without a box, drawn or found.
+    Where none reaches it, it is that of the best precision. None where no box that was drawn is found: all thresholds
+    are as good then.
     """
     precisions, recalls = precision_and_recall(matches)
-    if not matches.boxes or np.isnan(precisions).all():
+    if not recalls[0]:
         return None
     if precision is not None:
         reached = np.flatnonzero(precisions >= precision)

@@ -199,3 +199,9 @@ def test_an_image_that_was_turned_or_replaced_is_told() -> None:
     assert not drawn(region(original_width=401, original_height=200)).is_of_another  # the same, larger
     assert drawn(region(original_width=100, original_height=200)).is_of_another
     assert not drawn(region(original_width=None, original_height=0)).is_of_another
+
+
+def test_an_annotation_without_a_result_has_no_regions() -> None:
+    """Label Studio's column allows null."""
+    controls = parse_labeling_config(RECTANGLES).controls
+    assert regions_by_image(annotation(1, result=None), controls) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -164,6 +165,32 @@ def test_the_verdict_is_that_of_the_seed() -> None:
     assert verdict_on(those.images, those.worse, those.better, seed=4) == verdict_on(
         those.images, those.worse, those.better, seed=4
     )
+
+
+def tilted(number: int, radians: float) -> LabelledBox:
+    """A narrow box, whose hull is nearly a square, each in another place."""
+    x, y, width, height = 100 + 22 * number, 120 + 12 * number, 200, 20
+    cos, sin = math.cos(radians), math.sin(radians)
+    reach_x, reach_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+    hull = (x - reach_x, y - reach_y, x + reach_x, y + reach_y)
+    return LabelledBox("RBC", hull, (x, y, width, height, radians))
+
+
+def test_weights_for_rotated_boxes_and_others_are_scored_by_the_same_hulls() -> None:
+    """The rotated boxes are 12 degrees off, which is little to their hulls, and no hit to the narrow box."""
+    angle = math.pi / 4
+    images = [replace(labelled(number, []), boxes=(tilted(number, angle),)) for number in range(20)]
+    upright = perfect(images)
+    off = [np.array([tilted(number, angle + math.radians(12)).box_xywhr]) for number in range(20)]
+    rotated = replace(upright, images=[FoundBoxes(boxes, np.array([0.9]), ("RBC",)) for boxes in off])
+    for candidate, current in ((rotated, upright), (upright, rotated)):
+        judgement = verdict_on(images, candidate, current)
+        assert judgement.verdict == "promote"
+        assert judgement.map50.difference == pytest.approx(0.0)
+        assert judgement.map50.candidate == pytest.approx(0.995)
+    # The best that was ever promoted counts, too; and where all are rotated, so are the scores.
+    assert verdict_on(images, rotated, rotated, best=upright).map50.candidate == pytest.approx(0.995)
+    assert verdict_on(images, rotated, rotated, best=rotated).map50.candidate == 0.0
 
 
 # Chance
@@ -365,6 +392,59 @@ def test_a_few_corrections_are_no_fall() -> None:
         those = some(40, seed)
         images = [*map(corrected, those.images[:30]), *those.images[30:]]
         assert check_labels(images, drawn_in(those.images), those.better, LABELS) is None
+
+
+def perfect(images: list[LabelledImage]) -> Findings:
+    """A model that finds just what was drawn."""
+    found = [
+        FoundBoxes(
+            np.array([each.box_xyxy for each in image.boxes]).reshape(-1, 4),
+            np.full(len(image.boxes), 0.9),
+            tuple(each.label for each in image.boxes),
+        )
+        for image in images
+    ]
+    return Findings(frozenset(LABELS), found)
+
+
+def test_a_box_that_was_forgotten_is_no_fall() -> None:
+    """Where the serving model is perfect, any correction makes it worse."""
+    images = [labelled(number, [("RBC", (10, 10, 60, 60))]) for number in range(12)]
+    forgotten = box("RBC", (200, 200, 260, 260))
+    corrected = [replace(images[0], boxes=(*images[0].boxes, forgotten)), *images[1:]]
+    assert check_labels(corrected, drawn_in(images), perfect(images), LABELS) is None
+    moved = [replace(image, boxes=(forgotten,)) for image in images[:4]]
+    assert check_labels([*moved, *images[4:]], drawn_in(images), perfect(images), LABELS) is not None
+
+
+def test_a_single_box_that_gets_another_label_is_no_fall() -> None:
+    """The average precision of a label with one box is all or nothing."""
+    images = [labelled(number, [("RBC", (10, 10, 60, 60))]) for number in range(12)]
+    images[0] = labelled(0, [("WBC", (10, 10, 60, 60))])
+    corrected = [labelled(0, [("RBC", (10, 10, 60, 60))]), *images[1:]]
+    assert check_labels(corrected, drawn_in(images), perfect(images), LABELS) is None
+
+
+def test_an_image_of_two_tasks_is_not_compared() -> None:
+    """By its digest only the boxes of one of them are known."""
+    images = [labelled(number, [("RBC", (10, 10, 60, 60))]) for number in range(12)]
+    again = [replace(labelled(100 + at, [("RBC", (200, 200, 260, 260))]), digest=images[at].digest) for at in range(6)]
+    both = [*images, *again]
+    assert check_labels(both, drawn_in(both), perfect(both), LABELS) is None
+    others = [labelled(number, [("RBC", (10, 10, 60, 60))]) for number in range(20, 32)]
+    moved = [replace(image, boxes=again[0].boxes) for image in others]
+    # All that remains is still compared.
+    assert check_labels([*both, *moved], drawn_in([*both, *others]), perfect([*both, *others]), LABELS) == (
+        "the labels of 12 of 18 validation images changed; the serving model fell from 0.99 to 0.34"
+    )
+
+
+def test_where_all_labels_have_few_boxes_all_are_compared() -> None:
+    images = [labelled(number, [(LABELS[number % 2], (10, 10, 60, 60))]) for number in range(14)]
+    moved = [labelled(number, [(LABELS[number % 2], (200, 10, 260, 60))]) for number in range(14)]
+    assert check_labels(moved, drawn_in(images), perfect(images), LABELS) == (
+        "the labels of 14 of 14 validation images changed; the serving model fell from 0.99 to 0.00"
+    )
 
 
 def test_a_label_that_is_new_or_gone_is_no_fall() -> None:

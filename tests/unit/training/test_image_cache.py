@@ -134,6 +134,27 @@ def test_what_was_used_least_recently_goes_first_and_what_this_run_took_stays(tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_after_a_run_that_needed_more_a_new_cache_keeps_the_limit(tmp_path: Path) -> None:
+    taking = ImageCache(tmp_path, MAX_MEGAPIXELS, max_bytes=0)
+    taken = [take(tmp_path, picture(number), taking).file for number in range(5)]
+    for age, file in enumerate(taken):
+        used_at(file, 1000 - age)
+    taking.make_room()
+    assert sorted(tmp_path.iterdir()) == sorted(taken)
+    sizes = [file.stat().st_size for file in taken]
+    after = ImageCache(tmp_path, MAX_MEGAPIXELS, max_bytes=sum(sizes[3:]))
+    after.make_room()
+    assert sorted(tmp_path.iterdir()) == sorted(taken[3:])
+    after.make_room()  # again, with nothing to do
+    assert sorted(tmp_path.iterdir()) == sorted(taken[3:])
+
+
+def test_a_whole_cache_within_the_limit_stays(tmp_path: Path) -> None:
+    taken = [take(tmp_path, picture(number)).file for number in range(3)]
+    ImageCache(tmp_path, MAX_MEGAPIXELS).make_room()
+    assert sorted(tmp_path.iterdir()) == sorted(taken)
+
+
 def test_what_a_killed_run_left_half_written_goes(tmp_path: Path) -> None:
     old, young = tmp_path / ".a.jpg.01234567", tmp_path / ".b.jpg.01234567"
     for file, age in ((old, 7200), (young, 10)):

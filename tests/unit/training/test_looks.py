@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from yolo_backend.training.looks import MOST_BITS, alike, look_of
+from yolo_backend.training.looks import MOST_BITS, chains, look_of
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "smaller": lambda image: image.resize((image.width // 3, image.height // 3)),
@@ -47,23 +49,43 @@ def test_photographs_of_the_same_kind_of_scene_are_not_the_same(bccd_files: list
     looks = [look(Image.open(path).convert("RGB")) for path in bccd_files]
     distances = [(a ^ b).bit_count() for number, a in enumerate(looks) for b in looks[:number]]
     assert min(distances) > 2 * MOST_BITS
-    assert list(alike(looks)) == []
+    assert list(chains(looks)) == [[number] for number in range(len(looks))]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.integers(0, 63), st.integers(0, 2**64 - 1))
-def test_pairs_are_those_that_differ_in_a_few_bits(others: list[int], bit: int, one: int) -> None:
-    near, far = one ^ (1 << bit), one ^ 0b11111
-    looks = [*others, one, near, far]
-    pairs = {(a, b) for b in range(len(looks)) for a in range(b) if (looks[a] ^ looks[b]).bit_count() <= MOST_BITS}
-    assert set(alike(looks)) == pairs
-    assert (len(others), len(others) + 1) in pairs
-    assert (len(others), len(others) + 2) not in pairs
+def test_a_chain_is_of_looks_that_differ_in_a_few_bits(others: list[int], bit: int, one: int) -> None:
+    """Each is near one of its chain, and near none of another."""
+    looks = [*others, one, one ^ (1 << bit), one ^ 0b11111]
+    found = list(chains(looks))
+    assert sorted(index for chain in found for index in chain) == list(range(len(looks)))
+    of = {index: number for number, chain in enumerate(found) for index in chain}
+    for b in range(len(looks)):
+        for a in range(b):
+            assert of[a] == of[b] or (looks[a] ^ looks[b]).bit_count() > MOST_BITS
+    for chain in found:
+        for at, index in enumerate(chain[1:], 1):
+            assert any((looks[index] ^ looks[earlier]).bit_count() <= MOST_BITS for earlier in chain[:at])
+    assert of[len(others)] == of[len(others) + 1]
 
 
-def test_pairs_are_found_across_thousands() -> None:
+def test_what_is_far_from_both_ends_joins_them() -> None:
+    assert list(chains([0, 0b11111111, 0b1111, 1 << 63 | 0b11111110000])) == [[0, 2, 1], [3]]
+
+
+def test_chains_are_found_across_thousands() -> None:
     rng = np.random.default_rng(0)
     looks = [int(number) for number in rng.integers(0, 2**63, 3000, dtype=np.uint64)]
     looks[2999] = looks[1] ^ 0b1011
     looks[700] = looks[300]
-    assert sorted(alike(looks)) == [(1, 2999), (300, 700)]
-    assert list(alike([])) == []
+    assert [chain for chain in chains(looks) if len(chain) > 1] == [[1, 2999], [300, 700]]
+    assert list(chains([])) == []
+
+
+def test_thousands_that_are_all_near_each_other_take_no_longer() -> None:
+    """As pairs they were twelve million."""
+    looks = [sum(1 << bit for bit in bits) for bits in itertools.islice(itertools.combinations(range(64), 2), 2000)]
+    looks += [1 << 40 | sum(1 << bit for bit in bits) for bits in itertools.combinations(range(30), 3)]
+    began_at = time.process_time()
+    assert [len(chain) for chain in chains(looks)] == [len(looks)]
+    assert len(looks) > 5000
+    assert time.process_time() - began_at < 5

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests.harness.findings import box
-from yolo_backend.training.found import FoundBoxes
+from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.matching import (
     TrueBoxes,
+    as_upright,
     corners_of,
     count_confusions,
     match,
@@ -174,3 +175,15 @@ def test_the_same_labels_are_on_other_boxes() -> None:
     assert all(
         np.array_equal(ones.boxes_xyxy, others.boxes_xyxy) for ones, others in zip(shuffled, truths, strict=True)
     )
+
+
+def test_rotated_boxes_become_their_hulls_within_the_image() -> None:
+    turned = rotated((50, 50, 20, 10, math.pi / 2), (0, 50, 20, 10, 0))
+    nothing = FoundBoxes(np.zeros((0, 5)), np.zeros(0), ())
+    upright = found(("dog", 0.5, A))
+    hulls = as_upright(Findings(frozenset(LABELS), [turned, nothing, upright]), [(100, 100)] * 3)
+    assert not hulls.is_rotated
+    np.testing.assert_allclose(hulls.images[0].boxes, [[45, 40, 55, 60], [0, 45, 10, 55]])
+    assert hulls.images[0].scores is turned.scores
+    assert hulls.images[0].labels == turned.labels
+    assert hulls.images[2] is upright

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.looks import MOST_BITS
-from yolo_backend.training.split import Side, Split, split_images
+from yolo_backend.training.remarks import left_out_remarks, why_few_validate
+from yolo_backend.training.split import LOOKS_ALIKE, SAME_GROUP, LeftOut, Side, Split, split_images
 
 
 def digest(number: int) -> str:
@@ -95,15 +96,10 @@ def test_nothing_moves_and_nothing_leaks_when_a_project_grows(
         for side, found in (("train", split.train), ("val", split.val)):
             assert all(split.sides[one.digest] == side for one in found)
         out = {one.image.digest for one in split.left_out}
-        assert not out & split.sides.keys()
+        assert not out & {one.digest for one in (*split.train, *split.val)}
+        assert all(known.get(digest) == split.sides.get(digest) != "val" for digest in out)
         assert len(split.train) + len(split.val) + len(split.left_out) == len(left)
-        old = {one.digest for one in left if one.digest in known}
-        for one in split.train:
-            for other in split.val:
-                if one.digest not in old or other.digest not in old:  # what is new never joins the other side
-                    assert one.digest != other.digest
-                    assert (one.look ^ other.look).bit_count() > MOST_BITS
-                    assert one.group is None or one.group != other.group
+        assert_nothing_leaks(split)
         known = dict(split.sides)
 
 
@@ -111,7 +107,83 @@ def test_nothing_moves_and_nothing_leaks_when_a_project_grows(
 def test_an_image_that_is_left_out_is_so_for_a_reason(first: list[LabelledImage], then: list[LabelledImage]) -> None:
     known = split_images(first, {}).sides
     split = split_images([*first, *then], known)
-    assert all(one.image.digest not in known and one.reason for one in split.left_out)
+    validating = {one.digest for one in [*first, *then] if known.get(one.digest) == "val"}
+    for left in split.left_out:
+        same = [one for one in [*first, *then] if one.digest == left.image.digest]
+        assert any(
+            (one.look ^ other.look).bit_count() <= MOST_BITS
+            if left.reason == LOOKS_ALIKE
+            else one.group is not None and one.group == other.group
+            for one in same
+            for other in [*first, *then]
+            if other.digest in validating
+        )
+
+
+def chain(number: int) -> LabelledImage:
+    """An image of a fixed camera: it differs by one bit from the one before, and by more from others."""
+    return image(number, look=(1 << min(number, 64)) - 1 ^ (1 << max(number - 64, 0)) - 1)
+
+
+def test_a_fixed_camera_goes_on_training_on_what_is_not_near_a_validation_image() -> None:
+    apart = [chain(number) for number in (0, 10, 20, 30, 40, 50, 60, 70)]
+    first = split_images(apart, {})
+    assert len(first.val) == 2
+    everything = [chain(number) for number in range(0, 100)]
+    split = split_images(everything, first.sides)
+    assert_nothing_leaks(split)
+    near = {
+        one.task_id
+        for one in everything
+        if any(0 < (one.look ^ other.look).bit_count() <= MOST_BITS for other in first.val)
+    }
+    assert {left.image.task_id for left in split.left_out} == near
+    assert {left.reason for left in split.left_out} == {LOOKS_ALIKE}
+    assert len(split.train) == 100 - 2 - len(near) >= 80
+    assert not {digest(number) for number in near} & split.sides.keys()
+
+
+def test_a_twin_that_was_away_for_a_run_is_not_trained_on_beside_its_validating_one() -> None:
+    """Two twins were put on different sides, while something was deleted or its group wasn't asked for."""
+    twins = [image(1), image(2, look=far_look(1) ^ 1)]
+    known: dict[str, Side] = {digest(1): "val", digest(2): "train"}
+    split = split_images([*twins, *images(10, 10)], known)
+    assert [(left.image.task_id, left.reason) for left in split.left_out] == [(2, LOOKS_ALIKE)]
+    assert 1 in tasks(split.val)
+    assert split.sides.items() >= known.items()
+    # It is trained on again when the other one is gone.
+    assert 2 in tasks(split_images([twins[1], *images(10, 10)], split.sides).train)
+
+
+def test_a_group_that_is_asked_for_later_is_on_one_side() -> None:
+    first = split_images(images(8), {})
+    patients = [image(one.task_id, group="a") for one in [*first.train[:2], first.val[0]]]
+    split = split_images([*patients, image(50, group="a"), image(51, group="b")], first.sides)
+    assert sorted(tasks([left.image for left in split.left_out])) == sorted([*tasks(first.train[:2]), 50])
+    assert {left.reason for left in split.left_out} == {SAME_GROUP}
+    assert_nothing_leaks(split)
+
+
+def test_images_that_are_left_out_are_one_sentence_for_each_reason() -> None:
+    left_out = [LeftOut(image(number), LOOKS_ALIKE) for number in range(1, 177)]
+    assert left_out_remarks([*left_out, LeftOut(image(200), SAME_GROUP)]) == [
+        "Not trained on: 176 images (tasks 1, 2, 3, 4, 5 and 171 more): almost the same as a validation image",
+        "Not trained on: 1 image (task 200): in the same group as a validation image",
+    ]
+    assert left_out_remarks([]) == []
+
+
+def test_why_few_validate_is_told() -> None:
+    alike = [image(number, look=7) for number in range(39)]
+    split = split_images([*alike, image(50)], {})
+    assert why_few_validate(split) == (
+        "39 of the 40 images look so alike, or are of one group, that they were kept together: 1 image validates, and "
+        "judging a model takes 10. Label images of other scenes"
+    )
+    assert why_few_validate(split_images(alike, {})) is None  # with fewer than 40 there are never ten
+    assert why_few_validate(split_images(images(40), {})) is None
+    known: dict[str, Side] = {digest(number): "train" for number in range(40)}
+    assert why_few_validate(split_images(images(40), known)) is None
 
 
 @pytest.mark.parametrize(
@@ -156,10 +228,8 @@ def test_what_would_join_both_sides_is_used_on_neither() -> None:
         for one in [*first.train, *first.val]
     ]
     split = split_images([*joined, bridge, *images(4, 200)], first.sides)
-    assert tasks([left.image for left in split.left_out]) == [100]
-    assert "validation images" in split.left_out[0].reason
+    assert set(tasks([left.image for left in split.left_out])) == {100, in_train.task_id}
     assert bridge.digest not in split.sides
-    assert in_train.task_id in tasks(split.train)
     assert in_val.task_id in tasks(split.val)
 
 

@@ -47,10 +47,10 @@ def test_without_one_that_has_the_precision_it_is_the_best() -> None:
 
 @pytest.mark.parametrize(
     ("right", "wrong", "threshold"),
-    [([0.02] * 20, [], 0.25), ([0.99] * 20, [], 0.05), ([0.04] * 20, [0.03] * 20, 0.25), ([], [0.5] * 20, 0.05)],
+    [([0.02] * 20, [], 0.25), ([0.99] * 20, [], 0.05), ([0.04] * 20, [0.03] * 20, 0.25), ([], [0.5] * 20, 0.25)],
 )
 def test_it_is_never_beyond_what_makes_sense(right: list[float], wrong: list[float], threshold: float) -> None:
-    """If nothing is found above the lowest of all, nothing can be chosen by it."""
+    """If nothing right is found above the lowest of all, nothing can be chosen by it."""
     assert ThresholdRule().choose({"cat": matches_of(right, wrong, 20)}) == {"cat": threshold}
 
 
@@ -61,6 +61,22 @@ def test_a_label_with_few_boxes_has_that_of_all_together() -> None:
     assert ThresholdRule().remarks({"cat": CLEAR, "dog": few}) == [
         "Fewer than 10 validation boxes are too few for a threshold of their own, so these labels have that of all "
         "labels together: dog"
+    ]
+
+
+@pytest.mark.parametrize("precision", [None, 0.9])
+@pytest.mark.parametrize("right", [[], [0.03] * 20])
+def test_a_label_of_which_nothing_is_found_has_that_of_all_together(
+    right: list[float], precision: float | None
+) -> None:
+    """All its boxes are wrong: the lowest of all thresholds would show every one."""
+    missed = matches_of(right, [0.5] * 20, 20)
+    rule = ThresholdRule(precision)
+    assert choose_threshold(missed, precision) is None
+    pooled = choose_threshold(together([CLEAR, missed]), precision)
+    assert rule.choose({"cat": CLEAR, "dog": missed})["dog"] == pooled is not None
+    assert rule.remarks({"cat": CLEAR, "dog": missed}) == [
+        "None of the validation boxes of these labels was found, so they have no threshold of their own: dog"
     ]
 
 
