@@ -203,7 +203,7 @@ def test_json_lines_become_annotations(
 
     assert done.returncode == 0, done.stderr
     assert "2 of them with 2 boxes as annotations" in done.stdout
-    assert "Boxes left out, for they have no area on their image: 1 (labels.jsonl:1)" in done.stderr
+    assert "Boxes left out because they have no area on their image: 1 (labels.jsonl:1)" in done.stderr
     labelled, empty, *others = client.tasks(project)
     assert boxes_of(labelled, "annotations") == [
         ("RBC", 640, *map(pytest.approx, (10, 10, 20, 20))),

@@ -237,7 +237,7 @@ def test_a_refused_token_is_told_by_its_kind_and_not_shown(serve: StartServer, t
         (
             403,
             "You do not have permission to perform this action.",
-            "Give them the right, or take the token of another.",
+            "Give that user the right, or use another user's token.",
         ),
         (500, "Unknown error", "See its log."),
         (500, "Can't resolve hostname yolo.internal", "as Label Studio reaches it"),

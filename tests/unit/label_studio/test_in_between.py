@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Answer, str]] = {
     "a web page": (
         reply(b"<!doctype html><title>Welcome to nginx!</title>"),
         '{url} answers with a web page "Welcome to nginx!", and not as Label Studio does: '
-        f"{FIRST_PAGE}, past any login",
+        f"{FIRST_PAGE}, not of a login",
     ),
     "no such path": (
         reply(NGINX_404, 404),

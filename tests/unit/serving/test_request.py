@@ -815,7 +815,7 @@ def test_a_project_that_nothing_was_trained_for_yet_gets_nothing(
                 context = {"result": [{"type": "rectanglelabels"}]}
                 meant = house.predictor.predict(asked, config, project=PROJECT, context=context)
                 assert meant == [{"result": []} for _ in asked]
-        assert "Project 7: 2 tasks get nothing, for nothing is trained yet" in messages(caplog, logging.INFO)
+        assert "Project 7: 2 tasks get nothing, because nothing is trained yet" in messages(caplog, logging.INFO)
         assert (house.predictor.progress(), house.predictor.failures.last(), house.server.requests) == ([], [], [])
     finally:
         house.predictor.close()
