@@ -136,7 +136,7 @@ def test_whether_uploads_can_be_read_from_the_disk_is_told(serve: StartServer, t
         "uploads",
         LinkState.OK,
         f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) holds no upload/; meanwhile they are fetched from Label Studio: do "
-        "nothing where Label Studio has no upload yet, else name the folder that holds upload/, in Label Studio's data "
+        "nothing if Label Studio has no upload yet, else name the folder that holds upload/, in Label Studio's data "
         "folder it is media/",
     )
     (tmp_path / "upload").write_bytes(b"")
