@@ -68,7 +68,7 @@ class FailureKind(StrEnum):
     )
     REJECTED = (
         "rejected",
-        "Nothing, where the task was deleted. Where the labels were changed, Retrieve Predictions again.",
+        "If the task was deleted, do nothing. If the labels were changed, use Retrieve Predictions again.",
     )
     TIMEOUT = (
         "timeout",
@@ -83,8 +83,8 @@ class FailureKind(StrEnum):
     TOO_MANY_PIXELS = ("too_many_pixels", "Make the image smaller, or raise MAX_IMAGE_MEGAPIXELS.")
     UNAUTHORIZED = (
         "unauthorized",
-        "Label Studio's own image: check LABEL_STUDIO_API_KEY. Another server's: let it be read without a "
-        "login, or take a presigned address.",
+        "If Label Studio serves the image, check LABEL_STUDIO_API_KEY. If not, make it readable without a login, or "
+        "use a presigned address.",
     )
     UNREACHABLE = (
         "unreachable",

@@ -82,4 +82,4 @@ class YoloBackend(LabelStudioMLBase):  # type: ignore[misc]  # label-studio-ml h
             default_trainings().ask(project_of_event(data))
             return
         level = logging.INFO if event == START_TRAINING else logging.DEBUG
-        log.log(level, "%s: nothing is trained, for %s.fit isn't overridden", event, type(self).__name__)
+        log.log(level, "%s: nothing is trained, because %s.fit isn't overridden", event, type(self).__name__)

@@ -159,9 +159,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_pairs(self) -> Settings:
         if self.label_studio_api_key and not self.label_studio_url:
-            raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?")
+            raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: set the URL, too")
         if self.label_studio_media_root and not self.label_studio_url:
-            raise ValueError("LABEL_STUDIO_MEDIA_ROOT is set without LABEL_STUDIO_URL: whose uploads are there?")
+            raise ValueError("LABEL_STUDIO_MEDIA_ROOT is set without LABEL_STUDIO_URL: set the URL, too")
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together: set both or neither")
         least = BODY_COSTS * self.max_request_megabytes

@@ -89,7 +89,7 @@ def _lasting(what: str, fix: str) -> Trouble:
 def _other_name(error: CertificateError, host: str, address: str) -> Trouble:
     names = re.findall(r"'([^']+)'", str(error).partition(" match")[2])
     if not names:
-        return _lasting(f"the certificate of {host} names no host (subjectAltName)", "have one made that does")
+        return _lasting(f"the certificate of {host} names no host (subjectAltName)", "get one that names it")
     more = ", ..." if len(names) > _SHOWN_NAMES else ""
     shown = shortened(", ".join(names[:_SHOWN_NAMES]) + more)
     return _lasting(f"the certificate of {host} is for another name: {shown}", f"use that name in {address}")
@@ -108,7 +108,7 @@ def _refused(error: ssl.SSLCertVerificationError, host: str, address: str) -> Tr
     if code in _UNKNOWN_AUTHORITY:
         return _lasting(f"the certificate of {host} is from an authority that isn't known here", _trust())
     reason = shortened(error.verify_message.lower())
-    return _lasting(f"the certificate of {host} isn't accepted ({reason})", "have another one made")
+    return _lasting(f"the certificate of {host} isn't accepted ({reason})", "get a new certificate")
 
 
 def _trust() -> str:
@@ -122,7 +122,7 @@ def _broken(error: ssl.SSLError, host: str, address: str) -> Trouble:
     if reason in _PLAIN_HTTP:
         return _lasting(f"{host} speaks plain http, and not https", f"write http:// in {address}")
     if "CERTIFICATE_REQUIRED" in reason:
-        return _lasting(f"{host} wants a client's certificate, and the backend has none", "let it in without one")
+        return _lasting(f"{host} wants a client's certificate, and the backend has none", "don't ask for one there")
     if reason in _OLD_TLS:
         return _lasting(f"{host} speaks an old TLS only", "let it speak TLS 1.2 or newer")
     words = shortened(reason.replace("_", " ").lower()) or "it breaks off"

@@ -197,7 +197,7 @@ def test_people_read_ticks(command_environment: dict[str, str], project: int, tm
             "isn't connected to",
             "Connect Model",
         ),
-        ({"MODEL_IOU_THRESHOLD": "0.5"}, [], "model_version", "the backend's is", "the same settings"),
+        ({"MODEL_IOU_THRESHOLD": "0.5"}, [], "model_version", "the backend's model_version is", "the same settings"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_fix(

@@ -283,7 +283,7 @@ def test_replace_deletes_what_this_backend_said_before(
     assert versions(client, project)[ids[0]] == sorted([OLD, version, OTHER])
 
     outlook = quick.run("prelabel", project, "--replace", "--dry-run")
-    assert f"4 predictions of {OLD} would go" in outlook.stdout
+    assert f"4 predictions of {OLD} would be deleted" in outlook.stdout
     done = quick.run("prelabel", project, "--replace")
 
     assert done.returncode == 1

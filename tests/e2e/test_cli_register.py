@@ -203,7 +203,7 @@ def test_json_lines_become_annotations(
 
     assert done.returncode == 0, done.stderr
     assert "2 of them with 2 boxes as annotations" in done.stdout
-    assert "Boxes left out, for they have no area on their image: 1 (labels.jsonl:1)" in done.stderr
+    assert "Boxes left out because they have no area on their image: 1 (labels.jsonl:1)" in done.stderr
     labelled, empty, *others = client.tasks(project)
     assert boxes_of(labelled, "annotations") == [
         ("RBC", 640, *map(pytest.approx, (10, 10, 20, 20))),
@@ -261,7 +261,7 @@ def test_what_label_studio_exports_comes_back(
     [
         ({"labels/0.txt": "0 0.5 0.5 0.1"}, [], "labels/0.txt:1 should be `class x y width height`"),
         ({"labels/0.txt": "2 0.5 0.5 0.1 0.1"}, [], 'labels/0.txt:1: "Dog" is no label of "label", which has RBC, WBC'),
-        ({"labels/other.txt": ""}, [], "none of its 1 labels is of"),
+        ({"labels/other.txt": ""}, [], "its 1 labels fit neither"),
         ({"labels/0.txt": ""}, ["--control", "boxes"], 'no control "boxes" that is served, but label'),
         ({"labels/0.txt": ""}, ["--classes", "no.yaml"], "no.yaml can't be read: No such file"),
         ({"labels/0.txt": ""}, ["-p", "999999"], "shows the token's user no project 999999, but "),

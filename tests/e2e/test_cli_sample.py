@@ -212,7 +212,7 @@ def test_files_by_their_local_files_path(
         (["photos", "-p", "all there"], "Nothing to choose from: all of it is registered already"),
         (
             ["-p", "all labelled"],
-            "Nothing to choose from: all labelled has no task that is neither labelled nor skipped",
+            "Nothing to choose from: every task of all labelled is labelled or skipped",
         ),
         (["nowhere", "-p", "all there"], "nowhere is no folder, no file, no glob"),
         (["-p", "all there", "--url", "http://127.0.0.1:9"], "Label Studio doesn't answer at http://127.0.0.1:9"),

@@ -160,7 +160,7 @@ def test_fit_says_that_it_does_nothing_but_not_for_each_annotation(caplog: pytes
         backend = YoloBackend(project_id="7", label_config=BCCD_CONFIG)
         for event in ("ANNOTATION_CREATED", "START_TRAINING", "ANNOTATION_UPDATED"):
             backend.fit(event, {})
-    assert caplog.messages == ["START_TRAINING: nothing is trained, for YoloBackend.fit isn't overridden"]
+    assert caplog.messages == ["START_TRAINING: nothing is trained, because YoloBackend.fit isn't overridden"]
 
 
 def test_whether_it_trains_is_told_by_its_fit_under_either_contract() -> None:

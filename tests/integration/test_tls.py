@@ -62,7 +62,7 @@ CASES = [
     ("expired", True, "has expired: renew it there"),
     ("future", True, "isn't valid yet: compare the clocks of both machines"),
     ("elsewhere", True, "is for another name: studio.example, *.lab.example: use that name in {}"),
-    ("nameless", True, "names no host (subjectAltName): have one made that does"),
+    ("nameless", True, "names no host (subjectAltName): get one that names it"),
 ]
 
 

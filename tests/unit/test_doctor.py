@@ -136,7 +136,7 @@ def test_whether_uploads_can_be_read_from_the_disk_is_told(serve: StartServer, t
         "uploads",
         LinkState.OK,
         f"LABEL_STUDIO_MEDIA_ROOT ({tmp_path}) holds no upload/; meanwhile they are fetched from Label Studio: do "
-        "nothing where Label Studio has no upload yet, else name the folder that holds upload/, in Label Studio's data "
+        "nothing if Label Studio has no upload yet, else name the folder that holds upload/, in Label Studio's data "
         "folder it is media/",
     )
     (tmp_path / "upload").write_bytes(b"")
@@ -237,7 +237,7 @@ def test_a_refused_token_is_told_by_its_kind_and_not_shown(serve: StartServer, t
         (
             403,
             "You do not have permission to perform this action.",
-            "Give them the right, or take the token of another.",
+            "Give that user the right, or use another user's token.",
         ),
         (500, "Unknown error", "See its log."),
         (500, "Can't resolve hostname yolo.internal", "as Label Studio reaches it"),

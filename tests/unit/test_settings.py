@@ -142,7 +142,9 @@ def test_another_label_studio_on_the_command_line_has_not_the_hosts_name(monkeyp
 
 def test_the_folder_of_uploads_is_of_the_label_studio_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABEL_STUDIO_MEDIA_ROOT", "/media")
-    with pytest.raises(SettingsError, match=r"^LABEL_STUDIO_MEDIA_ROOT is set without LABEL_STUDIO_URL: whose uploads"):
+    with pytest.raises(
+        SettingsError, match=r"^LABEL_STUDIO_MEDIA_ROOT is set without LABEL_STUDIO_URL: set the URL, too"
+    ):
         load_settings()
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://studio:8080")
     assert load_settings().label_studio_media_root == Path("/media")

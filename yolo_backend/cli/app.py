@@ -21,7 +21,7 @@ COMMANDS = {
     "check": "Try each link from here to a prediction in Label Studio, and print a tick or the fix.",
     "connect": "Make a first project for the model's classes, and connect it to the backend.",
     "models": "List what was trained for a project, promote a run, or roll back to the model before.",
-    "prelabel": "Predict a whole project: every task that holds no prediction of the weights and settings of now.",
+    "prelabel": "Predict a whole project: every task without a prediction by the current weights and settings.",
     "register": "Register images as tasks; those that are there already are left out.",
     "sample": "Choose what to label next: the images that the detector is least sure of.",
     "train": "Train a model on a project's submitted work, and let it serve if it is better than what does.",
@@ -109,7 +109,7 @@ def main() -> None:
             _fail(explain(error))
         if error.errno not in _DISK_ERRORS:
             raise
-        where = f"{error.filename} can't be used" if error.filename else "What was to be written wasn't"
+        where = f"{error.filename} can't be used" if error.filename else "A file couldn't be written"
         _fail(f"{where}: {error.strerror}: make room, or give the right to it, and run the command again")
 
 

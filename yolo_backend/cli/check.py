@@ -80,7 +80,7 @@ def check(
         check_backend_url(backend_url)
     settings = read_settings(url, token)
     if not settings.label_studio_url:
-        raise CommandError("Set LABEL_STUDIO_URL (or --url): which Label Studio is it about?")
+        raise CommandError("Set LABEL_STUDIO_URL (or --url): it is needed to reach Label Studio")
     key = settings.label_studio_api_key
     studio = Studio(settings.label_studio_url, key.get_secret_value() if key else None)
 

@@ -89,7 +89,7 @@ def open_studio(settings: Settings) -> Studio:
     key = settings.label_studio_api_key
     if not settings.label_studio_url or not key:
         missing = "LABEL_STUDIO_API_KEY (or --token)" if settings.label_studio_url else "LABEL_STUDIO_URL (or --url)"
-        raise CommandError(f"Set {missing}: which Label Studio is it about?")
+        raise CommandError(f"Set {missing}: it is needed to reach Label Studio")
     return Studio(settings.label_studio_url, key.get_secret_value())
 
 

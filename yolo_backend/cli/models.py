@@ -42,7 +42,8 @@ def models(
         typer.Option("--promote", metavar="RUN", help="Let this run's model serve the project.", show_default=False),
     ] = None,
     roll_back: Annotated[
-        bool, typer.Option("--roll-back", help="Let the model serve that served before, in the end the untrained one.")
+        bool,
+        typer.Option("--roll-back", help="Go back to the previous model, or after the first to the untrained one."),
     ] = False,
     as_json: AsJson = False,
     url: Url = None,

@@ -86,7 +86,7 @@ def prelabel(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Predict a whole project: every task that holds no prediction of the weights and settings of now.
+    """Predict a whole project: every task without a prediction by the current weights and settings.
 
     Those are the ones that a click on Retrieve Predictions would ask for, with the same result. Killed or
     interrupted, run it again: it goes on where it was, and nothing is stored twice. Exit code 1 says that some tasks
@@ -189,7 +189,7 @@ def _tell_outlook(
         return
     out.print(f"{to_predict:,} tasks would be predicted, as {model_version}", markup=False)
     for version, count in older.items():
-        out.print(f"{count:,} predictions of {version} would go, where the new ones are stored", markup=False)
+        out.print(f"{count:,} predictions of {version} would be deleted as new ones are stored", markup=False)
 
 
 def _tell(report: Report, *, as_json: bool) -> None:

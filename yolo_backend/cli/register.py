@@ -164,7 +164,7 @@ def _register(project: Project, items: Sequence[Item], control: Control, *, dry_
         count = 0 if dry_run else sum(len(part.items) for part in parts)
         more = "" if dry_run else ", perhaps some more"
         again = RUN_IT_AGAIN if dry_run else RUN_IT_AGAIN_LATER
-        _print(err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. {again}, and it goes on there")
+        _print(err, f"Interrupted: {count:,} of {len(items):,} were registered{more}. {again} for the rest")
         raise typer.Exit(INTERRUPTED) from None
     return parts
 
@@ -209,9 +209,9 @@ def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
         _print(out, f"Left out: {reasons}")
     if boxes := told["boxes_without_area"]:
         shown = ", ".join(boxes[:_SHOWN_BOXES]) + (", ..." if len(boxes) > _SHOWN_BOXES else "")
-        _print(err, f"Boxes left out, for they have no area on their image: {len(boxes):,} ({shown})")
+        _print(err, f"Boxes left out because they have no area on their image: {len(boxes):,} ({shown})")
     if count := told["labels_without_image"]:
-        _print(err, f"Labels of none of these images: {count:,}")
+        _print(err, f"Labels without one of the images: {count:,}")
 
 
 def _print(console: Console, line: str) -> None:

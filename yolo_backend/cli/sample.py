@@ -163,7 +163,7 @@ def _find_pool(
         return pool
     pool = unlabelled_tasks(project)
     if not pool.size:
-        raise CommandError(f"Nothing to choose from: {project.title} has no task that is neither labelled nor skipped")
+        raise CommandError(f"Nothing to choose from: every task of {project.title} is labelled or skipped")
     return pool
 
 
@@ -206,8 +206,9 @@ def _deliver(project: Project, found: Sample, pool: Pool) -> Delivered:
                     progress.advance(bar)
         except (StudioError, requests.Timeout) as error:
             raise CommandError(
-                f"{len(delivered.written):,} of {len(chosen):,} tasks have their uncertainty, and "
-                f"{delivered.predicted:,} a new prediction, then: {explain(error)}. Run it again, and it does the rest"
+                f"{len(delivered.written):,} of {len(chosen):,} tasks got their uncertainty, and "
+                f"{delivered.predicted:,} got a new prediction, then it failed: {explain(error)}. "
+                "Run it again for the rest"
             ) from None
     return delivered
 

@@ -32,7 +32,7 @@ MeasureName = Annotated[
 ]
 AggregateName = Annotated[
     Literal["max", "mean", "sum"],
-    typer.Option(help="What the boxes of an image make together.", rich_help_panel=_HOW),
+    typer.Option(help="How to combine the boxes of an image.", rich_help_panel=_HOW),
 ]
 Floor = Annotated[
     float,
@@ -45,8 +45,8 @@ Empty = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="What an image without boxes counts.",
-        show_default="one box on the floor",
+        help="Uncertainty of an image without boxes.",
+        show_default="one box at the --floor",
         rich_help_panel=_HOW,
     ),
 ]
@@ -54,7 +54,7 @@ Diverse = Annotated[
     bool,
     typer.Option(
         "--diverse",
-        help="Of more of the most uncertain, those that look least alike.",
+        help="Among more of the most uncertain, choose the least similar.",
         rich_help_panel=_HOW,
     ),
 ]

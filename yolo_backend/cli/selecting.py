@@ -17,13 +17,21 @@ WithoutAnnotations = Annotated[
 MinScore = Annotated[
     float | None,
     typer.Option(
-        "--min-score", min=0, max=1, help="Only tasks whose newest prediction scores so much.", rich_help_panel=_PANEL
+        "--min-score",
+        min=0,
+        max=1,
+        help="Only tasks whose newest prediction scores this or more.",
+        rich_help_panel=_PANEL,
     ),
 ]
 MaxScore = Annotated[
     float | None,
     typer.Option(
-        "--max-score", min=0, max=1, help="Only tasks whose newest prediction scores no more.", rich_help_panel=_PANEL
+        "--max-score",
+        min=0,
+        max=1,
+        help="Only tasks whose newest prediction scores this or less.",
+        rich_help_panel=_PANEL,
     ),
 ]
 ModelVersion = Annotated[

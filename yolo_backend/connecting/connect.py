@@ -150,6 +150,6 @@ def _advice(message: str, backend_url: str) -> str:
     if "reserved network address" in message:
         return (
             f"Label Studio's network guard refuses {backend_url}: start Label Studio with "
-            "USE_DEFAULT_BANNED_SUBNETS=false (docs/docker.md tells what to close again)"
+            "USE_DEFAULT_BANNED_SUBNETS=false (docs/docker.md says what to ban again)"
         )
     return f"Label Studio doesn't connect to {backend_url}: {message}"

@@ -88,7 +88,7 @@ class Engine:
         except WeightsFileError as error:
             raise WeightsError(f"{error} ({path})") from None
         if opened.fallback:
-            log.warning("%s runs in torch, for %s", path.name, opened.fallback)
+            log.warning("%s runs in torch, because %s", path.name, opened.fallback)
 
     def __str__(self) -> str:
         return f"{self.info.name} on {self.runtime.device} in {self._model} ({self._why})"

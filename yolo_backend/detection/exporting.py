@@ -95,7 +95,7 @@ def check_agreement(expected: Model, exported: Model) -> None:
             ours, theirs, len(expected.class_names), end2end=expected.end2end
         )
         if not (boxes_px <= _BOX_TOLERANCE_PX and scores <= _SCORE_TOLERANCE):  # this is also true if one is NaN
-            raise ValueError(f"the export's boxes are {boxes_px:.3g} px and its scores {scores:.3g} off the weights'")
+            raise ValueError(f"the export differs from the weights: boxes by {boxes_px:.3g} px, scores by {scores:.3g}")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class Checkpoints:
         try:
             return Opened(_open_export(path, exports, options, wish.engine), wish.why)
         except Exception as error:  # if the weights themselves are wrong, torch says how
-            fallback = f"it can't be had for ENGINE={wish.asked}: {first_line(error)}"
+            fallback = f"it can't run with ENGINE={wish.asked}: {first_line(error)}"
             return Opened(self._in_torch(path, wish, wish.device), "its export failed", fallback)
 
     def _in_torch(self, path: Path, wish: Wish, device: str) -> Model:
@@ -143,7 +143,9 @@ def _open_export(path: Path, exports: Exports, options: ExportOptions, wanted: s
     try:
         return open_exported(file, path.name, wanted, options.device)
     except Exception as error:
-        log.warning("%s: the export %s is made anew, for it can't be used: %s", path.name, file.name, first_line(error))
+        log.warning(
+            "%s: the export %s is made again because it can't be used: %s", path.name, file.name, first_line(error)
+        )
         file.unlink(missing_ok=True)
         return open_exported(exports.make(path, options), path.name, wanted, options.device)
 

@@ -92,7 +92,7 @@ def missing_problem(name: str, model_root: Path, *, may_download: bool) -> str:
     if meant := _meant(name, model_root, may_download=may_download):
         advice = f"did you mean {meant}? Or put the file there"
     else:
-        advice = "put the file there, or name one that is"
+        advice = "put the file there, or name another file"
     return f"Weights {shorten(name)} are not in MODEL_ROOT: {advice} {_holds(model_root)}"
 
 

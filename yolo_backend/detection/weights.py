@@ -242,7 +242,7 @@ def check_file(path: Path) -> Path:
 
 
 def _unreadable(path: Path, error: OSError) -> str:
-    remedy = "look whether its disk is whole"
+    remedy = "check its disk for errors"
     if isinstance(error, PermissionError):
         user = f"the server's user ({os.geteuid()})" if hasattr(os, "geteuid") else "the server's user"
         remedy = f"let {user} read the file and its folder, such as by chmod -R a+rX {path.parent}"

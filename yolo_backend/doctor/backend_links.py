@@ -12,7 +12,7 @@ from yolo_backend.label_studio.errors import StudioError, StudioRefusedError, St
 
 _CONNECT = "Connect it in Settings > Model > Connect Model, with the backend's address as Label Studio reaches it."
 _OPEN_THE_GUARD = (
-    "Start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false, and close again what isn't the backend's with "
+    "Start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false, and ban all networks but the backend's again with "
     "USER_ADDITIONAL_BANNED_SUBNETS (docs/docker.md has the list)."
 )
 _REACHABLE = "Give the backend's address as Label Studio reaches it, in Settings > Model and as --backend-url."
@@ -39,7 +39,7 @@ def model_version(it: Installation) -> Iterator[Observation]:
     there, here = it.backend.setup(it.project.sent_as, it.project.label_config), it.plan.model_version
     if there != here:
         raise BrokenLinkError(
-            f"the backend's is {there}, from here it is {here}: each would predict anew what the other predicted",
+            f"the backend's model_version is {there}, this command's is {here}: each would repeat the other's work",
             "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_DIR and the other "
             "MODEL_ ones, DECODE, LABEL_STUDIO_URL.",
         )
@@ -106,8 +106,8 @@ def webhook(it: Installation) -> Iterator[Observation]:
         yield Observation(
             f"{lack}: a `fit` of your own wouldn't be called",
             LinkState.REMARK,
-            "Where you have one, see to it in Settings > Webhooks; Label Studio makes none by itself for a host name "
-            "without a dot, such as ml-backend.",
+            "If you have a `fit`, add or enable the webhook in Settings > Webhooks; Label Studio adds none for a host "
+            "name without a dot, such as ml-backend.",
         )
     elif it.backend.lets_in(None):
         yield Observation("the backend asks for no login")

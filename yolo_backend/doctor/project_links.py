@@ -142,7 +142,7 @@ def labels(it: Installation) -> Iterator[Observation]:
             f"`yolo-backend train --project {it.project.id}`.",
         )
     for sentence in plan.not_served if plan.controls else ():
-        yield Observation(f"not served: {sentence}", LinkState.REMARK, "Nothing, where that is left to people.")
+        yield Observation(f"not served: {sentence}", LinkState.REMARK, "Do nothing if people are to label that.")
     yield Observation(f"the model_version is {plan.model_version}")
 
 

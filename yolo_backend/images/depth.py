@@ -57,6 +57,6 @@ def _scale_of(values: Numbers) -> float:
     else:
         told = f"go beyond {_MAX_16_BITS}"
     raise NotAnImageError(
-        f"an image whose numbers {told}, which tells neither black nor white",
+        f"an image whose numbers {told}, so that black and white are unknown",
         "save it as PNG with 8 bits, or with numbers from 0 to 1",
     )

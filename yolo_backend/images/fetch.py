@@ -147,7 +147,7 @@ class ImageFetcher:
             return ImageError(explained.kind, f"{host} is on a private address: to trust it, set {value}")
         if explained.kind == FailureKind.DNS and not _is_studio(url, studio) and self._goes_by_proxy(url):
             value = allowing(self._allowed_hosts, _host(url))
-            return ImageError(explained.kind, f"{explained}; where the proxy can, set {value}, and it is asked to")
+            return ImageError(explained.kind, f"{explained}; if the proxy can, set {value}, and the proxy looks it up")
         return explained
 
     def _goes_by_proxy(self, url: str) -> bool:

@@ -81,7 +81,7 @@ def type_sentence(value: Any) -> str:
         hint = f': let the Image name the field in it, as in value="$image.{name}"' if name else ""
         return f"{should}an object{hint}"
     if isinstance(value, list):
-        return f"{should}a list: a list of addresses goes by the Image's valueList"
+        return f"{should}a list: for a list of addresses, use the Image's valueList"
     return should + type_name(value)
 
 
@@ -244,8 +244,8 @@ def _about_local_file(path: str) -> str:
     if ".." in name.split("/"):
         return "Label Studio serves nothing above LOCAL_FILES_DOCUMENT_ROOT: correct the path after ?d="
     return (
-        "Label Studio serves no such file: is it there, below LOCAL_FILES_DOCUMENT_ROOT, in a folder that is a Local "
-        "Files storage of a project, and is LOCAL_FILES_SERVING_ENABLED=true?"
+        "Label Studio serves no such file: check that it is below LOCAL_FILES_DOCUMENT_ROOT, in a folder that is a "
+        "Local Files storage of a project, and that LOCAL_FILES_SERVING_ENABLED=true"
     )
 
 

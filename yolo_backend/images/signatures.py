@@ -8,7 +8,7 @@ import re
 from yolo_backend.images.errors import NotAnImageError
 
 _CONVERT = "convert it to JPEG or PNG"
-_DEVELOP = "develop it to JPEG or PNG, for what a camera stores are no colours yet"
+_DEVELOP = "convert it to JPEG or PNG, because a raw file has no colours yet"
 _FRAMES = "take its frames out as JPEG or PNG"
 _ARRAY = "save what it holds as PNG with 8 bits"
 _UNPACK = "unpack it, and give the images in it"
@@ -22,7 +22,7 @@ _SOUND = ("a sound", "label it in a project for sound")
 _JPEG_XL = ("a JPEG XL", _CONVERT)
 _JPEG_2000 = ("a JPEG 2000", _CONVERT)
 _DICOM = ("a DICOM", "convert it to PNG with 8 bits, with the window that shows what matters")
-_EPS = ("a PostScript (EPS)", "draw it as PNG")
+_EPS = ("a PostScript (EPS)", "export it as PNG")
 _ARCHIVE = ("an archive", _UNPACK)
 _OPENEXR = ("an OpenEXR", "convert it to PNG with 8 bits")
 _NETPBM = ("a Netpbm (PPM, PGM, PBM)", _CONVERT)
@@ -32,8 +32,8 @@ _SIDECAR = (
     "what macOS stores beside a file (AppleDouble), not the file itself",
     "give the file without `._` in its name",
 )
-_ZEROS = ("nothing but zeros, as a copy leaves that broke off", "copy the file anew")
-_SVG = ("an SVG", "draw it as PNG, for a model needs pixels")
+_ZEROS = ("only zeros, as after an interrupted copy", "copy the file anew")
+_SVG = ("an SVG", "export it as PNG: a model needs pixels")
 _HTML = ("a web page (HTML)", _OPEN_ADDRESS)
 _XML = ("XML", _OPEN_ADDRESS)
 _JSON = ("JSON", _OPEN_ADDRESS)

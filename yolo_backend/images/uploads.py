@@ -75,8 +75,8 @@ def look_for_uploads(media_root: Path) -> Trouble | None:
         except FileNotFoundError:
             return _without_uploads(media_root, shown)
         if stat.S_ISLNK(mode):
-            what = f"{_FOLDER}/ in {shown} is a symbolic link, and none is followed"
-            return Trouble(what, "have a folder there, with the link's target mounted on it", lasts=True)
+            what = f"{_FOLDER}/ in {shown} is a symbolic link, which isn't followed"
+            return Trouble(what, "make a folder there, and mount the link's target on it", lasts=True)
         with os.scandir(folder):
             os.stat(f"{folder}/.")  # noqa: PTH116  a Path has no dot; a folder may be listed, and not entered
     except (OSError, ValueError) as error:
@@ -129,7 +129,7 @@ def _without_uploads(media_root: Path, shown: str) -> Trouble:
     if (media_root / "media").exists() and any((media_root / name).exists() for name in _BESIDE_MEDIA):
         fix = "name the media/ in it, and let the backend see no more than that (in a container, mount it alone)"
         return Trouble(f"{shown} is Label Studio's data folder, with its database and secret key", fix, lasts=True)
-    fix = f"do nothing where Label Studio has no upload yet, else {_NAME_IT}"
+    fix = f"do nothing if Label Studio has no upload yet, else {_NAME_IT}"
     return Trouble(f"{shown} holds no {_FOLDER}/", fix)
 
 

@@ -78,7 +78,7 @@ _BY_STATUS: tuple[tuple[range | set[int], str, str], ...] = (
     (
         range(200, 300),
         "{url} answers with a web page{page}, and not as Label Studio does",
-        f"{_FIRST_PAGE}, past any login",
+        f"{_FIRST_PAGE}, not of a login",
     ),
     (
         {400, 421},

@@ -195,9 +195,9 @@ def told_projects(studio: Studio) -> str:
         shown = ", ".join(f'{project["id"]} "{shortened(project["title"], 40)}"' for project in page["results"])
         more = int(page.get("count", 0)) - len(page["results"])
     except (StudioError, requests.Timeout, TypeError, KeyError):
-        return "and doesn't tell which there are: may the token's user see projects?"
+        return "and no list of projects: check that the token's user may see projects"
     if not shown:
-        return "and no other either: is the token of the same organization?"
+        return "and no other: check that the token is of the same organization"
     return f"but {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 

@@ -56,7 +56,7 @@ def _forbidden(detail: str, path: str) -> Trouble:
     said = f": {shortened(detail)}" if detail else ""
     return Trouble(
         f"Label Studio doesn't let the token's user do that (403 at {path}{said})",
-        "give them the right, or take the token of another",
+        "give that user the right, or use another user's token",
     )
 
 

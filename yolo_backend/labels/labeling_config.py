@@ -115,7 +115,7 @@ def _nothing_to_serve(tags: Sequence[Tag], others: Sequence[str]) -> str:
     if others:
         return f"{message} that can be served: {'; '.join(others)}"
     if any(kind_of_tag(tag.name) and is_true(_attributes(tag), "model_skip") for tag in tags):
-        return 'All that could be served of the labeling config has model_skip="true": nothing is left to predict'
+        return 'Every control that could be served has model_skip="true": remove it from one'
     if lonely := next((tag for tag in tags if tag.name == "rectangle"), None):
         return (
             f'{message}: the Rectangle "{shortened(str(lonely.element.name))}" has no labels, so write RectangleLabels'

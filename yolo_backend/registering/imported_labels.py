@@ -52,7 +52,7 @@ def add_labels(
     found = [_find(image, labels_of.get(image)) for image in images]
     if not labels_of:
         raise LabelFileError(
-            f"{labels.path}: none of its {len(labels)} labels is of {shown(images[0])}, or another of these"
+            f"{labels.path}: its {len(labels)} labels fit neither {shown(images[0])} nor another given image"
         )
     class_ids = {box.label: number for number, box in enumerate(box for item in found for box in item.boxes)}
     label_map = _map_all(class_ids, control, [box for item in found for box in item.boxes])

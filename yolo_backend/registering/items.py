@@ -66,7 +66,7 @@ def by_local_files(items: Iterable[Item], document_root: Path) -> list[Item]:
             return LOCAL_FILES + quote(file.resolve().relative_to(root).as_posix())
         except ValueError:
             raise RegisterError(
-                f"{file} isn't below {document_root}, from where Label Studio serves Local Files"
+                f"{file} isn't below {document_root}, the Local Files folder: move the file there"
             ) from None
 
     return [replace(item, image=address(item.image)) if isinstance(item.image, Path) else item for item in items]

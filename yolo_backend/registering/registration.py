@@ -59,14 +59,14 @@ def register(
         reason = str(error) if isinstance(error, ItemFileError) else explain(error).split(" :: ")[0]
         if isinstance(error, UnknownOutcomeError):
             raise RegisterError(
-                f"At least {done:,} of {len(items):,} were registered, then: {reason}. {RUN_IT_AGAIN_LATER}, and it "
-                "goes on there: sooner, what Label Studio may be storing still would be there twice",
+                f"At least {done:,} of {len(items):,} were registered, then it failed: {reason}. "
+                f"{RUN_IT_AGAIN_LATER} for the rest; if you run it sooner, some may be registered twice",
                 RUN_IT_AGAIN_LATER,
             ) from None
         if not done:
             raise RegisterError(f"Nothing is registered: {reason}") from None
         raise RegisterError(
-            f"{done:,} of {len(items):,} were registered, then: {reason}. {RUN_IT_AGAIN}, and it goes on there"
+            f"{done:,} of {len(items):,} were registered, then it failed: {reason}. {RUN_IT_AGAIN} for the rest"
         ) from None
 
 

@@ -90,7 +90,7 @@ class FitRunner:
             else:
                 self._queue(key, training, carrying(lambda training: self._fit(training, data)))
         if reason:
-            log.warning("Project %s: %s is dropped, for %s", key, event, reason)
+            log.warning("Project %s: %s is dropped because %s", key, event, reason)
 
     def ignore(self, event: str, data: dict[str, Any], reason: str) -> None:
         """Note that nothing is done for this event. It is logged once, because such events come for each annotation."""

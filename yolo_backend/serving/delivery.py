@@ -183,7 +183,7 @@ class Delivery:
             self._chunk = max(1, min(self._chunk, count) // 2)
         elif count and lease.way is Way.ANSWER and not lease.is_lone:
             log.warning(
-                "Project %s: Label Studio hasn't stored %d predictions that it was answered",
+                "Project %s: Label Studio hasn't stored %d predictions of the backend's answer",
                 self._destination.project,
                 count,
             )

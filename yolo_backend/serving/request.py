@@ -132,7 +132,9 @@ class Predictor:
         except WeightsLoadingError as error:
             return not_ready(tasks, context, str(error))
         if plan.is_untrained:
-            log.info("Project %s: %d tasks get nothing, for nothing is trained yet", project_id_of(project), len(tasks))
+            log.info(
+                "Project %s: %d tasks get nothing, because nothing is trained yet", project_id_of(project), len(tasks)
+            )
             return [nothing(context) for _ in tasks]
         request = _Request(plan, project, ends_at, is_abandoned, finish)
         if context:
@@ -188,8 +190,9 @@ class Predictor:
         key = self._keys.of(project)
         if key is None:
             raise WeightsError(
-                f'Weights can\'t be published for project "{shortened(project)}", for nobody knows which that is: set '
-                "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, and give a project's id"
+                f'Weights can\'t be published for project "{shortened(project)}", '
+                "because it isn't known which one that is: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, and give a "
+                "project's id"
             )
         file = trained_file(key, self.settings.model_dir)
         check_publishable(path, file.name, file.parent)
@@ -245,7 +248,7 @@ class Predictor:
             if not is_there:
                 why = ", and nobody waits for them"
             elif time.monotonic() < request.ends_at:
-                why = ", for Label Studio is away"
+                why = ", because Label Studio is away"
             else:
                 why = " in time (PREDICT_DEADLINE_SECONDS)"
             metrics.TASKS.labels("not ready").inc(left)
@@ -303,7 +306,9 @@ class Predictor:
         project = project_id_of(request.project)
         click = self._smart_tools.read(context, task, project)
         if click is None:
-            log.info("Task %s: the smart tool brings nothing, for only a rectangle with a label does", task_id_of(task))
+            log.info(
+                "Task %s: the smart tool found nothing, because it needs a rectangle with a label", task_id_of(task)
+            )
             return None
         prediction = self._work_alone(task, request)
         if prediction is None:

@@ -325,7 +325,7 @@ def _images_of(data: Mapping[str, Any], value: str, is_list: bool) -> Sequence[A
         raise ImageError(
             FailureKind.WRONG_TYPE,
             f'"{name}" is not an address, but an object: write {attribute}="{value}.{_field_of_image(images)}" in the '
-            f"labeling config, for it has {_keys_of(images) or 'nothing in it'}",
+            f"labeling config, because it has {_keys_of(images) or 'nothing in it'}",
         )
     return [images]
 

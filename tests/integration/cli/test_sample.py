@@ -30,6 +30,6 @@ def test_what_was_written_before_it_failed_is_told(
     done = run_command("sample", "-p", "1", "--register", environment=settings, cwd=tmp_path)
 
     assert done.returncode == UNUSABLE
-    assert "0 of 2 tasks have their uncertainty, and 2 a new prediction, then: " in done.stderr
-    assert "Run it again, and it does the rest" in done.stderr
+    assert "0 of 2 tasks got their uncertainty, and 2 got a new prediction, then it failed: " in done.stderr
+    assert "Run it again for the rest" in done.stderr
     assert done.stdout == ""

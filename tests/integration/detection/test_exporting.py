@@ -64,17 +64,17 @@ def test_what_is_near_enough_agrees(expected: UltralyticsModel, spoil: Spoil) ->
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (add(2, 0), "boxes are 2 px"),
-        (add(-2, 3), "boxes are 2 px"),
-        (add(0.02, 4), "scores 0.02 off"),
-        (add(-0.02, 6), "scores 0.02 off"),
-        (add(float("nan"), 1), "boxes are nan px"),
-        (add(float("nan"), 5), "scores nan off"),
-        (add(float("inf"), 2), "boxes are inf px"),
+        (add(2, 0), "boxes by 2 px"),
+        (add(-2, 3), "boxes by 2 px"),
+        (add(0.02, 4), "scores by 0.02"),
+        (add(-0.02, 6), "scores by 0.02"),
+        (add(float("nan"), 1), "boxes by nan px"),
+        (add(float("nan"), 5), "scores by nan"),
+        (add(float("inf"), 2), "boxes by inf px"),
         (lambda rows: rows[:, :-1], r"gives \(1, 6, 525\), the weights \(1, 7, 525\)"),
         (lambda rows: rows[..., :-1], r"gives \(1, 7, 524\), the weights \(1, 7, 525\)"),
         (lambda rows: torch.zeros(300, 6), "gives"),
-        (torch.zeros_like, "off the weights'"),
+        (torch.zeros_like, "differs from the weights"),
     ],
 )
 def test_an_export_with_other_boxes_is_refused(expected: UltralyticsModel, spoil: Spoil, reason: str) -> None:
@@ -91,7 +91,7 @@ def test_both_ways_of_running_an_export_are_held_against_the_weights(
         def __call__(self, images: Sequence[NDArray[np.uint8]], *, for_person: bool = False) -> Any:
             return (super().__call__ if for_person == of_person else self._model)(images, for_person=for_person)
 
-    with pytest.raises(ValueError, match="boxes are 2 px"):
+    with pytest.raises(ValueError, match="boxes by 2 px"):
         check_agreement(expected, SpoiledOneWay(expected, add(2, 0)))
 
 

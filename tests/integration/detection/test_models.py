@@ -282,7 +282,7 @@ def test_where_exporting_fails_torch_serves_and_one_line_says_why(
     with caplog.at_level(logging.WARNING):
         engine = Engine(bccd_weights, device="cpu", engine=runtime, export_folder=failing_exporter)
     assert caplog.messages == [
-        f"{bccd_weights.name} runs in torch, for it can't be had for ENGINE={runtime}: "
+        f"{bccd_weights.name} runs in torch, because it can't run with ENGINE={runtime}: "
         "exporting failed: RuntimeError: no such operator"
     ]
     assert engine.info == torch_engine.info
@@ -323,7 +323,7 @@ def test_an_export_that_the_runtime_cannot_read_is_made_anew(
     assert engine.runtime.engine == runtime
     assert engine.streams == min(usable_cores(), 8)
     (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("yolo_backend"))
-    assert f"{bccd_weights.name}: the export {wrong.name} is made anew" in message
+    assert f"{bccd_weights.name}: the export {wrong.name} is made again" in message
     assert [path.read_bytes() for path in tmp_path.glob("*.onnx")] == [whole]
 
 

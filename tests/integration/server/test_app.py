@@ -729,9 +729,9 @@ def without_ids(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         (
             "$image",
             {"image": {"n": 1, "url": "a.jpg"}},
-            'not an address, but an object: write value="$image.url" in the labeling config, for it has "n", "url"',
+            'not an address, but an object: write value="$image.url" in the labeling config, because it has "n", "url"',
         ),
-        ("$image", {"image": {}}, "in the labeling config, for it has nothing in it"),
+        ("$image", {"image": {}}, "in the labeling config, because it has nothing in it"),
         ("$image.url", {"image": "a.jpg"}, 'the task\'s data has no "image.url"'),
         ("$images[3]", {"images": ["a.jpg"]}, 'the task\'s data has no "images[3]"'),
         ("$image", {"image": []}, '"image" is an empty list'),

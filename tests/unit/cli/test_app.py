@@ -56,7 +56,7 @@ def test_a_commands_own_help_names_the_command(tmp_path: Path) -> None:
         (requests.ReadTimeout("http://studio/?token=secret"), "Label Studio doesn't answer in time"),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "What was to be written wasn't: No space left on device: make room, or give the right to it, and run the "
+            "A file couldn't be written: No space left on device: make room, or give the right to it, and run the "
             "command again",
         ),
         (

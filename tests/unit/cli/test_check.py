@@ -14,8 +14,8 @@ NOWHERE = "http://127.0.0.1:1"
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "Set LABEL_STUDIO_URL (or --url): which Label Studio is it about?"),
-        (["--token", "0" * 40], "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: whose key is it?"),
+        ([], "Set LABEL_STUDIO_URL (or --url): it is needed to reach Label Studio"),
+        (["--token", "0" * 40], "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: set the URL, too"),
         (
             ["--url", "studio"],
             "LABEL_STUDIO_URL or LABEL_STUDIO_HOST: should begin with http:// or https://, as http://studio",

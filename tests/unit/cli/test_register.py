@@ -148,7 +148,7 @@ def test_ctrl_c_tells_how_many_are_registered(
     project.is_told.set()
     printed = capsys.readouterr()
     told = "Interrupted: 500 of 1,100 were registered, perhaps some more. Run it again after two minutes"
-    assert (printed.err, printed.out) == (f"{told}, and it goes on there\n", "")
+    assert (printed.err, printed.out) == (f"{told} for the rest\n", "")
 
 
 def write_odd_files() -> None:

@@ -284,7 +284,7 @@ def test_a_new_file_that_cannot_be_used_changes_nothing(house: House) -> None:
 
 def test_a_new_file_whose_export_fails_changes_nothing_where_that_of_the_old_one_did_not(house: House) -> None:
     house.detect(house.fingerprint())
-    house.fallback = "a.pt runs in torch, for it can't be exported"
+    house.fallback = "a.pt runs in torch, because it can't be exported"
     house.put("a.pt", "dog")
     house.look_twice()
     assert house.classes() == {0: "a.pt"}

@@ -95,7 +95,7 @@ def test_a_file_by_almost_its_name(root: Path, name: str, meant: str, may_downlo
 @pytest.mark.parametrize("name", ["last.pt", "yolo99n.pt", "yolov7.pt", "x.onnx", "models.pt"])
 def test_nothing_is_guessed_where_nothing_is_near(root: Path, name: str) -> None:
     assert told(name, root) == (
-        f"Weights {name} are not in MODEL_ROOT: put the file there, or name one that is "
+        f"Weights {name} are not in MODEL_ROOT: put the file there, or name another file "
         f"(MODEL_ROOT={root} holds best.pt, cells-v2.pt, größe.onnx)"
     )
 

@@ -100,7 +100,7 @@ def test_numbers_a_little_beyond_are_clipped(values: list[list[float]], expected
     assert levels(encode(Image.fromarray(np.array(values, np.float32)), "TIFF")) == expected
 
 
-SAVE = "which tells neither black nor white: save it as PNG with 8 bits, or with numbers from 0 to 1"
+SAVE = "so that black and white are unknown: save it as PNG with 8 bits, or with numbers from 0 to 1"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_kinds_of_tiff_that_are_not_read_are_told(content: bytes, kind: str) -> 
     assert told(content) == f"is a TIFF of a kind that isn't read ({kind}): save it as PNG, or as TIFF with 8 bits"
 
 
-RAW = "is a camera's raw file: develop it to JPEG or PNG, for what a camera stores are no colours yet"
+RAW = "is a camera's raw file: convert it to JPEG or PNG, because a raw file has no colours yet"
 GREY = (RAMP * 255).astype("u1")
 
 

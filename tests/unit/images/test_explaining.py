@@ -114,8 +114,8 @@ def test_a_name_that_only_a_proxy_can_look_up_is_to_be_named(
 
     assert (error.kind, str(error)) == (
         "dns",
-        "the name images.invalid can't be looked up here; where the proxy can, set "
-        "ALLOWED_IMAGE_HOSTS=images.invalid,nas, and it is asked to",
+        "the name images.invalid can't be looked up here; if the proxy can, set "
+        "ALLOWED_IMAGE_HOSTS=images.invalid,nas, and the proxy looks it up",
     )
     assert proxy.requests == []
     if scheme == "http":

@@ -209,7 +209,7 @@ def test_an_address_of_an_image_stays_as_it_is(value: str) -> None:
         (5, "a number"),
         (float("nan"), "a number"),
         (True, "true or false"),
-        ([["a.jpg"]], "a list: a list of addresses goes by the Image's valueList"),
+        ([["a.jpg"]], "a list: for a list of addresses, use the Image's valueList"),
         ({"url": "/a.jpg"}, 'an object: let the Image name the field in it, as in value="$image.url"'),
         ({"size": 3, "src": "/a.jpg"}, 'an object: let the Image name the field in it, as in value="$image.src"'),
         ({}, "an object"),
@@ -225,8 +225,8 @@ def test_what_is_no_text_is_told(value: Any, what: str) -> None:
 # Addresses that are fetched as the page does, and what is told where there is nothing
 
 NO_FILE = (
-    "Label Studio serves no such file: is it there, below LOCAL_FILES_DOCUMENT_ROOT, in a folder that is a Local "
-    "Files storage of a project, and is LOCAL_FILES_SERVING_ENABLED=true?"
+    "Label Studio serves no such file: check that it is below LOCAL_FILES_DOCUMENT_ROOT, in a folder that is a Local "
+    "Files storage of a project, and that LOCAL_FILES_SERVING_ENABLED=true"
 )
 A_WINDOWS_PATH = "it has a Windows path after ?d=: write the file's path below LOCAL_FILES_DOCUMENT_ROOT, with / only"
 NO_UPLOAD = "Label Studio has no such upload: it was deleted, or is another Label Studio's"

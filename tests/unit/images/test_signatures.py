@@ -50,7 +50,7 @@ def saved_array() -> bytes:
 
 HEIC = "is a HEIC, as iPhones make: convert it to JPEG or PNG"
 HEIF = "is a HEIF: convert it to JPEG or PNG"
-RAW = "is a camera's raw file: develop it to JPEG or PNG, for what a camera stores are no colours yet"
+RAW = "is a camera's raw file: convert it to JPEG or PNG, because a raw file has no colours yet"
 VIDEO = "is a video: take its frames out as JPEG or PNG"
 NETPBM = "is a Netpbm (PPM, PGM, PBM): convert it to JPEG or PNG"
 OPEN = "open the address in a browser: there may be a login or an error in the image's place"
@@ -76,26 +76,26 @@ TOLD: dict[str, tuple[bytes, str]] = {
     ),
     "SVG": (
         b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
-        "is an SVG: draw it as PNG, for a model needs pixels",
+        "is an SVG: export it as PNG: a model needs pixels",
     ),
     "SVG behind XML": (
         b'<?xml version="1.0"?>\n<!-- Inkscape -->\n<svg width="9"/>',
-        "is an SVG: draw it as PNG, for a model needs pixels",
+        "is an SVG: export it as PNG: a model needs pixels",
     ),
-    "SVG with a title": (b"<svg><title>x</title></svg>", "is an SVG: draw it as PNG, for a model needs pixels"),
+    "SVG with a title": (b"<svg><title>x</title></svg>", "is an SVG: export it as PNG: a model needs pixels"),
     "SVG behind a comment of HTML": (
         b'<!-- <html> -->\n<!DOCTYPE svg [<!ENTITY a "b">]>\n<svg><script/></svg>',
-        "is an SVG: draw it as PNG, for a model needs pixels",
+        "is an SVG: export it as PNG: a model needs pixels",
     ),
     "SVG with a prefix": (
         b'<svg:svg xmlns:svg="http://www.w3.org/2000/svg"/>',
-        "is an SVG: draw it as PNG, for a model needs pixels",
+        "is an SVG: export it as PNG: a model needs pixels",
     ),
     "PDF": (encode(PICTURE, "PDF"), "is a PDF: save its pages as PNG"),
     "PDF behind a mark": (b"\xef\xbb\xbf\n%PDF-1.7\n", "is a PDF: save its pages as PNG"),
     "PSD": (b"8BPS\0\1" + bytes(50), "is a Photoshop file (PSD): convert it to JPEG or PNG"),
-    "EPS": (encode(PICTURE, "EPS"), "is a PostScript (EPS): draw it as PNG"),
-    "EPS of DOS": (b"\xc5\xd0\xd3\xc6" + bytes(30), "is a PostScript (EPS): draw it as PNG"),
+    "EPS": (encode(PICTURE, "EPS"), "is a PostScript (EPS): export it as PNG"),
+    "EPS of DOS": (b"\xc5\xd0\xd3\xc6" + bytes(30), "is a PostScript (EPS): export it as PNG"),
     "PPM": (encode(PICTURE, "PPM"), NETPBM),
     "PGM": (encode(PICTURE.convert("L"), "PPM"), NETPBM),
     "PBM with a comment": (b"P1\n# a\n2 2\n0 1 1 0", NETPBM),
@@ -128,7 +128,7 @@ TOLD: dict[str, tuple[bytes, str]] = {
         b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(50),
         "is what macOS stores beside a file (AppleDouble), not the file itself: give the file without `._` in its name",
     ),
-    "zeros": (bytes(1000), "is nothing but zeros, as a copy leaves that broke off: copy the file anew"),
+    "zeros": (bytes(1000), "is only zeros, as after an interrupted copy: copy the file anew"),
     "HTML": (b"<!doctype html><html><body>Log in</body></html>", PAGE),
     "HTML in capitals": (b"\n\n<HTML><HEAD><TITLE>403 Forbidden", PAGE),
     "HTML behind XML": (b'<?xml version="1.0"?><!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml">', PAGE),

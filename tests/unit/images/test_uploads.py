@@ -302,7 +302,7 @@ def test_what_else_may_be_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
 
     root.unlink()
     root.mkdir()
-    empty = Trouble(f"{shown} holds no upload/", f"do nothing where Label Studio has no upload yet, else {name_it}")
+    empty = Trouble(f"{shown} holds no upload/", f"do nothing if Label Studio has no upload yet, else {name_it}")
     assert look_for_uploads(root) == empty
     assert not empty.lasts
 
@@ -313,8 +313,8 @@ def test_what_else_may_be_wrong_with_a_folder_is_told(tmp_path: Path) -> None:
     (root / "elsewhere").mkdir()
     (root / "upload").symlink_to("elsewhere")
     assert str(look_for_uploads(root)) == (
-        f"upload/ in {shown} is a symbolic link, and none is followed: have a folder there, with the link's target "
-        "mounted on it"
+        f"upload/ in {shown} is a symbolic link, which isn't followed: make a folder there, and mount the link's "
+        "target on it"
     )
 
 

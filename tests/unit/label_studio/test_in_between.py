@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Answer, str]] = {
     "a web page": (
         reply(b"<!doctype html><title>Welcome to nginx!</title>"),
         '{url} answers with a web page "Welcome to nginx!", and not as Label Studio does: '
-        f"{FIRST_PAGE}, past any login",
+        f"{FIRST_PAGE}, not of a login",
     ),
     "no such path": (
         reply(NGINX_404, 404),
@@ -248,7 +248,7 @@ def test_a_limit_of_a_proxy_is_told_where_something_is_sent(serve: StartServer) 
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (403, "Label Studio doesn't let the token's user do that (403 at /api/projects/7/: Some words): give them"),
+        (403, "Label Studio doesn't let the token's user do that (403 at /api/projects/7/: Some words): give that"),
         (404, "Label Studio shows the token's user no project 7: was it deleted, or is it of another organization?"),
         (500, "Label Studio at {url} fails with 500 at /api/projects/7/: see its log"),
     ],

@@ -93,10 +93,10 @@ def test_an_upload_that_is_lost_is_told(serve: StartServer) -> None:
             'but 7 "Cells", 9 "Nuts and bolts"',
         ),
         ((200, {"count": 312, "results": [{"id": 7, "title": "x" * 100}]}), f'but 7 "{"x" * 37}..." and 311 more'),
-        ((200, {"count": 0, "results": []}), "and no other either: is the token of the same organization?"),
-        ((403, {"detail": "No."}), "and doesn't tell which there are: may the token's user see projects?"),
-        ((200, ["?"]), "and doesn't tell which there are: may the token's user see projects?"),
-        ((502, None), "and doesn't tell which there are: may the token's user see projects?"),
+        ((200, {"count": 0, "results": []}), "and no other: check that the token is of the same organization"),
+        ((403, {"detail": "No."}), "and no list of projects: check that the token's user may see projects"),
+        ((200, ["?"]), "and no list of projects: check that the token's user may see projects"),
+        ((502, None), "and no list of projects: check that the token's user may see projects"),
     ],
 )
 def test_a_project_that_is_not_there_is_told_with_those_that_are(

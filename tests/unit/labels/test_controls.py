@@ -74,7 +74,7 @@ def test_it_reads_its_tag_and_what_all_have_in_common() -> None:
     [
         (ellipse_config('model_square="true"'), 'EllipseLabels "round" is square, which no ellipse is'),
         (ellipse_config('model_path="../x.pt"'), "model_path should be the bare name of a file"),
-        (ellipse_config('model_skip="true"'), 'All that could be served of the labeling config has model_skip="true"'),
+        (ellipse_config('model_skip="true"'), 'Every control that could be served has model_skip="true"'),
         (
             f"<View><Repeater>{ellipse_config()}</Repeater></View>",
             'EllipseLabels "round" is inside a Repeater, which takes no predictions',

@@ -522,7 +522,7 @@ def test_of_what_holds_no_regions_of_images_nothing_is_said(more: str) -> None:
             '<Image name="image" value="$image"/><Rectangle name="box" toName="image"/>',
             'the Rectangle "box" has no labels, so write RectangleLabels',
         ),
-        (PLAIN.replace('name="label"', 'name="label" model_skip="true"'), 'model_skip="true": nothing is left'),
+        (PLAIN.replace('name="label"', 'name="label" model_skip="true"'), 'model_skip="true": remove it from one'),
         ('<Text name="t" value="$text"/>', "The labeling config has no RectangleLabels on an Image"),
     ],
 )

@@ -159,9 +159,9 @@ def test_an_image_gets_no_other_images_labels(tmp_path: Path, photo: Path) -> No
     [
         ("a.png", "Dog", None, 'old.jsonl:1: "Dog" is no label of "label", which has RBC, WBC, Platelets'),
         ("b.jpg", "RBC", "https://b/b.jpg?sig=secret", "the size of https://b/b.jpg?... isn't known"),
-        ("c.jpg", "RBC", "https://b/b.jpg?sig=secret", "labels is of https://b/b.jpg?..., or another"),
+        ("c.jpg", "RBC", "https://b/b.jpg?sig=secret", "labels fit neither https://b/b.jpg?... nor another"),
         ("b.jpg", "RBC", "s3://bucket/b.jpg", "old.jsonl:1: the size of s3://bucket/b.jpg isn't known"),
-        ("c.png", "RBC", None, "none of its 1 labels is of "),
+        ("c.png", "RBC", None, "its 1 labels fit neither "),
         (
             "broken.png",
             "RBC",

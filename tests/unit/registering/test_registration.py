@@ -177,7 +177,9 @@ def test_files_of_rejected_tasks_are_deleted_again(serve: StartServer, tmp_path:
     studio = FailingStudio(serve, failing={1: REJECTED}, deletion=deletion)
     files = [Item(image(tmp_path, f"{number}.jpg", b"%d" % number)) for number in range(102)]
 
-    with pytest.raises(RegisterError, match=r"^100 of 102 were registered, then: Label Studio answers 400 .* no image"):
+    with pytest.raises(
+        RegisterError, match=r"^100 of 102 were registered, then it failed: Label Studio answers 400 .* no image"
+    ):
         run(studio, files)
 
     assert studio.deleted == [{"file_upload_ids": [100, 101]}]
@@ -300,24 +302,24 @@ def test_a_dry_run_sends_nothing(serve: StartServer, tmp_path: Path) -> None:
         ),
         (
             {2: REJECTED},
-            "1,000 of 1,100 were registered, then: Label Studio answers 400 at /api/projects/1/import: "
-            "Error at item 0: no image. Run it again, and it goes on there",
+            "1,000 of 1,100 were registered, then it failed: Label Studio answers 400 at /api/projects/1/import: "
+            "Error at item 0: no image. Run it again for the rest",
             1000,
         ),
-        ({0: reply(b"", 502)}, "At least 0 of 1,100 were registered, then: ", 0),
+        ({0: reply(b"", 502)}, "At least 0 of 1,100 were registered, then it failed: ", 0),
         (
             {1: reply(b"", 504)},
-            "At least 500 of 1,100 were registered, then: http://127.0.0.1:PORT answers 504: Label Studio takes longer "
-            "than the proxy before it waits: see its log, or raise the proxy's time-out. Run it again after two "
-            "minutes, and it goes on there: sooner, what Label Studio may be storing still would be there twice",
+            "At least 500 of 1,100 were registered, then it failed: http://127.0.0.1:PORT answers 504: Label "
+            "Studio takes longer than the proxy before it waits: see its log, or raise the proxy's time-out. Run it "
+            "again after two minutes for the rest; if you run it sooner, some may be registered twice",
             500,
         ),
-        ({1: reply(b"", 502)}, "At least 500 of 1,100 were registered, then: ", 500),
+        ({1: reply(b"", 502)}, "At least 500 of 1,100 were registered, then it failed: ", 500),
         (
             {1: reply(b'{"detail": "You do not have permission"}', 403)},
-            "500 of 1,100 were registered, then: Label Studio doesn't let the token's user do that (403 at "
-            "/api/projects/1/import: You do not have permission): give them the right, or take the token of another. "
-            "Run it again",
+            "500 of 1,100 were registered, then it failed: Label Studio doesn't let the token's user do that (403 at "
+            "/api/projects/1/import: You do not have permission): give that user the right, or use another user's "
+            "token. Run it again",
             500,
         ),
     ],
@@ -378,7 +380,7 @@ def test_a_file_that_is_gone_is_told_with_what_is_registered(serve: StartServer,
     assert len(next(parts).items) == 100
     files[120].unlink()
     with pytest.raises(
-        RegisterError, match=r"^100 of 150 were registered, then: .*120\.jpg can't be read: No such file"
+        RegisterError, match=r"^100 of 150 were registered, then it failed: .*120\.jpg can't be read: No such file"
     ):
         list(parts)
 
@@ -421,7 +423,7 @@ def test_files_become_paths_of_local_files(tmp_path: Path) -> None:
 
 
 def test_a_file_outside_of_local_files_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RegisterError, match=r"b\.jpg isn't below .*root, from where Label Studio serves"):
+    with pytest.raises(RegisterError, match=r"b\.jpg isn't below .*root, the Local Files folder: move the file there"):
         by_local_files([Item(tmp_path / "root" / ".." / "b.jpg")], tmp_path / "root")
 
 

@@ -471,7 +471,7 @@ def test_names_that_anybody_posts_start_few_threads_and_hold_little(caplog: pyte
     assert fit_threads() == 4
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 4900
-    assert warnings[0] == ("Project 100: START_TRAINING is dropped, for fit is behind in 100 other projects already")
+    assert warnings[0] == ("Project 100: START_TRAINING is dropped because fit is behind in 100 other projects already")
     told = runner.told()
     assert [(each.project, each.state, each.reason) for each in told] == [
         (str(project), "dropped", "fit is behind in 100 other projects already") for project in range(4999, 4949, -1)

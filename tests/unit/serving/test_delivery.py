@@ -536,7 +536,7 @@ def test_an_answer_that_label_studio_never_got_is_pushed(house: MakeHouse, caplo
     assert made.states() == {TicketState.LEASED: 3}  # it may be storing them
     for _ in range(20):
         made.step(after_s=5)
-    assert "hasn't stored 3 predictions that it was answered" in caplog.text
+    assert "hasn't stored 3 predictions of the backend's answer" in caplog.text
     made.assert_each_stored_once()
 
 

@@ -216,7 +216,7 @@ def test_a_label_studio_that_is_away_is_told_from_a_deadline_that_passed(
     monkeypatch.setattr(jobs_module, "_AWAY_PATIENCE_S", 0.05)
     house.server.answer = reply(b"", 503)
     assert house.predict([task(each, f"/data/upload/1/0123abcd-{each}.png") for each in (1, 2)]) == [[], []]
-    assert "2 of 2 tasks are not ready, for Label Studio is away: the work goes on" in messages(caplog)[-1]
+    assert "2 of 2 tasks are not ready, because Label Studio is away: the work goes on" in messages(caplog)[-1]
 
 
 def test_without_a_token_the_next_click_gets_it(
@@ -815,7 +815,7 @@ def test_a_project_that_nothing_was_trained_for_yet_gets_nothing(
                 context = {"result": [{"type": "rectanglelabels"}]}
                 meant = house.predictor.predict(asked, config, project=PROJECT, context=context)
                 assert meant == [{"result": []} for _ in asked]
-        assert "Project 7: 2 tasks get nothing, for nothing is trained yet" in messages(caplog, logging.INFO)
+        assert "Project 7: 2 tasks get nothing, because nothing is trained yet" in messages(caplog, logging.INFO)
         assert (house.predictor.progress(), house.predictor.failures.last(), house.server.requests) == ([], [], [])
     finally:
         house.predictor.close()
