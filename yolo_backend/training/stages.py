@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from yolo_backend.labels.control import Control, Label
 from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.serving.request import Predictor
+from yolo_backend.settings import Settings
 from yolo_backend.training.base import known_classes
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.dataset import write_dataset
@@ -44,6 +45,7 @@ from yolo_backend.training.records import (
     TaskSource,
 )
 from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
+from yolo_backend.training.remarks import left_out_remarks, why_few_validate
 from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
 from yolo_backend.training.snapshot import manifest_rows, take_snapshot
@@ -71,13 +73,17 @@ class Collected:
 
 def work(run: TrainingRun) -> None:
     """All stages of a run. How it ended is in its run.json, and whatever went wrong."""
+    stages = _Stages(run)
     try:
-        _Stages(run).work()
+        stages.work()
     except Exception as error:
         if not isinstance(error, UserError):
             log.exception("The run failed")
         shutil.rmtree(run.work_folder, ignore_errors=True)  # which makes room for saying so on a full disk
         run.diary.fail(told_of(error))
+    finally:
+        with suppress(OSError):
+            stages.tidy_up()
 
 
 class _Stages:
@@ -98,6 +104,10 @@ class _Stages:
         self._note_manifest(collected, base)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, present):
+            self._diary.remark(
+                "If the labels were changed on purpose, train once with `yolo-backend train --project "
+                f"{self._project.id} --promote always`"
+            )
             self._diary.end("ended", result=self._result(collected, reason), verdict="refuse")
             return
         self._write_validation(collected)
@@ -112,12 +122,11 @@ class _Stages:
         controls = [
             control for control in parse_labeling_config(project.label_config).controls if not control.model_path
         ]
-        cache = ImageCache(self._settings.model_dir / "trained" / "images", self._settings.max_image_megapixels)
         with closing(Predictor(self._settings)) as predictor:
             snapshot = take_snapshot(
                 project,
                 lambda task, controls: predictor.files(task, controls, str(project.id)),
-                cache,
+                _image_cache(self._settings),
                 self._group_by(),
                 self._tell_collecting,
             )
@@ -329,6 +338,10 @@ class _Stages:
         self._diary.end("ended", result=result, verdict=verdict)
         self._models.prune()
 
+    def tidy_up(self) -> None:
+        """Keep no more images than the cache may hold, now that no run needs them."""
+        _image_cache(self._settings).make_room()
+
     def _check_export(self) -> None:
         """Export the weights and hold the export against them, so that no server has to. Raises UserError."""
         engine = open_as_served(self._run.folder / WEIGHTS, self._settings)
@@ -352,6 +365,10 @@ class _Stages:
             map50=msgspec.convert(scores.get("map50", {}), Comparison),
             map50_95=msgspec.convert(scores.get("map50_95", {}), Comparison),
         )
+
+
+def _image_cache(settings: Settings) -> ImageCache:
+    return ImageCache(settings.model_dir / "trained" / "images", settings.max_image_megapixels)
 
 
 def _with_labels(control: Control, labels: Sequence[str]) -> Control:
@@ -382,8 +399,9 @@ def _facts(collected: Collected, base: Base, fitted: Fitted, options: Options) -
 
 
 def _remarks_on(split: Split, classes: Classes) -> Iterator[str]:
-    for left in split.left_out:
-        yield f"Task {left.image.task_id}: its image is used on neither side, because {left.reason}"
+    yield from left_out_remarks(split.left_out)
+    if reason := why_few_validate(split):
+        yield reason
     if classes.without_box:
         names = ", ".join(classes.without_box)
         yield f"No training image has a box with these labels, which the model won't know: {names}"
