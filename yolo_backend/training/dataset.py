@@ -42,7 +42,7 @@ def write_dataset(
                 # By number, for a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
                 _link(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
-                rows = {}
+                rows: dict[tuple[int, tuple[str, ...]], str] = {}
                 for box in image.boxes:
                     if box.label in classes:
                         class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, rotated=rotated)
