@@ -24,7 +24,8 @@ def look_of(pixels: NDArray[np.uint8]) -> int:
 
 def near(look: int, others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which of the others (n,) differ by `MOST_BITS` at most: (n,)."""
-    return np.bitwise_count(others ^ np.uint64(look)) <= MOST_BITS
+    are_near: NDArray[np.bool_] = np.bitwise_count(others ^ np.uint64(look)) <= MOST_BITS
+    return are_near
 
 
 def chains(looks: Sequence[int]) -> Iterator[list[int]]:
@@ -33,7 +34,7 @@ def chains(looks: Sequence[int]) -> Iterator[list[int]]:
     Each look is held once against those that are in no chain yet, so thousands that are all near each other take no
     longer than others.
     """
-    left = np.arange(len(looks))
+    left: NDArray[np.intp] = np.arange(len(looks))
     bits = np.array(looks, np.uint64)
     while len(left):
         chain = [int(left[0])]
