@@ -13,8 +13,9 @@ from PIL import Image
 
 from tests.data.train_weights import WEIGHTS
 from tests.harness.findings import LABELS, RECORDED, TRUTH, pack
+from yolo_backend.detection.engine import Engine
 from yolo_backend.settings import load_settings
-from yolo_backend.training.finding import find_boxes, open_as_served
+from yolo_backend.training.finding import find_boxes
 from yolo_backend.training.found import FoundBoxes
 from yolo_backend.training.labelled import LabelledImage
 
@@ -36,7 +37,7 @@ def main() -> None:
     recorded["sizes_wh"] = np.array([image.size_wh for image in images], np.uint16)
     recorded["names"] = np.array([image.digest for image in images])
     for path in (weights, WEIGHTS):
-        engine = open_as_served(path, settings)
+        engine = Engine.as_set(path, settings)
         labels_of_class = {number: (name,) for number, name in engine.info.class_names.items()}
         recorded |= pack(path.stem, find_boxes(engine, images, labels_of_class, max_megapixels=10).images)
     np.savez_compressed(RECORDED, **recorded)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from yolo_backend.detection.models import Model
 from yolo_backend.detection.networks import whole_strides
 from yolo_backend.detection.weights import WeightsError, WeightsFileError, file_fingerprint, read_thresholds
 from yolo_backend.messages import first_line
+from yolo_backend.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,20 @@ class Engine:
             raise WeightsError(f"{error} ({path})") from None
         if opened.fallback:
             log.warning("%s runs in torch, because %s", path.name, opened.fallback)
+
+    @classmethod
+    def as_set(cls, path: Path, settings: Settings, **known: Any) -> Engine:
+        """Load the weights in the runtime, and with the options, of the settings; `known` are other arguments."""
+        return cls(
+            path,
+            device=settings.device,
+            engine=settings.engine,
+            export_folder=settings.model_dir / "exports",
+            image_size=settings.model_image_size,
+            iou_threshold=settings.model_iou_threshold,
+            max_detections=settings.model_max_detections,
+            **known,
+        )
 
     def __str__(self) -> str:
         return f"{self.info.name} on {self.runtime.device} in {self._model} ({self._why})"

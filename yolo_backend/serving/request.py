@@ -472,18 +472,8 @@ default_predictor = _DefaultPredictor()
 
 def _catalog(settings: Settings) -> Catalog:
     def load(file: WeightsFile, tell: Callable[[WeightsInfo], None]) -> Any:
-        return _engine_class()(
-            file.path,
-            device=settings.device,
-            engine=settings.engine,
-            export_folder=settings.model_dir / "exports",
-            image_size=settings.model_image_size,
-            iou_threshold=settings.model_iou_threshold,
-            max_detections=settings.model_max_detections,
-            fingerprint=file.fingerprint,
-            thresholds=file.thresholds,
-            tell=tell,
-        )
+        known = {"fingerprint": file.fingerprint, "thresholds": file.thresholds, "tell": tell}
+        return _engine_class().as_set(file.path, settings, **known)
 
     pool = ModelPool(
         load,
@@ -496,7 +486,7 @@ def _catalog(settings: Settings) -> Catalog:
 
 
 @lru_cache(maxsize=1)
-def _engine_class() -> Callable[..., Any]:
+def _engine_class() -> Any:
     from yolo_backend.detection.engine import Engine  # brings torch, which takes seconds to import
 
     # Torch's half a million objects stay as they are: to look through them for garbage holds up everything for 0.25 s.

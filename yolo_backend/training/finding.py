@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.parallel import in_parallel
-from yolo_backend.settings import Settings
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledImage
 
@@ -27,19 +25,6 @@ LabelsOfClass = Mapping[int, Sequence[str]]
 
 class FindingError(UserError):
     """The images can't be looked at; the message says why."""
-
-
-def open_as_served(path: Path, settings: Settings) -> Engine:
-    """A file of weights in the runtime, and with the options, that serve it. Raises WeightsError."""
-    return Engine(
-        path,
-        device=settings.device,
-        engine=settings.engine,
-        export_folder=settings.model_dir / "exports",
-        image_size=settings.model_image_size,
-        iou_threshold=settings.model_iou_threshold,
-        max_detections=settings.model_max_detections,
-    )
 
 
 def labels_of_classes(label_maps: Iterable[LabelMap]) -> LabelsOfClass:

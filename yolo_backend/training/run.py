@@ -17,7 +17,7 @@ from yolo_backend.training.diary import Diary
 from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
 from yolo_backend.training.lock import TrainingLock
-from yolo_backend.training.records import Options, Run
+from yolo_backend.training.records import Options
 from yolo_backend.training.registry import ProjectModels, Registry
 
 CUT_OFF = "It was cut off, with its process or its machine: train again"
@@ -77,11 +77,3 @@ def end_cut_off(models: ProjectModels) -> None:
         if run.is_over:
             continue
         Diary(models, run).fail(CUT_OFF)
-
-
-def interrupted_runs(registry: Registry) -> list[Run]:
-    """The runs that were cut off, the newest of each project: they may be begun anew. None while one is under way."""
-    if TrainingLock(registry.model_dir).holder() is not None:
-        return []
-    newest = (models.runs()[:1] for models in registry.projects())
-    return [run for runs in newest for run in runs if not run.is_over]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from yolo_backend.detection.engine import pick_device
+from yolo_backend.detection.engine import Engine, pick_device
 from yolo_backend.detection.naming import DEMO, RELEASES
 from yolo_backend.detection.record import TrainedRecord, add_record, read_record
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.labels.control import Control, Label
-from yolo_backend.labels.label_map import by_name
+from yolo_backend.labels.label_map import by_name, map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings
@@ -28,7 +28,7 @@ from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.errors import TrainingError, told_of
 from yolo_backend.training.files import write_json
-from yolo_backend.training.finding import find_boxes, open_as_served
+from yolo_backend.training.finding import SCORE_FLOOR, find_boxes, labels_of_classes
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, check_labels, judge
@@ -196,14 +196,12 @@ class _Stages:
 
     def _found(self, weights: Path, collected: Collected) -> Findings | None:
         """What weights find in the validation images; None where none of their classes is a label."""
-        engine = open_as_served(weights, self._settings)
+        engine = Engine.as_set(weights, self._settings)
         # The candidate has no thresholds yet, and the same classes as what will serve.
         is_trained = engine.info.thresholds or weights.parent == self._run.work_folder
         controls = [by_name(control) for control in collected.controls] if is_trained else collected.controls
-        labels_of_class: dict[int, list[str]] = {}
-        for label, class_ids in known_classes(controls, engine.info.class_names).items():
-            for class_id in class_ids:
-                labels_of_class.setdefault(class_id, []).append(label)
+        names = engine.info.class_names
+        labels_of_class = labels_of_classes(map_labels(control, names, SCORE_FLOOR) for control in controls)
         if not labels_of_class:
             return None
         megapixels = self._settings.max_image_megapixels
@@ -344,7 +342,7 @@ class _Stages:
 
     def _check_export(self) -> None:
         """Export the weights and hold the export against them, so that no server has to. Raises UserError."""
-        engine = open_as_served(self._run.folder / WEIGHTS, self._settings)
+        engine = Engine.as_set(self._run.folder / WEIGHTS, self._settings)
         if engine.runtime.fallback:
             raise TrainingError(f"The model can't be exported, and was not promoted: {engine.runtime.fallback}")
 

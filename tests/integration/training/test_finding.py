@@ -19,7 +19,7 @@ from yolo_backend.images.decode import decode_image
 from yolo_backend.labels.label_map import map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.settings import Settings, load_settings
-from yolo_backend.training.finding import FindingError, find_boxes, labels_of_classes, open_as_served
+from yolo_backend.training.finding import FindingError, find_boxes, labels_of_classes
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledImage
 
@@ -63,7 +63,7 @@ def assert_as_ultralytics(
 def test_boxes_are_ultralytics_boxes_down_to_0_01(
     settings: Settings, bccd_weights: Path, images: list[LabelledImage]
 ) -> None:
-    found = find(open_as_served(bccd_weights, settings), images)
+    found = find(Engine.as_set(bccd_weights, settings), images)
     assert found.labels == {"RBC", "WBC", "Platelets"}
     assert_as_ultralytics(found, images, YOLO(bccd_weights), NAMES)
 
@@ -74,7 +74,7 @@ def test_rotated_boxes_are_too(
     images: list[LabelledImage],
 ) -> None:
     weights = make_weights("yolo11n-obb")
-    found = find(open_as_served(weights, settings), images[:2])
+    found = find(Engine.as_set(weights, settings), images[:2])
     assert all(those.is_rotated for those in found.images)
     assert_as_ultralytics(found, images[:2], YOLO(weights), NAMES)
 
@@ -84,11 +84,11 @@ def test_the_export_that_serves_finds_nearly_the_same(
 ) -> None:
     """Its images come from several threads, and in their order."""
     told: list[tuple[int, int]] = []
-    engine = open_as_served(bccd_weights, settings.model_copy(update={"engine": "auto"}))
+    engine = Engine.as_set(bccd_weights, settings.model_copy(update={"engine": "auto"}))
     assert engine.runtime.engine == "onnx"
     exported = find(engine, images, told=lambda done, of: told.append((done, of)))
     assert told == [(done, 6) for done in range(1, 7)]
-    for ones, others in zip(exported.images, find(open_as_served(bccd_weights, settings), images).images, strict=True):
+    for ones, others in zip(exported.images, find(Engine.as_set(bccd_weights, settings), images).images, strict=True):
         clear = others.scores > 0.3
         assert clear.sum() > 5
         np.testing.assert_allclose(ones.boxes[: clear.sum()], others.boxes[clear], atol=1)
@@ -96,7 +96,7 @@ def test_the_export_that_serves_finds_nearly_the_same(
 
 def test_the_settings_that_serve_count(settings: Settings, bccd_weights: Path, images: list[LabelledImage]) -> None:
     few = settings.model_copy(update={"model_max_detections": 3, "model_image_size": 160})
-    engine = open_as_served(bccd_weights, few)
+    engine = Engine.as_set(bccd_weights, few)
     assert engine.info.image_size == (160, 160)
     assert [len(those.labels) for those in find(engine, images).images] == [3] * 6
 
@@ -107,7 +107,7 @@ def test_labels_are_those_of_the_label_map(settings: Settings, bccd_weights: Pat
     classes = {number: name for number, (name,) in NAMES.items()}
     labels = labels_of_classes(map_labels(control, classes, 0.25) for control in controls)
     assert labels == {0: ("red", "round"), 1: ("round",), 2: ("Platelets",)}
-    engine = open_as_served(bccd_weights, settings)
+    engine = Engine.as_set(bccd_weights, settings)
     found, plain = find(engine, images, labels_of_class=labels).images, find(engine, images).images
 
     def count(those: Sequence[FoundBoxes], label: str) -> int:
@@ -122,7 +122,7 @@ def test_labels_are_those_of_the_label_map(settings: Settings, bccd_weights: Pat
 def test_a_class_without_a_label_is_left_out(
     settings: Settings, bccd_weights: Path, images: list[LabelledImage]
 ) -> None:
-    found = find(open_as_served(bccd_weights, settings), images[:2], labels_of_class={1: ("WBC",)})
+    found = find(Engine.as_set(bccd_weights, settings), images[:2], labels_of_class={1: ("WBC",)})
     assert found.labels == {"WBC"}
     assert {label for those in found.images for label in those.labels} == {"WBC"}
 
@@ -132,7 +132,7 @@ def test_an_image_that_is_gone_is_named(
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(images[0].file.read_bytes()[:3000])
-    engine = open_as_served(bccd_weights, settings)
+    engine = Engine.as_set(bccd_weights, settings)
     for file, why in ((tmp_path / "gone.jpg", "No such file or directory"), (broken, "the image is broken")):
         with pytest.raises(FindingError) as caught:
             find(engine, [*images[:2], replace(images[2], file=file)])

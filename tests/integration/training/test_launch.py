@@ -29,10 +29,9 @@ from yolo_backend.training.launch import (
     cancel_running,
     start,
 )
-from yolo_backend.training.lock import TrainingLock
+from yolo_backend.training.lock import TrainingLock, was_cut_off
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
-from yolo_backend.training.run import interrupted_runs
 
 pytestmark = pytest.mark.alone
 
@@ -158,13 +157,12 @@ def test_a_training_ends_with_who_started_it(house: House) -> None:
         parent.kill()
         parent.communicate()
         wait_for(lambda: lock.holder() is None, END_S)
-    registry = Registry(house.settings.model_dir)
-    assert [run.run for run in interrupted_runs(registry)] == ["1"]
+    assert was_cut_off(house.models.run("1"), lock.holder())
     # The next one begins anew, and says what became of that one.
     house.start()
     assert house.models.run("1").state == "failed"
     assert "cut off" in str(house.models.run("1").failure)
-    assert interrupted_runs(registry) == []
+    assert not was_cut_off(house.models.run("1"), lock.holder())
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do(house: House) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from yolo_backend.training.diary import Diary
+from yolo_backend.training.lock import was_cut_off
 from yolo_backend.training.records import ImageCounts, Options, Result, Run
 from yolo_backend.training.registry import ProjectModels, Registry
-from yolo_backend.training.run import end_cut_off, interrupted_runs
+from yolo_backend.training.run import end_cut_off
 
 KEY = "7-0123abcd"
 
@@ -86,18 +87,12 @@ def test_cancelling_doesn_t_wait_for_a_disk_that_hangs(diary: Diary) -> None:
     thread.join()
 
 
-def test_a_run_that_was_cut_off_is_found_and_ended(diary: Diary, models: ProjectModels, tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_is_seen_and_ended(diary: Diary, models: ProjectModels) -> None:
     diary.progress("fitting")
     (models.folder_of("1") / "work").mkdir()
-    assert [run.run for run in interrupted_runs(Registry(tmp_path))] == ["1"]
+    assert was_cut_off(read(models), None)
     end_cut_off(models)
-    assert interrupted_runs(Registry(tmp_path)) == []
     run = read(models)
     assert run.state == "failed"
     assert "cut off" in str(run.failure)
     assert not (models.folder_of("1") / "work").exists()
-
-
-def test_only_the_newest_run_of_a_project_is_begun_anew(diary: Diary, models: ProjectModels, tmp_path: Path) -> None:
-    models.begin_run(Options("demo", 1))
-    assert [run.run for run in interrupted_runs(Registry(tmp_path))] == ["2"]
