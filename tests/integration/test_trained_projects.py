@@ -145,7 +145,7 @@ def named_after(server: BackendServer, before: str) -> tuple[str, float]:
     return str(version), time.monotonic() - began_at
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("onnx", marks=pytest.mark.proof)])
 def test_a_promoted_model_serves_its_own_project_until_it_is_taken_back(
     house: House, bccd_files: list[Path], engine: str
 ) -> None:
@@ -190,6 +190,7 @@ def test_a_promoted_model_serves_its_own_project_until_it_is_taken_back(
     assert requests.get(server.url, timeout=10).json()["refused"] == []
 
 
+@pytest.mark.proof
 def test_no_answer_mixes_two_while_models_are_promoted_and_taken_back(house: House, bccd_files: list[Path]) -> None:
     """Not exported before, so that a switch takes as long as it can."""
     second = house.train("second")

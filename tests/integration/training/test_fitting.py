@@ -44,6 +44,7 @@ def spec(data: Path, base: Base, folder: Path, **more: Any) -> FitSpec:
     return FitSpec(**values | more)
 
 
+@pytest.mark.proof
 def test_a_minute_teaches_labels_that_the_base_doesn_t_know(scenes: Path, cells: Base, tmp_path: Path) -> None:
     told: list[FitProgress] = []
     began = cpu_seconds()
@@ -96,6 +97,7 @@ def test_the_same_numbers_make_the_same_weights(fitted: Fitted, few_scenes: Path
     assert fit(spec(few_scenes, cells, tmp_path, steps=3, seed=1)).fingerprint != fitted.fingerprint
 
 
+@pytest.mark.proof
 def test_a_run_is_made_again_from_its_numbers(few_scenes: Path, cells: Base, tmp_path: Path) -> None:
     """The steps of the first were measured, and it looked at the validation images meanwhile."""
     first = fit(spec(few_scenes, cells, tmp_path, budget_s=12))
