@@ -180,7 +180,10 @@ def _watched(training: Training) -> Run:
             progress.update(bar, description="Cancelling")
             training.cancel()
             ended = training.run()
-            remark(ended.failure or f"It was too late: run {ended.run} serves")
+            if ended.state == "cancelled":
+                remark("The training was cancelled: what served before serves on")
+            else:
+                remark(ended.failure or f"It was too late to cancel: run {ended.run} serves")
             raise typer.Exit(INTERRUPTED) from None
 
 
