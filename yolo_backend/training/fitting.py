@@ -230,7 +230,9 @@ class _Fitting:
     def _tell(self, pace: Pace, *, now: bool = False) -> None:
         if now or time.monotonic() - self._told_at >= _TOLD_EACH_S:
             self._told_at = time.monotonic()
-            self._told(FitProgress(pace.epoch, pace.epochs, self._score, pace.seconds_left))
+            # Where the time was up before the last step that was planned, this epoch was the last one.
+            epochs, seconds_left = (pace.epoch, 0.0) if pace.is_over else (pace.epochs, pace.seconds_left)
+            self._told(FitProgress(pace.epoch, epochs, self._score, seconds_left))
 
     def _overrides(self, names: Mapping[int, str], images: int, folder: Path) -> dict[str, Any]:
         spec = self._spec
