@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Boxes = NDArray[np.float64]
+from yolo_backend.labels.polygons import Boxes, iou_matrix
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,6 @@ def match_boxes(
             ious.append(float(overlaps[row, best]))
             overlaps[:, best] = 0.0
     return Match(len(found_xyxy), len(there_xyxy), tuple(ious))
-
-
-def iou_matrix(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
-    """IoU of each box of the first (n, 4) with each of the second (m, 4), as (n, m)."""
-    first, second = first_xyxy.reshape(-1, 1, 4), second_xyxy.reshape(1, -1, 4)
-    overlap_wh = np.clip(
-        np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2]), 0, None
-    )
-    overlap = overlap_wh.prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (first, second)]
-    union = areas[0] + areas[1] - overlap
-    ious: Boxes = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return ious
 
 
 def region_box_xyxy(region: dict[str, Any]) -> tuple[float, float, float, float]:

@@ -1,10 +1,32 @@
-"""Convex polygons, such as rotated rectangles: how much two of them overlap."""
+"""Upright boxes, and other convex polygons such as rotated rectangles: how much two of them overlap."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 Point = tuple[float, float]
+Boxes = NDArray[np.float64]
+
+
+def iou_matrix(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
+    """IoU of each box of the first (n, 4) with each of the second (m, 4), as (n, m)."""
+    first, second = first_xyxy.reshape(-1, 4), second_xyxy.reshape(-1, 4)
+    shared = shared_areas(first, second)
+    first_areas, second_areas = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second))
+    union = first_areas[:, None] + second_areas - shared
+    ious: Boxes = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ious
+
+
+def shared_areas(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
+    """The area that each box of the first (n, 4) shares with each of the second (m, 4), as (n, m)."""
+    ends = np.minimum(first_xyxy[:, None, 2:], second_xyxy[:, 2:])
+    begins = np.maximum(first_xyxy[:, None, :2], second_xyxy[:, :2])
+    areas: Boxes = np.clip(ends - begins, 0, None).prod(axis=-1)
+    return areas
 
 
 def polygon_iou(first: Sequence[Point], second: Sequence[Point]) -> float:

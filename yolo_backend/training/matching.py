@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_backend.labels.polygons import Point, polygon_iou
+from yolo_backend.labels.polygons import Point, iou_matrix, polygon_iou, shared_areas
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
 
@@ -109,31 +109,14 @@ def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_
     """
     if found.is_rotated:
         return _rotated_overlaps(found.boxes, truth.boxes_xywhr, wanted)
-    overlaps = _upright_overlaps(found.boxes, truth.boxes_xyxy)
+    overlaps = iou_matrix(found.boxes, truth.boxes_xyxy)
     return overlaps if wanted is None else overlaps * wanted
-
-
-def _upright_overlaps(found_xyxy: Floats, true_xyxy: Floats) -> Floats:
-    shared = _shared_areas(found_xyxy, true_xyxy)
-    found_areas, true_areas = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (found_xyxy, true_xyxy))
-    union = found_areas[:, None] + true_areas - shared
-    ious: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return ious
-
-
-def _shared_areas(ones_xyxy: Floats, others_xyxy: Floats) -> Floats:
-    corners = (
-        np.minimum(ones_xyxy[:, None, 2:], others_xyxy[:, 2:]),
-        np.maximum(ones_xyxy[:, None, :2], others_xyxy[:, :2]),
-    )
-    areas: Floats = np.clip(corners[0] - corners[1], 0, None).prod(axis=-1)
-    return areas
 
 
 def _rotated_overlaps(found_xywhr: Floats, true_xywhr: Floats, wanted: NDArray[np.bool_] | None) -> Floats:
     """Cut by cut, but only where the upright hulls leave it possible that the first of `IOUS` is reached."""
     found_corners, true_corners = ([corners_of(box) for box in boxes.tolist()] for boxes in (found_xywhr, true_xywhr))
-    shared = _shared_areas(_hulls(found_corners), _hulls(true_corners))
+    shared = shared_areas(_hulls(found_corners), _hulls(true_corners))
     found_areas, true_areas = (boxes[:, 2] * boxes[:, 3] for boxes in (found_xywhr, true_xywhr))
     most_shared = np.minimum(shared, np.minimum(found_areas[:, None], true_areas))
     possible = most_shared >= IOUS[0] * (found_areas[:, None] + true_areas - most_shared) - 1e-6

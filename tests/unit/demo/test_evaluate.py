@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from yolo_backend.demo.evaluate import iou_matrix, match_boxes
+from yolo_backend.demo.evaluate import match_boxes
+from yolo_backend.labels.polygons import iou_matrix
 
 
 def test_iou_of_known_boxes() -> None:
