@@ -254,7 +254,7 @@ def _trainings_json(item: ProjectTrainings) -> dict[str, Any]:
         "runs": [
             {
                 "run": run.run,
-                "state": "cut off" if not run.is_over and run is not item.running else run.state,
+                "state": item.state_of(run),
                 "began_at": _iso(run.began_at),
                 "ended_at": None if run.ended_at is None else _iso(run.ended_at),
                 "progress": asdict(run.progress) | {"at": _iso(run.progress.at)} if run.progress else None,

@@ -22,7 +22,7 @@ from yolo_backend.serving.request import default_predictor
 from yolo_backend.settings import Settings
 from yolo_backend.training import launch
 from yolo_backend.training.asked import Asked, AskedTrainings
-from yolo_backend.training.lock import Holder, TrainingLock
+from yolo_backend.training.lock import Holder, TrainingLock, was_cut_off
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
 from yolo_backend.training.run import CUT_OFF
@@ -68,6 +68,10 @@ class ProjectTrainings:
     def serving(self) -> Run | None:
         """The run whose model serves, if it is one of these."""
         return next((run for run in self.runs if run.run == self.promoted), None)
+
+    def state_of(self, run: Run) -> str:
+        """The state of one of these runs, as people and programs read it."""
+        return "cut off" if not run.is_over and run is not self.running else run.state
 
 
 class Trainings:
@@ -197,7 +201,7 @@ def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
 
 def _of_project(models: ProjectModels, holder: Holder | None, asked: AskedTrainings) -> ProjectTrainings:
     runs = models.runs(_SHOWN_RUNS)
-    running = next((run for run in runs if holder and not run.is_over and holder.may_be_at(run)), None)
+    running = next((run for run in runs if not run.is_over and not was_cut_off(run, holder)), None)
     return ProjectTrainings(
         models.key.partition("-")[0], runs, models.promoted(), running, asked.of_project(models.key)
     )
