@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolo_backend.detection.masks import Mask
+
 
 @dataclass(frozen=True)
 class Detections:
     """What was found in one image, in the image's own pixels, best score first.
 
     `boxes` is (n, 4) float32 xyxy, or with `rotated` (n, 5) xywhr: center, size, clockwise radians. `scores` and
-    `class_ids` are (n,). `extras` holds by name what weights of this kind find beside boxes, such as masks or key
-    points: arrays whose first axis is n. One whose name ends with `_xy` is of places: x and y are its last axis.
+    `class_ids` are (n,). `extras` holds by name what weights of this kind find beside boxes, such as key points: arrays
+    whose first axis is n. One whose name ends with `_xy` is of places: x and y are its last axis. `masks` are n; None
+    where none were asked for, or the weights find none.
+
+    Pose weights find `points_xy` (n, points, 2) and `point_scores` (n, points), float32. What classification weights
+    say of an image is a box around all of it for each class.
     """
 
     boxes: NDArray[np.float32]
@@ -24,8 +30,11 @@ class Detections:
     class_ids: NDArray[np.int64]
     rotated: bool = False
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    masks: tuple[Mask, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.masks is not None and len(self.masks) != len(self):
+            raise ValueError(f"there are {len(self.masks)} masks for {len(self)} boxes")
         for name, values in self.extras.items():
             if values.dtype.hasobject or values.shape[:1] != (len(self),):
                 raise ValueError(
@@ -43,6 +52,7 @@ class Detections:
             scores=self.scores[indices],
             class_ids=self.class_ids[indices],
             extras={name: values[indices] for name, values in self.extras.items()},
+            masks=None if self.masks is None else tuple(self.masks[index] for index in indices),
         )
 
     def moved(self, offset_xy: tuple[int, int]) -> Detections:
@@ -57,7 +67,8 @@ class Detections:
             name: values + np.array(offset_xy, values.dtype) if name.endswith("_xy") else values
             for name, values in self.extras.items()
         }
-        return replace(self, boxes=boxes, extras=extras)
+        masks = None if self.masks is None else tuple(mask.moved(offset_xy) for mask in self.masks)
+        return replace(self, boxes=boxes, extras=extras, masks=masks)
 
 
 def joined(found: Sequence[Detections]) -> Detections:
@@ -70,6 +81,7 @@ def joined(found: Sequence[Detections]) -> Detections:
         np.concatenate([each.class_ids for each in found]),
         found[0].rotated,
         {name: np.concatenate([each.extras[name] for each in found]) for name in found[0].extras},
+        None if found[0].masks is None else tuple(mask for each in found for mask in each.masks or ()),
     )
     return together.at(np.argsort(-together.scores, kind="stable"))
 
@@ -80,7 +92,7 @@ class WeightsInfo:
 
     `kind` names the head that reads them, and `image_size` is (height, width). `remark` is what its user should know of
     the file, `has_nms` whether NMS is part of it. With `has_costly_boxes`, no more boxes are asked for than are wanted.
-    `thresholds` are those that a trained file holds, by class name.
+    `thresholds` are those that a trained file holds, by class name. Pose weights find `points` key points in a box.
     """
 
     name: str
@@ -92,6 +104,7 @@ class WeightsInfo:
     has_nms: bool = False
     has_costly_boxes: bool = False
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    points: int = 0
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,11 @@ class ServedControl:
         return served
 
     @property
+    def wants_masks(self) -> bool:
+        """Returns True if masks are to be made for it."""
+        return kind_of(self.control).wants_masks(self.control, self.weights)
+
+    @property
     def own_threshold(self) -> float:
         """The threshold of labels that have none of their own."""
         return min(self.control.threshold(self.default_threshold), self.highest_threshold)

@@ -29,19 +29,24 @@ def make_regions(
         if class_id in label_map.label_of_class and score > label_map.threshold_of_class[class_id]
     ]
     labels = [label_map.label_of_class[class_ids[index]] for index in wanted]
-    parts = kind_of(control).make_parts(control, Found(detections, wanted, labels, size_wh))
+    kind = kind_of(control)
+    found = Found(detections, wanted, labels, size_wh)
+    parts_of_each = kind.make_parts(control, found)
+    of_image = kind.make_whole(control, found)
+    common = {
+        "to_name": control.to_name,
+        "original_width": size_wh[0],
+        "original_height": size_wh[1],
+        "image_rotation": 0,
+        **({} if item_index is None else {"item_index": item_index}),
+    }
+    ids = _new_ids(len(wanted) + len(of_image))
     regions: list[Region] = []
-    for index, id_, parts_of_one in zip(wanted, _new_ids(len(wanted)), parts, strict=True):
-        common = {
-            "id": id_,
-            "to_name": control.to_name,
-            "original_width": size_wh[0],
-            "original_height": size_wh[1],
-            "image_rotation": 0,
-            "score": scores[index],
-            **({} if item_index is None else {"item_index": item_index}),
-        }
-        regions += [cast("Region", {**common, **part}) for part in parts_of_one]
+    for index, id_, parts in zip(wanted, ids, parts_of_each, strict=False):
+        regions += [cast("Region", {**common, "id": id_, "score": scores[index], **part}) for part in parts]
+    regions += [
+        cast("Region", {**common, "id": id_, **part}) for id_, part in zip(ids[len(wanted) :], of_image, strict=True)
+    ]
     return regions
 
 

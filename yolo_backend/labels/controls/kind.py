@@ -29,12 +29,13 @@ class Found:
 
 
 class Part(TypedDict):
-    """What a kind says of a region. The rest is the same for every kind, also the `id` if a part has none."""
+    """What a kind says of a region. The rest is the same for every kind, also `id` and `score` if a part has none."""
 
     from_name: str
     type: str
     value: dict[str, Any]
     id: NotRequired[str]
+    score: NotRequired[float]
     parentID: NotRequired[str]
     meta: NotRequired[dict[str, Any]]
 
@@ -65,12 +66,20 @@ class ControlKind(Protocol[ControlT]):
     def check_weights(self, control: ControlT, weights: WeightsInfo, name: str) -> None:
         """Raises LabelingConfigError if these weights, called `name`, can't serve the control."""
 
+    def wants_masks(self, control: ControlT, weights: WeightsInfo) -> bool:
+        """Returns True if masks are to be made for it of what these weights find, which takes time and memory."""
+        return False
+
     def make_parts(self, control: ControlT, found: Found) -> list[list[Part]]:
         """For each of `found.indices` the regions that it becomes; none if nothing of it is on the image.
 
         Imported labels come as detections with boxes and nothing else. Regions are made of these, too.
         """
         ...
+
+    def make_whole(self, control: ControlT, found: Found) -> list[Part]:
+        """The regions that belong to the image and to no single find, such as a choice or a number, with a score."""
+        return []
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """How a region is drawn on a picture of this size: closed lines through these points, in pixels.
