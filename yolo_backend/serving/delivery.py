@@ -26,7 +26,9 @@ _CHUNK = 1000
 # After an import, Label Studio recounts the whole project, so there are few imports; but nobody should wait long. While
 # a click waits, the door lets imports take half of the time at most.
 _IMPORT_AFTER_S, _IMPORT_FOR_A_CLICK_AFTER_S = 20.0, 0.5
-_PAUSE_S = 0.5
+# The import after the last image is all that a person waits for then, so it should be small: one goes before it.
+_LAST_IMPORT = 16
+_PAUSE_S, _PAUSE_FOR_A_CLICK_S = 0.5, 0.1
 _EXPIRE_EACH_S = 60.0
 _RETRY_AFTER_S = (2.0, 60.0)
 _REFUSED_RETRY_AFTER_S = 300.0
@@ -100,7 +102,8 @@ class Delivery:
             if is_last and (self._job.last_error or not self._ledger.importable(1)[0]):
                 self._jobs.finish(self._job)
                 return
-            self._job.changed.wait(_PAUSE_S)
+            is_waited_for = self._ledger.importable(1)[2]
+            self._job.changed.wait(min(_PAUSE_S, _PAUSE_FOR_A_CLICK_S) if is_waited_for else _PAUSE_S)
 
     def step(self) -> None:
         """Deliver what is due."""
@@ -207,7 +210,9 @@ class Delivery:
             count, oldest_at, is_waited_for = self._ledger.importable(self._chunk)
             is_at_rest = self._ledger.is_at_rest
             due_after_s = _IMPORT_FOR_A_CLICK_AFTER_S if is_waited_for else _IMPORT_AFTER_S
-            if not count or (count < self._chunk and now < oldest_at + due_after_s and not is_at_rest):
+            is_last_but_one = is_waited_for and _LAST_IMPORT <= self._ledger.left <= count // 2
+            is_due = count >= self._chunk or now >= oldest_at + due_after_s or is_at_rest or is_last_but_one
+            if not count or not is_due:
                 return
             if not self._job.door.enter_to_import(at_once=is_at_rest or self._job.is_stopping):
                 return

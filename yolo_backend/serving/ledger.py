@@ -374,6 +374,11 @@ class Ledger:
             return self._pending - begun, begun, len(self._ready) + lent
 
     @property
+    def left(self) -> int:
+        """How many tasks have no prediction yet."""
+        return self._pending
+
+    @property
     def is_at_rest(self) -> bool:
         """Returns True if nothing waits to be worked on, and nothing is being worked on."""
         return not self._at_work and not self._pending

@@ -212,6 +212,24 @@ def test_what_a_click_waits_for_is_imported_while_it_waits(clock: Clock, serve: 
     made.assert_each_stored_once()
 
 
+def test_little_is_left_for_the_import_that_a_click_waits_for_at_its_end(clock: Clock, serve: StartServer) -> None:
+    """The last import begins when the last image is predicted, and the person waits for nothing else by then."""
+    made = House(clock, serve, 100)
+    job, ask = made.ask()
+    job.decide(ask, by_import=True)
+    made.work.run(66)
+    assert made.step() == []  # more than half as many are still to be predicted
+    made.work.run(1)
+    assert made.step() == ["tasks", "project", "import"]
+    assert made.label_studio.stored.total() == 67
+    made.work.run(20)
+    assert made.step(after_s=0.3) == []  # few are left, which make one import with these
+    made.work.run()
+    assert made.step() == ["tasks", "project", "import"]
+    job.leave(ask)
+    made.assert_each_stored_once()
+
+
 def test_a_waiting_request_gets_its_results_before_the_push(house: MakeHouse) -> None:
     made = house(3)
     job, ask = made.ask()
