@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -14,7 +15,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
@@ -30,6 +39,8 @@ from yolo_backend.settings import Settings, load_settings, split_web_address
 # What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
+
+_LINE_EACH_S = 60.0
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130  # exit codes: some of it failed; it couldn't be done; Ctrl-C
 
@@ -122,9 +133,39 @@ def plan_of(project: Project, predictor: Predictor) -> ProjectPlan:
 
 
 def progress_bar() -> Progress:
-    """A bar on standard error, with the rate and the time left; it goes when all is done; for terminals only."""
+    """A bar on standard error, with the rate and the time left; it goes when all is done.
+
+    Without a terminal it is a line a minute, for a log.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    if err.is_terminal:
+        return Progress(*columns, console=err, transient=True)
+    return _ProgressLines(*columns, console=err, disable=True, auto_refresh=False)
+
+
+class _ProgressLines(Progress):
+    """Draws nothing, and tells of the task that goes on when the last line is old."""
+
+    _told_at: float | None = None
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now
+        if now < self._told_at + _LINE_EACH_S:
+            return
+        self._told_at = now
+        task = self._tasks[task_id]
+        total = "" if task.total is None else f" of {task.total:,.0f}"
+        self.console.print(f"{task.description}: {task.completed:,.0f}{total}", markup=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
