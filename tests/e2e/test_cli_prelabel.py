@@ -126,7 +126,8 @@ def test_tasks_as_json_csv_and_table(listed: tuple[int, list[int]], either: Comm
     assert rows[0]["created_at"].startswith("20")
     assert [row["annotations"] for row in rows] == [0, 0, 0, 0, 1, 0]
     assert [row["score"] for row in rows] == [0.2, 0.5, 0.8, None, None, None]
-    written, shown = either.run("tasks", project, "--csv").stdout, either.run_alone("tasks", project).stdout
+    narrow = Commands(either.environment | {"COLUMNS": "80"}, either.cwd)
+    written, shown = either.run("tasks", project, "--csv").stdout, narrow.run_alone("tasks", project).stdout
     as_text = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
     assert list(csv.DictReader(io.StringIO(written))) == as_text
     assert re.search(r"^ *\d+ +a \[1\]\.jpg ", shown, re.MULTILINE)
@@ -282,7 +283,7 @@ def test_versions_says_what_each_is(client: StudioClient, images: list[str], qui
     version = quick.json("prelabel", project, "--limit", "1")["model_version"]
 
     told = quick.json("versions", project)
-    shown = quick.run_alone("versions", project).stdout
+    shown = Commands(quick.environment | {"COLUMNS": "80"}, quick.cwd).run_alone("versions", project).stdout
 
     assert told["serves"] == version
     found = {one["model_version"]: one for one in told["versions"]}

@@ -32,6 +32,7 @@ from yolo_backend.label_studio.projects import Project, open_project, projects_o
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import shortened
+from yolo_backend.serving.command_work import telling_the_page
 from yolo_backend.serving.project_predictor import Stream
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings, split_web_address
@@ -141,6 +142,21 @@ def progress_bar() -> Progress:
     if err.is_terminal:
         return Progress(*columns, console=err, transient=True)
     return _ProgressLines(*columns, console=err, disable=True, auto_refresh=False)
+
+
+@contextmanager
+def told_progress(settings: Settings, command: str, project: Project) -> Iterator[Progress]:
+    """A progress bar whose first task is also on the page of servers with the same MODEL_DIR."""
+    with progress_bar() as progress:
+
+        def how_far() -> tuple[int, int | None]:
+            if not progress.tasks:
+                return 0, None
+            first = progress.tasks[0]
+            return int(first.completed), None if first.total is None else int(first.total)
+
+        with telling_the_page(settings.model_dir, command, str(project.id), how_far):
+            yield progress
 
 
 class _ProgressLines(Progress):

@@ -32,11 +32,11 @@ from yolo_backend.cli.common import (
     out,
     plan_of,
     print_json,
-    progress_bar,
     read_settings,
     remark,
     standard_output_for_scripts,
     stream_by,
+    told_progress,
 )
 from yolo_backend.cli.selecting import (
     Limit,
@@ -132,7 +132,11 @@ def prelabel(
         stream = stream_by(predictor, workers, address)
         of_project = ProjectPredictor(plan, str(project.id), stream, predictor.images)
         outcomes_of = _drawn(of_project, pictures) if pictures else of_project.outcomes_of
-        with standard_output_for_scripts(), progress_bar() as progress, _stopped_by_signals(stop):
+        with (
+            standard_output_for_scripts(),
+            told_progress(settings, "prelabel", project) as progress,
+            _stopped_by_signals(stop),
+        ):
             bar = progress.add_task("Predicting", total=None)
             work = Prelabeling(
                 replace(project, studio=PatientStudio(studio.url, studio.token, remark, stop)),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import requests
 import typer
+from rich.progress import Progress
 
 from yolo_backend.cli.common import (
     FAILED,
@@ -31,6 +32,7 @@ from yolo_backend.cli.common import (
     remark,
     standard_output_for_scripts,
     stream_by,
+    told_progress,
 )
 from yolo_backend.cli.sample_options import (
     AggregateName,
@@ -134,7 +136,8 @@ def sample(
         scoring = Scoring(measure, aggregate, floor, round(empty, 6))
         stream = stream_by(predictor, workers, address)
         pool_predictor = PoolPredictor(ProjectPredictor(plan, str(project.id), stream, predictor.images), pool.control)
-        found = _choose(choice, pool, pool_predictor, scoring)
+        with told_progress(settings, "sample", project) as progress:
+            found = _choose(choice, pool, pool_predictor, scoring, progress)
         if extract:
             with err.status("Looking which of them are alike"):
                 found = diversify(found, count, pool_predictor.load, extract)
@@ -186,9 +189,9 @@ def _plan_for(pool: Pool, predictor: Predictor, project: Project, *, needs_boxes
     return plan
 
 
-def _choose(choice: Choice, pool: Pool, predictor: PoolPredictor, scoring: Scoring) -> Sample:
+def _choose(choice: Choice, pool: Pool, predictor: PoolPredictor, scoring: Scoring, progress: Progress) -> Sample:
     """The chosen; with --diverse, the candidates for it."""
-    with standard_output_for_scripts(), progress_bar() as progress:
+    with standard_output_for_scripts():
         if predictor.predictor.plan.model_version == UNTRAINED:
             found = choice.of_unseen(progress.track(pool.images, pool.size, description="Looking"))
         else:

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "versions"
 _MOST = 1000  # the oldest go
-_MAX_NAME = 200  # of a file, which most file systems allow
+_MAX_NAME = 150  # of a file; for any other version it is its digest
 
 
 class VersionControl(msgspec.Struct, frozen=True):
@@ -75,8 +76,8 @@ class VersionRecords:
         return found if found.model_version == model_version else None
 
     def _path(self, model_version: str) -> Path:
-        name = re.sub(r"[^\w.+-]+", "_", model_version)[-_MAX_NAME:]
-        return self._folder / f"{name}.json"
+        is_name = re.fullmatch(rf"\w[\w.+-]{{0,{_MAX_NAME}}}", model_version, re.ASCII)
+        return self._folder / f"{model_version if is_name else sha256(model_version.encode()).hexdigest()}.json"
 
     def _record(self, plan: ProjectPlan) -> VersionRecord:
         controls = [
