@@ -14,7 +14,7 @@ from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.labels.plans import UNTRAINED, ProjectPlan, ServedControl
 from yolo_backend.serving import version_records
 from yolo_backend.serving.version_records import VersionRecords
-from yolo_backend.settings import Settings
+from yolo_backend.settings import load_settings
 
 
 def plan(version: str) -> ProjectPlan:
@@ -26,12 +26,12 @@ def plan(version: str) -> ProjectPlan:
 
 @pytest.fixture
 def records(tmp_path: Path) -> VersionRecords:
-    return VersionRecords(Settings(MODEL_DIR=tmp_path))
+    return VersionRecords(load_settings(model_dir=tmp_path))
 
 
 def test_a_version_is_known_to_others_of_the_same_folder(records: VersionRecords, tmp_path: Path) -> None:
     records.note(plan("a-0123abcd"))
-    found = VersionRecords(Settings(MODEL_DIR=tmp_path)).find("a-0123abcd")
+    found = VersionRecords(load_settings(model_dir=tmp_path)).find("a-0123abcd")
     assert found is not None
     (control,) = found.controls
     assert (control.weights, control.fingerprint, control.image_size) == ("a.pt", "f" * 64, (640, 640))
@@ -42,7 +42,7 @@ def test_a_version_is_known_to_others_of_the_same_folder(records: VersionRecords
 def test_its_date_is_that_of_the_first_time(records: VersionRecords, tmp_path: Path) -> None:
     records.note(plan("a-0123abcd"))
     first = records.find("a-0123abcd")
-    VersionRecords(Settings(MODEL_DIR=tmp_path)).note(plan("a-0123abcd"))
+    VersionRecords(load_settings(model_dir=tmp_path)).note(plan("a-0123abcd"))
     assert records.find("a-0123abcd") == first
 
 
