@@ -7,7 +7,7 @@ import colorsys
 # Far apart in hue, and strong on photographs, which are rarely so bright.
 _FIRST = (
     "#ff5a36", "#2fbf4a", "#3a8dff", "#ffcc00", "#c05cff", "#00c9c9",
-    "#ffb3d9", "#ff5cb3", "#9ad400", "#7a5cff", "#b5651d", "#a3003c",
+    "#ffb3d9", "#ff5cb3", "#9ad400", "#4b3bb5", "#b5651d", "#a3003c",
 )  # fmt: skip
 _GOLDEN = 0.618034  # of a turn: hues that never meet
 _LIGHTNESS = (0.5, 0.68, 0.36)
