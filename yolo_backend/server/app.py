@@ -99,7 +99,12 @@ class _Routes:
         projects, work = self._projects.newest_first(), predictor.progress()
         commands = work_of_commands(predictor.settings.model_dir)
         trainings = trainings_of(predictor.settings.model_dir)  # also those of the command
-        seen = [*(item.project for item in [*projects, *work, *commands]), *(one.project_id for one in trainings)]
+        seen = [
+            *(item.project for item in projects),
+            *(item.project for item in work),
+            *(item.project for item in commands),
+            *(item.project_id for item in trainings),
+        ]
         status = Status(
             model_class=self._model_class.name,
             version=__version__,
