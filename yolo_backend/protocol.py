@@ -25,6 +25,7 @@ class Task(TypedDict):
 
     id: NotRequired[int]
     data: NotRequired[Mapping[str, Any]]
+    meta: NotRequired[Mapping[str, Any] | None]
     drafts: NotRequired[Sequence[Mapping[str, Any]]]
     annotations: NotRequired[Sequence[Mapping[str, Any]]]
     predictions: NotRequired[Sequence[Mapping[str, Any]]]

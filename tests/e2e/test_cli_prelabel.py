@@ -121,14 +121,17 @@ def test_tasks_as_json_csv_and_table(listed: tuple[int, list[int]], either: Comm
         "model_version": OTHER,
         "score": 0.2,
         "annotations": 0,
+        "file": "0.jpg",
     }
     assert rows[0]["created_at"].startswith("20")
     assert [row["annotations"] for row in rows] == [0, 0, 0, 0, 1, 0]
     assert [row["score"] for row in rows] == [0.2, 0.5, 0.8, None, None, None]
-    written, shown = either.run("tasks", project, "--csv").stdout, either.run_alone("tasks", project).stdout
+    narrow = Commands(either.environment | {"COLUMNS": "80"}, either.cwd)
+    written, shown = either.run("tasks", project, "--csv").stdout, narrow.run_alone("tasks", project).stdout
     as_text = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
     assert list(csv.DictReader(io.StringIO(written))) == as_text
-    assert "/data/upload/1/0123abcd-a [1].jpg" in shown
+    assert re.search(r"^ *\d+ +a \[1\]\.jpg ", shown, re.MULTILINE)
+    assert max(map(len, shown.splitlines())) <= 80
     assert shown.endswith("6 tasks of prelabel\n")
 
 
@@ -272,6 +275,29 @@ def test_dry_run_limit_and_filters(client: StudioClient, images: list[str], quic
     assert [number for number, task_id in enumerate(ids) if version in held[task_id]] == [0, 4, 5]
 
 
+def test_versions_says_what_each_is(client: StudioClient, images: list[str], quick: Commands) -> None:
+    """A version is a digest: what it was made of is known where it was served."""
+    project, ids = new_project(client, images[:2])
+    store(client, project, OTHER, dict.fromkeys(ids, 0.5))
+    store(client, project, OLD, {ids[0]: 0.5})
+    version = quick.json("prelabel", project, "--limit", "1")["model_version"]
+
+    told = quick.json("versions", project)
+    shown = Commands(quick.environment | {"COLUMNS": "80"}, quick.cwd).run_alone("versions", project).stdout
+
+    assert told["serves"] == version
+    found = {one["model_version"]: one for one in told["versions"]}
+    assert {each: one["predictions"] for each, one in found.items()} == {OTHER: 2, OLD: 1, version: 1}
+    assert [found[each]["is_own"] for each in (OTHER, OLD, version)] == [False, True, True]
+    assert found[OTHER]["served"] is found[OLD]["served"] is None
+    (control,) = found[version]["served"]["controls"]
+    assert len(control["fingerprint"]) == 64
+    assert control["thresholds"] == {"RBC": 0.25, "WBC": 0.25, "Platelets": 0.25}
+    assert "serves now" in shown
+    assert "above 0.25" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_replace_deletes_what_this_backend_said_before(
     client: StudioClient, images: list[str], quick: Commands
 ) -> None:
@@ -287,7 +313,10 @@ def test_replace_deletes_what_this_backend_said_before(
     done = quick.run("prelabel", project, "--replace")
 
     assert done.returncode == 1
-    assert "3 predictions of older versions deleted" in done.stdout
+    assert (
+        f"Where a task has a prediction of {version}, these are deleted:\n  4 of {OLD}, the newest of 20" in done.stderr
+    )
+    assert "3 predictions of other versions deleted" in done.stdout
     expected = dict.fromkeys(ids[:3], sorted([version, OTHER])) | {ids[3]: sorted([OLD, OTHER])}
     assert versions(client, project) == expected
 

@@ -247,8 +247,8 @@ def test_what_label_studio_exports_comes_back(
 
     told = run_json("register", images, "-p", str(second), "--labels", labels, "--as", "annotations", **options)
 
-    before = {task["data"]["sha256"]: boxes_of(task, "annotations") for task in client.tasks(first)}
-    after = {task["data"]["sha256"]: boxes_of(task, "annotations") for task in client.tasks(second)}
+    before = {task["meta"]["sha256"]: boxes_of(task, "annotations") for task in client.tasks(first)}
+    after = {task["meta"]["sha256"]: boxes_of(task, "annotations") for task in client.tasks(second)}
     assert (told["labelled"], told["labels_without_image"], after.keys()) == (5, 0, before.keys())
     for image, boxes in before.items():
         assert [box[:2] for box in after[image]] == [box[:2] for box in boxes]

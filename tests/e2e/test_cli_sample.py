@@ -76,7 +76,7 @@ def test_of_a_folder_the_most_uncertain_become_tasks_with_the_servers_prediction
     for task in tasks:
         item, (prediction,) = chosen[task["id"]], task["predictions"]
         assert uploaded_name(task) == Path(item["image"]).name
-        assert task["data"]["uncertainty"] == item["uncertainty"]
+        assert task["data"]["uncertainty"] == round(item["uncertainty"], 2)
         assert len(prediction["result"]) == item["above_threshold"] <= item["boxes"]
         assert LabelInterface(BCCD_CONFIG).validate_prediction(prediction)
 
@@ -123,9 +123,14 @@ def test_tasks_that_are_there_get_their_uncertainty_and_one_prediction(
     assert (four["pool"], four["written"], four["predicted"]) == (7, 4, 3)
     assert (again["chosen"], again["written"], again["predicted"]) == (four["chosen"], 4, 0)
     ordered = in_the_order_of_uncertainty(client, project)
-    assert [task["id"] for task in ordered] == [item["task"] for item in four["chosen"]]
-    for task, item in zip(ordered, four["chosen"], strict=True):
-        assert task["data"] == {"image": task["data"]["image"], **MORE_KEYS, "uncertainty": item["uncertainty"]}
+    assert [task["data"]["uncertainty"] for task in ordered] == [
+        round(item["uncertainty"], 2) for item in four["chosen"]
+    ]
+    of_task = {item["task"]: item for item in four["chosen"]}
+    assert of_task.keys() == {task["id"] for task in ordered}
+    for task in ordered:
+        shown = round(of_task[task["id"]]["uncertainty"], 2)
+        assert task["data"] == {"image": task["data"]["image"], **MORE_KEYS, "uncertainty": shown}
         assert [prediction["model_version"] for prediction in task["predictions"]] == [four["model_version"]]
         assert task["total_annotations"] == 0
 
@@ -144,12 +149,13 @@ def test_without_register_nothing_is_changed_and_the_report_is_drawn(
     assert done.returncode == 0, done.stderr
     assert "Chosen: 3 of 7 tasks without annotations, by entropy, mean, of left alone" in done.stdout
     assert "/data/upload/" in done.stdout
+    assert "--diverse" not in done.stderr
     assert client.tasks(project) == before
     with (
         Image.open(tmp_path / "report" / "histogram.png") as histogram,
-        Image.open(tmp_path / "report" / "chosen.png") as sheet,
+        Image.open(tmp_path / "report" / "chosen.jpg") as sheet,
     ):
-        assert (histogram.format, sheet.format) == ("PNG", "PNG")
+        assert (histogram.format, sheet.format) == ("PNG", "JPEG")
         assert len(sheet.convert("RGB").getcolors(1 << 24) or []) > 1000  # photographs, not captions alone
 
 
@@ -175,6 +181,50 @@ def test_a_diverse_choice_is_not_one_video(
     assert (len(most_uncertain), len(diverse)) == (3, 3)
     assert frames(most_uncertain) > 1
     assert frames(diverse) == 1
+
+
+def test_before_any_label_has_a_class_images_are_chosen_at_random_or_least_alike(
+    client: StudioClient, command_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    """There is nothing to be uncertain of, and that is when people ask what to label first."""
+    config = BCCD_CONFIG.replace('"RBC"', '"bolt"').replace('"WBC"', '"nut"').replace('"Platelets"', '"washer"')
+    project = client.create_project("no class", config)
+    with Image.open(photos / "0.jpg") as picture:
+        for number in range(1, 4):
+            ImageEnhance.Brightness(picture).enhance(1 + number / 200).save(photos / f"frame-{number}.png")
+
+    def choose(*options: str) -> tuple[list[str], dict[str, Any]]:
+        told = run_json(
+            "sample", photos, "-p", str(project), "-n", "3", *options, environment=command_environment, cwd=tmp_path
+        )
+        return [Path(item["image"]).name for item in told["chosen"]], told
+
+    one, other = choose("--strategy", "random", "--seed", "1"), choose("--strategy", "random", "--seed", "2")
+    diverse, told = choose("--diverse", "--register", "--report", "report")
+
+    assert len({*one[0]}) == len({*other[0]}) == 3
+    assert one[0] != other[0]
+    assert sum(name.startswith("frame-") or name == "0.jpg" for name in diverse) <= 1
+    assert {(item["uncertainty"], item["boxes"]) for item in told["chosen"]} == {(None, None)}
+    tasks = client.tasks(project)
+    assert sorted(uploaded_name(task) for task in tasks) == sorted(diverse)
+    assert [task["predictions"] for task in tasks] == [[], [], []]
+    assert not any("uncertainty" in task["data"] for task in tasks)
+    assert (tmp_path / "report" / "chosen.jpg").exists()
+    done = run_command("sample", photos, "-p", str(project), environment=command_environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "None of the labels bolt, nut, washer is a class of" in done.stderr
+
+
+def test_a_diverse_choice_without_a_choice_says_so(
+    client: StudioClient, command_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    client.create_project("no choice")
+    done = run_command(
+        "sample", photos, "-p", "no choice", "-n", "5", "--diverse", environment=command_environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--diverse chose nothing: it chooses among the most uncertain half of the 9, and 5 were asked" in done.stderr
 
 
 def test_a_random_choice_follows_from_the_seed(

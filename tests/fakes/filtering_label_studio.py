@@ -86,7 +86,10 @@ class LabelStudio:
             for held in self.predictions.values():
                 held[:] = [prediction for prediction in held if prediction["model_version"] != version]
             return 200, {"deleted_predictions": 1}
-        return 200, Counter(held["model_version"] for task in self.predictions.values() for held in task)
+        counts = Counter(held["model_version"] for task in self.predictions.values() for held in task)
+        latest = "2026-11-22T10:00:00Z"
+        static = [{"model_version": version, "count": count, "latest": latest} for version, count in counts.items()]
+        return 200, {"static": static, "live": None}
 
     def tasks(self, query: dict[str, str]) -> tuple[int, Any]:
         selection = json.loads(query["query"])

@@ -26,6 +26,7 @@ COMMANDS = {
     "sample": "Choose what to label next: the images that the detector is least sure of.",
     "train": "Train a model on a project's submitted work, and let it serve if it is better than what does.",
     "tasks": "List a project's tasks: image, predictions, score, annotations.",
+    "versions": "List the versions of a project's predictions: how many, how new, of which weights and thresholds.",
 }
 # What isn't a fault of ours: a full disk, a quota, a folder without rights, a read-only one.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})

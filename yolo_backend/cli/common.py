@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -14,7 +15,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
@@ -23,6 +32,7 @@ from yolo_backend.label_studio.projects import Project, open_project, projects_o
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.messages import shortened
+from yolo_backend.serving.command_work import telling_the_page
 from yolo_backend.serving.project_predictor import Stream
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings, split_web_address
@@ -30,6 +40,8 @@ from yolo_backend.settings import Settings, load_settings, split_web_address
 # What a script reads goes to standard output; what a person is told meanwhile, and errors, don't.
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
+
+_LINE_EACH_S = 60.0
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130  # exit codes: some of it failed; it couldn't be done; Ctrl-C
 
@@ -122,9 +134,54 @@ def plan_of(project: Project, predictor: Predictor) -> ProjectPlan:
 
 
 def progress_bar() -> Progress:
-    """A bar on standard error, with the rate and the time left; it goes when all is done; for terminals only."""
+    """A bar on standard error, with the rate and the time left; it goes when all is done.
+
+    Without a terminal it is a line a minute, for a log.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    if err.is_terminal:
+        return Progress(*columns, console=err, transient=True)
+    return _ProgressLines(*columns, console=err, disable=True, auto_refresh=False)
+
+
+@contextmanager
+def told_progress(settings: Settings, command: str, project: Project) -> Iterator[Progress]:
+    """A progress bar whose first task is also on the page of servers with the same MODEL_DIR."""
+    with progress_bar() as progress:
+
+        def how_far() -> tuple[int, int | None]:
+            if not progress.tasks:
+                return 0, None
+            first = progress.tasks[0]
+            return int(first.completed), None if first.total is None else int(first.total)
+
+        with telling_the_page(settings.model_dir, command, str(project.id), how_far):
+            yield progress
+
+
+class _ProgressLines(Progress):
+    """Draws nothing, and tells of the task that goes on when the last line is old."""
+
+    _told_at: float | None = None
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now
+        if now < self._told_at + _LINE_EACH_S:
+            return
+        self._told_at = now
+        task = self._tasks[task_id]
+        total = "" if task.total is None else f" of {task.total:,.0f}"
+        self.console.print(f"{task.description}: {task.completed:,.0f}{total}", markup=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

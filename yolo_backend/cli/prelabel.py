@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +32,11 @@ from yolo_backend.cli.common import (
     out,
     plan_of,
     print_json,
-    progress_bar,
     read_settings,
     remark,
     standard_output_for_scripts,
     stream_by,
+    told_progress,
 )
 from yolo_backend.cli.selecting import (
     Limit,
@@ -50,9 +51,9 @@ from yolo_backend.failures import Failure
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.filters import lacks
 from yolo_backend.label_studio.patience import PatientStudio
-from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.projects import HeldVersion, Project
 from yolo_backend.label_studio.selection import Selection, count_selected
-from yolo_backend.prelabeling.model_versions import older_versions
+from yolo_backend.prelabeling.model_versions import other_versions
 from yolo_backend.prelabeling.pictures import with_pictures
 from yolo_backend.prelabeling.prelabeling import Prelabeling, Report
 from yolo_backend.serving.project_predictor import OutcomesOf, ProjectPredictor
@@ -73,8 +74,9 @@ def prelabel(
     limit: Limit = None,
     replaces_older: Annotated[
         bool,
-        typer.Option("--replace", help="Then delete the predictions of this backend's older versions."),
+        typer.Option("--replace", help="Then delete the predictions of this backend's other versions."),
     ] = False,
+    is_sure: Annotated[bool, typer.Option("--yes", "-y", help="With --replace: don't ask before it begins.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many tasks it would be, and end.")] = False,
     pictures: Annotated[
         Path | None,
@@ -124,11 +126,17 @@ def prelabel(
         if dry_run:
             _tell_outlook(project, selection, plan.model_version, replaces_older=replaces_older, as_json=as_json)
             return
+        if replaces_older:
+            _ask_to_delete(other_versions(project, plan.model_version), plan.model_version, is_sure=is_sure)
         stop = threading.Event()
         stream = stream_by(predictor, workers, address)
         of_project = ProjectPredictor(plan, str(project.id), stream, predictor.images)
         outcomes_of = _drawn(of_project, pictures) if pictures else of_project.outcomes_of
-        with standard_output_for_scripts(), progress_bar() as progress, _stopped_by_signals(stop):
+        with (
+            standard_output_for_scripts(),
+            told_progress(settings, "prelabel", project) as progress,
+            _stopped_by_signals(stop),
+        ):
             bar = progress.add_task("Predicting", total=None)
             work = Prelabeling(
                 replace(project, studio=PatientStudio(studio.url, studio.token, remark, stop)),
@@ -183,13 +191,28 @@ def _tell_outlook(
     project: Project, selection: Selection, model_version: str, *, replaces_older: bool, as_json: bool
 ) -> None:
     to_predict = count_selected(project, selection, [lacks(model_version)])
-    older = older_versions(project, model_version) if replaces_older else {}
+    others = other_versions(project, model_version) if replaces_older else []
     if as_json:
+        older = {held.model_version: held.predictions for held in others}
         print_json({"to_predict": to_predict, "model_version": model_version, "older": older})
         return
     out.print(f"{to_predict:,} tasks would be predicted, as {model_version}", markup=False)
-    for version, count in older.items():
-        out.print(f"{count:,} predictions of {version} would be deleted as new ones are stored", markup=False)
+    for held in others:
+        out.print(
+            f"{held.predictions:,} predictions of {held.model_version} would be deleted as new ones are stored",
+            markup=False,
+        )
+
+
+def _ask_to_delete(others: Sequence[HeldVersion], model_version: str, *, is_sure: bool) -> None:
+    """Say which predictions go, also those that are newer than this version, and ask whoever sits at a terminal."""
+    if not others:
+        return
+    remark(f"Where a task has a prediction of {model_version}, these are deleted:")
+    for held in others:
+        remark(f"  {held.predictions:,} of {held.model_version}, the newest of {held.newest_at[:16].replace('T', ' ')}")
+    if not is_sure and sys.stdin.isatty() and err.is_terminal:
+        typer.confirm("Go on?", abort=True, err=True)
 
 
 def _tell(report: Report, *, as_json: bool) -> None:
@@ -211,7 +234,7 @@ def _tell(report: Report, *, as_json: bool) -> None:
     out.print(
         f"{report.predicted:,} of {report.total:,} tasks predicted, {report.stored:,} predictions stored as "
         f"{report.model_version}; {report.already:,} tasks had one already"
-        + (f"; {report.deleted:,} predictions of older versions deleted" if report.deleted else ""),
+        + (f"; {report.deleted:,} predictions of other versions deleted" if report.deleted else ""),
         markup=False,
         soft_wrap=True,
     )

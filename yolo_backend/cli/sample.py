@@ -10,6 +10,7 @@ from pathlib import Path
 
 import requests
 import typer
+from rich.progress import Progress
 
 from yolo_backend.cli.common import (
     FAILED,
@@ -31,6 +32,7 @@ from yolo_backend.cli.common import (
     remark,
     standard_output_for_scripts,
     stream_by,
+    told_progress,
 )
 from yolo_backend.cli.sample_options import (
     AggregateName,
@@ -51,7 +53,7 @@ from yolo_backend.cli.sample_output import Delivered, SampleOutput
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.label_studio.patience import PatientStudio
 from yolo_backend.label_studio.projects import Project
-from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.plans import UNTRAINED, ProjectPlan
 from yolo_backend.registering.finding import FileOrAddress, find_images
 from yolo_backend.registering.items import RegisterError
 from yolo_backend.registering.target import choose_control
@@ -121,18 +123,21 @@ def sample(
     studio = project.studio
     project = replace(project, studio=PatientStudio(studio.url, studio.token, remark, threading.Event()))
     choice = Choice(count, strategy, is_diverse=diverse, seed=seed)
-    predictor = Predictor(settings)
+    # What needs no boxes works before there is a class for any label, as it does before a first training.
+    needs_boxes = strategy == "uncertainty" and not diverse
+    predictor = Predictor(settings if needs_boxes else settings.model_copy(update={"training": "on"}))
     try:
         with err.status("Loading the weights"):
-            plan = _plan_for(pool, predictor, project)
+            plan = _plan_for(pool, predictor, project, needs_boxes=needs_boxes)
             extract = _features_by(plan, predictor) if diverse else None
+        if plan.model_version == UNTRAINED:
+            remark(f"No label of {project.title} is a class of {settings.model_name}, so nothing is predicted")
         empty = empty_by_default(measure, floor, plan) if empty is None else empty
         scoring = Scoring(measure, aggregate, floor, round(empty, 6))
         stream = stream_by(predictor, workers, address)
         pool_predictor = PoolPredictor(ProjectPredictor(plan, str(project.id), stream, predictor.images), pool.control)
-        with standard_output_for_scripts(), progress_bar() as progress:
-            outcomes = progress.track(pool_predictor.score(pool.images, scoring), pool.size, description="Scoring")
-            found = choice.of(outcomes, pool.size)
+        with told_progress(settings, "sample", project) as progress:
+            found = _choose(choice, pool, pool_predictor, scoring, progress)
         if extract:
             with err.status("Looking which of them are alike"):
                 found = diversify(found, count, pool_predictor.load, extract)
@@ -167,13 +172,42 @@ def _find_pool(
     return pool
 
 
-def _plan_for(pool: Pool, predictor: Predictor, project: Project) -> ProjectPlan:
-    """The project's plan. Raises CommandError where it can't serve the control that images are to be made tasks for."""
-    plan = plan_of(project, predictor)
+def _plan_for(pool: Pool, predictor: Predictor, project: Project, *, needs_boxes: bool) -> ProjectPlan:
+    """The project's plan; one that predicts nothing, where that is enough.
+
+    Raises CommandError where it can't serve the control that images are to be made tasks for.
+    """
+    if needs_boxes:
+        plan = plan_of(project, predictor)
+    else:
+        plan = predictor.plan(project.label_config, None, project=project.sent_as)
+        if plan.is_untrained:
+            return replace(plan, controls=plan.without_class)
     name = pool.control.from_name
     if pool.is_new and name not in {served.control.from_name for served in plan.controls}:
         raise CommandError(f'The control "{name}" can\'t be served: {"; ".join(plan.not_served)}')
     return plan
+
+
+def _choose(choice: Choice, pool: Pool, predictor: PoolPredictor, scoring: Scoring, progress: Progress) -> Sample:
+    """The chosen; with --diverse, the candidates for it."""
+    with standard_output_for_scripts():
+        if predictor.predictor.plan.model_version == UNTRAINED:
+            found = choice.of_unseen(progress.track(pool.images, pool.size, description="Looking"))
+        else:
+            outcomes = progress.track(predictor.score(pool.images, scoring), pool.size, description="Scoring")
+            found = choice.of(outcomes, pool.size)
+    if choice.is_diverse and len(found.chosen) <= choice.count < pool.size:
+        remark(_no_choice(choice.count, pool.size))
+    return found
+
+
+def _no_choice(count: int, pool_size: int) -> str:
+    """Why a diverse choice is no other than the most uncertain ones."""
+    return (
+        f"--diverse chose nothing: it chooses among the most uncertain half of the {pool_size:,}, and {count:,} were "
+        f"asked for. Ask for fewer than {pool_size // 2:,} with --count"
+    )
 
 
 def _features_by(plan: ProjectPlan, predictor: Predictor) -> Extract:

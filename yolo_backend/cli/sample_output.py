@@ -62,9 +62,9 @@ class SampleOutput:
                 {
                     "image": item.image.name,
                     "task": self.delivered.task_id_of(item),
-                    "uncertainty": item.uncertainty,
-                    "boxes": count_boxes(item.prediction["result"]),
-                    "above_threshold": item.above_threshold,
+                    "uncertainty": item.uncertainty if item.is_predicted else None,
+                    "boxes": count_boxes(item.prediction["result"]) if item.is_predicted else None,
+                    "above_threshold": item.above_threshold if item.is_predicted else None,
                 }
                 for item in self.sample.chosen
             ],
@@ -92,14 +92,17 @@ class SampleOutput:
             column.justify = "right"
         for rank, item in enumerate(self.sample.chosen, 1):
             boxes = count_boxes(item.prediction["result"])
-            numbers = f"{item.uncertainty:.3f}", str(boxes), str(item.above_threshold)
+            numbers = f"{item.uncertainty:.2f}", str(boxes), str(item.above_threshold)
+            if not item.is_predicted:
+                numbers = "", "", ""
             task = str(self.delivered.task_id_of(item) or "")
             table.add_row(str(rank), task, escape(item.image.name), *numbers)
         return table
 
     def _print_chosen(self) -> None:
+        is_unseen = any(not item.is_predicted for item in self.sample.chosen)
         by_measure = f"by {self.scoring.measure}, {self.scoring.aggregate}"
-        by = "at random" if self.choice.strategy == "random" else by_measure
+        by = "at random" if self.choice.strategy == "random" or is_unseen else by_measure
         what = "images that aren't registered yet" if self.pool.is_new else "tasks without annotations"
         out.print(
             f"Chosen: {len(self.sample.chosen):,} of {self.pool.size:,} {what}, {by}"

@@ -92,16 +92,19 @@ def _print_csv(rows: Iterable[TaskRow]) -> None:
 
 
 def _print_table(rows: Iterable[TaskRow], title: str) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("id", "image", "predictions", "version", "score", "annotations", "created"):
-        is_number = name in {"id", "predictions", "score", "annotations"}
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    # A file's name, a version and a day fit into 80 columns; what is longer is folded, for its end tells it apart.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "file", "predic-\ntions", "version", "score", "annota-\ntions", "created"):
+        is_number = name not in {"file", "version", "created"}
+        table.add_column(
+            name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number or name == "created"
+        )
     for row in rows:
         score = "" if row.score is None else f"{row.score:.2f}"
         counts = str(row.predictions), str(row.annotations)
-        created = row.created_at[:16].replace("T", " ")
+        created = row.created_at[:10]
         table.add_row(
-            str(row.id), escape(row.image), counts[0], escape(row.model_version or ""), score, counts[1], created
+            str(row.id), escape(row.file), counts[0], escape(row.model_version or ""), score, counts[1], created
         )
     if table.row_count:
         out.print(table)

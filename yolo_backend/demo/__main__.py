@@ -106,7 +106,7 @@ def _run(kept: Path, *, check: bool) -> list[str]:
         project = ensure_project(Studio(studio.url, token), _TITLE, labeling_config_for(LABELS))
         shown = _predict_scenes(studio, client, project, backend.url, drawing.result())
         print_table(shown)
-        picture = _OUTPUT / "predictions.png"
+        picture = _OUTPUT / "predictions.jpg"
         draw_contact_sheet((item.as_drawn() for item in shown), picture)
         print(f"\nThe boxes that Label Studio stored are drawn in {picture.relative_to(ROOT)}")
         if check:

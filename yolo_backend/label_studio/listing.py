@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from yolo_backend.addresses import redact
-from yolo_backend.label_studio.projects import Project
+from yolo_backend.addresses import is_local_files, redact
+from yolo_backend.label_studio.projects import Project, uploaded_name
 from yolo_backend.label_studio.selection import Selection, selected_tasks
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.labeling_config import parse_labeling_config
@@ -18,7 +20,10 @@ _FIELDS = ("id", "data", "predictions", "total_predictions", "total_annotations"
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task. `image` is redacted. Version and score are those of the prediction that counts for the selection."""
+    """A task. `image` is redacted, and `file` is its file's name.
+
+    Version and score are those of the prediction that counts for the selection.
+    """
 
     id: int
     image: str
@@ -27,6 +32,7 @@ class TaskRow:
     score: float | None
     annotations: int
     created_at: str
+    file: str
 
 
 def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
@@ -34,14 +40,17 @@ def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
     image_values = _image_values(project.label_config)
     for task in selected_tasks(project, selection, _FIELDS):
         newest = selection.newest_prediction(task)
+        addresses = _addresses_of(task, image_values)
+        others = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
         yield TaskRow(
             id=int(task["id"]),
-            image=_image_of(task, image_values),
+            image=redact(addresses[0]) + others if addresses else "",
             predictions=int(task["total_predictions"]),
             model_version=newest["model_version"] if newest else None,
             score=newest["score"] if newest else None,
             annotations=int(task["total_annotations"]),
             created_at=str(task["created_at"]),
+            file=_file_name_of(addresses[0]) + others if addresses else "",
         )
 
 
@@ -53,14 +62,26 @@ def _image_values(label_config: str) -> list[str]:
         return []
 
 
-def _image_of(task: Task, image_values: list[str]) -> str:
+def _addresses_of(task: Task, image_values: list[str]) -> list[Any]:
+    """Where the task's images are; those of its first image tag that has any."""
     data = task_data_of(task) or {}
     values = [found for value in image_values if (found := find_value(data, value))] or [
         value for value in data.values() if isinstance(value, str)
     ]
     if not values:
-        return ""
-    value = values[0]
-    if not isinstance(value, list):
-        return redact(value)
-    return f"{redact(value[0])} and {len(value) - 1} more" if len(value) > 1 else redact(value[0])
+        return []
+    return values[0] if isinstance(values[0], list) else [values[0]]
+
+
+def _file_name_of(address: Any) -> str:
+    """What a person calls the image at this address: its file's name, without the digits of an upload."""
+    try:
+        parts = urlsplit(address)
+    except (ValueError, TypeError, AttributeError):  # whatever a task holds
+        return redact(address)
+    if not isinstance(address, str) or parts.scheme.lower() == "data":
+        return redact(address)
+    if name := uploaded_name(parts.path):
+        return name
+    path = parse_qs(parts.query).get("d", [""])[0] if is_local_files(parts.path) else unquote(parts.path)
+    return path.rstrip("/").rpartition("/")[2] or redact(address)

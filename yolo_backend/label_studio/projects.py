@@ -41,6 +41,18 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class HeldVersion:
+    """A `model_version`, how many predictions of it the project's tasks hold, and when the newest was stored.
+
+    That is in ISO 8601.
+    """
+
+    model_version: str
+    predictions: int
+    newest_at: str
+
+
+@dataclass(frozen=True)
 class Project:
     """A project as it was when it was opened. `created_at` is as Label Studio's API says it, in ISO 8601."""
 
@@ -138,11 +150,11 @@ class Project:
         with suppress(StudioMissingError):
             self.studio.call("DELETE", f"/api/predictions/{prediction_id}/", None, _READ_TIMEOUT_S)
 
-    def model_versions(self) -> dict[str, int]:
-        """How many predictions of each version the project's tasks hold."""
+    def held_versions(self) -> list[HeldVersion]:
+        """The versions of the predictions that the project's tasks hold, the newest first."""
         path = f"/api/projects/{self.id}/model-versions/"
-        versions = self.studio.call("GET", path, None, _READ_TIMEOUT_S)
-        return {str(version): int(count) for version, count in versions.items()}
+        found = self.studio.call("GET", path, "static", _READ_TIMEOUT_S, query={"extended": "true"})
+        return [HeldVersion(str(one["model_version"]), int(one["count"]), str(one["latest"])) for one in found]
 
     def delete_version(self, model_version: str) -> None:
         """Delete all predictions of a version, whichever task holds them."""

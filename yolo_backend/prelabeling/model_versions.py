@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from yolo_backend.label_studio.filters import holds, task_filter
-from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.projects import HeldVersion, Project
 from yolo_backend.protocol import Task
 
 # What this backend calls its versions; a number that looks like a date is somebody else's.
@@ -17,7 +17,8 @@ def delete_repeated(project: Project, model_version: str) -> int:
 
     If a client is killed during an import, Label Studio may finish that import after it was asked what it holds.
     """
-    if project.model_versions().get(model_version, 0) <= project.count([holds(model_version)]):
+    held = {one.model_version: one.predictions for one in project.held_versions()}
+    if held.get(model_version, 0) <= project.count([holds(model_version)]):
         return 0
     several = task_filter("total_predictions", "greater", 1, "Number")
     deleted = 0
@@ -33,19 +34,20 @@ def is_own(model_version: str) -> bool:
     return _OWN_VERSION.fullmatch(model_version) is not None
 
 
-def older_versions(project: Project, model_version: str) -> dict[str, int]:
-    """The other versions of this backend's that the project's tasks hold, with the number of their predictions."""
-    return {
-        version: count
-        for version, count in project.model_versions().items()
-        if count and version != model_version and is_own(version)
-    }
+def other_versions(project: Project, model_version: str) -> list[HeldVersion]:
+    """The other versions of this backend's that the project's tasks hold, the newest first."""
+    return [
+        held
+        for held in project.held_versions()
+        if held.predictions and held.model_version != model_version and is_own(held.model_version)
+    ]
 
 
 def delete_older(project: Project, model_version: str) -> int:
     """Delete this backend's predictions of other versions from tasks that hold this version. Returns how many."""
     deleted = 0
-    for older, count in older_versions(project, model_version).items():
+    for held in other_versions(project, model_version):
+        older, count = held.model_version, held.predictions
         both = [holds(older), holds(model_version)]
         if project.count(both) == project.count([holds(older)]):
             project.delete_version(older)

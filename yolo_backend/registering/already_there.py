@@ -12,8 +12,10 @@ from yolo_backend.labels.control import Control
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.registering.items import LOCAL_FILES, Item
 
-# A field in a task's data, beside the image, if we uploaded the file.
+# A field in a task's `meta`, if we uploaded the file; until 0.2 in its data.
 DIGEST_KEY = "sha256"
+# A field in its data, because an upload's address has digits before the name, and letters that were left out.
+FILE_NAME_KEY = "file"
 # Why an item was left out.
 IS_THERE = "registered already"
 NAME_IS_THERE = "an uploaded file has this name"
@@ -61,14 +63,14 @@ class KnownItems:
         self._held: set[str] = set()
         self._names: set[str] = set()
         self._given: set[str] = set()
-        for task in project.tasks(fields=["data"]):
+        for task in project.tasks(fields=["data", "meta"]):
             data = task["data"]
             values = find_value(data, control.value)
             addresses = [
                 value for value in (values if isinstance(values, list) else [values]) if isinstance(value, str)
             ]
             self._held.update(map(_known_address, addresses))
-            if digest := data.get(DIGEST_KEY):
+            if digest := (task.get("meta") or {}).get(DIGEST_KEY) or data.get(DIGEST_KEY):
                 self._held.add(str(digest))
             else:
                 self._names.update(name for address in addresses if (name := uploaded_name(address)))

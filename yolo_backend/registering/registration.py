@@ -19,7 +19,7 @@ from yolo_backend.label_studio.errors import (
 from yolo_backend.label_studio.projects import MAX_UPLOAD_FILES, Project
 from yolo_backend.label_studio.storing import UnknownOutcomeError
 from yolo_backend.labels.control import Control
-from yolo_backend.registering.already_there import DIGEST_KEY, Candidate, ItemFileError, KnownItems
+from yolo_backend.registering.already_there import DIGEST_KEY, FILE_NAME_KEY, Candidate, ItemFileError, KnownItems
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, RegisterError, check_files
 
 _CHUNK_TASKS = 500
@@ -120,10 +120,12 @@ class _Registration:
         item = candidate.item
         data = {**self.control.data_of(address), **item.data}
         if candidate.file_name:
-            data[DIGEST_KEY] = candidate.known_by
+            data.setdefault(FILE_NAME_KEY, candidate.file_name)
+        # Beside the data, because each field of these is a column of the Data Manager, and no person reads a digest.
+        meta = {"meta": {DIGEST_KEY: candidate.known_by}} if candidate.file_name else {}
         # An empty list of annotations would do no harm, but a task holds only what it has.
         labels = {"predictions": list(item.predictions), "annotations": list(item.annotations)}
-        return {"data": data, **{key: given for key, given in labels.items() if given}}
+        return {"data": data, **meta, **{key: given for key, given in labels.items() if given}}
 
 
 def _is_too_much(chunk: Sequence[Candidate]) -> bool:

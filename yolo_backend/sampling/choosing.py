@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from yolo_backend.sampling.pool import Unscored
+from yolo_backend.sampling.pool import PoolImage, Unscored
 from yolo_backend.sampling.scoring import Scored
 
 Strategy = Literal["uncertainty", "random"]
 
 _CANDIDATES_PER_CHOSEN = 5
+_UNSEEN_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Choice:
             return sample_of(outcomes, lambda scored: at_random(scored, self.count, self.seed))
         count = candidates_for(self.count, pool_size) if self.is_diverse else self.count
         return sample_of(outcomes, lambda scored: most_uncertain(scored, count))
+
+    def of_unseen(self, images: Iterable[PoolImage]) -> Sample:
+        """Choose at random from a pool that nothing predicts yet. With `is_diverse`, candidates for `diversify`."""
+        count = max(_CANDIDATES_PER_CHOSEN * self.count, _UNSEEN_CANDIDATES) if self.is_diverse else self.count
+        return Sample(at_random(map(Scored.unseen, images), count, self.seed), [], [])
 
 
 def sample_of(outcomes: Iterable[Scored | Unscored], choose: Callable[[Iterable[Scored]], list[Scored]]) -> Sample:

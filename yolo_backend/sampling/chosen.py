@@ -37,12 +37,19 @@ def write_to_tasks(project: Project, chosen: Sequence[Scored]) -> Iterator[Writt
     for start in range(0, len(there), _CHUNK_TASKS):
         of_task = {item.image.task_id: item for item in there[start : start + _CHUNK_TASKS]}
         tasks = list(project.tasks([task_filter("id", "in_list", list(of_task), "List")], fields=["data"]))
+        # Of what nothing predicts yet, there is nothing to write.
+        tasks = [task for task in tasks if of_task[task["id"]].is_predicted]
         predictions = [{"task": task["id"], **of_task[task["id"]].served} for task in tasks]
         for stored in store_predictions(project.studio, project.id, predictions):
             yield Written(predicted=len(stored.created), rejected=len(stored.rejected))
         for task in tasks:
-            project.change_data(task["id"], {**task["data"], UNCERTAINTY_KEY: of_task[task["id"]].uncertainty})
+            project.change_data(task["id"], {**task["data"], UNCERTAINTY_KEY: _shown(of_task[task["id"]])})
             yield Written(task["id"])
+
+
+def _shown(item: Scored) -> float:
+    """The uncertainty as a column of the Data Manager shows it: two decimals can be read."""
+    return round(item.uncertainty, 2)
 
 
 def register_chosen(
@@ -53,7 +60,9 @@ def register_chosen(
     Raises RegisterError, StudioError, requests.Timeout.
     """
     items = [
-        Item(item.image.source, {UNCERTAINTY_KEY: item.uncertainty}, [item.served])
+        Item(item.image.source, {UNCERTAINTY_KEY: _shown(item)}, [item.served])
+        if item.is_predicted
+        else Item(item.image.source)
         for item in chosen
         if not isinstance(item.image.source, Mapping)
     ]

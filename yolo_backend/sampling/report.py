@@ -19,9 +19,9 @@ _CAPTION_CHARACTERS = 45
 
 
 def write_report(sample: Sample, folder: Path, label: str, load: Load) -> list[Unscored]:
-    """Write `histogram.png` and `chosen.png`, a contact sheet. Returns those whose images can't be had any more.
+    """Write `histogram.png` and `chosen.jpg`, a contact sheet. Returns those whose images can't be had any more.
 
-    Raises OSError.
+    There is no histogram of a pool that nothing predicts yet. Raises OSError.
     """
     lost: list[Unscored] = []
 
@@ -33,10 +33,12 @@ def write_report(sample: Sample, folder: Path, label: str, load: Load) -> list[U
                 continue
             for image in images:
                 regions = [region for region in item.prediction["result"] if image.shows(region)]
-                yield f"{item.uncertainty:.3f}  {_short(item.image.name)}", Picture.fromarray(image.pixels), regions
+                number = f"{item.uncertainty:.2f}  " if item.is_predicted else ""
+                yield number + _short(item.image.name), Picture.fromarray(image.pixels), regions
 
-    draw_histogram(sample.pool, [item.uncertainty for item in sample.chosen], label, folder / "histogram.png")
-    draw_contact_sheet(pictures(), folder / "chosen.png")
+    if sample.pool:
+        draw_histogram(sample.pool, [item.uncertainty for item in sample.chosen], label, folder / "histogram.png")
+    draw_contact_sheet(pictures(), folder / "chosen.jpg")
     return lost
 
 

@@ -13,7 +13,7 @@ from yolo_backend.failures import Failure
 from yolo_backend.images.errors import ImageError
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.labels.plans import UNTRAINED, ProjectPlan
 from yolo_backend.labels.regions import count_boxes, region_label
 from yolo_backend.protocol import Prediction, Region, Task
 from yolo_backend.sampling.pool import PoolImage, Unscored
@@ -27,12 +27,22 @@ _DIGITS = 6  # smaller differences are rounding, which depends on the batch
 
 @dataclass(frozen=True)
 class Scored:
-    """An image of the pool, how uncertain it is, its prediction down to the floor, and its prediction as served."""
+    """An image of the pool, how uncertain it is, its prediction down to the floor, and its prediction as served.
+
+    Both are empty and it isn't uncertain if nothing predicts the project yet: then `is_predicted` is False.
+    """
 
     image: PoolImage
     uncertainty: float
     prediction: Prediction
     served: Prediction
+    is_predicted: bool = True
+
+    @classmethod
+    def unseen(cls, image: PoolImage) -> Scored:
+        """An image that no weights have looked at."""
+        nothing: Prediction = {"result": [], "score": 0.0, "model_version": UNTRAINED}
+        return cls(image, 0.0, nothing, nothing, is_predicted=False)
 
     @property
     def above_threshold(self) -> int:

@@ -25,7 +25,9 @@ from yolo_backend.server.predictions import Predictions
 from yolo_backend.server.projects import ConnectedProjects
 from yolo_backend.server.responses import answer_error, error_response
 from yolo_backend.server.status import PAGE_HEADERS, ModelStatus, Status, as_json, render_page, wants_page
+from yolo_backend.server.titles import ProjectTitles
 from yolo_backend.server.webhook import Webhook
+from yolo_backend.serving.command_work import work_of_commands
 from yolo_backend.serving.held import Share
 from yolo_backend.serving.request import Predictor
 from yolo_backend.training.trainings import Trainings, trainings_of
@@ -83,6 +85,7 @@ class _Routes:
         media_root = predictor.settings.label_studio_media_root
         self._uploads = FolderOfUploads(media_root) if media_root else None
         self._projects = ConnectedProjects()
+        self._titles = ProjectTitles(predictor.studios.of_project)
         self._started_at = time.time()
 
     def health(self) -> Response:
@@ -93,13 +96,24 @@ class _Routes:
 
     def index(self) -> Response:
         predictor = self._predictor
+        projects, work = self._projects.newest_first(), predictor.progress()
+        commands = work_of_commands(predictor.settings.model_dir)
+        trainings = trainings_of(predictor.settings.model_dir)  # also those of the command
+        seen = [
+            *(item.project for item in projects),
+            *(item.project for item in work),
+            *(item.project for item in commands),
+            *(item.project_id for item in trainings),
+        ]
         status = Status(
             model_class=self._model_class.name,
             version=__version__,
             model=self._model(),
             started_at=self._started_at,
-            projects=self._projects.newest_first(),
-            work=predictor.progress(),
+            projects=projects,
+            titles=self._titles.of(seen),
+            work=work,
+            commands=commands,
             failures=predictor.failures.last(),
             training=self._webhook.training(),
             workers=predictor.settings.workers,
@@ -107,7 +121,7 @@ class _Routes:
             refused=predictor.catalog.refused(),
             uploads=self._uploads.trouble() if self._uploads else None,  # it may be mended meanwhile
             training_is_on=self._trainings is not None,
-            trainings=trainings_of(predictor.settings.model_dir),  # also those of the command
+            trainings=trainings,
         )
         if wants_page(request.headers.get("Accept")):
             page = render_page(status, refreshes="paused" not in request.args)
@@ -146,6 +160,7 @@ class _Routes:
             self._projects.refused(project, str(error))
             raise
         self._projects.connected(project, plan)
+        self._titles.of([project])
         return jsonify(model_version=plan.model_version)
 
     @contextmanager

@@ -12,6 +12,7 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from flask import Flask
@@ -26,6 +27,7 @@ from yolo_backend.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
+_OWN_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _LOG_FORMAT = "[%(asctime)s] [%(levelname)s] [%(name)s] [%(request_id)s] %(message)s"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # of glibc's malloc.h
 
@@ -47,11 +49,11 @@ def serve(arguments: Sequence[str]) -> None:
     host = options.host or "0.0.0.0"
     _check_port(host, settings.port)
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
-        _make_loading_app().run(host=host, port=settings.port, threaded=True)
+        _make_loading_app(host).run(host=host, port=settings.port, threaded=True)
     else:
         from yolo_backend.server.gunicorn_server import Server
 
-        Server(settings, host, _make_loading_app).run()
+        Server(settings, host, partial(_make_loading_app, host)).run()
 
 
 def make_app() -> Flask:
@@ -87,11 +89,22 @@ def _tell_of_uploads(settings: Settings) -> None:
             log.info("Uploads are read from %s", root)
 
 
-def _make_loading_app() -> Flask:
-    """The application, in the process that serves it."""
+def _make_loading_app(host: str) -> Flask:
+    """The application, in the process that serves it at this host's address."""
     app = make_app()
+    _tell_who_may_call(host)
     app.extensions["begin_loading"]()
     return app
+
+
+def _tell_who_may_call(host: str) -> None:
+    settings = load_settings()
+    if settings.basic_auth is None and host not in _OWN_HOSTS:
+        log.warning(
+            "Whoever reaches port %d of this machine may ask for predictions, without a login. To change that, set "
+            "BASIC_AUTH_USER and BASIC_AUTH_PASS, or start with --host 127.0.0.1 if Label Studio is on this machine",
+            settings.port,
+        )
 
 
 def _tune_malloc() -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from werkzeug.datastructures import MIMEAccept
@@ -24,6 +25,8 @@ from yolo_backend.fit_hook import START_TRAINING
 from yolo_backend.labels.plans import LABELLED_IMAGES, ProjectPlan, ServedControl
 from yolo_backend.messages import Trouble
 from yolo_backend.server.fitting import Training
+from yolo_backend.server.titles import ProjectTitle
+from yolo_backend.serving.command_work import CommandWork
 from yolo_backend.serving.progress import Progress
 from yolo_backend.training.history import HistoryPoint, draw_history
 from yolo_backend.training.records import Run
@@ -83,8 +86,8 @@ class TrainingStatus:
 class Status:
     """All that the page shows: projects, work and failures as they are to be listed; times are times of day.
 
-    `runtimes` are those that are known, by the fingerprint of the weights; `refused` says of new files of weights why
-    they don't serve, `uploads` says why uploads can't be read from the disk.
+    `titles` are those that are known, by project, and `runtimes`, by the fingerprint of the weights; `refused` says of
+    new files of weights why they don't serve, `uploads` why uploads can't be read from the disk.
     """
 
     model_class: str
@@ -92,7 +95,9 @@ class Status:
     model: ModelStatus
     started_at: float
     projects: Sequence[ProjectStatus] = ()
+    titles: Mapping[str, ProjectTitle] = field(default_factory=dict)
     work: Sequence[Progress] = ()
+    commands: Sequence[CommandWork] = ()
     failures: Sequence[Failure] = ()
     training: TrainingStatus = TrainingStatus()
     workers: int = 1
@@ -126,8 +131,13 @@ def wants_page(accept: str | None) -> bool:
 
 def render_page(status: Status, *, refreshes: bool = True) -> str:
     """The page. It loads itself again, unless told not to."""
-    busy = any(progress.waiting or progress.running for progress in status.work) or any(
-        item.running or (status.training_is_on and item.asked and not item.asked.refused) for item in status.trainings
+    busy = (
+        any(progress.waiting or progress.running for progress in status.work)
+        or bool(status.commands)
+        or any(
+            item.running or (status.training_is_on and item.asked and not item.asked.refused)
+            for item in status.trainings
+        )
     )
     return _TEMPLATE.render(
         status=status,
@@ -138,6 +148,7 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
         max_shown=_MAX_SHOWN,
         ago=lambda at: f"{_span(status.at - at)} ago",
         span=_span,
+        titles=status.titles,
         iso=_iso,
         start_training=START_TRAINING,
         training_fact=_training_fact(status),
@@ -166,8 +177,12 @@ def as_json(status: Status) -> dict[str, Any]:
         "image_size": list(weights.image_size) if weights else None,
         "classes": list(weights.class_names.values()) if weights else [],
         "remark": weights.remark if weights else None,
-        "projects": [_project_json(item, status.runtimes) for item in status.projects],
+        "projects": [_project_json(item, status.runtimes, status.titles.get(item.project)) for item in status.projects],
         "work": [_progress_json(progress) for progress in status.work],
+        "commands": [
+            msgspec.to_builtins(work) | {"began_at": _iso(work.began_at), "at": _iso(work.at)}
+            for work in status.commands
+        ],
         "training": _training_json(status),
         "trainings": [_trainings_json(each) for each in status.trainings],
         "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
@@ -266,9 +281,11 @@ def _trainings_json(item: ProjectTrainings) -> dict[str, Any]:
     }
 
 
-def _project_json(item: ProjectStatus, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:
+def _project_json(item: ProjectStatus, runtimes: Mapping[str, Runtime], title: ProjectTitle | None) -> dict[str, Any]:
     return {
         "project": item.project,
+        "title": title.title if title else None,
+        "url": title.url if title else None,
         "model_version": item.plan.model_version if item.plan else None,
         "reason": item.reason,
         "seen_at": _iso(item.seen_at),

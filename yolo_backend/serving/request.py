@@ -48,6 +48,7 @@ from yolo_backend.serving.scheduler import Scheduler
 from yolo_backend.serving.smart_tools import SmartTools, meant_boxes
 from yolo_backend.serving.task import Finish, TaskFile, TaskImage, TaskPredictor, host_of
 from yolo_backend.serving.tickets import Ask, Ticket, TicketState, tickets_of
+from yolo_backend.serving.version_records import VersionRecords
 from yolo_backend.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Predictor:
         self.is_draining = False
         self.held = HeldBytes(settings.max_held_bytes)
         self._keys = ProjectKeys(self.studios, settings.model_dir)
+        self._versions = VersionRecords(settings)
         self._jobs = Jobs()
         self._smart_tools = SmartTools()
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="task")
@@ -101,7 +103,9 @@ class Predictor:
         """
         key = self._keys.known(project)
         trained = trained_name(key) if key else None
-        return make_plan(label_config, self.settings, self.catalog, wait_s, trained=trained)
+        plan = make_plan(label_config, self.settings, self.catalog, wait_s, trained=trained)
+        self._versions.note(plan)
+        return plan
 
     def predict(
         self,

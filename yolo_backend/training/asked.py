@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from yolo_backend.files import write_json
 from yolo_backend.protocol import is_key
-from yolo_backend.training.files import write_json
 
 _FILE = "asked.json"
 

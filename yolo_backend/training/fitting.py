@@ -27,8 +27,8 @@ from ultralytics.models.yolo.obb import OBBTrainer
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
+from yolo_backend.files import write_whole
 from yolo_backend.messages import first_line
-from yolo_backend.training.files import write_whole
 from yolo_backend.training.networks import Base, set_class_rows
 from yolo_backend.training.pace import Budget, Pace
 

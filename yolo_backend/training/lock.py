@@ -14,7 +14,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from yolo_backend.errors import UserError
-from yolo_backend.training.files import write_json
+from yolo_backend.files import write_json
 from yolo_backend.training.records import Run
 
 _LOOKED_AT_FOR_S = 1.0  # whoever asks who holds it has it for a moment

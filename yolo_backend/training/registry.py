@@ -18,9 +18,9 @@ import msgspec
 from yolo_backend.detection.record import read_record
 from yolo_backend.detection.trained import publish_trained, trained_file, withdraw_trained
 from yolo_backend.errors import UserError
+from yolo_backend.files import write_json, write_whole
 from yolo_backend.messages import shortened
 from yolo_backend.protocol import is_key
-from yolo_backend.training.files import write_json, write_whole
 from yolo_backend.training.records import Options, Run, State, run_from_json, run_to_json
 
 log = logging.getLogger(__name__)

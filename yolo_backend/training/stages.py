@@ -18,6 +18,7 @@ from yolo_backend.detection.naming import DEMO, RELEASES
 from yolo_backend.detection.record import TrainedRecord, add_record, read_record
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.errors import UserError
+from yolo_backend.files import write_json
 from yolo_backend.labels.control import Control, Label
 from yolo_backend.labels.label_map import by_name, map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
@@ -27,7 +28,6 @@ from yolo_backend.training.base import known_classes
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.errors import TrainingError, told_of
-from yolo_backend.training.files import write_json
 from yolo_backend.training.finding import SCORE_FLOOR, find_boxes, labels_of_classes
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings

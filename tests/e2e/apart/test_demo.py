@@ -96,7 +96,7 @@ def test_the_demo_check_passes(tmp_path: Path) -> None:
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "The demo check passed" in finished.stdout
-    with Image.open(ROOT / "demo-output" / "predictions.png") as sheet:
+    with Image.open(ROOT / "demo-output" / "predictions.jpg") as sheet:
         assert sheet.width > 1000
         assert len(sheet.getcolors(10**7) or []) > 1000
 

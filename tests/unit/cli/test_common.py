@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 import pytest
 
 from tests.harness.http_server import StartServer, reply
+from yolo_backend.cli import common
 from yolo_backend.cli.common import (
     CommandError,
     find_project,
     make_folder,
     out,
     print_json,
+    progress_bar,
     standard_output_for_scripts,
 )
 from yolo_backend.label_studio.errors import StudioMissingError
@@ -103,3 +107,16 @@ def test_what_others_print_does_not_reach_a_script(capsys: pytest.CaptureFixture
     told = capsys.readouterr()
     assert told.out == '{\n  "predicted": 2\n}\n2 of 2\n[]\nthe end\n'
     assert told.err == "(raylet) a node has died\n"
+
+
+def test_without_a_terminal_progress_is_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log that stays empty for an hour looks like a command that hangs."""
+    monkeypatch.setattr(common, "_LINE_EACH_S", 0.2)
+    with progress_bar() as progress:
+        for number in progress.track(range(2000), description="Predicting"):
+            time.sleep(0.25 if number in {900, 1500} else 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 4
+    assert all(re.fullmatch(r"Predicting: [\d,]+ of 2,000", line) for line in lines)

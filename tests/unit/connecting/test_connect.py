@@ -83,6 +83,15 @@ def test_every_label_has_a_colour_of_its_own() -> None:
     assert len({label.attr["background"] for label in control.labels_attrs.values()}) == 80
 
 
+def test_what_is_in_a_box_can_be_seen_and_many_labels_can_be_searched() -> None:
+    few, many = (labeling_config_for(f"class {number}" for number in range(count)) for count in (15, 16))
+    for config in (few, many):
+        [control] = LabelInterface(config).controls
+        assert (control.attr["strokeWidth"], control.attr["opacity"]) == ("2", "0.1")
+    assert "<Filter" not in few
+    assert '<Filter name="filter" toName="label"' in many
+
+
 def test_classes_of_one_name_share_a_label() -> None:
     [control] = parse_labeling_config(labeling_config_for(["car", "truck", "car"])).controls
 
@@ -95,6 +104,19 @@ def test_waits_until_label_studio_answers(serve: StartServer) -> None:
     wait_for_studio(server.url, timeout_s=10)
 
     assert len(server.requests) == 3
+
+
+def test_what_is_waited_for_is_told_meanwhile(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "_FIRST_LINE_AFTER_S", 0.0)
+    server = serve(Answers(GET_api_version=[(503, {}), (503, {}), (200, {"release": "1.23.2"})]))
+    told: list[str] = []
+
+    wait_for_studio(server.url, timeout_s=10, tell=told.append)
+
+    assert told == [
+        f"Waiting for Label Studio at {server.url}, 0 of 10 s: {server.url} answers 503: Label Studio is starting, or "
+        "stopped: see that it runs, then the proxy's log"
+    ]
 
 
 def test_says_what_was_wrong_with_a_label_studio_that_never_came_up(serve: StartServer) -> None:

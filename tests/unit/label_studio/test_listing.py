@@ -60,4 +60,25 @@ def test_the_prediction_that_counts(
 ) -> None:
     predictions = [{"id": 1, "model_version": "a", "score": 0.9}, {"id": 2, "model_version": "b", "score": 0.4}]
     task = {"data": {"photo": "/a.jpg"}, "predictions": predictions, "total_predictions": 2}
-    assert rows(serve, task, selection) == [TaskRow(5, "/a.jpg", 2, version, score, 1, "2026-11-22T10:00:00Z")]
+    assert rows(serve, task, selection) == [TaskRow(5, "/a.jpg", 2, version, score, 1, "2026-11-22T10:00:00Z", "a.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("/data/upload/3/523e3ed0-BloodImage_00350.jpg", "BloodImage_00350.jpg"),
+        ("/label-studio/data/upload/3/523e3ed0-a%20b.jpg", "a b.jpg"),
+        ("/data/local-files/?d=shelf/row%202/9.jpg", "9.jpg"),
+        ("https://a.test/photos/1.jpg?X-Amz-Signature=secret", "1.jpg"),
+        ("s3://bucket/day 1/7.png", "7.png"),
+        (["s3://b/1.jpg", "s3://b/2.jpg"], "1.jpg and 1 more"),
+        ("data:image/png;base64,AAAA", "data: address of 26 characters"),
+        ("https://a.test/", "https://a.test/"),
+        ("http://[broken/1.jpg", "a malformed address"),
+        (7, "a number"),
+        ([7, "1.jpg"], "a number and 1 more"),
+    ],
+)
+def test_the_name_of_the_file(image: Any, expected: str, serve: StartServer) -> None:
+    (row,) = rows(serve, {"data": {"photo": image}}, Selection())
+    assert row.file == expected

@@ -115,14 +115,49 @@ def test_a_label_keeps_its_color_from_picture_to_picture() -> None:
     )
 
 
+def near(pixel: Any, level: int) -> bool:
+    """Returns True if a pixel of a JPEG is the gray of this level: it is off by one or two then."""
+    return all(abs(value - level) <= 2 for value in pixel)
+
+
 @pytest.mark.parametrize(("count", "rows"), [(0, 1), (1, 1), (4, 1), (5, 2)])
 def test_a_contact_sheet_has_a_cell_for_each_picture(count: int, rows: int, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "sheet.png"
+    path = tmp_path / "new" / "sheet.jpg"
     draw_contact_sheet(((f"picture {number}", picture(), [region()]) for number in range(count)), path)
     with Image.open(path) as sheet:
         assert sheet.size == (1600, rows * 322)
         has_picture = [
-            sheet.getpixel((number % 4 * 400 + 110, number // 4 * 322 + 110)) == (GREY, GREY, GREY)
-            for number in range(4 * rows)
+            near(sheet.getpixel((number % 4 * 400 + 110, number // 4 * 322 + 110)), GREY) for number in range(4 * rows)
         ]
     assert has_picture == [number < count for number in range(4 * rows)]
+
+
+def test_a_sheet_of_many_photographs_can_be_sent(tmp_path: Path) -> None:
+    """Noise is the worst that a JPEG can be made of: photographs take a fifth."""
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (300, 400, 3), np.uint8))
+    path = tmp_path / "sheet.jpg"
+    draw_contact_sheet(((f"picture {number}", noise, []) for number in range(60)), path)
+    assert path.stat().st_size <= 2_000_000
+    with Image.open(path) as sheet:
+        assert sheet.width / sheet.height == pytest.approx(1600 / (15 * 322), rel=0.01)
+
+
+def test_so_many_rows_as_no_jpeg_has(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.jpg"
+    small = Image.new("RGB", (4, 3))
+    draw_contact_sheet((("", small, []) for _ in range(1000)), path)
+    with Image.open(path) as sheet:
+        assert sheet.format == "JPEG"
+
+
+def test_the_texts_of_boxes_that_overlap_do_not() -> None:
+    """Each can be read: it stands on a plate of its label's color, and on no other's."""
+    names = [f"label {number}" for number in range(5)]
+    colors = LabelColors()
+    regions = [region(name, x=10 + number, y=20 + number) for number, name in enumerate(names)]
+    drawn = np.asarray(draw_regions(picture(), regions, colors=colors))
+    for name in names:
+        wanted = np.array([int(colors[name][start : start + 2], 16) for start in (1, 3, 5)])
+        plate = (drawn == wanted).all(axis=2)
+        rows = plate.sum(axis=1)
+        assert (rows > 10).sum() >= 8  # a plate is as high as its text, and as wide

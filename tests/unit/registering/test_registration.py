@@ -46,6 +46,7 @@ TWO_IMAGES = """
 """
 
 
+DIGEST = hashlib.sha256(b"image").hexdigest()
 DELETED = reply(b'{"deleted": 1}')
 REJECTED = reply(json.dumps(["Error at item 0: no image :: {'data': {'image': 'a long story'}}"]).encode(), 400)
 
@@ -63,7 +64,14 @@ class FailingStudio:
         self.imports: list[list[dict[str, Any]]] = []
         self.uploads: list[int] = []
         self.deleted: list[dict[str, Any]] = []
-        self._held = [{"id": number, "data": data} for number, data in enumerate(held, 1)]
+        self._held = [
+            {
+                "id": number,
+                "data": {key: value for key, value in data.items() if key != "meta"},
+                "meta": data.get("meta"),
+            }
+            for number, data in enumerate(held, 1)
+        ]
         self._failing = failing or {}
         self._deletion = deletion
         self._server: RecordingServer = serve(self._answer)
@@ -137,8 +145,9 @@ def test_files_are_uploaded_with_their_digest(serve: StartServer, tmp_path: Path
                 "data": {
                     "image": "/data/upload/1/0123abcd-0.jpg",
                     "uncertainty": 0.5,
-                    "sha256": hashlib.sha256(b"image").hexdigest(),
+                    "file": "a.jpg",
                 },
+                "meta": {"sha256": hashlib.sha256(b"image").hexdigest()},
                 "predictions": [prediction],
             },
             {"data": {"image": "s3://b/c.jpg"}, "annotations": [{"result": []}]},
@@ -201,7 +210,9 @@ def test_what_is_no_rejected_tasks_file_is_not_deleted(
     ("held", "because"),
     [
         ({"image": "/data/upload/1/0123abcd-x.jpg", "sha256": hashlib.sha256(b"image").hexdigest()}, IS_THERE),
+        ({"image": "/data/upload/1/0123abcd-x.jpg", "meta": {"sha256": DIGEST}}, IS_THERE),
         ({"image": "/data/upload/1/0123abcd-my_photo.jpg"}, NAME_IS_THERE),
+        ({"image": "/data/upload/1/0123abcd-my_photo.jpg", "meta": {"sha256": "that of another image"}}, None),
         ({"image": "/data/upload/1/0123abcd-my_photo.jpg", "sha256": "that of another image"}, None),
         ({"image": "/data/upload/1/0123abcd-other.jpg"}, None),
         ({"image": "https://example.com/my_photo.jpg"}, None),

@@ -44,6 +44,8 @@ from yolo_backend.server.status import (
     render_page,
     wants_page,
 )
+from yolo_backend.server.titles import ProjectTitle
+from yolo_backend.serving.command_work import CommandWork
 from yolo_backend.serving.progress import Progress
 
 NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
@@ -56,6 +58,8 @@ STREET = """<View><Image name="image" value="$image"/>
 <Label value="Traffic light" model_score_threshold="0.15"/></RectangleLabels></View>"""
 UP = ModelStatus("yolo26n.pt", "UP", WEIGHTS)
 WORK = Progress("7", "yolo26n-3f9a1c2e", 200, 90, 10, 97, 3, 60, 20, 17, 12.34, 7.3, None)
+CELLS = ProjectTitle("Cells", "https://studio.test/projects/7/data")
+PRELABEL = CommandWork("prelabel", "7", NOON - 120, NOON, 154, 294)
 HOSTILE = [
     '<script>alert("x")</script>',
     "\"' onmouseover='alert(1)",
@@ -189,14 +193,14 @@ def test_labels_come_in_the_order_of_the_labeling_config() -> None:
     ("work", "shown"),
     [
         (WORK, "100 of 200 tasks · 10 in work, 90 waiting · 12.3 a second · about 7 s left 97 predicted, 3 failed · "
-         "60 given in answers, 20 sent afterwards, 17 to be delivered"),
+         "80 stored in Label Studio, 17 waiting to be stored"),
         (replace(WORK, rate_per_s=0.05, left_s=1800.0), "90 waiting · 3.0 a minute · about 30 min left"),
         (replace(WORK, rate_per_s=0.0, left_s=None), "10 in work, 90 waiting 97 predicted"),
         (replace(WORK, waiting=0, running=0), "100 of 200 tasks · ended early"),
         (replace(WORK, asked=100, waiting=0, running=0), "100% 100 of 100 tasks · finished 97"),
         (replace(WORK, asked=100, waiting=0, running=0, finished_at=NOON - 120), "· finished 2 min ago"),
         (replace(WORK, asked=0, waiting=0, running=0, predicted=0, failed=0), "0 of 0 tasks · finished 0 predicted"),
-        (replace(WORK, answered=0, pushed=0), "97 predicted, 3 failed · 17 to be delivered"),
+        (replace(WORK, answered=0, pushed=0), "97 predicted, 3 failed · 17 waiting to be stored"),
         (replace(WORK, project=""), "Unknown project yolo26n-3f9a1c2e"),
         (replace(WORK, last_error="Label Studio refuses the token (401)"), "refuses the token"),
     ],
@@ -490,11 +494,49 @@ def test_while_the_export_is_made_there_is_no_engine_yet() -> None:
     assert [(each["device"], each["engine"]) for each in (read, control)] == [(None, None)] * 2
 
 
+def test_a_project_is_shown_by_its_title_with_a_link() -> None:
+    page = render_page(
+        status(
+            projects=[ProjectStatus("7", plan(), NOON), ProjectStatus("8", plan(), NOON)],
+            titles={"7": ProjectTitle("<b>Cells</b>", "https://studio.test/projects/7/data")},
+            work=[WORK],
+        )
+    )
+    link = (
+        '<a href="https://studio.test/projects/7/data"><bdi>&lt;b&gt;Cells&lt;/b&gt;</bdi></a> (project <bdi>7</bdi>)'
+    )
+    assert page.count(link) == 2  # its work, and what it is
+    assert "Project <bdi>8</bdi>" in page
+
+
+@pytest.mark.parametrize(
+    ("work", "shown"),
+    [
+        (PRELABEL, "Cells (project 7) yolo-backend prelabel, begun 2 min ago 52% 52% 154 of 294 done"),
+        (CommandWork("sample", "8", NOON, NOON, 3), "Project 8 yolo-backend sample, begun 0 s ago 3 done"),
+    ],
+)
+def test_the_work_of_commands_is_shown(work: CommandWork, shown: str) -> None:
+    text = Page(render_page(status(commands=[work], titles={"7": CELLS}))).text
+    assert shown in text
+    assert "Nothing is under way" not in text
+
+
 def test_programs_read_the_same() -> None:
     failure = Failure("7", 12, FailureKind.BROKEN, "the image is broken", "http://host/12.jpg", NOON)
 
     read = json.loads(
-        json.dumps(as_json(status(projects=[ProjectStatus("7", plan(), NOON)], work=[WORK], failures=[failure])))
+        json.dumps(
+            as_json(
+                status(
+                    projects=[ProjectStatus("7", plan(), NOON)],
+                    titles={"7": CELLS},
+                    work=[WORK],
+                    commands=[PRELABEL],
+                    failures=[failure],
+                )
+            )
+        )
     )
 
     (project,) = read.pop("projects")
@@ -532,6 +574,16 @@ def test_programs_read_the_same() -> None:
                 "finished_at": None,
             }
         ],
+        "commands": [
+            {
+                "command": "prelabel",
+                "project": "7",
+                "began_at": "2026-11-22T11:58:00+00:00",
+                "at": "2026-11-22T12:00:00+00:00",
+                "done": 154,
+                "total": 294,
+            }
+        ],
         "training": {"trains": None, "remark": None, "told": []},
         "trainings": [],
         "failures": [
@@ -549,6 +601,8 @@ def test_programs_read_the_same() -> None:
     }
     assert project == {
         "project": "7",
+        "title": "Cells",
+        "url": "https://studio.test/projects/7/data",
         "model_version": "yolo26n-3f9a1c2e",
         "reason": None,
         "seen_at": "2026-11-22T12:00:00+00:00",

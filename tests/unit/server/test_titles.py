@@ -1,0 +1,50 @@
+"""The titles of projects: known a little later, and nobody waits for them."""
+
+from __future__ import annotations
+
+import time
+from http.server import BaseHTTPRequestHandler
+
+from tests.harness.http_server import StartServer, reply
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.server.titles import ProjectTitle, ProjectTitles
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
+
+def known(titles: ProjectTitles, project: str) -> ProjectTitle | None:
+    ends_at = time.monotonic() + 10
+    while time.monotonic() < ends_at:
+        if found := titles.of([project]).get(project):
+            return found
+        time.sleep(0.01)
+    return None
+
+
+def test_a_title_comes_from_label_studio_and_is_asked_for_once(serve: StartServer) -> None:
+    server = serve(reply(b'{"title": "Cells"}'))
+    titles = ProjectTitles(lambda project: Studio(server.url, TOKEN, outside_url="https://studio.test/ls"))
+    assert titles.of(["7.1700000000", None, "", "odd"]) == {}
+    assert known(titles, "7") == ProjectTitle("Cells", "https://studio.test/ls/projects/7/data")
+    assert [request.path for request in server.requests] == ["/api/projects/7/?include=title"]
+    assert server.requests[0].headers["authorization"] == f"Token {TOKEN}"
+
+
+def test_a_label_studio_that_hangs_or_refuses_holds_no_page_up(serve: StartServer) -> None:
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(1)
+        reply(b"{}", 404)(handler)
+
+    server = serve(hang)
+    titles = ProjectTitles(lambda project: Studio(server.url, TOKEN))
+    began_at = time.monotonic()
+    assert titles.of(["7"]) == titles.of(["7"]) == {}
+    assert time.monotonic() < began_at + 0.9
+
+
+def test_without_a_token_nobody_is_asked(serve: StartServer) -> None:
+    server = serve(reply(b'{"title": "Cells"}'))
+    titles = ProjectTitles(lambda project: Studio(server.url, None) if project == "7" else None)
+    titles.of(["7", "8"])
+    time.sleep(0.3)
+    assert (titles.of(["7", "8"]), server.requests) == ({}, [])
