@@ -46,13 +46,14 @@ StartBackend = Callable[..., BackendServer]
 
 @dataclass(frozen=True)
 class Size:
-    """How many tasks, and by when only a part of them can be ready."""
+    """How many tasks, by when only a part of them can be ready, and how long an image takes that is to take long."""
 
     tasks: int
     deadline_s: int
+    slow_s: float
 
 
-SIZES = [Size(250, 2), pytest.param(Size(2000, 10), marks=pytest.mark.proof)]
+SIZES = [Size(250, 2, SLOW_S), pytest.param(Size(2000, 10, VERY_SLOW_S), marks=pytest.mark.proof)]
 
 
 @pytest.fixture(params=SIZES, ids=["250 tasks", "2000 tasks"])
@@ -233,10 +234,11 @@ def test_a_backend_killed_half_way(
     photographs: list[bytes],
     start_backend: StartBackend,
     key: dict[str, str],
+    size: Size,
     count: int,
 ) -> None:
     killed = threading.Event()
-    late = answer_late(photographs, VERY_SLOW_S)
+    late = answer_late(photographs, size.slow_s)
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         """The last images aren't there before the backend was killed, however busy Label Studio is until then."""
@@ -306,7 +308,7 @@ def test_clicks_at_once_and_one_after_the_other_join(
 
 
 @pytest.mark.proof  # it starts a Label Studio of its own, twice
-@pytest.mark.parametrize("size", [Size(2000, 10)], ids=["2000 tasks"], indirect=True)
+@pytest.mark.parametrize("size", [Size(2000, 10, VERY_SLOW_S)], ids=["2000 tasks"], indirect=True)
 def test_a_label_studio_restarted_half_way(
     slower_images: RecordingServer, start_backend: StartBackend, tmp_path: Path, bccd_files: list[Path], count: int
 ) -> None:
