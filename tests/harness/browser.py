@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect, sync_playwright
 
 from tests.harness.stack import LabelStudioServer
 
@@ -247,31 +247,33 @@ OpenBrowser = Callable[[str], AbstractContextManager[StudioBrowser]]
 @contextmanager
 def chromium_page(chromium: Path, url: str, name: str) -> Iterator[tuple[Page, Path]]:
     """A page of a new browser, and the folder `name` among the artifacts for its pictures."""
-    with _chromium(chromium, url) as browser:
-        yield _new_page(browser), _new_folder(name)
+    with _chromium(chromium, url) as launched:
+        yield _new_page(_new_context(launched)), _new_folder(name)
 
 
 @contextmanager
 def studio_browsers(studio: LabelStudioServer, chromium: Path) -> Iterator[OpenBrowser]:
-    """Opens browsers with someone logged in to Label Studio; what the page of one has loaded, that of the next keeps.
+    """Opens browsers with someone logged in to Label Studio: one program, one login, and nothing else in common.
 
     A browser's pictures go to the folder of its name among the artifacts.
     """
-    with _chromium(chromium, studio.url) as context:
-        is_logged_in = False
+    with _chromium(chromium, studio.url) as launched:
+        cookies: list[Any] = []
 
         @contextmanager
         def open_browser(name: str) -> Iterator[StudioBrowser]:
-            nonlocal is_logged_in
+            context = _new_context(launched)
             browser = StudioBrowser(_new_page(context), studio.url, _new_folder(name))
-            if not is_logged_in:
+            if cookies:
+                context.add_cookies(cookies)
+            else:
                 browser.log_in(studio.username, studio.password)
-                is_logged_in = True
+                cookies.extend(context.cookies())
             try:
                 yield browser
             finally:
                 browser.keep_picture("end")
-                browser.page.close()
+                context.close()
 
         yield open_browser
 
@@ -284,16 +286,20 @@ def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iter
 
 
 @contextmanager
-def _chromium(chromium: Path, url: str) -> Iterator[BrowserContext]:
+def _chromium(chromium: Path, url: str) -> Iterator[Browser]:
     # No other host than the one of `url` is found, so that the pages wait for nobody.
     offline = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=[*_ARGUMENTS, offline])
         try:
-            width, height = _VIEWPORT
-            yield launched.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+            yield launched
         finally:
             launched.close()
+
+
+def _new_context(launched: Browser) -> BrowserContext:
+    width, height = _VIEWPORT
+    return launched.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
 
 
 def _new_page(context: BrowserContext) -> Page:

@@ -201,7 +201,11 @@ def has_torch(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize(
     ("options", "in_repository"),
-    [([], True), (["--preload"], False), (["--preload", "--workers", "2", "--threads", "8"], True)],
+    [
+        ([], True),
+        (["--preload"], False),
+        pytest.param(["--preload", "--workers", "2", "--threads", "8"], True, marks=pytest.mark.proof),
+    ],
 )
 def test_gunicorns_own_command_serves_also_what_it_preloads(
     options: list[str], in_repository: bool, bccd_environment: dict[str, str], bccd_files: list[Path], tmp_path: Path
