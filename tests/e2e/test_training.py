@@ -40,7 +40,7 @@ _TRAINS_FOR_S = 400
 def training_backend(
     label_studio: LabelStudioServer, personal_access_token: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BackendServer]:
-    """A backend that trains, half a CPU minute at 160 pixels."""
+    """A backend that trains, a CPU minute at 160 pixels."""
     folder = tmp_path_factory.mktemp("training")
     environment = {
         "LABEL_STUDIO_URL": label_studio.url,
@@ -50,7 +50,7 @@ def training_backend(
         "MODEL_DIR": str(folder / "data"),
         "MODEL_IMAGE_SIZE": "160",
         "TRAINING": "on",
-        "TRAIN_MINUTES": "0.5",
+        "TRAIN_MINUTES": "1",
     }
     with backend_server(pick_port(0), environment, folder / "backend.log") as server:
         wait_until_ready(server.url)
