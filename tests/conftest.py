@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.harness.certificates import Certificates, make_certificates
 from tests.harness.chromium import find_chromium
 from tests.harness.http_server import StartServer, http_servers
 from tests.harness.postgres import find_postgres
-from tests.harness.stack import bypass_proxies
+from tests.harness.stack import ROOT, bypass_proxies
 from yolo_backend.images.decode import decode_image
 from yolo_backend.settings import setting_variables
 
@@ -111,9 +112,21 @@ def bccd_images(bccd_files: list[Path]) -> list[NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `MODEL_DIR` for all tests, for an export takes seconds: those of the blood cells' weights are made once."""
-    return tmp_path_factory.mktemp("model_dir")
+def kept_exports(pytestconfig: pytest.Config) -> Path:
+    """Exports of weights that never change, made once for all workers and later runs: each takes seconds.
+
+    Other code of `detection/` begins anew; other versions of what it stands on are told apart by the exports' names.
+    """
+    code = b"".join(path.read_bytes() for path in sorted((ROOT / "yolo_backend" / "detection").rglob("*.py")))
+    return pytestconfig.cache.mkdir(f"exports-{hashlib.sha256(code).hexdigest()[:8]}")
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, kept_exports: Path) -> Path:
+    """A `MODEL_DIR` for all tests, with the kept exports."""
+    folder = tmp_path_factory.mktemp("model_dir")
+    (folder / "exports").symlink_to(kept_exports)
+    return folder
 
 
 @pytest.fixture(scope="session")

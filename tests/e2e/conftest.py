@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.harness.browser import OpenBrowser, StudioBrowser, studio_browsers
 from tests.harness.chromium import find_chromium
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import (
@@ -38,6 +39,20 @@ def chromium() -> Path:
     found = find_chromium()
     assert found, "its tests are left out where there is none (tests/conftest.py)"
     return found
+
+
+@pytest.fixture(scope="module")
+def open_browser(chromium: Path, label_studio: LabelStudioServer) -> Iterator[OpenBrowser]:
+    """Opens browsers with someone logged in, one after the other."""
+    with studio_browsers(label_studio, chromium) as opening:
+        yield opening
+
+
+@pytest.fixture
+def browser(request: pytest.FixtureRequest, open_browser: OpenBrowser) -> Iterator[StudioBrowser]:
+    """A browser with someone logged in."""
+    with open_browser(request.node.name) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")
@@ -118,11 +133,11 @@ def command_environment(
     return {**model_environment, "LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": personal_access_token}
 
 
-@pytest.fixture(params=["personal access token", "legacy token"])
+@pytest.fixture(params=["personal access token", pytest.param("legacy token", marks=pytest.mark.proof)])
 def either_environment(
     request: pytest.FixtureRequest, label_studio: LabelStudioServer, command_environment: dict[str, str]
 ) -> dict[str, str]:
-    """The settings of a command, with one kind of token and with the other."""
+    """The settings of a command, with one kind of token and with the other: in a change's tests of two commands."""
     is_legacy = request.param == "legacy token"
     return command_environment | ({"LABEL_STUDIO_API_KEY": label_studio.legacy_token} if is_legacy else {})
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.harness.browser import StudioBrowser, studio_browser
-from tests.harness.stack import BackendServer, LabelStudioServer
+from tests.harness.browser import StudioBrowser
+from tests.harness.stack import BackendServer
 from tests.harness.studio_client import StudioClient
 
 BLOOD_CONFIG = """
@@ -34,13 +33,6 @@ TASK_COUNT = 6
 
 # Before the fixtures that take a minute to start.
 pytestmark = pytest.mark.usefixtures("chromium")
-
-
-@pytest.fixture
-def browser(request: pytest.FixtureRequest, chromium: Path, label_studio: LabelStudioServer) -> Iterator[StudioBrowser]:
-    """A browser with someone logged in."""
-    with studio_browser(label_studio, chromium, request.node.name) as browser:
-        yield browser
 
 
 def test_a_person_connects_the_model_and_sees_its_boxes(

@@ -119,6 +119,7 @@ def snapshot(client: StudioClient, project: int) -> Any:
     )
 
 
+@pytest.mark.parametrize("either_environment", ["personal access token", "legacy token"], indirect=True)
 def test_all_is_well_and_nothing_is_changed(
     either_environment: dict[str, str],
     project: int,

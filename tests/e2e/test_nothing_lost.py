@@ -46,16 +46,17 @@ StartBackend = Callable[..., BackendServer]
 
 @dataclass(frozen=True)
 class Size:
-    """How many tasks, and by when only a part of them can be ready."""
+    """How many tasks, by when only a part of them can be ready, and how long an image takes that is to take long."""
 
     tasks: int
     deadline_s: int
+    slow_s: float
 
 
-SIZES = [Size(250, 2), pytest.param(Size(2000, 10), marks=pytest.mark.proof)]
+SIZES = [Size(250, 2, SLOW_S), pytest.param(Size(2000, 10, VERY_SLOW_S), marks=pytest.mark.proof)]
 
 
-@pytest.fixture(params=SIZES, ids=["250 tasks", "2000 tasks"])
+@pytest.fixture(scope="module", params=SIZES, ids=["250 tasks", "2000 tasks"])
 def size(request: pytest.FixtureRequest) -> Size:
     made: Size = request.param
     return made
@@ -92,19 +93,24 @@ def answer_late(photographs: list[bytes], after_s: float) -> Answer:
     return answer
 
 
+@pytest.fixture(scope="module")
+def settings(model_environment: dict[str, str], size: Size) -> dict[str, str]:
+    """Those of all backends here."""
+    return {
+        **model_environment,
+        "PREDICT_DEADLINE_SECONDS": str(size.deadline_s),
+        "MODEL_IMAGE_SIZE": "160",
+        "CACHE_MEGABYTES": "0",  # the same three photographs again and again
+        "ENGINE": "torch",  # sixteen tasks at a time, whatever the cores
+    }
+
+
 @pytest.fixture
-def start_backend(model_environment: dict[str, str], tmp_path: Path, size: Size) -> Iterator[StartBackend]:
+def start_backend(settings: dict[str, str], tmp_path: Path) -> Iterator[StartBackend]:
     """Starts backends that end with the test; `port` may be that of one before."""
     with ExitStack() as stack:
 
         def start(environment: dict[str, str], port: int | None = None) -> BackendServer:
-            settings = {
-                **model_environment,
-                "PREDICT_DEADLINE_SECONDS": str(size.deadline_s),
-                "MODEL_IMAGE_SIZE": "160",
-                "CACHE_MEGABYTES": "0",  # the same three photographs again and again
-                "ENGINE": "torch",  # sixteen tasks at a time, whatever the cores
-            }
             log = tmp_path / f"backend-{time.monotonic_ns()}.log"
             server = stack.enter_context(backend_server(port or pick_port(0), settings | environment, log))
             wait_until_ready(server.url)
@@ -113,10 +119,21 @@ def start_backend(model_environment: dict[str, str], tmp_path: Path, size: Size)
         yield start
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def key(label_studio: LabelStudioServer, personal_access_token: str) -> dict[str, str]:
     """The settings of a backend whose token may push."""
     return {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": personal_access_token}
+
+
+@pytest.fixture(scope="module")
+def backend(
+    settings: dict[str, str], key: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BackendServer]:
+    """One whose token may push, of the tests that leave it as it is."""
+    log = tmp_path_factory.mktemp("nothing-lost") / "backend.log"
+    with backend_server(pick_port(0), settings | key, log) as server:
+        wait_until_ready(server.url)
+        yield server
 
 
 def number_of(address: str) -> int:
@@ -176,10 +193,9 @@ def ask_alone(backend: BackendServer, task: dict[str, Any]) -> list[Any]:
 
 
 def test_one_click_is_enough_where_the_token_may_push(
-    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str], size: Size
+    client: StudioClient, images: RecordingServer, backend: BackendServer, size: Size
 ) -> None:
     count = size.tasks
-    backend = start_backend(key)
     project = project_with_tasks(client, "one click", addresses(images, count))
     client.connect(project, backend.url)
 
@@ -198,7 +214,7 @@ def test_one_click_is_enough_where_the_token_may_push(
 
     wait_for_predictions(client, project, count)
     wait_until_idle(backend.url, FINISHED_WITHIN_S)
-    (work,) = status(backend)["work"]
+    (work,) = (each for each in status(backend)["work"] if each["project"] == str(project))
     assert work["answered"] + work["pushed"] == count
     assert work["pushed"] > 0
     assert_each_stored_once(client, backend, project, count)
@@ -233,10 +249,11 @@ def test_a_backend_killed_half_way(
     photographs: list[bytes],
     start_backend: StartBackend,
     key: dict[str, str],
+    size: Size,
     count: int,
 ) -> None:
     killed = threading.Event()
-    late = answer_late(photographs, VERY_SLOW_S)
+    late = answer_late(photographs, size.slow_s)
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         """The last images aren't there before the backend was killed, however busy Label Studio is until then."""
@@ -268,12 +285,10 @@ def test_a_backend_killed_half_way(
 def test_a_client_that_hangs_up(
     client: StudioClient,
     images: RecordingServer,
-    start_backend: StartBackend,
-    key: dict[str, str],
+    backend: BackendServer,
     size: Size,
     count: int,
 ) -> None:
-    backend = start_backend(key)
     project = project_with_tasks(client, "a client that hangs up", addresses(images, count))
     tasks = [{"id": task["id"], "data": task["data"]} for task in client.tasks(project)]
     body = {"tasks": tasks, "label_config": BCCD_CONFIG, "project": f"{project}.1700000000"}
@@ -288,9 +303,8 @@ def test_a_client_that_hangs_up(
 
 
 def test_clicks_at_once_and_one_after_the_other_join(
-    client: StudioClient, images: RecordingServer, start_backend: StartBackend, key: dict[str, str], count: int
+    client: StudioClient, images: RecordingServer, backend: BackendServer, count: int
 ) -> None:
-    backend = start_backend(key)
     project = project_with_tasks(client, "clicks", addresses(images, count))
     client.connect(project, backend.url)
 
@@ -306,7 +320,7 @@ def test_clicks_at_once_and_one_after_the_other_join(
 
 
 @pytest.mark.proof  # it starts a Label Studio of its own, twice
-@pytest.mark.parametrize("size", [Size(2000, 10)], ids=["2000 tasks"], indirect=True)
+@pytest.mark.parametrize("size", [Size(2000, 10, VERY_SLOW_S)], ids=["2000 tasks"], indirect=True)
 def test_a_label_studio_restarted_half_way(
     slower_images: RecordingServer, start_backend: StartBackend, tmp_path: Path, bccd_files: list[Path], count: int
 ) -> None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from tests.harness.browser import Box, StudioBrowser, studio_browser
-from tests.harness.stack import BackendServer, LabelStudioServer
+from tests.harness.browser import Box, StudioBrowser
+from tests.harness.stack import BackendServer
 from tests.harness.studio_client import StudioClient
 
 CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image" smart="true">
 <Label value="RBC"/><Label value="WBC"/><Label value="Platelets"/></RectangleLabels></View>"""
 
 pytestmark = pytest.mark.usefixtures("chromium")
-
-
-@pytest.fixture
-def browser(request: pytest.FixtureRequest, chromium: Path, label_studio: LabelStudioServer) -> Iterator[StudioBrowser]:
-    """A browser with someone logged in."""
-    with studio_browser(label_studio, chromium, request.node.name) as browser:
-        yield browser
 
 
 @pytest.fixture

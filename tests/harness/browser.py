@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect, sync_playwright
 
 from tests.harness.stack import LabelStudioServer
 
@@ -240,34 +240,79 @@ class StudioBrowser:
         self.page.set_viewport_size({"width": size_wh[0], "height": size_wh[1]})
 
 
+OpenBrowser = Callable[[str], AbstractContextManager[StudioBrowser]]
+"""Opens a browser, by the name of the folder for its pictures."""
+
+
 @contextmanager
 def chromium_page(chromium: Path, url: str, name: str) -> Iterator[tuple[Page, Path]]:
     """A page of a new browser, and the folder `name` among the artifacts for its pictures."""
-    artifacts = Path(os.environ.get("TEST_ARTIFACTS_DIR") or _ARTIFACTS) / name
-    shutil.rmtree(artifacts, ignore_errors=True)
-    artifacts.mkdir(parents=True)
+    with _chromium(chromium, url) as launched:
+        yield _new_page(_new_context(launched)), _new_folder(name)
+
+
+@contextmanager
+def studio_browsers(studio: LabelStudioServer, chromium: Path) -> Iterator[OpenBrowser]:
+    """Opens browsers with someone logged in to Label Studio: one program, one login, and nothing else in common.
+
+    A browser's pictures go to the folder of its name among the artifacts.
+    """
+    with _chromium(chromium, studio.url) as launched:
+        cookies: list[Any] = []
+
+        @contextmanager
+        def open_browser(name: str) -> Iterator[StudioBrowser]:
+            context = _new_context(launched)
+            browser = StudioBrowser(_new_page(context), studio.url, _new_folder(name))
+            if cookies:
+                context.add_cookies(cookies)
+            else:
+                browser.log_in(studio.username, studio.password)
+                cookies.extend(context.cookies())
+            try:
+                yield browser
+            finally:
+                browser.keep_picture("end")
+                context.close()
+
+        yield open_browser
+
+
+@contextmanager
+def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iterator[StudioBrowser]:
+    """One browser with someone logged in to Label Studio."""
+    with studio_browsers(studio, chromium) as open_browser, open_browser(name) as browser:
+        yield browser
+
+
+@contextmanager
+def _chromium(chromium: Path, url: str) -> Iterator[Browser]:
     # No other host than the one of `url` is found, so that the pages wait for nobody.
     offline = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=[*_ARGUMENTS, offline])
         try:
-            page = launched.new_page(viewport={"width": _VIEWPORT[0], "height": _VIEWPORT[1]}, reduced_motion="reduce")
-            page.set_default_timeout(_TIMEOUT_MS)
-            yield page, artifacts
+            yield launched
         finally:
             launched.close()
 
 
-@contextmanager
-def studio_browser(studio: LabelStudioServer, chromium: Path, name: str) -> Iterator[StudioBrowser]:
-    """A browser with someone logged in to Label Studio; pictures go to the folder `name` among the artifacts."""
-    with chromium_page(chromium, studio.url, name) as (page, artifacts):
-        browser = StudioBrowser(page, studio.url, artifacts)
-        browser.log_in(studio.username, studio.password)
-        try:
-            yield browser
-        finally:
-            browser.keep_picture("end")
+def _new_context(launched: Browser) -> BrowserContext:
+    width, height = _VIEWPORT
+    return launched.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+
+
+def _new_page(context: BrowserContext) -> Page:
+    page = context.new_page()
+    page.set_default_timeout(_TIMEOUT_MS)
+    return page
+
+
+def _new_folder(name: str) -> Path:
+    folder = Path(os.environ.get("TEST_ARTIFACTS_DIR") or _ARTIFACTS) / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _is_post_to(path: str | re.Pattern[str]) -> Any:

@@ -96,31 +96,42 @@ def label_studio_server(
     **options: Any,
 ) -> Iterator[LabelStudioServer]:
     """Start Label Studio as the demo does; a new one on SQLite with a copy of a database, for making one takes long."""
-    if is_new and "DJANGO_DB" not in (environment or {}):
+    is_copy = is_new and "DJANGO_DB" not in (environment or {})
+    if is_copy:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(_new_data(legacy_tokens=legacy_tokens), folder)
-        is_new = False
+        shutil.copytree(_new_data(), folder)
     with stack.label_studio_server(
-        folder, port, legacy_tokens=legacy_tokens, environment=environment, is_new=is_new, **options
+        folder, port, legacy_tokens=legacy_tokens, environment=environment, is_new=is_new and not is_copy, **options
     ) as server:
+        if is_copy and not legacy_tokens:
+            _refuse_legacy_tokens(server)
         yield server
 
 
-def _new_data(*, legacy_tokens: bool) -> Path:
+def _new_data() -> Path:
     """The data of a Label Studio that was started once, and its user; made once for each version that is installed.
 
-    Whether legacy tokens are taken, its first start writes into them.
+    Whether legacy tokens are taken, its first start writes into them: they are, so that they can be switched off.
     """
     home = LABEL_STUDIO.parent.parent
     version = hashlib.sha256((ROOT / "requirements-label-studio.txt").read_bytes()).hexdigest()[:8]
-    made = home / f"new-data-{version}{'-legacy-tokens' if legacy_tokens else ''}"
+    made = home / f"new-data-{version}-legacy-tokens"
     with FileLock(home / "new-data.lock"):
         if not made.exists():
             with tempfile.TemporaryDirectory(dir=home, prefix="making-") as making:
-                with stack.label_studio_server(Path(making, "data"), pick_port(0), legacy_tokens=legacy_tokens):
+                with stack.label_studio_server(Path(making, "data"), pick_port(0), legacy_tokens=True):
                     pass
                 Path(making, "data").replace(made)
     return made
+
+
+def _refuse_legacy_tokens(server: LabelStudioServer) -> None:
+    """As an administrator switches them off, and as they are in an installation without a word about them."""
+    login = {"Authorization": f"Token {server.legacy_token}"}
+    settings = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": False}
+    requests.post(f"{server.url}/api/jwt/settings", json=settings, headers=login, timeout=60).raise_for_status()
+    answer = requests.get(f"{server.url}/api/projects", headers=login, timeout=60)
+    assert answer.status_code == requests.codes.unauthorized, answer.text
 
 
 def wait_until_ready(backend_url: str) -> None:

@@ -98,14 +98,14 @@ def test_2x_says_the_right_version_at_the_first_ask_or_refuses(
     """Its own answer would be 0.0.1, whatever is asked for."""
     misfit = BCCD_CONFIG.replace("RBC", "A").replace("WBC", "B").replace("Platelets", "C")
     with _server_2x(environment, tmp_path_factory.mktemp("2x")) as url:
-        answers = []
-        for config in (BCCD_CONFIG, misfit, BCCD_CONFIG):
-            setup = {"project": "9.1700000000", "schema": config, "hostname": "", "access_token": ""}
-            answers.append(requests.post(f"{url}/setup", json=setup, timeout=30))
-            if answers[0].ok or len(answers) > 1:
-                continue
-            time.sleep(10)  # the weights are read by then
-        first, refused, last = answers
+
+        def ask(config: str, project: str = "9.1700000000") -> requests.Response:
+            setup = {"project": project, "schema": config, "hostname": "", "access_token": ""}
+            return requests.post(f"{url}/setup", json=setup, timeout=30)
+
+        first = ask(BCCD_CONFIG)
+        wait_for(lambda: ask(BCCD_CONFIG, "8.1700000000").ok)  # the weights are read by then
+        refused, last = ask(misfit), ask(BCCD_CONFIG)
         assert last.json()["model_version"] == "bccd-d0c466ba"
         assert first.status_code >= 500 or first.json() == last.json()
         assert refused.status_code >= 500

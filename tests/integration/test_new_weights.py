@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +29,41 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def make_weights(bccd_weights: Path, tmp_path: Path) -> Callable[[str], Path]:
-    return lambda name: renamed_weights(bccd_weights, name, tmp_path)
+@pytest.fixture(scope="module")
+def exported_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MODEL_DIR of several tests: what one of them has exported, the others needn't."""
+    return tmp_path_factory.mktemp("model_dir")
+
+
+@pytest.fixture(scope="module")
+def first(bccd_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return renamed_weights(bccd_weights, "first", tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def second(bccd_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return renamed_weights(bccd_weights, "second", tmp_path_factory.mktemp("weights"))
+
+
+StartServer = Callable[[Path], BackendServer]
 
 
 @pytest.fixture
-def server(root: Path, make_weights: Callable[[str], Path], tmp_path: Path) -> Iterator[BackendServer]:
-    """A server of weights in an empty MODEL_DIR, as soon as it says that it is up."""
-    put_weights(make_weights("first"), NAME, root)
-    environment = {
-        "MODEL_NAME": NAME,
-        "MODEL_ROOT": str(root),
-        "MODEL_DIR": str(tmp_path / "model_dir"),
-        "MODEL_IMAGE_SIZE": "160",
-    }
-    with backend_server(pick_port(0), environment, tmp_path / "backend.log") as running:
-        yield running
+def start(root: Path, first: Path, tmp_path: Path) -> Iterator[StartServer]:
+    """Starts a server of the first weights with this MODEL_DIR, and returns as soon as it says that it is up."""
+    with ExitStack() as stack:
+
+        def start(model_dir: Path) -> BackendServer:
+            put_weights(first, NAME, root)
+            environment = {
+                "MODEL_NAME": NAME,
+                "MODEL_ROOT": str(root),
+                "MODEL_DIR": str(model_dir),
+                "MODEL_IMAGE_SIZE": "160",
+            }
+            return stack.enter_context(backend_server(pick_port(0), environment, tmp_path / "backend.log"))
+
+        yield start
 
 
 def setup(server: BackendServer) -> str:
@@ -74,8 +93,9 @@ def index(server: BackendServer) -> Any:
 
 
 def test_up_means_that_connecting_and_a_click_work_though_nothing_is_exported(
-    server: BackendServer, bccd_files: list[Path]
+    start: StartServer, bccd_files: list[Path], tmp_path: Path
 ) -> None:
+    server = start(tmp_path / "empty")
     version = setup(server)
     assert index(server)["engine"] is None, "the export is being made"
     assert labels_and_versions(server, bccd_files[0]) == {("first", version)}
@@ -83,11 +103,12 @@ def test_up_means_that_connecting_and_a_click_work_though_nothing_is_exported(
 
 
 def test_a_new_file_is_exported_beside_the_old_one_and_then_serves(
-    server: BackendServer, root: Path, make_weights: Callable[[str], Path], bccd_files: list[Path]
+    start: StartServer, exported_before: Path, root: Path, bccd_weights: Path, bccd_files: list[Path], tmp_path: Path
 ) -> None:
+    server = start(exported_before)
     first = setup(server)
     assert labels_and_versions(server, bccd_files[0]) == {("first", first)}
-    put_weights(make_weights("second"), NAME, root)
+    put_weights(renamed_weights(bccd_weights, "second", tmp_path), NAME, root)  # which nobody has exported
     seen = set()
     while (version := setup(server)) == first:
         seen |= labels_and_versions(server, bccd_files[0])
@@ -99,10 +120,11 @@ def test_a_new_file_is_exported_beside_the_old_one_and_then_serves(
 
 
 def test_a_broken_file_changes_nothing_and_the_status_page_says_why(
-    server: BackendServer, root: Path, make_weights: Callable[[str], Path], bccd_files: list[Path]
+    start: StartServer, exported_before: Path, root: Path, second: Path, bccd_files: list[Path]
 ) -> None:
+    server = start(exported_before)
     first = setup(server)
-    whole = make_weights("second").read_bytes()
+    whole = second.read_bytes()
     (root / NAME).write_bytes(whole[: len(whole) // 2])
     (reason,) = wait_for(lambda: index(server)["refused"])
     assert reason.startswith("A new file mine.pt can't be used, so the one before it serves: mine.pt ")
@@ -116,19 +138,20 @@ def test_a_broken_file_changes_nothing_and_the_status_page_says_why(
 
 
 def test_publish_takes_a_finished_file_and_nothing_else(
-    server: BackendServer, root: Path, make_weights: Callable[[str], Path], tmp_path: Path
+    start: StartServer, exported_before: Path, root: Path, second: Path, tmp_path: Path
 ) -> None:
+    server = start(exported_before)
     first = setup(server)
     before = (root / NAME).read_bytes()
-    trainer = Predictor(load_settings(model_name=NAME, model_root=root, model_dir=tmp_path / "model_dir"))
+    trainer = Predictor(load_settings(model_name=NAME, model_root=root, model_dir=exported_before))
     text = tmp_path / "half.pt"
     text.write_bytes(before[:-1000])
     with pytest.raises(WeightsError, match=r"half\.pt"):
         trainer.publish(text)
     with pytest.raises(WeightsError, match="come with the backend"):
-        trainer.publish(make_weights("second"), "demo")
+        trainer.publish(second, "demo")
     assert (root / NAME).read_bytes() == before
-    trainer.publish(make_weights("second"))
+    trainer.publish(second)
     assert [path.name for path in root.iterdir()] == [NAME]
     wait_for(lambda: setup(server) != first)
     trainer.close()

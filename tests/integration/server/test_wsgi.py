@@ -33,23 +33,30 @@ def start(command: list[str], environment: dict[str, str], folder: Path) -> subp
     )
 
 
+# What can't start, and the line that says why.
+MISFITS = [
+    ({"MODEL_NAME": "mine.pt"}, "Weights mine.pt are not in .*put the file there"),
+    ({"MODEL_NAME": "yolo26n.pt"}, "Weights yolo26n.pt are not in .*downloading the Ultralytics release failed"),
+    (
+        {"MODEL_NAME": "../x.pt"},
+        "MODEL_NAME is a bare file name in MODEL_ROOT: set MODEL_ROOT=.. and MODEL_NAME=x.pt",
+    ),
+    ({"MODEL_NAME": " yolov11n.pt "}, "Weights yolov11n.pt are not in MODEL_ROOT: did you mean yolo11n.pt"),
+    ({"MODEL_NAME": "demo", "MODEL_SCORE_THRESHOLD": "high"}, "MODEL_SCORE_THRESHOLD: .*'high'"),
+    (
+        {"MODEL_NAME": "demo", "LABEL_STUDIO_API_KEY": "s3cret"},
+        "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL",
+    ),
+]
+
+
 @pytest.mark.usefixtures("no_way_out")
-@pytest.mark.parametrize("command", [PYTHON_WSGI, GUNICORN_SOMEWHERE], ids=["python _wsgi.py", "gunicorn"])
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("command", "environment", "expected"),
     [
-        ({"MODEL_NAME": "mine.pt"}, "Weights mine.pt are not in .*put the file there"),
-        ({"MODEL_NAME": "yolo26n.pt"}, "Weights yolo26n.pt are not in .*downloading the Ultralytics release failed"),
-        (
-            {"MODEL_NAME": "../x.pt"},
-            "MODEL_NAME is a bare file name in MODEL_ROOT: set MODEL_ROOT=.. and MODEL_NAME=x.pt",
-        ),
-        ({"MODEL_NAME": " yolov11n.pt "}, "Weights yolov11n.pt are not in MODEL_ROOT: did you mean yolo11n.pt"),
-        ({"MODEL_NAME": "demo", "MODEL_SCORE_THRESHOLD": "high"}, "MODEL_SCORE_THRESHOLD: .*'high'"),
-        (
-            {"MODEL_NAME": "demo", "LABEL_STUDIO_API_KEY": "s3cret"},
-            "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL",
-        ),
+        *((PYTHON_WSGI, *misfit) for misfit in MISFITS),
+        *((GUNICORN_SOMEWHERE, *misfit) for misfit in (MISFITS[0], MISFITS[-1])),
+        *(pytest.param(GUNICORN_SOMEWHERE, *misfit, marks=pytest.mark.proof) for misfit in MISFITS[1:-1]),
     ],
 )
 def test_what_stops_the_start_is_told_in_one_line(
@@ -194,7 +201,11 @@ def has_torch(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize(
     ("options", "in_repository"),
-    [([], True), (["--preload"], False), (["--preload", "--workers", "2", "--threads", "8"], True)],
+    [
+        ([], True),
+        (["--preload"], False),
+        pytest.param(["--preload", "--workers", "2", "--threads", "8"], True, marks=pytest.mark.proof),
+    ],
 )
 def test_gunicorns_own_command_serves_also_what_it_preloads(
     options: list[str], in_repository: bool, bccd_environment: dict[str, str], bccd_files: list[Path], tmp_path: Path

@@ -156,6 +156,7 @@ def test_a_cluster_of_this_machine_alone(settings: Settings, plan: ProjectPlan, 
     assert all(isinstance(outcome, dict) for _, outcome in done)
 
 
+@pytest.mark.proof  # a cluster of two nodes, and two programs
 def test_a_node_with_other_weights_is_told(
     settings: Settings, plan: ProjectPlan, photographs: str, ray_cluster: Any, tmp_path: Path
 ) -> None:

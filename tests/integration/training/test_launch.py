@@ -107,7 +107,7 @@ def is_fitting(run: Run) -> bool:
 
 def test_a_project_that_nobody_knew_is_trained_and_served(house: House) -> None:
     """The whole way, by the command, in some CPU seconds."""
-    done = house.train("--minutes", "0.4", "--json")
+    done = house.train("--minutes", "0.2", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result.keys() == {

@@ -91,6 +91,12 @@ def test_alone_a_project_has_all_slots(office: Office) -> None:
     assert office.running() == {}
 
 
+def test_a_project_has_no_more_than_its_limit_though_slots_are_free(office: Office) -> None:
+    office.add("large", 1, host="fast")
+    office.add("small", 20, limit=LIMIT // 2)
+    assert office.running() == {"large": 1, "small": LIMIT // 2}
+
+
 def test_who_comes_second_has_a_share_though_the_first_hangs(office: Office) -> None:
     office.add("hangs", 100)
     office.add("b", 100)

@@ -28,7 +28,10 @@ from yolo_backend.training.gate import Comparison, Judgement, check_labels, judg
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Origin
 from yolo_backend.training.thresholds import ThresholdRule
 
-SEEDS = range(20)
+# Each takes a second. A change has three; `make proofs` has twenty.
+of_many_seeds = pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.proof) for seed in range(3, 20))]
+)
 
 
 def some(count: int = 40, seed: int = 0) -> Recorded:
@@ -196,22 +199,22 @@ def test_weights_for_rotated_boxes_and_others_are_scored_by_the_same_hulls() -> 
 # Chance
 
 
-def test_a_first_model_of_shuffled_labels_is_refused() -> None:
-    for seed in SEEDS:
-        those = some(20, seed)
-        candidate = trained_on_shuffled_labels(those.better, those.images, seed)
-        judgement = verdict_on(spoiled_labels(those.images, seed), candidate, is_first=True, seed=seed)
-        assert judgement.verdict == "refuse"
-        assert judgement.reason.startswith("It tells labels apart no better than chance does: AP50 of ")
+@of_many_seeds
+def test_a_first_model_of_shuffled_labels_is_refused(seed: int) -> None:
+    those = some(20, seed)
+    candidate = trained_on_shuffled_labels(those.better, those.images, seed)
+    judgement = verdict_on(spoiled_labels(those.images, seed), candidate, is_first=True, seed=seed)
+    assert judgement.verdict == "refuse"
+    assert judgement.reason.startswith("It tells labels apart no better than chance does: AP50 of ")
 
 
-def test_a_first_model_of_random_places_is_refused() -> None:
-    for seed in SEEDS:
-        those = some(20, seed)
-        candidate = trained_on_random_places(those.better, those.images, seed)
-        judgement = verdict_on(spoiled_places(those.images, seed), candidate, is_first=True, seed=seed)
-        assert judgement.verdict == "refuse"
-        assert judgement.reason.startswith("It finds no more than chance does: mAP50 ")
+@of_many_seeds
+def test_a_first_model_of_random_places_is_refused(seed: int) -> None:
+    those = some(20, seed)
+    candidate = trained_on_random_places(those.better, those.images, seed)
+    judgement = verdict_on(spoiled_places(those.images, seed), candidate, is_first=True, seed=seed)
+    assert judgement.verdict == "refuse"
+    assert judgement.reason.startswith("It finds no more than chance does: mAP50 ")
 
 
 def test_of_a_single_label_the_places_are_shuffled() -> None:
@@ -375,23 +378,23 @@ def test_labels_that_dont_fit_any_more_are_named_with_the_fall() -> None:
 
 @pytest.mark.parametrize("share", [1, 1 / 3])
 @pytest.mark.parametrize("spoil", [spoiled_labels, spoiled_places])
-def test_spoiled_labels_are_noticed(spoil: Any, share: float) -> None:
-    for seed in SEEDS:
-        those = some(40, seed)
-        assert check_labels(spoil(those.images, seed, share), drawn_in(those.images), those.better, LABELS)
+@of_many_seeds
+def test_spoiled_labels_are_noticed(spoil: Any, share: float, seed: int) -> None:
+    those = some(40, seed)
+    assert check_labels(spoil(those.images, seed, share), drawn_in(those.images), those.better, LABELS)
 
 
-def test_a_few_corrections_are_no_fall() -> None:
+@of_many_seeds
+def test_a_few_corrections_are_no_fall(seed: int) -> None:
     """In 30 images of 40 one of a dozen red cells is taken away."""
 
     def corrected(image: LabelledImage) -> LabelledImage:
         first = next((each for each in image.boxes if each.label == "RBC"), None)
         return replace(image, boxes=tuple(each for each in image.boxes if each is not first))
 
-    for seed in SEEDS:
-        those = some(40, seed)
-        images = [*map(corrected, those.images[:30]), *those.images[30:]]
-        assert check_labels(images, drawn_in(those.images), those.better, LABELS) is None
+    those = some(40, seed)
+    images = [*map(corrected, those.images[:30]), *those.images[30:]]
+    assert check_labels(images, drawn_in(those.images), those.better, LABELS) is None
 
 
 def perfect(images: list[LabelledImage]) -> Findings:
