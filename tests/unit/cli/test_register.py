@@ -195,10 +195,12 @@ def test_files_that_are_no_images_are_told_before_and_left_out(
     printed = capsys.readouterr()
     told = json.loads(printed.out)
     assert (told["registered"], told["no_images"]) == (3, LEFT_OUT)
-    assert sorted(printed.err.splitlines()) == sorted(
+    assert told["left_alone"] == {".txt": 1}
+    not_registered = [
         f"Not registered, {len(files)} {'file' if len(files) == 1 else 'files'}: {', '.join(files)}: {why}"
         for why, files in LEFT_OUT.items()
-    )
+    ]
+    assert sorted(printed.err.splitlines()) == sorted([*not_registered, "1 file left alone: .txt"])
 
 
 def test_of_many_files_the_first_are_named(
