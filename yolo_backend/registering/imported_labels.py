@@ -82,7 +82,8 @@ def add_labels(
     odd = [*labels.odd, *(sentence for item in found for sentence in item.read.odd)]
     if odd and not any(item.read.found for item in found):
         raise LabelFileError(odd[0] + (f" (and {len(odd) - 1:,} more that can't be read)" if len(odd) > 1 else ""))
-    maker = _Maker((control, *others), label_config, [thing for item in found for thing in item.read.found])
+    things = [thing for item in found for thing in item.read.found]
+    maker = _Maker((control, *others), label_config, things, labels.classes)
     items = [
         _item(item.image, maker.regions(item), model_version) if item.labels else Item(item.image) for item in found
     ]
@@ -92,12 +93,14 @@ def add_labels(
 class _Maker:
     """Makes regions of objects, and keeps what is to be told of it."""
 
-    def __init__(self, controls: Sequence[Control], label_config: str, things: Sequence[FileObject]) -> None:
+    def __init__(
+        self, controls: Sequence[Control], label_config: str, things: Sequence[FileObject], classes: Sequence[str]
+    ) -> None:
         self.without_area: list[FileObject] = []
         self.told: Counter[str] = Counter()
         own = OwnRegions(label_config)
         self._own = {id(thing): regions for thing in things if (regions := own.take(thing)) is not None}
-        self._routes = Routes(controls, [thing for thing in things if id(thing) not in self._own])
+        self._routes = Routes(controls, [thing for thing in things if id(thing) not in self._own], classes)
 
     def regions(self, item: _ImageWithLabels) -> list[Region]:
         """The regions of an image's objects."""

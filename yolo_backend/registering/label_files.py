@@ -19,11 +19,12 @@ _ADDRESS = re.compile(r"[a-z0-9-]+://|/data/")
 
 
 class Labels:
-    """The labels of many images, by the images' paths in the file. `odd` tells what is of no image."""
+    """The labels of many images, by the images' paths in the file. `odd` tells what is of no image; `classes` are those
+    that the file lists, whether an object has them or not."""
 
     def __init__(self, path: Path, found: FileLabels) -> None:
         self.path = path
-        self.odd = found.odd
+        self.odd, self.classes = found.aside.odd, found.aside.classes
         self._count = len(found.entries)
         self._names = _Names(found.entries, by_stem=found.by_stem)
         self._said = _Names(found.said, by_stem=False)

@@ -75,6 +75,14 @@ class ObjectsRead:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """What a file says beside the labels of images: sentences about what is of none, and the classes that it lists."""
+
+    odd: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class ImageLabels:
     """The labels of one image. `objects` needs the upright size (width, height), and how the file's pixels are turned.
 

@@ -82,10 +82,11 @@ class Route:
 class Routes:
     """The ways from the classes of a file of labels to the labels of a project's controls."""
 
-    def __init__(self, controls: Sequence[Control], things: Iterable[FileObject]) -> None:
-        things = list(things)
+    def __init__(self, controls: Sequence[Control], things: Sequence[FileObject], classes: Iterable[str]) -> None:
         self.controls = controls
-        names = [thing.label for thing in things] + [name for thing in things for name in thing.point_names]
+        # A class that no object has may still have the name of a label: then that label takes no class that is like it.
+        names = [*classes, *(thing.label for thing in things)]
+        names += [name for thing in things for name in thing.point_names]
         self.class_ids = {name: number for number, name in enumerate(dict.fromkeys(names))}
         self._maps = {control: self._map(control) for control in controls}
         for thing in things:

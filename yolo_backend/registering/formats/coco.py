@@ -18,6 +18,7 @@ from yolo_backend.registering.formats.parsing import Pixels, Score, pairs, parse
 from yolo_backend.registering.formats.yolo import Classes
 from yolo_backend.registering.objects import (
     MISSING_POINT,
+    Aside,
     BoxXYXY,
     Entry,
     FileObject,
@@ -91,19 +92,20 @@ class _Result(BaseModel):
     score: Score | None = None
 
 
-def coco_entries(path: Path, content: Any, odd: list[str]) -> Iterator[Entry]:
-    """The labels of each image of a COCO file; `odd` gets what is of none of them. Raises LabelFileError."""
+def coco_entries(path: Path, content: Any, aside: Aside) -> Iterator[Entry]:
+    """The labels of each image of a COCO file. Raises LabelFileError."""
     coco = parse(_Coco, content, str(path))
     categories = {category.id: category for category in coco.categories}
+    aside.classes.extend(category.name for category in coco.categories)
     of_image_id: dict[int | str, list[tuple[str, Any]]] = {image.id: [] for image in coco.images}
     for number, annotation in enumerate(coco.annotations):
         said = annotation if isinstance(annotation, dict) else {}
         where = f"{path}: annotation {number if said.get('id') is None else said['id']}"
         image_id = said.get("image_id")
         if not isinstance(image_id, int | str):
-            odd.append(f"{where}: image_id: Field required")
+            aside.odd.append(f"{where}: image_id: Field required")
         elif image_id not in of_image_id:
-            odd.append(f"{where} is of image {image_id}, which isn't among the images")
+            aside.odd.append(f"{where} is of image {image_id}, which isn't among the images")
         else:
             of_image_id[image_id].append((where, said))
     # The file has the image's size before it is turned upright, but boxes of the upright image.
@@ -118,15 +120,16 @@ def coco_entries(path: Path, content: Any, odd: list[str]) -> Iterator[Entry]:
         yield image.file_name, labels
 
 
-def result_entries(path: Path, content: Sequence[Any], classes: Classes, odd: list[str]) -> Iterator[Entry]:
-    """The labels of each image of Ultralytics' predictions.json, whose classes are numbers; `odd` gets the others."""
+def result_entries(path: Path, content: Sequence[Any], classes: Classes, aside: Aside) -> Iterator[Entry]:
+    """The labels of each image of Ultralytics' predictions.json, whose classes are numbers."""
+    aside.classes.extend(classes.names.values())
     parsed: dict[str, list[tuple[str, _Result]]] = {}
     for number, said in enumerate(content):
         where = f"{path}: entry {number}"
         try:
             result = parse(_Result, said, where)
         except LabelFileError as error:
-            odd.append(str(error))
+            aside.odd.append(str(error))
             continue
         name = PurePosixPath(result.file_name).stem if result.file_name else str(result.image_id)
         parsed.setdefault(name, []).append((where, result))

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from yolo_backend.registering.finding import shown
 from yolo_backend.registering.formats.parsing import Pixels, Score, parse, xyxy_of
-from yolo_backend.registering.objects import Entry, FileObject, LabelFileError, box, of_image
+from yolo_backend.registering.objects import Aside, Entry, FileObject, LabelFileError, box, of_image
 
 
 class _Coordinates(BaseModel):
@@ -32,14 +32,14 @@ class _Image(BaseModel):
     annotations: list[Any] = Field(validation_alias=AliasChoices("annotations", "annotation"))
 
 
-def createml_entries(path: Path, content: Sequence[Any], odd: list[str]) -> Iterator[Entry]:
-    """The labels of each image; `odd` gets the entries that are none."""
+def createml_entries(path: Path, content: Sequence[Any], aside: Aside) -> Iterator[Entry]:
+    """The labels of each image."""
     for number, said in enumerate(content):
         where = f"{path}: entry {number}"
         try:
             image = parse(_Image, said, where)
         except LabelFileError as error:
-            odd.append(str(error))
+            aside.odd.append(str(error))
             continue
         readers = [
             partial(_object, annotation, f"{where}: annotation {position}")

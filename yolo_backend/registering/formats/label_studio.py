@@ -16,6 +16,7 @@ from yolo_backend.labels.places import box_of_place
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, shown
 from yolo_backend.registering.objects import (
     WHOLE,
+    Aside,
     Entry,
     FileObject,
     LabelFileError,
@@ -40,8 +41,8 @@ _PLACES = {
 """By what a region's value is known as a shape. A key point has a width, too, but no height."""
 
 
-def label_studio_entries(path: Path, content: Sequence[Any], odd: list[str]) -> Iterator[Entry]:
-    """The labels of each task's image: of its annotation, else of its prediction; `odd` gets what is no task.
+def label_studio_entries(path: Path, content: Sequence[Any], aside: Aside) -> Iterator[Entry]:
+    """The labels of each task's image: of its annotation, else of its prediction.
 
     Of several annotations it is the ground truth, else the first that wasn't skipped. Tasks that nobody labelled are
     left out.
@@ -51,7 +52,7 @@ def label_studio_entries(path: Path, content: Sequence[Any], odd: list[str]) -> 
         where = f"{path}: task {said.get('id', number)}"
         name = _image_of(said.get("data"))
         if name is None:
-            odd.append(f"{where} has no image in its data")
+            aside.odd.append(f"{where} has no image in its data")
             continue
         result = _result_of(said)
         if result is None:

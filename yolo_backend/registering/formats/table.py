@@ -17,7 +17,7 @@ from yolo_backend.registering.formats.label_studio import is_task, label_studio_
 from yolo_backend.registering.formats.labelme import read_labelme
 from yolo_backend.registering.formats.parsing import read_json, read_text
 from yolo_backend.registering.formats.voc import read_voc
-from yolo_backend.registering.objects import Entry, ImageLabels, LabelFileError
+from yolo_backend.registering.objects import Aside, Entry, ImageLabels, LabelFileError
 
 _JSON, _XML, _TEXT = ".json", ".xml", yolo.SUFFIX
 _LINES = (".jsonl", ".ndjson")
@@ -47,13 +47,13 @@ class FileLabels:
     """What a file or a folder of labels holds.
 
     `entries` go by the image's name; with `by_stem`, by that without its ending. `said` are the names that files say,
-    where one that lies beside an image is named like it in the first place. `odd` tells what is of no image.
+    where one that lies beside an image is named like it in the first place.
     """
 
     entries: list[Entry]
     by_stem: bool = False
     said: list[Entry] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
+    aside: Aside = field(default_factory=Aside)
 
 
 def read_format(path: Path, classes_path: Path | None) -> FileLabels:
@@ -70,7 +70,7 @@ def _read_file(path: Path, classes_path: Path | None) -> FileLabels:
     if suffix == _XML:
         return _beside(path, [read_voc(path)])
     if suffix == _TEXT:
-        return FileLabels(list(yolo.entries([path], yolo.find_classes(path.parent, classes_path))), by_stem=True)
+        return _yolo([path], yolo.find_classes(path.parent, classes_path))
     if what := _OTHERS.get(suffix):
         raise LabelFileError(f"{path} is {what}")
     raise LabelFileError(f"{path} should be {_NAMED}, or a folder of such files")
@@ -90,8 +90,7 @@ def _read_folder(folder: Path, classes_path: Path | None) -> FileLabels:
         counts = ", ".join(f"{len(each):,} {suffix}" for suffix, each in there)
         raise LabelFileError(f"{root} has labels in several formats ({counts}): give a folder or a file of one of them")
     if texts:
-        classes = yolo.find_classes(folder, classes_path)
-        return FileLabels(list(yolo.entries(texts, classes)), by_stem=True)
+        return _yolo(texts, yolo.find_classes(folder, classes_path))
     if markups:
         return _each(root, markups, read_voc)
     if len(jsons) == 1:
@@ -102,6 +101,11 @@ def _read_folder(folder: Path, classes_path: Path | None) -> FileLabels:
         raise LabelFileError(f"{folder} has no labels: no .txt, .xml or .json file")
     yolo.find_classes(folder, classes_path)
     raise LabelFileError(f"No .txt file is in the folder {root}")
+
+
+def _yolo(files: Sequence[Path], classes: yolo.Classes) -> FileLabels:
+    aside = Aside(classes=list(classes.names.values()))
+    return FileLabels(list(yolo.entries(files, classes)), by_stem=True, aside=aside)
 
 
 def _each(root: Path, files: Sequence[Path], read: Callable[[Path], tuple[str, ImageLabels]]) -> FileLabels:
@@ -116,7 +120,7 @@ def _each(root: Path, files: Sequence[Path], read: Callable[[Path], tuple[str, I
     if not read_files:
         more = f" (and so on: {len(odd):,} files in {root})" if len(odd) > 1 else ""
         raise LabelFileError(odd[0] + more)
-    found = FileLabels([], by_stem=True, odd=odd)
+    found = FileLabels([], by_stem=True, aside=Aside(odd))
     for file, each in read_files:
         beside = _beside(file, [each])
         found.entries += beside.entries
@@ -139,7 +143,7 @@ def _read_json(path: Path, classes_path: Path | None) -> FileLabels:
     if isinstance(content, Mapping) and (what := _what_it_seems(content)):
         raise LabelFileError(f"{path} is {what}")
     found = FileLabels([])
-    found.entries = list(coco_entries(path, content, found.odd))
+    found.entries = list(coco_entries(path, content, found.aside))
     return found
 
 
@@ -148,12 +152,12 @@ def _read_list(path: Path, content: Sequence[Any], classes_path: Path | None) ->
     found = FileLabels([])
     match Counter(map(_kind_of_entry, content)).most_common(1):
         case [("task", _)]:
-            found.entries = list(label_studio_entries(path, content, found.odd))
+            found.entries = list(label_studio_entries(path, content, found.aside))
         case [("createml", _)]:
-            found.entries = list(createml_entries(path, content, found.odd))
+            found.entries = list(createml_entries(path, content, found.aside))
         case [("result", _)]:
             classes = yolo.find_classes(path.parent, classes_path)
-            found.entries = list(result_entries(path, content, classes, found.odd))
+            found.entries = list(result_entries(path, content, classes, found.aside))
             found.by_stem = True
         case [("short", _)]:
             raise LabelFileError(f"{path} is Label Studio's JSON-MIN, which lacks what tasks are: export JSON instead")
