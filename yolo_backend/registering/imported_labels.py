@@ -84,9 +84,9 @@ def add_labels(
         raise LabelFileError(odd[0] + (f" (and {len(odd) - 1:,} more that can't be read)" if len(odd) > 1 else ""))
     things = [thing for item in found for thing in item.read.found]
     maker = _Maker((control, *others), label_config, things, labels.classes)
-    items = [
-        _item(item.image, maker.regions(item), model_version) if item.labels else Item(item.image) for item in found
-    ]
+    items = [maker.item(item, model_version) for item in found]
+    if things and not maker.has_made and maker.told:
+        raise LabelFileError(f"{labels.path}: none of its objects can be registered: {next(iter(maker.told))}")
     return Labelled(items, maker.without_area, len(labels) - len(set(labels_of.values())), odd, maker.told)
 
 
@@ -98,13 +98,28 @@ class _Maker:
     ) -> None:
         self.without_area: list[FileObject] = []
         self.told: Counter[str] = Counter()
+        self._made = 0
         own = OwnRegions(label_config)
         self._own = {id(thing): regions for thing in things if (regions := own.take(thing)) is not None}
         self._routes = Routes(controls, [thing for thing in things if id(thing) not in self._own], classes)
 
-    def regions(self, item: _ImageWithLabels) -> list[Region]:
-        """The regions of an image's objects."""
-        return [region for thing in item.read.found for region in self._of(thing, item.size_wh)]
+    @property
+    def has_made(self) -> bool:
+        """Returns True if an object has become a region, or would have, if it were on its image."""
+        return bool(self._made or self.without_area)
+
+    def item(self, item: _ImageWithLabels, model_version: str | None) -> Item:
+        """The image with its labels; without any where all of them are lost: empty ones say that nothing is there."""
+        if item.labels is None:
+            return Item(item.image)
+        beside = len(self.without_area)
+        regions = [region for thing in item.read.found for region in self._of(thing, item.size_wh)]
+        self._made += len(regions)
+        is_lost = bool(item.read.odd) or len(self.without_area) - beside < len(item.read.found)
+        if not regions and is_lost:
+            self.told["images have no labels, because none of theirs can be registered"] += 1
+            return Item(item.image)
+        return _item(item.image, regions, model_version)
 
     def _of(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         if (own := self._own.get(id(thing))) is not None:

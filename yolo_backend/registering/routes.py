@@ -90,12 +90,8 @@ class Routes:
         self.class_ids = {name: number for number, name in enumerate(dict.fromkeys(names))}
         self._maps = {control: self._map(control) for control in controls}
         for thing in things:
-            if (
-                thing.shape != WHOLE
-                and thing.label
-                and not self._are_points_named(thing)
-                and not self._knows_any(thing.label)
-            ):
+            is_labelled = thing.shape != WHOLE and thing.label
+            if controls and is_labelled and not self._knows_any(thing.label) and not self._are_points_named(thing):
                 self._raise_unknown(thing)
 
     def map_of(self, control: Control) -> LabelMap:

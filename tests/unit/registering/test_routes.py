@@ -123,14 +123,33 @@ def test_key_points_are_left_out_where_only_their_box_can_be_held(tmp_path: Path
 
 
 def test_key_points_without_a_box_can_not_be_held(tmp_path: Path, photo: Path) -> None:
-    write(tmp_path, {"a.json": pose(bbox=[])})
+    bare = pose(bbox=[])
+    write(tmp_path, {"a.json": bare})
+    boxed = bare["annotations"][0] | {"bbox": [20, 10, 40, 20], "keypoints": [], "id": 2}
+    write(tmp_path, {"both.json": bare | {"annotations": [*bare["annotations"], boxed]}})
 
-    labelled = add(tmp_path / "a.json", photo)
+    labelled = add(tmp_path / "both.json", photo)
 
-    assert regions_of(labelled) == []
+    assert len(regions_of(labelled)) == 1
     assert dict(labelled.told) == {
         "objects with key points are left out: the project has no KeyPointLabels with their labels": 1
     }
+    with pytest.raises(
+        LabelFileError, match=r"a\.json: none of its objects can be registered: objects with key points"
+    ):
+        add(tmp_path / "a.json", photo)
+
+
+def test_an_image_all_of_whose_labels_are_lost_is_not_said_to_be_empty(tmp_path: Path, photo: Path) -> None:
+    other = tmp_path / "b.png"
+    other.write_bytes(photo.read_bytes())
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.5 0.5 0.1 0.1", "labels/b.txt": "0 0.5"})
+    (control,) = parse_labeling_config(BCCD_CONFIG).controls
+
+    labelled = add_labels([photo, other], read_labels(tmp_path / "labels"), control, None)
+
+    assert [len(item.annotations) for item in labelled.items] == [1, 0]
+    assert dict(labelled.told) == {"images have no labels, because none of theirs can be registered": 1}
 
 
 def test_a_class_whose_name_another_label_only_folds_to_is_no_label(tmp_path: Path, photo: Path) -> None:
