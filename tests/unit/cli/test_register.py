@@ -167,7 +167,7 @@ def write_odd_files() -> None:
 
 
 LEFT_OUT = {
-    "Label Studio takes no .HEIC files: make it a PNG or JPEG": ["photos/IMG.HEIC"],
+    "Label Studio takes no .HEIC files: make it a PNG or JPEG, or use --convert": ["photos/IMG.HEIC"],
     "is a HEIC, as iPhones make, though named .jpg: convert it to JPEG or PNG": [
         "photos/b.jpg",
         "photos/d.jpg",
@@ -180,7 +180,7 @@ LEFT_OUT = {
     "is text, though named .png: open it, or the address, to see what it says": ["photos/text.png"],
     "is a TIFF, which no browser shows, though named .png: convert it to JPEG or PNG": ["photos/tiff.png"],
     "Label Studio takes no .jxl files: make it a PNG or JPEG": ["photos/x.jxl"],
-    "Label Studio takes no .ppm files: make it a PNG or JPEG": ["photos/y.ppm"],
+    "Label Studio takes no .ppm files: make it a PNG or JPEG, or use --convert": ["photos/y.ppm"],
 }
 
 
@@ -212,7 +212,7 @@ def test_of_many_files_the_first_are_named(
     assert run("photos", "-p", "1", "--dry-run") == 0
     assert capsys.readouterr().err == (
         "Not registered, 1,200 files: photos/0000.tif, photos/0001.tif, photos/0002.tif and 1,197 more: "
-        "Label Studio takes no .tif files: make it a PNG or JPEG\n"
+        "Label Studio takes no .tif files: make it a PNG or JPEG, or use --convert\n"
     )
 
 
