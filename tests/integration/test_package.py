@@ -65,7 +65,7 @@ def test_its_metadata_name_what_requirements_txt_names_and_the_extras(wheel: Pat
     named = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")}
     assert needed == named
     assert not any("label-studio-ml" in line for line in needed)
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "openvino", "ray"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "heic", "openvino", "ray"}
     assert metadata["License-Expression"] == "AGPL-3.0-only"
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from yolo_backend.cli.common import (
+    FAILED,
     INTERRUPTED,
     AsJson,
     CommandError,
@@ -30,17 +33,19 @@ from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.prelabeling.model_versions import is_own
-from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, readable
+from yolo_backend.registering.converting import Converted, convert, told_of
+from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, left_alone, readable
 from yolo_backend.registering.imported_labels import Labelled, add_labels
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, by_local_files, check_files
 from yolo_backend.registering.label_files import read_labels
 from yolo_backend.registering.registration import Registered
 from yolo_backend.registering.registration import register as register_items
-from yolo_backend.registering.target import choose_control
+from yolo_backend.registering.target import choose_controls
 from yolo_backend.registering.unfit import set_apart
 
 _SHOWN_BOXES = 5
 _SHOWN_FILES = 3
+_BOX_TYPES = {"rectanglelabels", "rectangle", "labels"}
 
 
 def register(
@@ -66,14 +71,17 @@ def register(
     labels_path: Annotated[
         Path | None,
         typer.Option(
-            "--labels", help="A folder of YOLO text files, a COCO .json or a .jsonl.", rich_help_panel="Labels"
+            "--labels",
+            help="A file or a folder of labels: YOLO, COCO, Pascal VOC, labelme, CreateML, Label Studio's JSON, JSON "
+            "lines.",
+            rich_help_panel="Labels",
         ),
     ] = None,
     classes_path: Annotated[
         Path | None,
         typer.Option(
             "--classes",
-            help="YOLO's class names: a classes.txt or a data.yaml.",
+            help="YOLO's class names: a classes.txt, a data.yaml or an obj.names.",
             show_default="beside the labels",
             rich_help_panel="Labels",
         ),
@@ -92,7 +100,20 @@ def register(
     ] = None,
     control_name: Annotated[
         str | None,
-        typer.Option("--control", help="The RectangleLabels, where there are several.", rich_help_panel="Labels"),
+        typer.Option(
+            "--control",
+            help="The control that gets all labels.",
+            show_default="the one that holds an object best",
+            rich_help_panel="Labels",
+        ),
+    ] = None,
+    convert_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--convert",
+            help="A folder, into which PNGs and JPEGs are made of the images that the page can't show.",
+            show_default="they are left out",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, and register nothing.")] = False,
     as_json: AsJson = False,
@@ -111,6 +132,7 @@ def register(
     - `aws s3 ls ... | register - -p Cells` with an address such as `s3://bucket/a.jpg` a line
     - `register images/ -p Cells --labels labels/ --classes data.yaml --model-version old-model`
     - `register images/ -p Cells --labels result.json --as annotations`
+    - `register scans/ -p Cells --convert converted/`
     """
     if model_version and is_own(model_version):
         raise CommandError(
@@ -118,37 +140,65 @@ def register(
             "`prelabel --replace` deletes: choose another"
         )
     settings = read_settings(url, token)
-    suffixes = TAKEN_SUFFIXES if how == "upload" else SHOWN_SUFFIXES
-    images, unfit = set_apart(find_images(sources, sys.stdin), uploaded=how == "upload")
-    if not images:
-        raise CommandError("; ".join(f"{_named(files)}: {why}" for why, files in unfit.items()))
-    for why, files in unfit.items():
-        _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
-    check_files(images, suffixes=suffixes)
-    project = find_project(open_studio(settings), project_name)
-    control = choose_control(project.label_config, control_name, for_labels=labels_path is not None)
-    labelled = Labelled([Item(image) for image in images], [], 0)
-    if labels_path:
-        with err.status("Reading the labels"):
-            labels = read_labels(labels_path, classes_path)
-            version = None if becoming == "annotations" else model_version or _version_of(labels_path.resolve())
-            labelled = add_labels(images, labels, control, version)
-    items = labelled.items
-    if how == "local-files":
-        root = document_root or settings.local_files_document_root
-        if root is None:
-            raise CommandError(
-                "Give --document-root: the folder that Label Studio serves as Local Files, as it is here"
-            )
-        items = by_local_files(items, root)
+    with ExitStack() as made:
+        found = Converted(find_images(sources, sys.stdin))
+        if convert_to is not None:
+            folder = Path(made.enter_context(TemporaryDirectory())) if dry_run else convert_to
+            with err.status("Converting images"):
+                found = convert(found.images, folder, settings.max_image_megapixels, uploaded=how == "upload")
+        else:
+            found.images, found.unfit = set_apart(found.images, uploaded=how == "upload")
+        alone = left_alone(sources, [path for path in (labels_path, classes_path, convert_to) if path])
+        _tell_files(found, alone, convert_to)
+        check_files(found.images, suffixes=TAKEN_SUFFIXES if how == "upload" else SHOWN_SUFFIXES)
+        project = find_project(open_studio(settings), project_name)
+        controls = choose_controls(project.label_config, control_name, for_labels=labels_path is not None)
+        labelled = Labelled([Item(image) for image in found.images], [], 0)
+        if labels_path:
+            with err.status("Reading the labels"):
+                labelled = add_labels(
+                    found.images,
+                    read_labels(labels_path, classes_path),
+                    controls[0],
+                    None if becoming == "annotations" else model_version or _version_of(labels_path.resolve()),
+                    others=controls[1:],
+                    label_config="" if control_name else project.label_config,
+                    originals=found.originals,
+                )
+        items = labelled.items
+        if how == "local-files":
+            root = document_root or settings.local_files_document_root
+            if root is None:
+                raise CommandError(
+                    "Give --document-root: the folder that Label Studio serves as Local Files, as it is here"
+                )
+            items = by_local_files(items, root)
+        parts = _register(project, items, controls[0], dry_run=dry_run)
 
-    parts = _register(project, items, control, dry_run=dry_run)
     told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}
-    told["no_images"] = {why: [readable(file) for file in files] for why, files in unfit.items()}
+    told["no_images"] = {why: [readable(file) for file in files] for why, files in found.unfit.items()}
+    told["left_alone"] = alone
+    told["converted"] = len(found.originals)
     if as_json:
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", becoming)
+    if labelled.odd:
+        raise typer.Exit(FAILED)
+
+
+def _tell_files(found: Converted, alone: Mapping[str, int], convert_to: Path | None) -> None:
+    """Say which files are no images, or made into others. Raises CommandError where no image is left."""
+    if not found.images:
+        raise CommandError("; ".join(f"{_named(files)}: {why}" for why, files in found.unfit.items()))
+    for why, files in found.unfit.items():
+        _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
+    if count := sum(alone.values()):
+        _print(err, f"{count:,} {'file' if count == 1 else 'files'} left alone: {', '.join(alone)}")
+    if convert_to and (made := told_of(found, convert_to)):
+        _print(err, made)
+    for remark in found.remarks:
+        _print(err, remark)
 
 
 def _register(project: Project, items: Sequence[Item], control: Control, *, dry_run: bool) -> list[Registered]:
@@ -187,13 +237,17 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
     for part in parts:
         because.update({part.because: len(part.left_out)} if part.left_out else {})
     labels = [(*item.predictions, *item.annotations) for item in registered]
+    types = {region.get("type") for several in labels for one in several for region in one["result"]}
     return {
         "registered": len(registered),
         "left_out": because.total(),
         "left_out_because": dict(because),
         "labelled": sum(map(bool, labels)),
         "boxes": sum(count_boxes(one["result"]) for several in labels for one in several),
+        "are_boxes": types <= _BOX_TYPES,
         "boxes_without_area": [box.where for box in labelled.without_area],
+        "odd": labelled.odd,
+        "changed": dict(labelled.told),
         "labels_without_image": labelled.unused,
         "task_ids": [task_id for part in parts for task_id in part.task_ids],
     }
@@ -201,7 +255,8 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
 
 def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
     verb = "Would register" if told["dry_run"] else "Registered"
-    labels = f", {told['labelled']:,} of them with {told['boxes']:,} boxes as {becoming}" if told["labelled"] else ""
+    things = "boxes" if told["are_boxes"] else "objects"
+    labels = f", {told['labelled']:,} of them with {told['boxes']:,} {things} as {becoming}" if told["labelled"] else ""
     count, left_out = told["registered"], told["left_out"]
     _print(out, f"{verb} {count:,} of {count + left_out:,} images in {project}{labels}")
     if left_out:
@@ -210,6 +265,14 @@ def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
     if boxes := told["boxes_without_area"]:
         shown = ", ".join(boxes[:_SHOWN_BOXES]) + (", ..." if len(boxes) > _SHOWN_BOXES else "")
         _print(err, f"Boxes left out because they have no area on their image: {len(boxes):,} ({shown})")
+    for sentence, count in told["changed"].items():
+        _print(err, f"{count:,} {sentence}")
+    if odd := told["odd"]:
+        _print(err, f"Lines or entries left out because they can't be read: {len(odd):,}")
+        for sentence in odd[:_SHOWN_BOXES]:
+            _print(err, f"  {sentence}")
+        if len(odd) > _SHOWN_BOXES:
+            _print(err, f"  and {len(odd) - _SHOWN_BOXES:,} more: --json lists all")
     if count := told["labels_without_image"]:
         _print(err, f"Labels without one of the images: {count:,}")
 

@@ -90,7 +90,7 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
             if pixels is None:
                 _go_to_first_frame(image)
                 image.load()
-                pixels = _to_rgb(image)
+                pixels = to_rgb(image)
             orientation = orientation_of(image, content)
             turn = _TURNS.get(orientation)
             remark = _remark(image, content, pixels)
@@ -106,9 +106,15 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
 
 def upright_size(content: bytes) -> tuple[int, int]:
     """The width and height of an image as the labeling page shows it, by its headers alone. Raises ImageError."""
+    return size_and_orientation(content)[0]
+
+
+def size_and_orientation(content: bytes) -> tuple[tuple[int, int], int]:
+    """The upright size as above, and EXIF's number of how the file's own pixels are turned. Raises ImageError."""
     try:
         with _open(content, math.inf) as image:
-            return _turned(image.size, orientation_of(image, content))
+            orientation = orientation_of(image, content)
+            return _turned(image.size, orientation), orientation
     except ImageError:
         raise
     except Exception as error:  # as above
@@ -165,7 +171,8 @@ def _turned(size_wh: tuple[int, int], orientation: int) -> tuple[int, int]:
     return size_wh[::-1] if orientation in _SIDEWAYS else size_wh
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an opened image, not turned: RGB with 8 bits. Raises ImageError."""
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"}:
         bits = image.number(_BITS_OF_TIFF, 16) if isinstance(image, TiffFile) else 16
         return _grey_to_rgb(image, grey_16_to_8(np.asarray(image), bits))

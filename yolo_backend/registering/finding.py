@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def files_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files)
+
+
+def left_alone(sources: Sequence[str], labels: Sequence[Path] = ()) -> dict[str, int]:
+    """How many files of the folders among these sources are no images, by their endings in lower case.
+
+    Files of `labels`, which are folders or files, aren't counted, and neither are hidden ones. Raises FindError.
+    """
+    read = {path.resolve() for path in labels}
+    files = {file.resolve() for source in sources if Path(source).is_dir() for file in files_below(Path(source))}
+    others = [file for file in files if not _is_image(file) and not read & {file, *file.parents}]
+    counts = Counter(file.suffix.lower() or "without an ending" for file in others)
+    return dict(sorted(counts.items()))
 
 
 def _find(source: str, standard_input: Iterable[str]) -> Iterator[FileOrAddress]:

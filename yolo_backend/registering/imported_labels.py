@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from yolo_backend.detection.detections import Detections
-from yolo_backend.images.decode import upright_size
+from yolo_backend.images.decode import size_and_orientation
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.label_map import LabelMap, map_labels
 from yolo_backend.labels.regions import make_regions, task_score
 from yolo_backend.protocol import Prediction, Region
 from yolo_backend.registering.finding import FileOrAddress, shown
 from yolo_backend.registering.items import Item
-from yolo_backend.registering.label_files import FileBox, ImageLabels, LabelFileError, Labels, SizeWH
+from yolo_backend.registering.label_files import Labels
+from yolo_backend.registering.objects import (
+    ROTATED,
+    FileObject,
+    ImageLabels,
+    LabelFileError,
+    ObjectsRead,
+    SizeWH,
+    detections_of,
+)
+from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out
 
-_BELOW_ANY_SCORE = -1.0
+_RIGHT_ANGLE, _SMALL_ANGLE = 90, 0.1  # degrees
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Items, some with labels; the boxes without area on their image; and of how many labels there is no image."""
+    """Items, some with labels; the objects without area on their image; and of how many labels there is no image.
+
+    `odd` are sentences about lines and entries that are no object, and `told` says of how many objects something is
+    lost, and what.
+    """
 
     items: list[Item]
-    without_area: list[FileBox]
+    without_area: list[FileObject]
     unused: int
+    odd: list[str] = field(default_factory=list)
+    told: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -38,77 +53,128 @@ class _ImageWithLabels:
     image: FileOrAddress
     labels: ImageLabels | None
     size_wh: SizeWH = (0, 0)
-    boxes: Sequence[FileBox] = ()
+    read: ObjectsRead = field(default_factory=lambda: ObjectsRead([]))
 
 
 def add_labels(
-    images: Sequence[FileOrAddress], labels: Labels, control: Control, model_version: str | None
+    images: Sequence[FileOrAddress],
+    labels: Labels,
+    control: Control,
+    model_version: str | None,
+    *,
+    others: Sequence[Control] = (),
+    label_config: str = "",
+    originals: Mapping[FileOrAddress, FileOrAddress] | None = None,
 ) -> Labelled:
     """Items of these images with their labels: as predictions of this version, or as annotations if it is None.
 
-    All is read and checked. If a box has no score, its region has none. Raises LabelFileError.
+    All is read and checked. An object becomes regions of that one of the controls that holds it best. What Label Studio
+    exported is taken as it is where the `label_config` has the same controls. If an object has no score, its regions
+    have none. Labels know an image by the name of its original. Raises LabelFileError, also if nothing can be read.
     """
-    labels_of = labels.of(images)
-    found = [_find(image, labels_of.get(image)) for image in images]
+    original_of = {image: (originals or {}).get(image, image) for image in images}
+    labels_of = labels.of(original_of.values())
+    found = [_find(image, labels_of.get(original_of[image])) for image in images]
     if not labels_of:
         raise LabelFileError(
             f"{labels.path}: its {len(labels)} labels fit neither {shown(images[0])} nor another given image"
         )
-    class_ids = {box.label: number for number, box in enumerate(box for item in found for box in item.boxes)}
-    label_map = _map_all(class_ids, control, [box for item in found for box in item.boxes])
-    items: list[Item] = []
-    without_area: list[FileBox] = []
-    for item in found:
-        regions = [(box, _regions(box, class_ids[box.label], item.size_wh, control, label_map)) for box in item.boxes]
-        without_area += [box for box, parts in regions if not parts]
-        there = [part for _, parts in regions for part in parts]
-        items.append(_item(item.image, there, model_version) if item.labels else Item(item.image))
-    return Labelled(items, without_area, len(labels) - len(set(labels_of.values())))
+    odd = [*labels.odd, *(sentence for item in found for sentence in item.read.odd)]
+    if odd and not any(item.read.found for item in found):
+        raise LabelFileError(odd[0] + (f" (and {len(odd) - 1:,} more that can't be read)" if len(odd) > 1 else ""))
+    things = [thing for item in found for thing in item.read.found]
+    maker = _Maker((control, *others), label_config, things, labels.classes)
+    items = [maker.item(item, model_version) for item in found]
+    if things and not maker.has_made and maker.told:
+        raise LabelFileError(f"{labels.path}: none of its objects can be registered: {next(iter(maker.told))}")
+    return Labelled(items, maker.without_area, len(labels) - len(set(labels_of.values())), odd, maker.told)
+
+
+class _Maker:
+    """Makes regions of objects, and keeps what is to be told of it."""
+
+    def __init__(
+        self, controls: Sequence[Control], label_config: str, things: Sequence[FileObject], classes: Sequence[str]
+    ) -> None:
+        self.without_area: list[FileObject] = []
+        self.told: Counter[str] = Counter()
+        self._made = 0
+        own = OwnRegions(label_config)
+        self._own = {id(thing): regions for thing in things if (regions := own.take(thing)) is not None}
+        self._routes = Routes(controls, [thing for thing in things if id(thing) not in self._own], classes)
+
+    @property
+    def has_made(self) -> bool:
+        """Returns True if an object has become a region, or would have, if it were on its image."""
+        return bool(self._made or self.without_area)
+
+    def item(self, item: _ImageWithLabels, model_version: str | None) -> Item:
+        """The image with its labels; without any where all of them are lost: empty ones say that nothing is there."""
+        if item.labels is None:
+            return Item(item.image)
+        beside = len(self.without_area)
+        regions = [region for thing in item.read.found for region in self._of(thing, item.size_wh)]
+        self._made += len(regions)
+        is_lost = bool(item.read.odd) or len(self.without_area) - beside < len(item.read.found)
+        if not regions and is_lost:
+            self.told["images have no labels, because none of theirs can be registered"] += 1
+            return Item(item.image)
+        return _item(item.image, regions, model_version)
+
+    def _of(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
+        if (own := self._own.get(id(thing))) is not None:
+            return own
+        ways = self._routes.ways(thing)
+        if not ways:
+            self.told[left_out(thing)] += 1
+            return []
+        self.told.update({way.told for way in ways if way.told})
+        made = [region for way in ways for region in self._make(way, size_wh)]
+        if not made:
+            self.without_area.append(thing)
+        return made
+
+    def _make(self, way: Route, size_wh: SizeWH) -> list[Region]:
+        control, thing = way.control, way.thing
+        detections = detections_of(thing, self._routes.class_ids[thing.label], size_wh)
+        regions = make_regions(
+            detections, control, self._routes.map_of(control), size_wh, 0 if control.is_list else None
+        )
+        if thing.shape == ROTATED and regions and _is_no_longer_rotated(thing, regions[0]):
+            self.told["rotated boxes became the boxes around them, because all their corners are off the image"] += 1
+        for region in regions:
+            if thing.score is None:
+                region.pop("score", None)
+            elif region.get("score") == detections.scores[0]:
+                region["score"] = thing.score  # with all its digits; key points have scores of their own
+        return regions
+
+
+def _is_no_longer_rotated(thing: FileObject, region: Region) -> bool:
+    value = region["value"]
+    degrees = np.degrees(thing.box_xywhr[4]) % _RIGHT_ANGLE if thing.box_xywhr else 0.0
+    is_turned = min(degrees, _RIGHT_ANGLE - degrees) > _SMALL_ANGLE
+    return is_turned and value.get("rotation") == 0 and "width" in value
 
 
 def _find(image: FileOrAddress, labels: ImageLabels | None) -> _ImageWithLabels:
     if labels is None:
         return _ImageWithLabels(image, None)
-    size_wh = _size_of(image) if isinstance(image, Path) else labels.size_wh
+    size_wh, orientation = _size_of(image) if isinstance(image, Path) else (labels.size_wh, 1)
     if size_wh is None:
         raise LabelFileError(
             f"{labels.where}: the size of {shown(image)} isn't known: it has to be a file, or its size given"
         )
-    return _ImageWithLabels(image, labels, size_wh, labels.boxes(size_wh))
+    return _ImageWithLabels(image, labels, size_wh, labels.objects(size_wh, orientation))
 
 
-def _size_of(file: Path) -> SizeWH:
+def _size_of(file: Path) -> tuple[SizeWH, int]:
     try:
-        return upright_size(file.read_bytes())
+        return size_and_orientation(file.read_bytes())
     except OSError as error:
         raise LabelFileError(f"{file} can't be read: {error.strerror}") from None
     except ImageError as error:
         raise LabelFileError(f"The size of {file} can't be told: {error.told_of(file.name)}") from None
-
-
-def _map_all(class_ids: dict[str, int], control: Control, boxes: Iterable[FileBox]) -> LabelMap:
-    """The label of every class, whatever its threshold, because a file's boxes are all wanted."""
-    label_map = map_labels(control, {number: label for label, number in class_ids.items()}, _BELOW_ANY_SCORE)
-    if label_map.classes_without_label:
-        unknown = next(box for box in boxes if box.label in label_map.classes_without_label)
-        known = ", ".join(label.value for label in control.labels)
-        raise LabelFileError(
-            f'{unknown.where}: "{unknown.label}" is no label of "{control.from_name}", which has {known}'
-        )
-    return replace(label_map, threshold_of_class=dict.fromkeys(label_map.label_of_class, _BELOW_ANY_SCORE))
-
-
-def _regions(box: FileBox, class_id: int, size_wh: SizeWH, control: Control, label_map: LabelMap) -> list[Region]:
-    """The regions of a box; none if it has no area on its image."""
-    detections = Detections(
-        np.array([box.box_xyxy], np.float32), np.array([box.score or 0], np.float32), np.array([class_id], np.int64)
-    )
-    regions = make_regions(detections, control, label_map, size_wh, 0 if control.is_list else None)
-    for region in regions:
-        del region["score"]
-        if box.score is not None:
-            region["score"] = box.score
-    return regions
 
 
 def _item(image: FileOrAddress, regions: list[Region], model_version: str | None) -> Item:

@@ -10,6 +10,20 @@ from yolo_backend.messages import shortened
 _MAX_NAMES = 200
 
 
+def choose_controls(label_config: str, name: str | None, *, for_labels: bool) -> tuple[Control, ...]:
+    """The controls that labels may become regions of: that of this name, or one of each kind on the only image.
+
+    New tasks are made for the first. Raises LabelingConfigError.
+    """
+    if name is None and for_labels:
+        controls = parse_labeling_config(label_config).controls
+        has_own_labels = not any(control.labels_value for control in controls)
+        is_one_image = len({(control.to_name, control.value) for control in controls}) == 1
+        if has_own_labels and is_one_image and len({control.tag for control in controls}) == len(controls):
+            return controls
+    return (choose_control(label_config, name, for_labels=for_labels),)
+
+
 def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> Control:
     """The control of this name, or the only one. If no labels come along, any control of the only image will do.
 

@@ -13,6 +13,11 @@ from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, Fil
 
 Unfit = dict[str, list[Path]]  # by the reason
 
+# Which images that the page doesn't show can be made into ones that it does, by their names.
+CONVERTED_SUFFIXES = frozenset({
+    ".heic", ".heif", ".hif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".mpo", ".pbm", ".pgm", ".pnm",
+    ".ppm", ".psd", ".tga", ".tif", ".tiff",
+})  # fmt: skip
 _START_BYTES = 4096
 _DRAWN_BY_THE_PAGE = ".svg"  # it has no pixels to look at
 
@@ -35,7 +40,8 @@ def set_apart(images: Iterable[FileOrAddress], *, uploaded: bool) -> tuple[list[
 def _why_unfit(file: Path, *, uploaded: bool) -> str | None:
     suffix = file.suffix.lower()
     if suffix not in SHOWN_SUFFIXES:
-        return f"Label Studio takes no {file.suffix or 'such'} files: make it a PNG or JPEG"
+        way_out = ", or use --convert" if suffix in CONVERTED_SUFFIXES else ""
+        return f"Label Studio takes no {file.suffix or 'such'} files: make it a PNG or JPEG{way_out}"
     if uploaded and suffix not in TAKEN_SUFFIXES:
         return f"Label Studio takes no {file.suffix} uploads: make it a PNG or JPEG, or use --how local-files"
     try:

@@ -167,7 +167,7 @@ def write_odd_files() -> None:
 
 
 LEFT_OUT = {
-    "Label Studio takes no .HEIC files: make it a PNG or JPEG": ["photos/IMG.HEIC"],
+    "Label Studio takes no .HEIC files: make it a PNG or JPEG, or use --convert": ["photos/IMG.HEIC"],
     "is a HEIC, as iPhones make, though named .jpg: convert it to JPEG or PNG": [
         "photos/b.jpg",
         "photos/d.jpg",
@@ -180,7 +180,7 @@ LEFT_OUT = {
     "is text, though named .png: open it, or the address, to see what it says": ["photos/text.png"],
     "is a TIFF, which no browser shows, though named .png: convert it to JPEG or PNG": ["photos/tiff.png"],
     "Label Studio takes no .jxl files: make it a PNG or JPEG": ["photos/x.jxl"],
-    "Label Studio takes no .ppm files: make it a PNG or JPEG": ["photos/y.ppm"],
+    "Label Studio takes no .ppm files: make it a PNG or JPEG, or use --convert": ["photos/y.ppm"],
 }
 
 
@@ -195,10 +195,12 @@ def test_files_that_are_no_images_are_told_before_and_left_out(
     printed = capsys.readouterr()
     told = json.loads(printed.out)
     assert (told["registered"], told["no_images"]) == (3, LEFT_OUT)
-    assert sorted(printed.err.splitlines()) == sorted(
+    assert told["left_alone"] == {".txt": 1}
+    not_registered = [
         f"Not registered, {len(files)} {'file' if len(files) == 1 else 'files'}: {', '.join(files)}: {why}"
         for why, files in LEFT_OUT.items()
-    )
+    ]
+    assert sorted(printed.err.splitlines()) == sorted([*not_registered, "1 file left alone: .txt"])
 
 
 def test_of_many_files_the_first_are_named(
@@ -210,7 +212,7 @@ def test_of_many_files_the_first_are_named(
     assert run("photos", "-p", "1", "--dry-run") == 0
     assert capsys.readouterr().err == (
         "Not registered, 1,200 files: photos/0000.tif, photos/0001.tif, photos/0002.tif and 1,197 more: "
-        "Label Studio takes no .tif files: make it a PNG or JPEG\n"
+        "Label Studio takes no .tif files: make it a PNG or JPEG, or use --convert\n"
     )
 
 

@@ -15,7 +15,8 @@ from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.registering.imported_labels import Labelled, add_labels
 from yolo_backend.registering.items import Item
-from yolo_backend.registering.label_files import LabelFileError, read_labels
+from yolo_backend.registering.label_files import read_labels
+from yolo_backend.registering.objects import LabelFileError
 
 (CONTROL,) = parse_labeling_config(BCCD_CONFIG).controls
 

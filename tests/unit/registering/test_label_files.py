@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from yolo_backend.registering.label_files import FileBox, LabelFileError, Labels, read_labels
+from yolo_backend.registering.label_files import Labels, read_labels
+from yolo_backend.registering.objects import FileObject, LabelFileError, ObjectsRead
 
 
 def write(folder: Path, files: dict[str, Any]) -> Path:
@@ -17,8 +18,12 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
     return folder
 
 
-def boxes_of(labels: Labels, image: Path | str, size_wh: tuple[int, int] = (200, 100)) -> list[FileBox]:
+def boxes_of(labels: Labels, image: Path | str, size_wh: tuple[int, int] = (200, 100)) -> list[FileObject]:
     return labels.of([image])[image].boxes(size_wh)
+
+
+def read_of(labels: Labels, image: Path, size_wh: tuple[int, int] = (200, 100)) -> ObjectsRead:
+    return labels.of([image])[image].objects(size_wh, 1)
 
 
 def coco(**changes: Any) -> dict[str, Any]:
@@ -28,6 +33,7 @@ def coco(**changes: Any) -> dict[str, Any]:
     return {"images": [image], "annotations": [box], "categories": [{"id": 3, "name": "car"}], **changes}
 
 
+GOOD_COCO: dict[str, Any] = {"id": 9, "image_id": 7, "category_id": 3, "bbox": [20, 10, 100, 50]}
 BOX = {"label": "car", "x": 20, "y": 10, "width": 100, "height": 50, "score": 0.5}
 LINE = {"image": "a.jpg", "boxes": [BOX]}
 
@@ -58,7 +64,7 @@ def test_coco_counts_in_pixels(tmp_path: Path) -> None:
     labels = read_labels(tmp_path / "result.json")
 
     assert boxes_of(labels, Path("a.jpg")) == [
-        FileBox("car", (20, 10, 120, 60), None, f"{tmp_path}/result.json: annotation 1")
+        FileObject("car", (20, 10, 120, 60), None, f"{tmp_path}/result.json: annotation 1")
     ]
     assert labels.of(["s3://bucket/a.jpg"])["s3://bucket/a.jpg"].size_wh == (200, 100)
 
@@ -68,7 +74,7 @@ def test_json_lines_count_in_pixels(tmp_path: Path) -> None:
     write(tmp_path, {"old.jsonl": f"{json.dumps(LINE)}\n\n{json.dumps(other)}\n"})
     labels = read_labels(tmp_path / "old.jsonl")
 
-    assert boxes_of(labels, Path("a.jpg")) == [FileBox("car", (20, 10, 120, 60), 0.5, f"{tmp_path}/old.jsonl:1")]
+    assert boxes_of(labels, Path("a.jpg")) == [FileObject("car", (20, 10, 120, 60), 0.5, f"{tmp_path}/old.jsonl:1")]
     found = labels.of([Path("b.jpg")])[Path("b.jpg")]
     assert (found.size_wh, found.boxes((200, 100))) == ((200, 100), [])
     assert len(labels) == 2
@@ -151,25 +157,75 @@ def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
         ("0 0.5 0.5 0.1", "a.txt:2 should be `class x y width height`"),
         ("car 0.5 0.5 0.1 0.1", "a.txt:2 should be `class x y width height`"),
         ("0 0.5 nan 0.1 0.1", "a.txt:2 should be `class x y width height`"),
-        ("0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9", "a.txt:2 should be `class x y width height`"),
         ("1 0.5 0.5 0.1 0.1", "a.txt:2: class 1 isn't one of the 1 in"),
         ("0.5 0.5 0.5 0.1 0.1", "a.txt:2: class 0.5 isn't one of the 1 in"),
         ("0 120 40 30 20", "a.txt:2: 120 is no fraction of the image"),
+        ("0 0.1 0.1 40 0.1 0.9 0.9", "a.txt:2: 40 is no fraction of the image"),
         ("0 0.5 0.5 0.1 0.1 95", "a.txt:2: the score should be from 0 to 1, not 95"),
+        ("0 0.1 0.1 0.9 0.1 0.9 0.9 95", "a.txt:2: the score should be from 0 to 1, not 95"),
     ],
 )
-def test_a_broken_line_of_yolo_is_told(tmp_path: Path, line: str, message: str) -> None:
-    write(tmp_path, {"a.txt": f"0 0.5 0.5 0.1 0.1\n{line}\n", "classes.txt": "car"})
+def test_an_odd_line_of_yolo_is_told_and_costs_no_other(tmp_path: Path, line: str, message: str) -> None:
+    write(tmp_path, {"a.txt": f"0 0.5 0.5 0.1 0.1\n{line}\n0 0.5 0.5 0.2 0.2\n", "classes.txt": "car"})
 
-    with pytest.raises(LabelFileError) as caught:
-        boxes_of(read_labels(tmp_path), Path("a.jpg"))
-    assert message in str(caught.value)
+    read = read_of(read_labels(tmp_path), Path("a.jpg"))
+
+    assert [thing.where[-1] for thing in read.found] == ["1", "3"]
+    (told,) = read.odd
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.json",
+            coco(annotations=[{"image_id": 7, "category_id": 3}, GOOD_COCO]),
+            "a.json: annotation 0: bbox: Field required",
+        ),
+        (
+            "a.json",
+            coco(annotations=[{"image_id": 8, "category_id": 3, "bbox": [0, 0, 1, 1]}, GOOD_COCO]),
+            "a.json: annotation 0 is of image 8, which isn't among the images",
+        ),
+        (
+            "a.json",
+            coco(annotations=[GOOD_COCO | {"id": 1, "category_id": 5}, GOOD_COCO]),
+            "annotation 1 is of category 5, which isn't among the categories",
+        ),
+        ("a.json", coco(annotations=[7, GOOD_COCO]), "a.json: annotation 0: image_id: Field required"),
+        (
+            "a.jsonl",
+            json.dumps(LINE | {"boxes": [BOX | {"confidence": 1}, BOX]}),
+            "a.jsonl:1: boxes.0.confidence: Extra inputs are not permitted",
+        ),
+        (
+            "a.jsonl",
+            json.dumps(LINE | {"boxes": [BOX | {"x": 1e300}, BOX]}),
+            "a.jsonl:1: boxes.0.x: Input should be less than or equal to",
+        ),
+        ("a.jsonl", json.dumps(LINE | {"boxes": [None, BOX]}), "a.jsonl:1: boxes.0: Input should be an object"),
+    ],
+)
+def test_an_odd_entry_is_told_and_costs_no_other(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    write(tmp_path, {name: content})
+
+    labels = read_labels(tmp_path / name)
+    read = read_of(labels, Path("a.jpg"))
+
+    assert len(read.found) == 1
+    (told,) = [*labels.odd, *read.odd]
+    assert message in told
 
 
 @pytest.mark.parametrize(
     ("files", "path", "message"),
     [
-        ({"a.txt": ""}, ".", "has no classes.txt or data.yaml"),
+        (
+            {"a.txt": ""},
+            ".",
+            "has no classes.txt, data.yaml or obj.names with the names of the classes: give --classes",
+        ),
         ({"classes.txt": "car"}, ".", "No .txt file is in the folder"),
         ({"a.txt": "", "data.yaml": "path: x"}, ".", "data.yaml should hold class names"),
         ({"a.txt": "", "data.yaml": "a: [b"}, ".", "data.yaml should hold class names"),
@@ -177,35 +233,15 @@ def test_a_broken_line_of_yolo_is_told(tmp_path: Path, line: str, message: str) 
         ({"a.txt": "", "notes.json": "{"}, ".", "notes.json should hold class names"),
         ({"a.txt": "", "notes.json": "[" * 100_000}, ".", "notes.json should hold class names"),
         ({"a.json": "{"}, "a.json", "a.json: Invalid JSON: EOF while parsing"),
-        ({"a.json": "[" * 100_000}, "a.json", "is a list of COCO results"),
+        ({"a.json": "[" * 100_000}, "a.json", "a.json: Invalid JSON: recursion limit exceeded"),
         ({"a.json": '{"info":' + "[" * 100_000}, "a.json", "a.json: Invalid JSON: recursion limit exceeded"),
         ({"a.json": [{"image_id": 7}]}, "a.json", "is a list of COCO results: it needs images and categories, too"),
         ({"a.json": "7"}, "a.json", "a.json: Input should be an object"),
         ({}, "a" * 300, "can't be read: File name too long"),
-        (
-            {"a.json": coco(annotations=[{"image_id": 7, "category_id": 3}])},
-            "a.json",
-            "annotations.0.bbox: Field required",
-        ),
-        (
-            {"a.json": coco(annotations=[{"image_id": 8, "category_id": 3, "bbox": [0, 0, 1, 1]}])},
-            "a.json",
-            "a.json: annotation 0 is of image 8, which isn't among the images",
-        ),
-        ({"a.json": coco(categories=[])}, "a.json", "annotation 1 is of category 3, which isn't among the categories"),
         ({"a.jsonl": f"{json.dumps(LINE)}\n{{"}, "a.jsonl", "a.jsonl:2: Invalid JSON"),
         ({"a.jsonl": json.dumps({"boxes": []})}, "a.jsonl", "a.jsonl:1: image: Field required"),
-        (
-            {"a.jsonl": json.dumps(LINE | {"boxes": [BOX | {"confidence": 1}]})},
-            "a.jsonl",
-            "a.jsonl:1: boxes.0.confidence: Extra inputs are not permitted",
-        ),
-        (
-            {"a.jsonl": json.dumps(LINE | {"boxes": [BOX | {"x": 1e300}]})},
-            "a.jsonl",
-            "a.jsonl:1: boxes.0.x: Input should",
-        ),
-        ({}, "a.csv", "should be a folder of YOLO text files, a COCO .json or a .jsonl"),
+        ({}, "a.csv", "a.csv is a table: export the labels as COCO, YOLO or Pascal VOC"),
+        ({}, "a.doc", "a.doc should be YOLO, COCO, Pascal VOC, labelme, CreateML, Label Studio's JSON, "),
         ({}, "a.json", "a.json can't be read: No such file"),
     ],
 )

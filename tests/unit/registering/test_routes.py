@@ -1,0 +1,250 @@
+"""Where objects go, and what is told of what is lost on the way: controls of boxes hold the boxes around them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from label_studio_sdk.label_interface import LabelInterface
+from PIL import Image as PillowImage
+
+from tests.harness.pictures import encode
+from tests.harness.studio_client import BCCD_CONFIG
+from tests.unit.registering.formats.files import write
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.label_files import read_labels
+from yolo_backend.registering.objects import LabelFileError
+
+QUALITY = '<Choices name="quality" toName="image"><Choice value="good"/><Choice value="bad"/></Choices>'
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """An image of 200x100."""
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(PillowImage.new("RGB", (200, 100))))
+    return path
+
+
+def add(path: Path, photo: Path, config: str = BCCD_CONFIG, version: str | None = "old") -> Labelled:
+    controls = parse_labeling_config(config).controls
+    labels = read_labels(path)
+    return add_labels([photo], labels, controls[0], version, others=controls[1:], label_config=config)
+
+
+def regions_of(labelled: Labelled) -> list[Any]:
+    (item,) = labelled.items
+    (labels,) = [*item.predictions, *item.annotations]
+    return list(labels["result"])
+
+
+def test_polygons_become_boxes_around_them_and_it_is_told_once(tmp_path: Path, photo: Path) -> None:
+    write(
+        tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.1 0.1 0.5 0.1 0.5 0.9\n0 0.2 0.1 0.5 0.1 0.5 0.9 0.6\n"}
+    )
+
+    labelled = add(tmp_path / "labels", photo)
+
+    first, second = regions_of(labelled)
+    assert first["value"] == {"x": pytest.approx(10), "y": pytest.approx(10), "width": pytest.approx(40),
+                              "height": pytest.approx(80), "rotation": 0, "rectanglelabels": ["RBC"]}  # fmt: skip
+    assert (first.get("score"), second["score"]) == (None, 0.6)
+    assert dict(labelled.told) == {
+        "polygons became the boxes around them: the project has no PolygonLabels with their labels": 2
+    }
+
+
+def test_rotated_boxes_stay_rotated(tmp_path: Path, photo: Path) -> None:
+    corners = [(100, 20), (130, 50), (110, 70), (80, 40)]
+    line = " ".join(f"{x / 200} {y / 100}" for x, y in corners)
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": f"0 {line}"})
+
+    labelled = add(tmp_path / "labels", photo)
+
+    (region,) = regions_of(labelled)
+    assert region["value"]["rotation"] % 90 == pytest.approx(45, abs=0.01)
+    assert not labelled.told
+
+
+def test_corners_of_no_rectangle_are_told(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.1 0.1 0.5 0.1 0.5 0.9 0.3 0.5"})
+
+    labelled = add(tmp_path / "labels", photo)
+
+    assert list(labelled.told) == [
+        "rotated boxes whose corners are no rectangle became the smallest rectangles around them"
+    ]
+
+
+def test_a_rotated_box_whose_corners_are_off_the_image_is_told(tmp_path: Path, photo: Path) -> None:
+    corners = [(100, -70), (220, 50), (100, 170), (-20, 50)]
+    line = " ".join(f"{x / 200} {y / 100}" for x, y in corners)
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": f"0 {line}"})
+
+    labelled = add(tmp_path / "labels", photo)
+
+    (region,) = regions_of(labelled)
+    assert {key: region["value"][key] for key in ("x", "y", "width", "height", "rotation")} == {
+        "x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0
+    }  # fmt: skip
+    assert list(labelled.told) == [
+        "rotated boxes became the boxes around them, because all their corners are off the image"
+    ]
+
+
+def pose(**changes: Any) -> dict[str, Any]:
+    """A COCO file of an image of 200x100 with one RBC with key points, in a box."""
+    annotation = {
+        "id": 1,
+        "image_id": 7,
+        "category_id": 3,
+        "bbox": [20, 10, 40, 20],
+        "keypoints": [30, 15, 2, 50, 25, 2],
+    }
+    return {
+        "images": [{"id": 7, "file_name": "a.png", "width": 200, "height": 100}],
+        "annotations": [annotation | changes],
+        "categories": [{"id": 3, "name": "RBC", "keypoints": ["nose", "tail"]}],
+    }
+
+
+def test_key_points_are_left_out_where_only_their_box_can_be_held(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"a.json": pose()})
+
+    labelled = add(tmp_path / "a.json", photo)
+
+    assert [region["value"]["x"] for region in regions_of(labelled)] == [10]
+    assert list(labelled.told) == [
+        "objects with key points became their boxes: the project has no KeyPointLabels with their labels"
+    ]
+
+
+def test_key_points_without_a_box_can_not_be_held(tmp_path: Path, photo: Path) -> None:
+    bare = pose(bbox=[])
+    write(tmp_path, {"a.json": bare})
+    boxed = bare["annotations"][0] | {"bbox": [20, 10, 40, 20], "keypoints": [], "id": 2}
+    write(tmp_path, {"both.json": bare | {"annotations": [*bare["annotations"], boxed]}})
+
+    labelled = add(tmp_path / "both.json", photo)
+
+    assert len(regions_of(labelled)) == 1
+    assert dict(labelled.told) == {
+        "objects with key points are left out: the project has no KeyPointLabels with their labels": 1
+    }
+    with pytest.raises(
+        LabelFileError, match=r"a\.json: none of its objects can be registered: objects with key points"
+    ):
+        add(tmp_path / "a.json", photo)
+
+
+def test_an_image_all_of_whose_labels_are_lost_is_not_said_to_be_empty(tmp_path: Path, photo: Path) -> None:
+    other = tmp_path / "b.png"
+    other.write_bytes(photo.read_bytes())
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.5 0.5 0.1 0.1", "labels/b.txt": "0 0.5"})
+    (control,) = parse_labeling_config(BCCD_CONFIG).controls
+
+    labelled = add_labels([photo, other], read_labels(tmp_path / "labels"), control, None)
+
+    assert [len(item.annotations) for item in labelled.items] == [1, 0]
+    assert dict(labelled.told) == {"images have no labels, because none of theirs can be registered": 1}
+
+
+def test_a_class_whose_name_another_label_only_folds_to_is_no_label(tmp_path: Path, photo: Path) -> None:
+    """A label named exactly like a class takes no other class that is like it."""
+    config = BCCD_CONFIG.replace(
+        '<Label value="RBC"/><Label value="WBC"/><Label value="Platelets"/>', '<Label value="x"/>'
+    )
+    file = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 200, "height": 100}],
+        "categories": [{"id": 1, "name": "x"}, {"id": 2, "name": "x-"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [10, 10, 50, 50]}],
+    }
+    write(tmp_path, {"fold_x_minus.json": file})
+
+    with pytest.raises(LabelFileError, match='annotation 1: "x-" is no label of "label", which has x'):
+        add(tmp_path / "fold_x_minus.json", photo, config)
+
+
+def exported(*regions: dict[str, Any]) -> list[dict[str, Any]]:
+    size = {"to_name": "image", "original_width": 200, "original_height": 100, "image_rotation": 0}
+    result = [{"id": f"r{number}", **size, **region} for number, region in enumerate(regions)]
+    return [{"id": 1, "data": {"image": "/data/upload/4/cb0618f6-a.png"}, "annotations": [{"result": result}]}]
+
+
+RECTANGLE = {
+    "type": "rectanglelabels",
+    "from_name": "label",
+    "value": {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 3.5, "rectanglelabels": ["RBC"]},
+}
+CHOICE = {"type": "choices", "from_name": "ch", "value": {"choices": ["good"]}}
+COMMENT = {"type": "textarea", "from_name": "comment", "value": {"text": ["seen"]}}
+
+
+def test_what_label_studio_exported_is_taken_as_it_is_where_the_config_has_it(tmp_path: Path, photo: Path) -> None:
+    config = BCCD_CONFIG.replace("</View>", QUALITY.replace('"quality"', '"ch"') + "</View>")
+    write(tmp_path, {"export.json": exported(RECTANGLE, CHOICE)})
+
+    labelled = add(tmp_path / "export.json", photo, config, version=None)
+
+    first, second = regions_of(labelled)
+    assert first["value"] == RECTANGLE["value"]
+    assert (first["id"], second["from_name"], second["value"]) == ("r0", "ch", {"choices": ["good"]})
+    assert not labelled.told
+    prediction = {"result": [first, second], "model_version": "x"}
+    assert LabelInterface(config).validate_prediction(prediction, return_errors=True) == []
+
+
+def test_an_answer_goes_to_the_only_control_of_its_type(tmp_path: Path, photo: Path) -> None:
+    config = BCCD_CONFIG.replace("</View>", QUALITY + "</View>")
+    write(tmp_path, {"export.json": exported({**RECTANGLE, "from_name": "other"}, CHOICE, COMMENT)})
+
+    labelled = add(tmp_path / "export.json", photo, config)
+
+    box, choice = regions_of(labelled)
+    assert (box["from_name"], box["value"]["rectanglelabels"]) == ("label", ["RBC"])
+    assert (choice["from_name"], choice["value"]) == ("quality", {"choices": ["good"]})
+    assert dict(labelled.told) == {
+        "answers about the whole image are left out: the project has no control of that name and type for them": 1
+    }
+
+
+def test_an_answer_that_the_control_does_not_have_is_left_out(tmp_path: Path, photo: Path) -> None:
+    config = BCCD_CONFIG.replace("</View>", QUALITY + "</View>")
+    write(tmp_path, {"export.json": exported(RECTANGLE, {**CHOICE, "value": {"choices": ["blurred"]}})})
+
+    labelled = add(tmp_path / "export.json", photo, config)
+
+    assert [region["type"] for region in regions_of(labelled)] == ["rectanglelabels"]
+    assert sum(labelled.told.values()) == 1
+
+
+def test_where_nothing_can_be_read_nothing_is_registered(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.5\n0 x\n"})
+
+    with pytest.raises(LabelFileError, match=r"a\.txt:1 should be .* \(and 1 more that can't be read\)$"):
+        add(tmp_path / "labels", photo)
+
+
+def test_an_odd_line_is_kept_to_be_told(tmp_path: Path, photo: Path) -> None:
+    boxes = [{"label": "RBC", "x": 1, "y": 1, "width": 5, "height": 5}, {"label": "RBC"}]
+    write(tmp_path, {"old.jsonl": json.dumps({"image": "a.png", "boxes": boxes})})
+
+    labelled = add(tmp_path / "old.jsonl", photo)
+
+    assert len(regions_of(labelled)) == 1
+    assert labelled.odd == [f"{tmp_path}/old.jsonl:1: boxes.1.x: Field required"]
+
+
+def test_labels_know_an_image_by_what_it_was_made_of(tmp_path: Path, photo: Path) -> None:
+    boxes = [{"label": "RBC", "x": 1, "y": 1, "width": 5, "height": 5}]
+    write(tmp_path, {"old.jsonl": json.dumps({"image": "scans/a.tif", "boxes": boxes})})
+    (control,) = parse_labeling_config(BCCD_CONFIG).controls
+    labels = read_labels(tmp_path / "old.jsonl")
+
+    (item,) = add_labels([photo], labels, control, "old", originals={photo: Path("scans/a.tif")}).items
+
+    assert item.image == photo
+    assert len(item.predictions[0]["result"]) == 1

@@ -1,0 +1,222 @@
+"""Which of a project's controls an object goes to, and what it becomes there if none holds it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yolo_backend.labels.control import Control
+from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.protocol import Region
+from yolo_backend.registering.objects import (
+    BOX,
+    ELLIPSE,
+    MASK,
+    POINTS,
+    POLYGON,
+    ROTATED,
+    WHOLE,
+    FileObject,
+    LabelFileError,
+    is_rectangle,
+    key_points,
+    polygon,
+)
+
+BELOW_ANY_SCORE = -1.0
+
+_RECTANGLE, _POLYGON, _BRUSH, _ELLIPSE, _KEY_POINT, _OTHER = "rectangle", "polygon", "brush", "ellipse", "keypoint", ""
+_HOLDERS: Mapping[str, Sequence[str]] = {
+    BOX: (_RECTANGLE, _POLYGON, _BRUSH, _ELLIPSE, _OTHER),
+    ROTATED: (_RECTANGLE, _POLYGON, _BRUSH, _ELLIPSE, _OTHER),
+    POLYGON: (_POLYGON, _BRUSH, _RECTANGLE, _ELLIPSE, _OTHER),
+    MASK: (_BRUSH, _POLYGON, _RECTANGLE, _ELLIPSE, _OTHER),
+    ELLIPSE: (_ELLIPSE, _POLYGON, _BRUSH, _RECTANGLE, _OTHER),
+    POINTS: (_KEY_POINT, _RECTANGLE, _POLYGON, _BRUSH, _ELLIPSE, _OTHER),
+}
+"""By an object's shape, the controls that can hold it, the best one first."""
+_AS_IT_IS = {
+    (BOX, _RECTANGLE),
+    (ROTATED, _RECTANGLE),
+    (POLYGON, _POLYGON),
+    (MASK, _BRUSH),
+    (ELLIPSE, _ELLIPSE),
+    (POINTS, _KEY_POINT),
+}
+_BECOMES = {
+    _RECTANGLE: "the boxes around them",
+    _POLYGON: "polygons",
+    _BRUSH: "masks",
+    _ELLIPSE: "the ellipses in the boxes around them",
+    _OTHER: "what the control makes of the boxes around them",
+}
+_PLURAL = {
+    BOX: "boxes",
+    ROTATED: "rotated boxes",
+    POLYGON: "polygons",
+    MASK: "masks",
+    ELLIPSE: "ellipses",
+    POINTS: "objects with key points",
+    WHOLE: "answers about the whole image",
+}
+_CONTROL_OF = {
+    BOX: "RectangleLabels",
+    ROTATED: "RectangleLabels",
+    POLYGON: "PolygonLabels",
+    MASK: "BrushLabels",
+    ELLIPSE: "EllipseLabels",
+    POINTS: "KeyPointLabels",
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """An object as its control takes it; `told` says what is lost, for objects of its kind together."""
+
+    thing: FileObject
+    control: Control
+    told: str | None = None
+
+
+class Routes:
+    """The ways from the classes of a file of labels to the labels of a project's controls."""
+
+    def __init__(self, controls: Sequence[Control], things: Sequence[FileObject], classes: Iterable[str]) -> None:
+        self.controls = controls
+        # A class that no object has may still have the name of a label: then that label takes no class that is like it.
+        names = [*classes, *(thing.label for thing in things)]
+        names += [name for thing in things for name in thing.point_names]
+        self.class_ids = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        self._maps = {control: self._map(control) for control in controls}
+        for thing in things:
+            is_labelled = thing.shape != WHOLE and thing.label
+            if controls and is_labelled and not self._knows_any(thing.label) and not self._are_points_named(thing):
+                self._raise_unknown(thing)
+
+    def map_of(self, control: Control) -> LabelMap:
+        """The label of every class, whatever its threshold, because a file's objects are all wanted."""
+        return self._maps[control]
+
+    def ways(self, thing: FileObject) -> list[Route]:
+        """What the object becomes; several for one in several parts, none where nothing can hold it."""
+        if self._are_points_named(thing):
+            return [way for point in _single_points(thing) for way in self.ways(point)]
+        found = [
+            (holders.index(place), control)
+            for control in self.controls
+            if self._knows(control, thing.label)
+            and (place := place_of(control)) in (holders := _HOLDERS.get(thing.shape, ()))
+        ]
+        if not found:
+            return []
+        _, control = min(found, key=lambda each: each[0])
+        place = place_of(control)
+        if thing.shape == POINTS and place != _KEY_POINT and not thing.has_box:
+            return []
+        if thing.shape == POLYGON and place == _POLYGON and len(thing.outlines) > 1:
+            told = "polygons in several parts became a polygon for each part"
+            return [Route(part, control, told) for part in _parts(thing)]
+        return [Route(thing, control, _what_is_lost(thing, place))]
+
+    def _map(self, control: Control) -> LabelMap:
+        label_map = map_labels(control, {number: name for name, number in self.class_ids.items()}, BELOW_ANY_SCORE)
+        return replace(label_map, threshold_of_class=dict.fromkeys(label_map.label_of_class, BELOW_ANY_SCORE))
+
+    def _knows(self, control: Control, label: str) -> bool:
+        return self.class_ids.get(label) in self._maps[control].label_of_class
+
+    def _knows_any(self, label: str) -> bool:
+        return any(self._knows(control, label) for control in self.controls)
+
+    def _are_points_named(self, thing: FileObject) -> bool:
+        """Returns True if an object has no label of its own here, but its key points have."""
+        holders = [control for control in self.controls if place_of(control) == _KEY_POINT]
+        return (
+            thing.shape == POINTS
+            and not self._knows_any(thing.label)
+            and any(self._knows(control, name) for control in holders for name in thing.point_names)
+        )
+
+    def _raise_unknown(self, thing: FileObject) -> None:
+        control = self.controls[0]
+        known = ", ".join(label.value for label in control.labels)
+        others = "".join(f' or "{other.from_name}"' for other in self.controls[1:])
+        raise LabelFileError(
+            f'{thing.where}: "{thing.label}" is no label of "{control.from_name}"{others}, which has {known}'
+        )
+
+
+class OwnRegions:
+    """Label Studio's own regions, where the project's labeling config takes them as they are."""
+
+    def __init__(self, label_config: str) -> None:
+        self._label_config = label_config
+        self._interface: Any = None
+
+    def take(self, thing: FileObject) -> list[Region] | None:
+        """The regions of an object from Label Studio's export; None where they are none, or don't fit."""
+        if not thing.regions or not self._label_config:
+            return None
+        if self._interface is None:
+            from label_studio_sdk.label_interface import LabelInterface  # brings faker and jsonschema
+
+            self._interface = LabelInterface(self._label_config)
+        if self._are_valid(thing.regions):
+            return [dict(region) for region in thing.regions]  # type: ignore[misc]
+        if thing.shape == WHOLE:
+            renamed = [self._renamed(region) for region in thing.regions]
+            if self._are_valid(renamed):
+                return renamed  # type: ignore[return-value]
+        return None
+
+    def _are_valid(self, regions: Sequence[Mapping[str, Any]]) -> bool:
+        return not any(self._interface.validate_region(dict(region), return_errors=True) for region in regions)
+
+    def _renamed(self, region: Mapping[str, Any]) -> dict[str, Any]:
+        """The region as one of the only control of its type."""
+        controls = [control for control in self._interface.controls if control.tag.lower() == region.get("type")]
+        if len(controls) != 1:
+            return dict(region)
+        return {**region, "from_name": controls[0].name, "to_name": controls[0].to_name[0]}
+
+
+def place_of(control: Control) -> str:
+    """What a control draws: a rectangle, a polygon and so on; "" for a kind that isn't known here.
+
+    Labels with a shape beside them are read as a control of that shape.
+    """
+    tag: str = getattr(type(control), "tag", control.tag)
+    place = tag.removesuffix("labels")
+    return place if place in _BECOMES or place == _KEY_POINT else _OTHER
+
+
+def left_out(thing: FileObject) -> str:
+    """Why an object has no region, for objects of its kind together."""
+    wanted = _CONTROL_OF.get(thing.shape)
+    lacks = f"no {wanted} with their labels" if wanted else "no control of that name and type for them"
+    return f"{_PLURAL[thing.shape]} are left out: the project has {lacks}"
+
+
+def _what_is_lost(thing: FileObject, place: str) -> str | None:
+    shape = thing.shape
+    if (shape, place) in _AS_IT_IS:
+        if shape == ROTATED and not is_rectangle(thing):
+            return "rotated boxes whose corners are no rectangle became the smallest rectangles around them"
+        return None
+    becomes = "their boxes" if shape == POINTS and place == _RECTANGLE else _BECOMES[place]
+    if shape == ELLIPSE and place == _RECTANGLE and thing.box_xywhr and thing.box_xywhr[4]:
+        becomes = "the rotated boxes around them"
+    return f"{_PLURAL[shape]} became {becomes}: the project has no {_CONTROL_OF[shape]} with their labels"
+
+
+def _parts(thing: FileObject) -> list[FileObject]:
+    return [polygon(thing.label, [part], thing.score, thing.where) for part in thing.outlines]
+
+
+def _single_points(thing: FileObject) -> list[FileObject]:
+    """Its key points that are there, each an object of its own with the point's name."""
+    there = [
+        (name, point) for name, point in zip(thing.point_names, thing.points, strict=False) if point[2] == point[2]
+    ]
+    return [key_points(name, [point], thing.score, thing.where) for name, point in there]
