@@ -19,6 +19,7 @@ from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.drawing import LabelColors, draw_regions
 from yolo_backend.labels.places import places_of
+from yolo_backend.training.files import write_whole
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import Judgement
 from yolo_backend.training.labelled import LabelledImage
@@ -98,7 +99,7 @@ def write_report(
         worst=_worst(judged, truths, shown, colors, max_megapixels),
         xml=label_tags(judgement.thresholds),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
 
 
 def label_tags(thresholds: Mapping[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from yolo_backend.training.registry import ProjectModels, Registry
 CUT_OFF = "It was cut off, with its process or its machine: train again"
 
 _WORK = "work"  # in a run's folder, for what goes when it ends
+_KEPT_ROOM_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,29 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
         tell(begun.run)
         run = TrainingRun(order.options, base, settings, project, models, Diary(models, begun))
         try:
+            _keep_room(run.work_folder)
+        except OSError:
+            shutil.rmtree(run.folder, ignore_errors=True)  # it never began
+            raise
+        try:
             yield run
         finally:
             shutil.rmtree(run.work_folder, ignore_errors=True)
 
 
+def _keep_room(work_folder: Path) -> None:
+    """Take some room on the disk, which goes with the folder: so there is some to say that the disk is full."""
+    work_folder.mkdir()
+    with (work_folder / "room").open("xb") as file:
+        file.write(bytes(_KEPT_ROOM_BYTES))
+        file.flush()
+        os.fsync(file.fileno())  # of some disks, what is full is only seen then
+
+
 def end_cut_off(models: ProjectModels) -> None:
     """Note of runs that were cut off that they were; only for who holds the lock. Raises OSError."""
+    models.tidy_up()
     for run in models.runs():
         shutil.rmtree(models.folder_of(run.run) / _WORK, ignore_errors=True)
-        if run.is_over:
-            continue
-        Diary(models, run).fail(CUT_OFF)
+        if not run.is_over:
+            Diary(models, run).fail(CUT_OFF)

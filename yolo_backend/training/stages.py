@@ -166,18 +166,20 @@ class _Stages:
                 f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
             )
 
-    def _note_manifest(self, collected: Collected, base: Base) -> None:
+    def _note_manifest(self, collected: Collected, base: Base, fitted: Fitted | None = None) -> None:
         images = (*collected.split.train, *collected.split.val)
-        self._diary.change(
-            manifest=Manifest(
-                tasks=tuple(
-                    TaskSource(row["task"], row["annotation"], row["image"], row["labels"])
-                    for row in manifest_rows(images)
-                ),
-                base=base.fingerprint,
-                versions={package: version(package) for package in _PACKAGES},
-            )
+        manifest = Manifest(
+            tasks=tuple(
+                TaskSource(row["task"], row["annotation"], row["image"], row["labels"]) for row in manifest_rows(images)
+            ),
+            base=base.fingerprint,
+            versions={package: version(package) for package in _PACKAGES},
         )
+        if fitted:
+            manifest = replace(
+                manifest, epochs=fitted.epochs, steps=fitted.steps, batch=fitted.batch, threads=fitted.threads
+            )
+        self._models.write_manifest(self._diary.run.run, manifest)
 
     # The labels, before the model
 
@@ -244,11 +246,7 @@ class _Stages:
         )
         fitted = fit(spec, self._tell_fitting)
         shutil.rmtree(work / "data", ignore_errors=True)
-        if manifest := self._diary.run.manifest:
-            made = replace(
-                manifest, epochs=fitted.epochs, steps=fitted.steps, batch=fitted.batch, threads=fitted.threads
-            )
-            self._diary.change(manifest=made)
+        self._note_manifest(collected, base, fitted)
         return fitted
 
     def _tell_fitting(self, now: FitProgress) -> None:

@@ -22,10 +22,10 @@ from yolo_backend.serving.request import default_predictor
 from yolo_backend.settings import Settings
 from yolo_backend.training import launch
 from yolo_backend.training.asked import Asked, AskedTrainings
-from yolo_backend.training.lock import Holder, TrainingLock, was_cut_off
+from yolo_backend.training.lock import Holder, TrainingBusyError, TrainingLock, was_cut_off
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
-from yolo_backend.training.run import CUT_OFF
+from yolo_backend.training.run import CUT_OFF, end_cut_off
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,14 @@ class ProjectTrainings:
     def state_of(self, run: Run) -> str:
         """The state of one of these runs, as people and programs read it."""
         return "cut off" if not run.is_over and run is not self.running else run.state
+
+    def outcome_of(self, run: Run) -> str:
+        """What came of one of these runs, as the page says it. What was judged may have failed afterwards."""
+        if run is self.running:
+            return "under way"
+        if run.state != "ended" or run.result is None:
+            return self.state_of(run)
+        return "promoted" if run.result.promoted else "kept aside" if run.verdict == "aside" else "refused"
 
 
 class Trainings:
@@ -170,20 +178,27 @@ class Trainings:
         One of the command isn't begun anew: its options were a person's, and that person isn't here.
         """
         try:
-            if self._lock.holder() is not None:
-                return
             for models in self._registry.projects():
                 runs = models.runs(_CUT_OFF_IN_A_ROW)
-                if not runs or runs[0].is_over or runs[0].options != self._options():
-                    continue
-                if self._asked.of_project(models.key) or models.promoted() == runs[0].run:
-                    continue
-                in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
-                if len(list(in_a_row)) < _CUT_OFF_IN_A_ROW:
-                    self._asked.ask(models.key)
-                    log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
+                if runs and not runs[0].is_over:
+                    with self._lock.held(models.key):
+                        if self._is_begun_anew(models, runs):
+                            self._asked.ask(models.key)
+                            log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
+                        end_cut_off(models)  # what is told of it is true from now on
+        except TrainingBusyError:
+            log.info("Another training runs: which ones were cut off is seen at the next start")
         except OSError as error:
             log.error("It can't be seen which trainings were cut off: %s", first_line(error))
+
+    def _is_begun_anew(self, models: ProjectModels, runs: Sequence[Run]) -> bool:
+        """Returns True if the last of these runs, which was cut off, is to be asked for again. Raises OSError."""
+        if runs[0].options != self._options() or self._asked.of_project(models.key):
+            return False
+        if models.promoted() == runs[0].run:
+            return False
+        in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
+        return len(list(in_a_row)) < _CUT_OFF_IN_A_ROW
 
 
 def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
@@ -222,7 +237,7 @@ def _for_studio(settings: Settings, studio: Studio) -> Settings:
 
 
 def _log_end(project_id: int, run: Run) -> None:
-    if run.result:
+    if run.result and not run.failure:
         log.warning("Project %s: run %s ended: %s", project_id, run.run, run.result.reason)
     else:
         log.error("Project %s: run %s: %s", project_id, run.run, run.failure)
