@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler
@@ -17,12 +18,14 @@ from yolo_backend.demo.scenes import CLASS_NAMES, draw_scene
 
 PROJECT = 7
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
+CREATED_AT = "2025-01-02T03:04:05.678900Z"
 LABELS = ("Mutter", "Schraube", "Scheibe")
 """That no weights know; in the order of the scenes' classes."""
 
 
-def config_of(labels: tuple[str, ...] = LABELS) -> str:
-    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+def config_of(labels: tuple[str, ...] = LABELS, thresholds: Mapping[str, float] | None = None) -> str:
+    own = {label: f' model_score_threshold="{threshold}"' for label, threshold in (thresholds or {}).items()}
+    tags = "".join(f'<Label value="{label}"{own.get(label, "")}/>' for label in labels)
     return (
         '<View><Image name="image" value="$image"/>'
         f'<RectangleLabels name="label" toName="image">{tags}</RectangleLabels></View>'
@@ -31,10 +34,11 @@ def config_of(labels: tuple[str, ...] = LABELS) -> str:
 
 @dataclass
 class LabelStudio:
-    """Answers as Label Studio does; `away` makes every call fail, `holds` keeps images back until it is released."""
+    """Answers as Label Studio does; `away` makes every call fail. `thresholds` are the labeling config's own."""
 
     scenes: int
     labels: tuple[str, ...] = LABELS
+    thresholds: dict[str, float] = field(default_factory=dict)
     away: bool = False
     asked: list[str] = field(default_factory=list)
 
@@ -54,8 +58,8 @@ class LabelStudio:
             return {
                 "id": PROJECT,
                 "title": "Nuts",
-                "label_config": config_of(self.labels),
-                "created_at": "2025-01-02T03:04:05.678900Z",
+                "label_config": config_of(self.labels, self.thresholds),
+                "created_at": CREATED_AT,
             }
         if path == "/api/tasks/":
             return self.tasks(query)

@@ -93,22 +93,23 @@ class Stop:
 def serve() -> None:
     """The server, as `python -m yolo_backend serve` starts it."""
     launch.CHILD = CHILD
-    from yolo_backend.__main__ import main
+    from yolo_backend.cli.app import main
 
     main()
 
 
 def _main() -> None:
     if point := POINTS.get(os.environ.get(STOP_AT, "")):
-        give_way = child.give_way
+        module: Any = child
+        give_way = module.give_way
 
         def give_way_then_stop(*, on_gpu: bool) -> list[str]:
             """From here on the libraries may come that the modules need."""
-            remarks = give_way(on_gpu=on_gpu)
+            remarks: list[str] = give_way(on_gpu=on_gpu)
             _stop_at(point, Path(os.environ[STOP_IN]))
             return remarks
 
-        child.give_way = give_way_then_stop
+        module.give_way = give_way_then_stop
     child.main()
 
 

@@ -101,7 +101,8 @@ class ProjectModels:
 
     def manifest_of(self, run: str) -> Manifest | None:
         """What a run was made from, None where it didn't come so far. Raises RegistryError, OSError."""
-        return _read_json(self.folder_of(run) / _MANIFEST, Manifest | None, None)
+        path = self.folder_of(run) / _MANIFEST
+        return _read_json(path, Manifest, Manifest((), "")) if path.exists() else None
 
     def write_manifest(self, run: str, manifest: Manifest) -> None:
         """Write down what a run is made from. Raises OSError."""

@@ -34,6 +34,7 @@ from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, check_labels, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledBox, Snapshot
+from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
 from yolo_backend.training.networks import Base, read_base
 from yolo_backend.training.records import (
     Comparison,
@@ -112,8 +113,8 @@ class _Stages:
             return
         self._write_validation(collected)
         fitted = self._fit(collected, base)
-        judgement = self._judge(collected, base, fitted, present)
-        self._finish(collected, judgement)
+        judgement, thresholds = self._judge(collected, base, fitted, present)
+        self._finish(collected, judgement, thresholds)
 
     # Collecting
 
@@ -256,7 +257,10 @@ class _Stages:
 
     # Judging
 
-    def _judge(self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None) -> Judgement:
+    def _judge(
+        self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None
+    ) -> tuple[Judgement, Mapping[str, float]]:
+        """What the gate says, and the thresholds that the model brings."""
         self._diary.progress("judging", score=fitted.score)
         models, options = self._models, self._options
         candidate = self._found(fitted.weights, collected)
@@ -270,6 +274,7 @@ class _Stages:
             if (threshold := control.score_threshold if label.score_threshold is None else label.score_threshold)
             is not None
         }
+        rule = ThresholdRule(options.precision, default=self._settings.model_score_threshold)
         judgement = judge(
             collected.split.val,
             collected.labels,
@@ -278,7 +283,7 @@ class _Stages:
             self._found(best_weights, collected) if best_weights else None,
             # With enough images, too few of which were drawn without help, a model that serves isn't replaced unseen.
             is_first=not models.promotions() and (present is None or len(collected.split.val) < MIN_IMAGES),
-            rule=ThresholdRule(options.precision, own, self._settings.model_score_threshold),
+            rule=replace(rule, own=own),
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
         )
@@ -295,7 +300,8 @@ class _Stages:
         except Exception as error:  # which costs no model
             log.exception("The report can't be written")
             self._diary.remark(f"The report can't be written: {told_of(error)}")
-        return judgement
+        # Those of the labeling config apply where it serves, and only as long as they stand there.
+        return judgement, learnt_thresholds(collected, candidate.at(judgement.judged), judgement.judged, rule)
 
     def _may_have_seen(self, base: Base) -> str | None:
         """The base's name, if nobody here knows on which images it was trained."""
@@ -310,9 +316,9 @@ class _Stages:
 
     # Exporting, and the swap
 
-    def _finish(self, collected: Collected, judgement: Judgement) -> None:
+    def _finish(self, collected: Collected, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
         weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
-        add_record(weights, TrainedRecord(judgement.thresholds, name, self._models.key))
+        add_record(weights, TrainedRecord(thresholds, name, self._models.key))
         weights.replace(self._run.folder / WEIGHTS)
         self._diary.remark(*judgement.remarks)
         promote = self._options.promote
@@ -361,6 +367,15 @@ class _Stages:
             map50=msgspec.convert(scores.get("map50", {}), Comparison),
             map50_95=msgspec.convert(scores.get("map50_95", {}), Comparison),
         )
+
+
+def learnt_thresholds(
+    collected: Collected, candidate: Findings, judged: Sequence[int], rule: ThresholdRule
+) -> dict[str, float]:
+    """The threshold of each label by what the candidate found in the validation images of these numbers."""
+    images = [collected.split.val[number] for number in judged]
+    truths = [TrueBoxes.of(image.boxes, image.size_wh, collected.labels) for image in images]
+    return rule.choose(match_all(truths, candidate.images, collected.labels, IOUS[:1]))
 
 
 def _image_cache(settings: Settings) -> ImageCache:

@@ -19,6 +19,7 @@ from tests.fakes.labelled_label_studio import LABELS, PROJECT, TOKEN
 from tests.harness.command import run_process, start_command
 from tests.harness.stack import ROOT
 from tests.harness.training_house import House, is_fitting, wait_for
+from yolo_backend.detection.record import read_record
 from yolo_backend.training.launch import CancelError, TrainingStartError, cancel_running, start
 from yolo_backend.training.lock import TrainingLock, was_cut_off
 from yolo_backend.training.records import Options
@@ -31,6 +32,7 @@ END_S = 5.0
 
 def test_a_project_that_nobody_knew_is_trained_and_served(house: House) -> None:
     """The whole way, by the command, in some CPU seconds."""
+    house.studio.thresholds = {"Mutter": 0.99}
     done = house.train("--minutes", "0.4", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -43,6 +45,11 @@ def test_a_project_that_nobody_knew_is_trained_and_served(house: House) -> None:
     assert result["labels"].keys() == set(LABELS)
     assert result["model_version"].startswith(f"project-{PROJECT}-")
     assert house.models.promoted() == "1"
+    assert result["labels"]["Mutter"]["threshold"] == 0.99
+    record = read_record(house.models.file)
+    assert record
+    assert record.thresholds.keys() == set(LABELS)
+    assert record.thresholds["Mutter"] < 0.91, "what the model learnt, so that the config's own can be taken out"
     manifest = house.models.manifest_of("1")
     assert manifest
     assert len(manifest.tasks) == 14
