@@ -66,6 +66,12 @@ POINTS = {
 }
 """In the order in which a run comes by."""
 
+EXPORTER = "the exporter runs"
+"""Not where the engine is torch."""
+
+PUBLISHED = tuple(POINTS)[tuple(POINTS).index("it is published, which is half-noted") :]
+"""From here on the new model serves."""
+
 
 class Stop:
     """Where the processes to come stop, and whether one has: for the test, whose environment they have."""

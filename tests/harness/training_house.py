@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.labelled_label_studio import PROJECT, TOKEN, LabelStudio
+import torch
+
+from tests.fakes.labelled_label_studio import CREATED_AT, LABELS, PROJECT, TOKEN, LabelStudio
 from tests.harness.command import Done, run_process
 from tests.harness.http_server import StartServer
+from yolo_backend.detection.models import load_checkpoint
+from yolo_backend.detection.record import TrainedRecord, add_record
+from yolo_backend.detection.weights import file_fingerprint
+from yolo_backend.protocol import project_key, sent_project
 from yolo_backend.settings import load_settings
 from yolo_backend.training.launch import Training, start
 from yolo_backend.training.records import Options, Run
-from yolo_backend.training.registry import ProjectModels, Registry
+from yolo_backend.training.registry import WEIGHTS, ProjectModels, Registry
 
 OPTIONS = Options("bccd.pt", minutes=20, image_size=160)
+ALWAYS_PROMOTED = Options("bccd.pt", minutes=0.05, image_size=160, promote="always")
+"""Three CPU seconds of fitting."""
+COMES_S = 600.0  # on a machine that is busy with something else, a training comes last
 
 
 class House:
@@ -74,3 +84,41 @@ def wait_for(is_so: Callable[[], Any], timeout_s: float = 120) -> Any:
 
 def is_fitting(run: Run) -> bool:
     return run.state == "fitting" and run.progress is not None and run.progress.epoch is not None
+
+
+def serve_something(house: House) -> None:
+    """A model of a first run, as if it had been trained: that takes less time."""
+    key = project_key(str(house.settings.label_studio_url), sent_project(PROJECT, CREATED_AT))
+    assert key
+    models = Registry(house.settings.model_dir).project(key)
+    run = models.begin_run(ALWAYS_PROMOTED)
+    yolo = load_checkpoint(house.settings.model_root / house.settings.model_name)
+    yolo.model.names = dict(enumerate(LABELS))
+    path = models.folder_of(run.run) / WEIGHTS
+    torch.save({"model": yolo.model.half(), "train_args": {}}, path)
+    add_record(path, TrainedRecord(dict.fromkeys(LABELS, 0.5), run.run, models.key))
+    models.write(replace(run, state="ended", verdict="promote"))
+    models.promote(run.run)
+
+
+def are_over(models: ProjectModels) -> bool:
+    return all(run.is_over for run in models.runs())
+
+
+def check(models: ProjectModels, served: Sequence[str]) -> None:
+    """The last of these runs serves, whole, and nothing else is told to have served."""
+    told = [each.run for each in models.promotions()]
+    assert told in (list(served), list(served[:-1])), "which may not be noted yet"
+    assert models.promoted() == (served[-1] if served else None)
+    if served:
+        weights = models.weights_of(served[-1])
+        assert weights
+        assert file_fingerprint(models.file) == file_fingerprint(weights)
+        assert set(load_checkpoint(models.file).names.values()) == set(LABELS)
+
+
+def check_nothing_half_written(models: ProjectModels) -> None:
+    """No run that is over has files that nobody finished."""
+    over = [models.folder_of(run.run) for run in models.runs() if run.is_over]
+    left = [path for folder in over for path in folder.iterdir() if path.name.startswith(".") or path.name == "work"]
+    assert left == []
