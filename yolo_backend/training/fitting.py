@@ -28,6 +28,7 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
 from yolo_backend.messages import first_line
+from yolo_backend.training.drawable import DrawableClasses
 from yolo_backend.training.files import write_whole
 from yolo_backend.training.networks import Base, set_class_rows
 from yolo_backend.training.pace import Budget, Pace
@@ -147,11 +148,13 @@ class _Fitting:
         self._spec, self._budget, self._told = spec, budget, told
         self._told_at = float("-inf")
         self._score: float | None = None
+        self._drawable: DrawableClasses | None = None
 
     def run(self) -> Fitted:
         spec = self._spec
         data = yaml.safe_load(spec.data.read_text(encoding="utf-8"))
         names: Mapping[int, str] = data["names"]
+        self._drawable = DrawableClasses(data["drawable"], len(names)) if "drawable" in data else None
         images = len(list((spec.data.parent / data["train"]).iterdir()))
         with TemporaryDirectory(prefix="fitting-", dir=spec.weights.parent) as folder:
             trainer: Any = _LOOPS[spec.base.kind](overrides=self._overrides(names, images, Path(folder)))
@@ -182,6 +185,8 @@ class _Fitting:
         pace = Pace(self._budget, len(trainer.train_loader), self._spec.steps)
         looks = _Looks()
         trainer.optimizer.zero_grad()
+        if self._drawable:
+            self._drawable.hear(trainer.model)
         has_mosaic = True
         while not pace.is_over:
             for batch in trainer.train_loader:
@@ -192,6 +197,8 @@ class _Fitting:
                 if has_mosaic and not pace.has_mosaic:
                     trainer._close_dataloader_mosaic()
                     has_mosaic = False
+                if self._drawable:
+                    self._drawable.now(batch["im_file"])
                 _step(trainer, batch, pace)
                 pace.stepped()
                 if looks.is_due(pace):
@@ -258,6 +265,7 @@ class _Fitting:
             "cls_remap": False,
             "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
+            **({"mosaic": 0.0} if self._drawable else {}),
             "plots": False,
             "verbose": False,
         }

@@ -181,6 +181,7 @@ class _Reader:
                         boxes=drawn.boxes,
                         page=file.item_index,
                         group=group,
+                        labels=self._drawable_on(file.to_names),
                     )
                 )
         except ImageError as error:
@@ -209,6 +210,15 @@ class _Reader:
                 "it was turned on the page when it was labelled (rotateControl), which isn't read: turn it back there",
             )
         return digest, cached, drawn
+
+    def _drawable_on(self, to_names: frozenset[str]) -> frozenset[str] | None:
+        """The labels of the controls of these `<Image>` tags; None for all, or where tasks bring them."""
+        mine = [control for control in self.controls if control.to_name in to_names]
+        if any(control.labels_value is not None for control in mine):
+            return None
+        labels = frozenset(label.value for control in mine for label in control.labels)
+        everything = {label.value for control in self.controls for label in control.labels}
+        return None if labels == everything else labels
 
     def _group_of(self, data: Any) -> str | None:
         found = find_value(data, "$" + self.group_field.removeprefix("$")) if self.group_field else None

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.training.drawable import DrawableClasses
 from yolo_backend.training.networks import read_base, set_class_rows
 
 
@@ -136,3 +138,35 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "numbers.pt")
     with pytest.raises(WeightsError, match=r"numbers\.pt can't be opened"):
         read_base(tmp_path / "numbers.pt")
+
+
+@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb"])
+def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str) -> None:
+    """An image is one of nothing for those classes only that somebody could have drawn there."""
+
+    def what_the_rows_learn(drawable: Mapping[str, Sequence[int]]) -> list[list[bool]]:
+        made = network(name, 3)
+        made.args = get_cfg()
+        made.train()
+        classes = DrawableClasses(drawable, 3)
+        classes.hear(made)
+        classes.hear(made)  # twice is once
+        classes.now(["/images/some.jpg", "/images/other.jpg"])
+        count = 5 if "obb" in name else 4
+        batch = {
+            "img": torch.rand(2, 3, 64, 64),
+            "batch_idx": torch.tensor([0.0]),
+            "cls": torch.tensor([[0.0]]),
+            "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4, 0.1][:count]]),
+        }
+        made(batch)[0].sum().backward()
+        head = made.model[-1]
+        branches = [branch for branch in (head.cv3, getattr(head, "one2one_cv3", None)) if branch is not None]
+        return [[bool(layers[-1].bias.grad[row]) for row in range(3)] for branch in branches for layers in branch]
+
+    everything = what_the_rows_learn({})
+    assert all(learns == [True, True, True] for learns in everything)
+    of_one = what_the_rows_learn({"some": [0, 1]})
+    assert of_one == everything, "the other image teaches it"
+    of_both = what_the_rows_learn({"some": [0, 1], "other": [0]})
+    assert all(learns == [True, True, False] for learns in of_both)
