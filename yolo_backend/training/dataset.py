@@ -31,7 +31,7 @@ def write_dataset(
 ) -> Path:
     """Write both sides into a new folder; returns its data.yaml. Boxes of other labels than `classes` are left out.
 
-    With `rotated` a box has the corners of what of it is on the image, for OBB weights, else its upright hull. Files
+    With `rotated`, for OBB weights, a box has the corners of its visible part, else its upright hull. Files
     are in the order of the images. data.yaml says of which files to train on not all classes can be drawn, and which
     ones can. Raises DatasetError.
     """
@@ -41,7 +41,7 @@ def write_dataset(
             for kind in ("images", "labels"):
                 (folder / kind / side).mkdir(parents=True)
             for number, image in enumerate(images):
-                # By number, for a task may have several images, and tasks may have the same one.
+                # By number, because a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
                 _link(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
                 if image.labels is not None and side == "train":

@@ -30,7 +30,7 @@ class LabelledImage:
 
     `digest` is that of the image's bytes, in hex; `look` is a perceptual hash of 64 bits. `file` holds the upright
     pixels. `page` is the index in a `valueList`. `group` is the value of the data field whose images stay together.
-    `labels` are those that can be drawn on it, where that aren't all: its `<Image>` has controls of its own.
+    `labels` are those that can be drawn on it; None if all can. An `<Image>` may have controls of its own.
     """
 
     task_id: int

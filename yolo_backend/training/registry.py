@@ -1,7 +1,7 @@
 """What was trained: a folder for each project in MODEL_DIR/trained, for any number of processes.
 
 What serves a project is the file that its servers look at, and nothing else: it says itself of which run it is. So one
-rename promotes a model, and whatever breaks before or after it, what is told of it and what serves are the same.
+rename promotes a model. If something breaks before or after it, what is told of it and what serves stay the same.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class ProjectModels:
             write_json(self.folder / _SPLIT, together)
 
     def prune(self) -> None:
-        """Remove the weights of runs, but for what serves, what served before it, the best one, and the latest five.
+        """Remove the weights of runs, except what serves, what served before it, the best one, and the latest five.
 
         What is told of a run stays. Raises OSError.
         """

@@ -1,4 +1,4 @@
-"""A run of a project: begun while nobody else trains, and ended in its run.json, whatever comes."""
+"""A run of a project: begun while nobody else trains, and its end is written down in any case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Options
 from yolo_backend.training.registry import ProjectModels, Registry
 
-CUT_OFF = "It was cut off, with its process or its machine: train again"
+CUT_OFF = "It was cut off, because its process or its machine stopped: train again"
 
 _WORK = "work"  # in a run's folder, for what goes when it ends
 _KEPT_ROOM_BYTES = 256 * 1024
@@ -55,11 +55,11 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     base = find_base(order.options.base, settings, may_be_path=order.may_be_path)
     token = settings.label_studio_api_key
     if not settings.label_studio_url or not token:
-        raise TrainingError("Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: where are the labels?")
+        raise TrainingError("The labels are in Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
     project = open_project(Studio(settings.label_studio_url, token.get_secret_value()), order.project)
     key = project_key(project.studio.url, project.sent_as)
     if key is None:
-        raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update it")
+        raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update Label Studio")
     models = Registry(settings.model_dir).project(key)
     with TrainingLock(settings.model_dir).held(key) as tell:
         end_cut_off(models)

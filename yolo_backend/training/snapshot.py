@@ -80,8 +80,8 @@ def take_snapshot(
     controls = [control for control in parse_labeling_config(project.label_config).controls if not control.model_path]
     if not controls:
         raise SnapshotError(
-            "Each control of the labeling config names weights of its own in model_path, so that nothing is left to "
-            "train: leave model_path out of one"
+            "Each control of the labeling config has weights of its own (model_path), so there is nothing to train: "
+            "remove model_path from one of them"
         )
     reader = _Reader(controls, load, cache, group_field)
     readings: dict[int, _Reading] = {}

@@ -30,7 +30,7 @@ from yolo_backend.training.run import CUT_OFF, end_cut_off
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 2.0
-_CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so for ever
+_CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so forever
 _SHOWN_RUNS = 20
 _MAX_WAITING = 100  # a webhook may name any project
 
@@ -116,7 +116,7 @@ class Trainings:
         key = project_key(studio.url, project) if studio else None
         if studio is None or studio.token is None or key is None:
             raise TrainingAskError(
-                "Nothing is trained, for it isn't known which Label Studio asks: set LABEL_STUDIO_URL and "
+                "Nothing is trained, because it isn't known which Label Studio asks: set LABEL_STUDIO_URL and "
                 "LABEL_STUDIO_API_KEY, or press Validate and Save in Settings > Model, and then Start Training"
             )
         if len(self._asked.waiting()) >= _MAX_WAITING:
@@ -128,7 +128,7 @@ class Trainings:
             self._asked.ask(key, project)
         except OSError as error:
             raise TrainingAskError(
-                f"Nothing is trained, for MODEL_DIR can't be written to ({error.strerror}): let the backend's user "
+                f"Nothing is trained, because MODEL_DIR can't be written to ({error.strerror}): let the backend's user "
                 f"write there, and have room ({self._settings.model_dir.resolve()})"
             ) from None
         self.begin()
@@ -187,7 +187,7 @@ class Trainings:
                             log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
                         end_cut_off(models)  # what is told of it is true from now on
         except TrainingBusyError:
-            log.info("Another training runs: which ones were cut off is seen at the next start")
+            log.info("Another training runs: trainings that were cut off are looked for at the next start")
         except OSError as error:
             log.error("It can't be seen which trainings were cut off: %s", first_line(error))
 
@@ -202,7 +202,7 @@ class Trainings:
 
 
 def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
-    """What was trained in a MODEL_DIR for each project, and what is asked for; who trained last comes first."""
+    """What was trained in a MODEL_DIR for each project, and what is asked for; the last trained first."""
     holder = None
     with suppress(OSError):  # a folder that is only to be read from
         holder = TrainingLock(model_dir).holder()

@@ -48,7 +48,7 @@ def house(serve: StartServer, bccd_weights: Path, disk: Path) -> Iterator[House]
 def test_a_run_that_can_not_begin_leaves_nothing_behind(house: House, disk: Path) -> None:
     serve_something(house)
     fill(disk)
-    with pytest.raises(TrainingStartError, match=r"The disk is full .*: make room in MODEL_DIR, and train again"):
+    with pytest.raises(TrainingStartError, match=r"The disk is full.*: make room in MODEL_DIR, and train again"):
         house.start()
     assert [run.run for run in house.models.runs()] == ["1"]
     check(house.models, ["1"])

@@ -165,7 +165,7 @@ def test_numbers_that_run_away_end_it_with_what_to_do(
         next(iter(trainer.model.parameters())).data.fill_(float("nan"))
 
     monkeypatch.setattr(fitting, "_step", step_into_nowhere)
-    with pytest.raises(FittingError, match=r"The training ran away in step 2 .*--seed"):
+    with pytest.raises(FittingError, match=r"The training diverged in step 2, .*--seed"):
         fit(spec(few_scenes, cells, tmp_path, steps=4))
 
 

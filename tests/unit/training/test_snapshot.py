@@ -329,7 +329,7 @@ def test_a_project_without_submitted_work_is_empty(take: Take) -> None:
 
 
 def test_where_each_control_names_its_weights_there_is_nothing_to_train(take: Take) -> None:
-    with pytest.raises(SnapshotError, match="leave model_path out of one"):
+    with pytest.raises(SnapshotError, match="remove model_path from one of them"):
         take([], CONFIG.replace("<RectangleLabels", '<RectangleLabels model_path="a.pt"'))
 
 
