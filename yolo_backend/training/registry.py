@@ -231,6 +231,12 @@ class ProjectModels:
             if name not in kept:
                 (self.folder_of(name) / WEIGHTS).unlink(missing_ok=True)
 
+    def settle(self) -> None:
+        """Note what serves, if whoever let it serve was killed before that. Raises OSError."""
+        serving = self._serving_promotions()
+        if self.promoted() != "" and serving != [each for each in self.promotions() if each.taken_back_at is None]:
+            self._note(serving)
+
     def tidy_up(self) -> None:
         """Remove what a process that was killed left half-written; only for who holds the lock. Raises OSError."""
         for name in self._numbers():

@@ -87,8 +87,9 @@ def _keep_room(work_folder: Path) -> None:
 
 
 def end_cut_off(models: ProjectModels) -> None:
-    """Note of runs that were cut off that they were; only for who holds the lock. Raises OSError."""
+    """Set right what is told of runs that were cut off; only for who holds the lock. Raises OSError."""
     models.tidy_up()
+    models.settle()
     for run in models.runs():
         shutil.rmtree(models.folder_of(run.run) / _WORK, ignore_errors=True)
         if not run.is_over:

@@ -326,7 +326,10 @@ class _Stages:
         """Export the weights and hold the export against them, so that no server has to. Raises UserError."""
         engine = Engine.as_set(self._run.folder / WEIGHTS, self._settings)
         if engine.runtime.fallback:
-            raise TrainingError(f"The model can't be exported, and was not promoted: {engine.runtime.fallback}")
+            raise TrainingError(
+                f"The model can't be exported, and was not promoted: {engine.runtime.fallback}. If MODEL_DIR is full, "
+                "make room there. Then train again"
+            )
 
     def _model_version(self) -> str:
         with closing(open_catalog(self._settings)) as catalog:

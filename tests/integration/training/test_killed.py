@@ -23,9 +23,11 @@ from tests.harness.training_house import (
     serve_something,
     wait_for,
 )
+from yolo_backend.detection.engine import Engine
 from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Run
+from yolo_backend.training.registry import LOG
 from yolo_backend.training.run import CUT_OFF
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
@@ -56,13 +58,12 @@ def test_a_training_that_is_killed_costs_no_model(
         run = kill_at(point, house, stop, monkeypatch)
         if point in PUBLISHED:
             served.append(run.run)
-        check(house.models, served)
+        check(house.models, served, is_settled=False)
         assert (point, run.state) == (point, "ended" if point in PUBLISHED else "failed")
         assert bool(run.result and run.result.promoted) == (point in PUBLISHED)
     run = house.start(ALWAYS_PROMOTED).wait()
     assert run.state == "ended", run.failure
     check(house.models, [*served, run.run])
-    assert [each.run for each in house.models.promotions()] == [*served, run.run]
     check_nothing_half_written(house.models)
 
 
@@ -79,6 +80,12 @@ def test_a_training_that_is_killed_while_it_exports_costs_no_model(
     run = house.start(ALWAYS_PROMOTED).wait()
     assert run.state == "ended", run.failure
     check(house.models, [run.run])
+    log = (house.models.folder_of(run.run) / LOG).read_text()
+    assert log.count("exporting to onnx, once") == 1, "to be judged, and not again to serve"
+    exports = [path.name for path in (house.settings.model_dir / "exports").glob("*.onnx")]
+    assert len(exports) == 1
+    Engine.as_set(house.models.file, house.settings)
+    assert [path.name for path in (house.settings.model_dir / "exports").glob("*.onnx")] == exports
 
 
 def kill_at(point: str, house: House, stop: Stop, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -112,10 +119,11 @@ def test_a_server_that_is_killed_costs_no_model(house: House, stop: Stop, points
             check_nothing_half_written(house.models)
             if point in PUBLISHED:
                 served.append(run.run)
-            check(house.models, served)
+            else:
+                check(house.models, served)
             os.killpg(server.process.pid, signal.SIGKILL)
         wait_for(lambda: TrainingLock(house.settings.model_dir).holder() is None, _ENDS_S)
-        check(house.models, served)
+        check(house.models, served, is_settled=False)
     with started(house, {}, len(points) + 1) as server:
         wait_for(lambda: are_over(house.models), COMES_S)
         press_start_training(server)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from yolo_backend.detection.record import TrainedRecord, add_record
+from yolo_backend.detection.trained import withdraw_trained
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.training import registry as registry_module
 from yolo_backend.training.records import Comparison, ImageCounts, Manifest, Options, Result, TaskSource
@@ -243,6 +244,30 @@ def test_a_promotion_that_can_not_be_noted_is_one(models: ProjectModels, monkeyp
     models.promote(third)
     assert [each.run for each in models.promotions()] == [first, second, third]
     assert [models.roll_back(), models.roll_back()] == [second, first]
+
+
+def test_what_was_not_noted_is_noted_before_the_next_run(
+    models: ProjectModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next run would take its model to be the first one, which serves unjudged."""
+    first, second = train(models), train(models)
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise OSError("killed")
+
+        patched.setattr(registry_module, "write_json", killed)
+        models.promote(first)
+    assert models.promotions() == []
+    models.settle()
+    assert [(each.run, each.taken_back_at) for each in models.promotions()] == [(first, None)]
+    models.promote(second)
+    before = models.promotions()
+    models.settle()
+    assert models.promotions() == before
+    withdraw_trained(models.key, models.model_dir)
+    models.settle()
+    assert all(each.taken_back_at for each in models.promotions())
 
 
 def test_a_way_back_that_was_killed_before_it_was_noted_is_one(
