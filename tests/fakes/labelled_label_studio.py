@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler
@@ -34,10 +34,16 @@ def config_of(labels: tuple[str, ...] = LABELS, thresholds: Mapping[str, float] 
 
 @dataclass
 class LabelStudio:
-    """Answers as Label Studio does; `away` makes every call fail. `thresholds` are the labeling config's own."""
+    """Answers as Label Studio does; `away` makes every call fail. `thresholds` are the labeling config's own.
+
+    `labels` are those of the scenes' classes: people drew the boxes of those that are in `drawn`, and `config_labels`
+    are in the labeling config, in this order. None is all.
+    """
 
     scenes: int
     labels: tuple[str, ...] = LABELS
+    drawn: Collection[str] | None = None
+    config_labels: tuple[str, ...] | None = None
     thresholds: dict[str, float] = field(default_factory=dict)
     away: bool = False
     asked: list[str] = field(default_factory=list)
@@ -58,7 +64,7 @@ class LabelStudio:
             return {
                 "id": PROJECT,
                 "title": "Nuts",
-                "label_config": config_of(self.labels, self.thresholds),
+                "label_config": config_of(self.config_labels or self.labels, self.thresholds),
                 "created_at": CREATED_AT,
             }
         if path == "/api/tasks/":
@@ -78,7 +84,12 @@ class LabelStudio:
 
     def task(self, number: int) -> dict[str, Any]:
         size_wh, boxes, class_ids = _labels_of(number)
-        regions = [_region(self.labels[class_id], box, size_wh) for class_id, box in zip(class_ids, boxes, strict=True)]
+        drawn = self.labels if self.drawn is None else self.drawn
+        regions = [
+            _region(label, box, size_wh)
+            for class_id, box in zip(class_ids, boxes, strict=True)
+            if (label := self.labels[class_id]) in drawn
+        ]
         annotation = {
             "id": 1000 + number,
             "was_cancelled": False,

@@ -15,7 +15,11 @@ from ultralytics.nn.tasks import DetectionModel, OBBModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.training.base import known_classes
+from yolo_backend.training.classes import choose_classes
 from yolo_backend.training.drawable import DrawableClasses
+from yolo_backend.training.labelled import LabelledBox, LabelledImage
 from yolo_backend.training.networks import read_base, set_class_rows
 
 
@@ -91,6 +95,38 @@ def test_a_class_that_the_base_doesn_t_know_begins_anew(name: str) -> None:
             differences = (ours[row] - theirs).abs().amax(1)
             assert differences.min() > 0.5, "it begins as another class"
             assert ours[row].max() < -3, "it is said to be everywhere"
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+def test_a_label_that_comes_or_goes_leaves_the_others_their_rows(name: str) -> None:
+    """In the order that was fixed when the labels were first seen, wherever the labeling config has the new one."""
+    base = network(name, 2)
+    base.names = {0: "nut", 1: "bolt"}
+    names, rows = rows_for(["washer", "bolt", "nut"], ("nut", "bolt"), base)
+    assert (names, rows) == (("nut", "bolt", "washer"), {0: (0,), 1: (1,)})
+    with_more = begun(base, 3, rows)
+    for ours, theirs in zip(logits(with_more), logits(base), strict=True):
+        torch.testing.assert_close(ours[:2], theirs, atol=1e-4, rtol=1e-4)
+    with_more.names = dict(enumerate(names))
+    # The first one is taken out: the places of the others change.
+    names, rows = rows_for(["washer", "bolt"], names, with_more)
+    assert (names, rows) == (("bolt", "washer"), {0: (1,), 1: (2,)})
+    for ours, theirs in zip(logits(begun(with_more, 2, rows)), logits(with_more), strict=True):
+        torch.testing.assert_close(ours, theirs[1:], atol=1e-4, rtol=1e-4)
+
+
+def rows_for(
+    labels: Sequence[str], known: Sequence[str], base: Any
+) -> tuple[tuple[str, ...], dict[int, tuple[int, ...]]]:
+    """The classes of a training with this labeling config, and with which rows of the base each begins, as in a run."""
+    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+    config = f"""<View><Image name="image" value="$image"/>
+    <RectangleLabels name="label" toName="image">{tags}</RectangleLabels></View>"""
+    boxes = tuple(LabelledBox(label, (0, 0, 9, 9), (4.5, 4.5, 9, 9, 0)) for label in ("washer", "bolt", "nut"))
+    image = LabelledImage(1, 1, "a.jpg", "d", 0, Path("a.jpg"), (10, 10), boxes)
+    names = choose_classes([image], labels, known).names
+    begins_with = known_classes(parse_labeling_config(config).controls, base.names)
+    return names, {number: begins_with[name] for number, name in enumerate(names) if name in begins_with}
 
 
 @pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
