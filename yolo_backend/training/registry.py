@@ -100,7 +100,7 @@ class ProjectModels:
         write_whole(self.folder_of(run.run) / _RUN, run_to_json(run))
 
     def manifest_of(self, run: str) -> Manifest | None:
-        """What a run was made from, None where it didn't come so far. Raises RegistryError, OSError."""
+        """What a run was made from, None if it ended before that was written. Raises RegistryError, OSError."""
         path = self.folder_of(run) / _MANIFEST
         return _read_json(path, Manifest, Manifest((), "")) if path.exists() else None
 
