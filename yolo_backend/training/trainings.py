@@ -179,26 +179,26 @@ class Trainings:
         """
         try:
             for models in self._registry.projects():
-                runs = models.runs(_CUT_OFF_IN_A_ROW)
-                if runs and not runs[0].is_over:
+                if any(not run.is_over for run in models.runs(1)):
                     with self._lock.held(models.key):
-                        if self._is_begun_anew(models, runs):
+                        if run := self._run_to_begin_anew(models):
                             self._asked.ask(models.key)
-                            log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
+                            log.warning("Run %s of project %s was cut off: it is begun anew", run.run, models.key)
                         end_cut_off(models)  # what is told of it is true from now on
         except TrainingBusyError:
             log.info("Another training runs: trainings that were cut off are looked for at the next start")
         except OSError as error:
             log.error("It can't be seen which trainings were cut off: %s", first_line(error))
 
-    def _is_begun_anew(self, models: ProjectModels, runs: Sequence[Run]) -> bool:
-        """Returns True if the last of these runs, which was cut off, is to be asked for again. Raises OSError."""
-        if runs[0].options != self._options() or self._asked.of_project(models.key):
-            return False
-        if models.promoted() == runs[0].run:
-            return False
+    def _run_to_begin_anew(self, models: ProjectModels) -> Run | None:
+        """The last run, if it was cut off and is to be asked for again. The lock is held. Raises OSError."""
+        last, *_ = runs = models.runs(_CUT_OFF_IN_A_ROW)
+        if last.is_over or last.options != self._options():
+            return None
+        if self._asked.of_project(models.key) or models.promoted() == last.run:
+            return None
         in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
-        return len(list(in_a_row)) < _CUT_OFF_IN_A_ROW
+        return last if len(list(in_a_row)) < _CUT_OFF_IN_A_ROW else None
 
 
 def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
