@@ -25,9 +25,11 @@ from yolo_backend.training.records import Run
 pytestmark = [pytest.mark.alone, pytest.mark.small_disk, pytest.mark.timeout(1800)]
 
 _AFTER_PUBLISHING = ["it is half-published", *PUBLISHED]  # the rest of it takes no room
+# In torch nothing is exported; and the sides are written by an earlier run, which went on until it needed room.
+_ALL = [point for point in POINTS if point not in {EXPORTER, "the sides are half-written"}]
 _STEPS = [
     pytest.param(["it fits", "the export is checked"], id="before and after fitting"),
-    pytest.param([point for point in POINTS if point != EXPORTER], id="everywhere", marks=pytest.mark.proof),
+    pytest.param(_ALL, id="everywhere", marks=pytest.mark.proof),
 ]
 
 
