@@ -18,6 +18,7 @@ from tests.harness.certificates import Certificates, make_certificates
 from tests.harness.chromium import find_chromium
 from tests.harness.http_server import StartServer, http_servers
 from tests.harness.postgres import find_postgres
+from tests.harness.small_disk import can_mount
 from tests.harness.stack import ROOT, bypass_proxies
 from yolo_backend.images.decode import decode_image
 from yolo_backend.settings import setting_variables
@@ -34,6 +35,11 @@ _NEEDED: dict[str, tuple[Callable[[pytest.Item], bool], Callable[[], Path | None
         lambda item: item.get_closest_marker("postgres") is not None,
         find_postgres,
         "`apt-get install postgresql`",
+    ),
+    "on a disk that is full": (
+        lambda item: item.get_closest_marker("small_disk") is not None,
+        can_mount,
+        "running them as root",
     ),
 }
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
@@ -77,7 +83,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Say in the last lines what was left out."""
     if not hasattr(config, "workerinput"):
         for kind, count in config.stash.get(_LEFT_OUT, {}).items():
-            print(f"\n{count} tests {kind} were left out, for there is none: {_NEEDED[kind][2]} gets one")
+            print(f"\n{count} tests {kind} were left out, because there is none: {_NEEDED[kind][2]} gets one")
 
 
 @pytest.fixture(scope="session")

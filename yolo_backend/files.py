@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+_RANDOM_BYTES = 4
+_HALF_WRITTEN = re.compile(rf"\..+\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file in the place of the one of this name, in a folder that is made if need be. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    making = path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}")
     try:
         with making.open("xb") as file:
             file.write(content)
@@ -27,3 +32,11 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, as `write_whole` does. Raises OSError."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def remove_half_written(folder: Path, older_than_s: float = 0.0) -> None:
+    """Remove the files of a folder that nobody finished writing, since so many seconds. Raises OSError."""
+    before = time.time() - older_than_s
+    for path in folder.glob(".*"):
+        if _HALF_WRITTEN.fullmatch(path.name) and path.stat().st_mtime <= before:
+            path.unlink(missing_ok=True)

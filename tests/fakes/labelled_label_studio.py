@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler
@@ -17,12 +18,14 @@ from yolo_backend.demo.scenes import CLASS_NAMES, draw_scene
 
 PROJECT = 7
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
+CREATED_AT = "2025-01-02T03:04:05.678900Z"
 LABELS = ("Mutter", "Schraube", "Scheibe")
 """That no weights know; in the order of the scenes' classes."""
 
 
-def config_of(labels: tuple[str, ...] = LABELS) -> str:
-    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+def config_of(labels: tuple[str, ...] = LABELS, thresholds: Mapping[str, float] | None = None) -> str:
+    own = {label: f' model_score_threshold="{threshold}"' for label, threshold in (thresholds or {}).items()}
+    tags = "".join(f'<Label value="{label}"{own.get(label, "")}/>' for label in labels)
     return (
         '<View><Image name="image" value="$image"/>'
         f'<RectangleLabels name="label" toName="image">{tags}</RectangleLabels></View>'
@@ -31,10 +34,17 @@ def config_of(labels: tuple[str, ...] = LABELS) -> str:
 
 @dataclass
 class LabelStudio:
-    """Answers as Label Studio does; `away` makes every call fail, `holds` keeps images back until it is released."""
+    """Answers as Label Studio does; `away` makes every call fail. `thresholds` are the labeling config's own.
+
+    `labels` are those of the scenes' classes: people drew the boxes of those that are in `drawn`, and `config_labels`
+    are in the labeling config, in this order. None is all.
+    """
 
     scenes: int
     labels: tuple[str, ...] = LABELS
+    drawn: Collection[str] | None = None
+    config_labels: tuple[str, ...] | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
     away: bool = False
     asked: list[str] = field(default_factory=list)
 
@@ -54,8 +64,8 @@ class LabelStudio:
             return {
                 "id": PROJECT,
                 "title": "Nuts",
-                "label_config": config_of(self.labels),
-                "created_at": "2025-01-02T03:04:05.678900Z",
+                "label_config": config_of(self.config_labels or self.labels, self.thresholds),
+                "created_at": CREATED_AT,
             }
         if path == "/api/tasks/":
             return self.tasks(query)
@@ -74,7 +84,12 @@ class LabelStudio:
 
     def task(self, number: int) -> dict[str, Any]:
         size_wh, boxes, class_ids = _labels_of(number)
-        regions = [_region(self.labels[class_id], box, size_wh) for class_id, box in zip(class_ids, boxes, strict=True)]
+        drawn = self.labels if self.drawn is None else self.drawn
+        regions = [
+            _region(label, box, size_wh)
+            for class_id, box in zip(class_ids, boxes, strict=True)
+            if (label := self.labels[class_id]) in drawn
+        ]
         annotation = {
             "id": 1000 + number,
             "was_cancelled": False,

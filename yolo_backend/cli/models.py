@@ -98,11 +98,7 @@ def _as_json(project: Project, found: ProjectModels, holder: Holder | None) -> d
         "serves": serves,
         "runs": [
             {
-                **{
-                    name: value
-                    for name, value in msgspec.to_builtins(run).items()
-                    if name not in {"project", "manifest"}
-                },
+                **{name: value for name, value in msgspec.to_builtins(run).items() if name != "project"},
                 "serves": run.run == serves,
                 "cut_off": was_cut_off(run, holder),
                 "has_weights": found.weights_of(run.run) is not None,
@@ -137,7 +133,7 @@ def _table(runs: Sequence[Run], serves: str | None, holder: Holder | None) -> Ta
         score = _told(result.map50) if result else ""
         verdict = "serves" if run.run == serves else _verdict(run, holder)
         began = datetime.fromtimestamp(run.began_at).astimezone().strftime("%Y-%m-%d %H:%M")
-        reason = result.reason if result else run.failure or "; ".join(run.remarks)
+        reason = run.failure or (result.reason if result else "; ".join(run.remarks))
         table.add_row(run.run, began, images, score, verdict, escape(reason))
     return table
 

@@ -106,6 +106,13 @@ class Engine:
             **known,
         )
 
+    @classmethod
+    def wish_of(cls, fingerprint: str, settings: Settings) -> Wish:
+        """How `as_set` has weights of this fingerprint run."""
+        folder = settings.model_dir / "exports"
+        device = pick_device(settings.device)
+        return Wish(fingerprint, settings.engine, device, folder, settings.model_max_detections)
+
     def __str__(self) -> str:
         return f"{self.info.name} on {self.runtime.device} in {self._model} ({self._why})"
 

@@ -74,6 +74,11 @@ class Exports:
             path.unlink(missing_ok=True)
         return None
 
+    def hand_over(self, options: ExportOptions, to: ExportOptions) -> None:
+        """Let an export, if there is one, be that of other weights, which have the same network. Raises OSError."""
+        if path := self.find(options):
+            path.rename(path.with_name(path.name.replace(options.key, to.key)))
+
     def make(self, weights: Path, options: ExportOptions) -> Path:
         """Export the weights, or wait for the process that does so already. Raises ExportError."""
         try:

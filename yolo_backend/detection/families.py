@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -105,7 +105,7 @@ class Checkpoints:
         if wish.engine == "torch" or wish.export_folder is None:
             return Opened(self._in_torch(path, wish, wish.device), wish.why)
         exports = Exports(wish.export_folder)
-        options = ExportOptions(wish.fingerprint, FORMATS[wish.engine], wish.device, max(wish.max_detections, 300))
+        options = _options(wish)
         if exports.find(options) is None:
             tell(self._in_torch(path, wish, "cpu"))
         try:
@@ -131,6 +131,19 @@ def open_weights(path: Path, wish: Wish, tell: TellModel) -> Opened:
     if family is None:
         raise WeightsFileError(f"Weights {path.name} are of no kind that is served: name a .pt or .onnx file")
     return family.open(path, wish, tell)
+
+
+def hand_over_export(wish: Wish, fingerprint: str) -> None:
+    """Let the export of these weights be that of those with this fingerprint, which differ in their record alone.
+
+    Raises OSError.
+    """
+    if wish.engine != "torch" and wish.export_folder is not None:
+        Exports(wish.export_folder).hand_over(_options(wish), _options(replace(wish, fingerprint=fingerprint)))
+
+
+def _options(wish: Wish) -> ExportOptions:
+    return ExportOptions(wish.fingerprint, FORMATS[wish.engine], wish.device, max(wish.max_detections, 300))
 
 
 def _check_there(path: Path) -> None:

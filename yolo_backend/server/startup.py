@@ -166,9 +166,19 @@ def _check_start() -> tuple[Settings, ModelClass]:
         settings = load_settings()
         model_class = ModelClass.named(settings.model_class)
         find_weights(settings.model_name, settings.model_root, may_download=True)
+        _check_workers(settings)
     except UserError as error:
         _refuse(error)
     return settings, model_class
+
+
+def _check_workers(settings: Settings) -> None:
+    """Raises UserError where Start Training would reach a worker that has no token: Label Studio tells it to one."""
+    if settings.workers > 1 and settings.training == "on" and settings.label_studio_api_key is None:
+        raise UserError(
+            f"WORKERS={settings.workers} with TRAINING=on needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, because "
+            "Label Studio sends its token to one worker only: set both, or WORKERS=1"
+        )
 
 
 def _check_port(host: str, port: int) -> None:

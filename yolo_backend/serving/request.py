@@ -82,7 +82,7 @@ class Predictor:
     def __init__(self, settings: Settings, catalog: Catalog | None = None) -> None:
         self.settings = settings
         self.studios = Studios(settings)
-        self.catalog = catalog or _catalog(settings)
+        self.catalog = catalog or open_catalog(settings)
         self.failures = FailureLog()
         self.is_draining = False
         self.held = HeldBytes(settings.max_held_bytes)
@@ -474,7 +474,9 @@ class _DefaultPredictor:
 default_predictor = _DefaultPredictor()
 
 
-def _catalog(settings: Settings) -> Catalog:
+def open_catalog(settings: Settings) -> Catalog:
+    """The weights that serve with these settings; to be closed."""
+
     def load(file: WeightsFile, tell: Callable[[WeightsInfo], None]) -> Any:
         known = {"fingerprint": file.fingerprint, "thresholds": file.thresholds, "tell": tell}
         return _engine_class().as_set(file.path, settings, **known)

@@ -28,7 +28,7 @@ NO_IMAGE = "on an image that their task doesn't have"
 TWICE = "drawn a second time with the same label"
 
 _MIN_PX = 1.0  # on each side, and in all
-_NO_AREA_PX = 1e-6  # where it touches the edge, but for rounding
+_NO_AREA_PX = 1e-6  # where it only touches the edge, except for rounding
 _SAME_ASPECT = 0.02  # what rounding, and the sizes of thumbnails, make of one
 _ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
 

@@ -15,7 +15,7 @@ from yolo_backend.settings import Settings
 def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False) -> Path:
     """The file of the base: MODEL_NAME, or other weights, by their name in MODEL_ROOT, or `demo`.
 
-    A path may be given only by the operator, for a .pt file is code. Raises WeightsError, without opening it.
+    A path may be given only by the operator, because a .pt file is code. Raises WeightsError, without opening it.
     """
     name = name or settings.model_name
     path = Path(name).expanduser()

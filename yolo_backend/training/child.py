@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def _first_line() -> bytes:
-    """What comes up to the end of a line; nothing after it, for that is the lifeline's."""
+    """What comes up to the end of a line; nothing after it, because that is the lifeline's."""
     line = bytearray()
     while not line.endswith(b"\n"):
         read = os.read(sys.stdin.fileno(), 1)

@@ -31,17 +31,21 @@ def write_dataset(
 ) -> Path:
     """Write both sides into a new folder; returns its data.yaml. Boxes of other labels than `classes` are left out.
 
-    With `rotated` a box has the corners of what of it is on the image, for OBB weights, else its upright hull. Files
-    are in the order of the images. Raises DatasetError.
+    With `rotated`, for OBB weights, a box has the corners of its visible part, else its upright hull. Files
+    are in the order of the images. data.yaml says of which files to train on not all classes can be drawn, and which
+    ones can. Raises DatasetError.
     """
+    drawable: dict[str, list[int]] = {}
     try:
         for side, images in (("train", train), ("val", val)):
             for kind in ("images", "labels"):
                 (folder / kind / side).mkdir(parents=True)
             for number, image in enumerate(images):
-                # By number, for a task may have several images, and tasks may have the same one.
+                # By number, because a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
                 _link(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
+                if image.labels is not None and side == "train":
+                    drawable[name] = [number for number, label in enumerate(classes) if label in image.labels]
                 rows: dict[tuple[int, tuple[str, ...]], str] = {}
                 for box in image.boxes:
                     if box.label in classes:
@@ -56,6 +60,7 @@ def write_dataset(
             "train": "images/train",
             "val": "images/val",
             "names": dict(enumerate(classes)),
+            **({"drawable": drawable} if drawable else {}),
         }
         path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
     except OSError as error:

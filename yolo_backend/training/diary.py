@@ -10,7 +10,7 @@ from typing import Any
 from yolo_backend.training.records import Progress, Run, Stage, State
 from yolo_backend.training.registry import ProjectModels
 
-CANCELLED = "It was cancelled: what served before serves on"
+CANCELLED = "It was cancelled, and changed nothing"
 
 
 class Diary:

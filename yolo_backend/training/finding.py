@@ -46,6 +46,7 @@ def find_boxes(
 ) -> Findings:
     """What the weights find in each image, down to `SCORE_FLOOR`; `told` hears how many are done.
 
+    As where it serves, a label that can't be drawn on an image isn't found there.
     Only the images that are in work are in memory. Raises FindingError for an image that can't be read, and what the
     engine raises.
     """
@@ -62,7 +63,7 @@ def find_boxes(
         shown = show(view, decoded.pixels, decoded.size_wh, engine.letterbox)
         # One by one, as an engine takes those of other shapes; the boxes are the same in any batch.
         found = [engine.detect([each], SCORE_FLOOR)[0] for each in shown.images]
-        return labelled(shown.merge(found), labels_of_class)
+        return labelled(shown.merge(found), _on_image(image, labels_of_class))
 
     found_in: dict[int, FoundBoxes] = {}
     numbered = enumerate(images)
@@ -73,6 +74,13 @@ def find_boxes(
         told(done, len(images))
     labels = frozenset(label for those in labels_of_class.values() for label in those)
     return Findings(labels, [found_in[number] for number in range(len(images))])
+
+
+def _on_image(image: LabelledImage, labels_of_class: LabelsOfClass) -> LabelsOfClass:
+    drawable = image.labels
+    if drawable is None:
+        return labels_of_class
+    return {number: [label for label in those if label in drawable] for number, those in labels_of_class.items()}
 
 
 def labelled(detections: Detections, labels_of_class: LabelsOfClass) -> FoundBoxes:

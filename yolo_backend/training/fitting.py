@@ -29,8 +29,9 @@ from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_whole
 from yolo_backend.messages import first_line
+from yolo_backend.training.drawable import DrawableClasses
 from yolo_backend.training.networks import Base, set_class_rows
-from yolo_backend.training.pace import Budget, Pace
+from yolo_backend.training.pace import Budget, Looks, Pace
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Fitted:
 def fit(spec: FitSpec, told: Callable[[FitProgress], None] = lambda _: None) -> Fitted:
     """Train, always from the base, within the budget: the last validation and the saving are in it.
 
-    Raises FittingError where the numbers run away or memory doesn't suffice for a single image, OSError where the
+    Raises FittingError where the training diverges or memory doesn't suffice for a single image, OSError where the
     disk is full.
     """
     budget = Budget(spec.budget_s, counts_cpu=spec.device == "cpu")
@@ -147,11 +148,13 @@ class _Fitting:
         self._spec, self._budget, self._told = spec, budget, told
         self._told_at = float("-inf")
         self._score: float | None = None
+        self._drawable: DrawableClasses | None = None
 
     def run(self) -> Fitted:
         spec = self._spec
         data = yaml.safe_load(spec.data.read_text(encoding="utf-8"))
         names: Mapping[int, str] = data["names"]
+        self._drawable = DrawableClasses(data["drawable"], len(names)) if "drawable" in data else None
         images = len(list((spec.data.parent / data["train"]).iterdir()))
         with TemporaryDirectory(prefix="fitting-", dir=spec.weights.parent) as folder:
             trainer: Any = _LOOPS[spec.base.kind](overrides=self._overrides(names, images, Path(folder)))
@@ -180,8 +183,10 @@ class _Fitting:
     def loop(self, trainer: Any) -> Pace:
         """All steps. Raises FittingError."""
         pace = Pace(self._budget, len(trainer.train_loader), self._spec.steps)
-        looks = _Looks()
+        looks = Looks()
         trainer.optimizer.zero_grad()
+        if self._drawable:
+            self._drawable.hear(trainer.model)
         has_mosaic = True
         while not pace.is_over:
             for batch in trainer.train_loader:
@@ -192,6 +197,8 @@ class _Fitting:
                 if has_mosaic and not pace.has_mosaic:
                     trainer._close_dataloader_mosaic()
                     has_mosaic = False
+                if self._drawable:
+                    self._drawable.now(batch["im_file"])
                 _step(trainer, batch, pace)
                 pace.stepped()
                 if looks.is_due(pace):
@@ -202,7 +209,7 @@ class _Fitting:
         self._tell(pace, now=True)
         return pace
 
-    def _plan(self, trainer: Any, pace: Pace, looks: _Looks) -> None:
+    def _plan(self, trainer: Any, pace: Pace, looks: Looks) -> None:
         """Fix how many steps there are, and how many looks at the validation images these leave time for."""
         step_cost = pace.step_cost()
         # Without gradients, and so about a third of the work; then it is measured.
@@ -258,29 +265,10 @@ class _Fitting:
             "cls_remap": False,
             "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
+            **({"mosaic": 0.0} if self._drawable else {}),
             "plots": False,
             "verbose": False,
         }
-
-
-class _Looks:
-    """When the validation images are looked at: so often, evenly over the steps that are left, the last at the end."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._began: int | None = None
-        self._made = 0
-
-    def is_due(self, pace: Pace) -> bool:
-        if not self.count or pace.steps is None or self._made == self.count:
-            return False
-        if self._began is None:
-            self._began = pace.done - 1
-        next_at = self._began + (pace.steps - self._began) * (self._made + 1) // self.count
-        if pace.done < next_at:
-            return False
-        self._made += 1
-        return True
 
 
 class _Quiet:
@@ -344,7 +332,7 @@ _LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop}
 
 
 def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:
-    """The learning rate: for what is known already that which Ultralytics takes for AdamW, else a higher one.
+    """The learning rate: Ultralytics' own of AdamW if the base knows all labels, else a higher one.
 
     So labels that the base doesn't know are learnt in little time, and what it knows isn't lost (docs/journal).
     """
@@ -365,8 +353,8 @@ def _step(trainer: Any, batch: Any, pace: Pace) -> None:
         trainer.loss = loss.sum()
     if not trainer.loss.isfinite():
         raise FittingError(
-            f"The training ran away in step {pace.done + 1} (the loss is no number any more): run it again with "
-            "another --seed; if that doesn't help, take another --base"
+            f"The training diverged in step {pace.done + 1}, where the loss is not a number: train again with another "
+            "--seed, or another --base"
         )
     trainer.scaler.scale(trainer.loss).backward()
     trainer.optimizer_step()
@@ -399,7 +387,7 @@ def _save(network: Any, arguments: Any, path: Path) -> str:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise FittingError(
-                f"The training ran away ({name} is no number any more): run it again with another --seed"
+                f"The training diverged, {name} is not a number: train again with another --seed, or another --base"
             )
     half = network.cpu().half().to(memory_format=torch.contiguous_format)
     content = io.BytesIO()

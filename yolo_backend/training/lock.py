@@ -52,7 +52,7 @@ class TrainingLock:
 
     def __init__(self, model_dir: Path) -> None:
         self._file = model_dir.resolve() / "trained" / "lock"
-        # Apart from the lock, for whoever waits for a lock may empty its file.
+        # Apart from the lock, because whoever waits for a lock may empty its file.
         self._told = self._file.with_name("holder.json")
 
     @contextmanager

@@ -18,8 +18,8 @@ _MAX_EPOCHS, _FEW_STEPS = 300, 2000  # more learn little more, and some images b
 class Budget:
     """How much of the time that is allowed was taken, since this was made.
 
-    On a CPU it is CPU time, this process's and that of children that ended, so that a busy machine takes nothing away,
-    but for the sum of four times as much wall time and a quarter of an hour; else it is wall time.
+    On a CPU it is CPU time, this process's and that of children that ended, so that a busy machine takes nothing away.
+    It ends at the latest after four times as much wall time and a quarter of an hour. Elsewhere it is wall time.
     """
 
     def __init__(
@@ -137,3 +137,24 @@ def cpu_seconds() -> float:
         used.ru_utime + used.ru_stime
         for used in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
     )
+
+
+class Looks:
+    """When the validation images are looked at: so often, evenly over the steps that are left, the last at the end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._began: int | None = None
+        self._made = 0
+
+    def is_due(self, pace: Pace) -> bool:
+        """Returns True if it is time for one."""
+        if not self.count or pace.steps is None or self._made == self.count:
+            return False
+        if self._began is None:
+            self._began = pace.done - 1
+        next_at = self._began + (pace.steps - self._began) * (self._made + 1) // self.count
+        if pace.done < next_at:
+            return False
+        self._made += 1
+        return True

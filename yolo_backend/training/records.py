@@ -58,7 +58,10 @@ class TaskSource:
 
 @dataclass(frozen=True)
 class Manifest:
-    """From which a run can be made again. `base` is the fingerprint of its weights; versions go by package."""
+    """From which a run can be made again: a file beside run.json, because thousands of tasks make it long.
+
+    `base` is the fingerprint of its weights; versions go by package.
+    """
 
     tasks: tuple[TaskSource, ...]
     base: str
@@ -126,7 +129,6 @@ class Run:
     ended_at: float | None = None
     progress: Progress | None = None
     options: Options | None = None
-    manifest: Manifest | None = None
     result: Result | None = None
     verdict: Verdict | None = None
     failure: str | None = None

@@ -1,7 +1,7 @@
 """What was trained: a folder for each project in MODEL_DIR/trained, for any number of processes.
 
 What serves a project is the file that its servers look at, and nothing else: it says itself of which run it is. So one
-rename promotes a model, and whatever breaks before or after it, what is told of it and what serves are the same.
+rename promotes a model. If something breaks before or after it, what is told of it and what serves stay the same.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ import msgspec
 from yolo_backend.detection.record import read_record
 from yolo_backend.detection.trained import publish_trained, trained_file, withdraw_trained
 from yolo_backend.errors import UserError
-from yolo_backend.files import write_json, write_whole
-from yolo_backend.messages import shortened
+from yolo_backend.files import remove_half_written, write_json, write_whole
+from yolo_backend.messages import first_line, shortened
 from yolo_backend.protocol import is_key
-from yolo_backend.training.records import Options, Run, State, run_from_json, run_to_json
+from yolo_backend.training.records import Manifest, Options, Run, State, run_from_json, run_to_json
 
 log = logging.getLogger(__name__)
 
 Side = Literal["train", "val"]
 
 WEIGHTS, VALIDATION, REPORT, LOG = "weights.pt", "validation.json", "report.html", "training.log"
-_RUN, _CLASSES, _SPLIT, _PROMOTIONS = "run.json", "classes.json", "split.json", "promotions.json"
+_RUN, _MANIFEST, _CLASSES = "run.json", "manifest.json", "classes.json"
+_SPLIT, _PROMOTIONS = "split.json", "promotions.json"
 _LATEST_KEPT = 5
 _SHOWN_RUNS = 10
+_ABANDONED_AFTER_S = 3600.0  # where other processes write, too, such as a server that is asked for a training
 
 _Value = TypeVar("_Value")
 
@@ -66,7 +68,7 @@ class ProjectModels:
         return trained_file(self.key, self.model_dir)
 
     def folder_of(self, run: str) -> Path:
-        """The folder of a run: it holds weights.pt, validation.json, report.html and training.log."""
+        """The folder of a run: it holds weights.pt, manifest.json, validation.json, report.html and training.log."""
         return self.folder / "runs" / run
 
     def weights_of(self, run: str) -> Path | None:
@@ -86,12 +88,25 @@ class ProjectModels:
             except FileExistsError:
                 continue
         run = Run(str(number), self.key, "collecting", time.time(), options=options)
-        self.write(run)
+        try:
+            self.write(run)
+        except OSError:  # such as on a full disk: a run that never began leaves nothing behind
+            self.folder_of(run.run).rmdir()
+            raise
         return run
 
     def write(self, run: Run) -> None:
         """Write a run as it is now, whole or not at all. Raises OSError."""
         write_whole(self.folder_of(run.run) / _RUN, run_to_json(run))
+
+    def manifest_of(self, run: str) -> Manifest | None:
+        """What a run was made from, None if it ended before that was written. Raises RegistryError, OSError."""
+        path = self.folder_of(run) / _MANIFEST
+        return _read_json(path, Manifest, Manifest((), "")) if path.exists() else None
+
+    def write_manifest(self, run: str, manifest: Manifest) -> None:
+        """Write down what a run is made from. Raises OSError."""
+        write_json(self.folder_of(run) / _MANIFEST, manifest)
 
     def runs(self, most: int | None = None) -> list[Run]:
         """All runs, or so many, the newest first; one whose run.json is broken was cut off."""
@@ -152,10 +167,15 @@ class ProjectModels:
         if weights is None:
             raise RegistryError(f"Run {run} has no weights any more, or never had: choose another, or train again")
         serving = self._serving_promotions()
+        fingerprint = publish_trained(weights, self.key, self.model_dir)
         if not serving or serving[-1].run != run:
-            # Noted before it serves: the file shows what never came to serve.
-            self._note([*serving, Promotion(run, time.time())])
-        return publish_trained(weights, self.key, self.model_dir)
+            # Noted after it serves, so that nothing is noted that never came to serve. If this is missing, the file
+            # that serves says of which run it is.
+            try:
+                self._note([*serving, Promotion(run, time.time())])
+            except OSError as error:
+                log.warning("Run %s serves, but that can't be noted: %s", run, first_line(error))
+        return fingerprint
 
     def roll_back(self) -> str | None:
         """Let the model serve that served before; returns its run, None where that are the untrained weights.
@@ -199,7 +219,7 @@ class ProjectModels:
             write_json(self.folder / _SPLIT, together)
 
     def prune(self) -> None:
-        """Remove the weights of runs, but for what serves, what served before it, the best one, and the latest five.
+        """Remove the weights of runs, except what serves, what served before it, the best one, and the latest five.
 
         What is told of a run stays. Raises OSError.
         """
@@ -210,6 +230,18 @@ class ProjectModels:
         for name in self._numbers():
             if name not in kept:
                 (self.folder_of(name) / WEIGHTS).unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Note what serves, if whoever let it serve was killed before that. Raises OSError."""
+        serving = self._serving_promotions()
+        if self.promoted() != "" and serving != [each for each in self.promotions() if each.taken_back_at is None]:
+            self._note(serving)
+
+    def tidy_up(self) -> None:
+        """Remove what a process that was killed left half-written; only for who holds the lock. Raises OSError."""
+        for name in self._numbers():
+            remove_half_written(self.folder_of(name))
+        remove_half_written(self.folder, _ABANDONED_AFTER_S)
 
     def _numbers(self) -> list[str]:
         try:

@@ -60,23 +60,23 @@ def on_other_images(task_ids: Sequence[int]) -> Iterator[str]:
     """Tasks whose image isn't the one that was labelled."""
     if task_ids:
         yield (
-            f"{_counted(len(task_ids), 'task')} had an image of other proportions when labelled: look whether the "
+            f"{_counted(len(task_ids), 'task')} had an image of other proportions when labelled: check whether the "
             f"boxes still fit ({_named(task_ids)})"
         )
 
 
 def on_late_labels(used: Sequence[Used]) -> Iterator[str]:
-    """Labels that came into use so late that it can't be chance, and how many tasks may lack them for that."""
+    """Labels that came into use so late that it can't be chance, and how many tasks may lack them because of that."""
     for label in sorted({label for each in used for label in each.labels}):
         having = [each.at for each in used if label in each.labels]
         began_at = min(having)
         before = sum(each.at < began_at for each in used)
-        share = len(having) / (len(used) - before + 1)  # of those since, and a little less, for there may be few
+        share = len(having) / (len(used) - before + 1)  # of those since, and a little less, because there may be few
         if (1 - share) ** before < _BY_CHANCE:
             yield (
-                f'The label "{shortened(label)}" is in use since {began_at:%Y-%m-%d %H:%M} only. '
-                f"{_counted(before, 'task')} submitted before may lack it, and teach the model to overlook it: look "
-                "through them"
+                f'The label "{shortened(label)}" is in use only since {began_at:%Y-%m-%d %H:%M}. '
+                f"{_counted(before, 'task')} submitted before may lack it, which teaches the model to miss it: check "
+                "them"
             )
 
 

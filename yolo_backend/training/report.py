@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image as Picture
 
 from yolo_backend.detection.detections import Detections
+from yolo_backend.files import write_whole
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.drawing import LabelColors, draw_regions
@@ -98,7 +99,7 @@ def write_report(
         worst=_worst(judged, truths, shown, colors, max_megapixels),
         xml=label_tags(judgement.thresholds),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
 
 
 def label_tags(thresholds: Mapping[str, float]) -> str:

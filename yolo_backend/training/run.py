@@ -1,7 +1,8 @@
-"""A run of a project: begun while nobody else trains, and ended in its run.json, whatever comes."""
+"""A run of a project: begun while nobody else trains, and its end is written down in any case."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Options
 from yolo_backend.training.registry import ProjectModels, Registry
 
-CUT_OFF = "It was cut off, with its process or its machine: train again"
+CUT_OFF = "It was cut off, because its process or its machine stopped: train again"
 
 _WORK = "work"  # in a run's folder, for what goes when it ends
+_KEPT_ROOM_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     base = find_base(order.options.base, settings, may_be_path=order.may_be_path)
     token = settings.label_studio_api_key
     if not settings.label_studio_url or not token:
-        raise TrainingError("Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: where are the labels?")
+        raise TrainingError("The labels are in Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
     project = open_project(Studio(settings.label_studio_url, token.get_secret_value()), order.project)
     key = project_key(project.studio.url, project.sent_as)
     if key is None:
-        raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update it")
+        raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update Label Studio")
     models = Registry(settings.model_dir).project(key)
     with TrainingLock(settings.model_dir).held(key) as tell:
         end_cut_off(models)
@@ -65,15 +67,30 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
         tell(begun.run)
         run = TrainingRun(order.options, base, settings, project, models, Diary(models, begun))
         try:
+            _keep_room(run.work_folder)
+        except OSError:
+            shutil.rmtree(run.folder, ignore_errors=True)  # it never began
+            raise
+        try:
             yield run
         finally:
             shutil.rmtree(run.work_folder, ignore_errors=True)
 
 
+def _keep_room(work_folder: Path) -> None:
+    """Take some room on the disk, which goes with the folder: so there is some to say that the disk is full."""
+    work_folder.mkdir()
+    with (work_folder / "room").open("xb") as file:
+        file.write(bytes(_KEPT_ROOM_BYTES))
+        file.flush()
+        os.fsync(file.fileno())  # of some disks, what is full is only seen then
+
+
 def end_cut_off(models: ProjectModels) -> None:
-    """Note of runs that were cut off that they were; only for who holds the lock. Raises OSError."""
+    """Set right what is told of runs that were cut off; only for who holds the lock. Raises OSError."""
+    models.tidy_up()
+    models.settle()
     for run in models.runs():
         shutil.rmtree(models.folder_of(run.run) / _WORK, ignore_errors=True)
-        if run.is_over:
-            continue
-        Diary(models, run).fail(CUT_OFF)
+        if not run.is_over:
+            Diary(models, run).fail(CUT_OFF)

@@ -80,8 +80,8 @@ def take_snapshot(
     controls = [control for control in parse_labeling_config(project.label_config).controls if not control.model_path]
     if not controls:
         raise SnapshotError(
-            "Each control of the labeling config names weights of its own in model_path, so that nothing is left to "
-            "train: leave model_path out of one"
+            "Each control of the labeling config has weights of its own (model_path), so there is nothing to train: "
+            "remove model_path from one of them"
         )
     reader = _Reader(controls, load, cache, group_field)
     readings: dict[int, _Reading] = {}
@@ -181,6 +181,7 @@ class _Reader:
                         boxes=drawn.boxes,
                         page=file.item_index,
                         group=group,
+                        labels=self._drawable_on(file.to_names),
                     )
                 )
         except ImageError as error:
@@ -209,6 +210,15 @@ class _Reader:
                 "it was turned on the page when it was labelled (rotateControl), which isn't read: turn it back there",
             )
         return digest, cached, drawn
+
+    def _drawable_on(self, to_names: frozenset[str]) -> frozenset[str] | None:
+        """The labels of the controls of these `<Image>` tags; None for all, or where tasks bring them."""
+        mine = [control for control in self.controls if control.to_name in to_names]
+        if any(control.labels_value is not None for control in mine):
+            return None
+        labels = frozenset(label.value for control in mine for label in control.labels)
+        everything = {label.value for control in self.controls for label in control.labels}
+        return None if labels == everything else labels
 
     def _group_of(self, data: Any) -> str | None:
         found = find_value(data, "$" + self.group_field.removeprefix("$")) if self.group_field else None

@@ -5,27 +5,30 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from yolo_backend.detection.engine import Engine, pick_device
+from yolo_backend.detection.families import hand_over_export
 from yolo_backend.detection.naming import DEMO, RELEASES
 from yolo_backend.detection.record import TrainedRecord, add_record, read_record
-from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.detection.trained import trained_name
+from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_json
-from yolo_backend.labels.control import Control, Label
+from yolo_backend.labels.control import Control
 from yolo_backend.labels.label_map import by_name, map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
-from yolo_backend.serving.request import Predictor
+from yolo_backend.labels.plans import make_plan
+from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
 from yolo_backend.training.base import known_classes
-from yolo_backend.training.classes import Classes, choose_classes
+from yolo_backend.training.collected import Collected
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.errors import TrainingError, told_of
 from yolo_backend.training.finding import SCORE_FLOOR, find_boxes, labels_of_classes
@@ -45,11 +48,9 @@ from yolo_backend.training.records import (
     TaskSource,
 )
 from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
-from yolo_backend.training.remarks import left_out_remarks, why_few_validate
 from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
 from yolo_backend.training.snapshot import manifest_rows, take_snapshot
-from yolo_backend.training.split import Split, split_images
 from yolo_backend.training.thresholds import ThresholdRule
 
 log = logging.getLogger(__name__)
@@ -61,18 +62,8 @@ _TELL_EVERY_S = 1.0
 _PACKAGES = ("ultralytics-opencv-headless", "torch", "torchvision", "numpy")
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What there is to train on, and what the model shall know: `labels` are those that are judged."""
-
-    split: Split
-    classes: Classes
-    labels: tuple[str, ...]
-    controls: tuple[Control, ...]
-
-
 def work(run: TrainingRun) -> None:
-    """All stages of a run. How it ended is in its run.json, and whatever went wrong."""
+    """All stages of a run. How it ended is in its run.json, also if it failed."""
     stages = _Stages(run)
     try:
         stages.work()
@@ -112,8 +103,8 @@ class _Stages:
             return
         self._write_validation(collected)
         fitted = self._fit(collected, base)
-        judgement = self._judge(collected, base, fitted, present)
-        self._finish(collected, judgement)
+        judgement, thresholds = self._judge(collected, base, fitted, present)
+        self._finish(collected, judgement, thresholds)
 
     # Collecting
 
@@ -132,19 +123,11 @@ class _Stages:
             )
         self._diary.remark(*snapshot.remarks)
         self._check_enough(snapshot)
-        controls = [_with_labels(control, snapshot.labels) for control in controls]
-        split = split_images(snapshot.images, models.split())
-        models.add_to_split(split.sides)
-        classes = choose_classes(split.train, snapshot.labels, models.classes())
-        models.append_classes(classes.order)
-        self._diary.remark(*_remarks_on(split, classes))
-        validated = {box.label for image in split.val for box in image.boxes}
-        labels = tuple(
-            label
-            for label in classes.order
-            if label in classes.names or (label in snapshot.labels and label in validated)
-        )
-        return Collected(split, classes, labels, tuple(controls))
+        collected = Collected.of(snapshot, controls, models.split(), models.classes())
+        models.add_to_split(collected.split.sides)
+        models.append_classes(collected.classes.order)
+        self._diary.remark(*collected.remarks())
+        return collected
 
     def _group_by(self) -> str | None:
         """The field of the tasks' data whose images stay together; of an earlier run, if this one names none."""
@@ -166,18 +149,20 @@ class _Stages:
                 f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
             )
 
-    def _note_manifest(self, collected: Collected, base: Base) -> None:
+    def _note_manifest(self, collected: Collected, base: Base, fitted: Fitted | None = None) -> None:
         images = (*collected.split.train, *collected.split.val)
-        self._diary.change(
-            manifest=Manifest(
-                tasks=tuple(
-                    TaskSource(row["task"], row["annotation"], row["image"], row["labels"])
-                    for row in manifest_rows(images)
-                ),
-                base=base.fingerprint,
-                versions={package: version(package) for package in _PACKAGES},
-            )
+        manifest = Manifest(
+            tasks=tuple(
+                TaskSource(row["task"], row["annotation"], row["image"], row["labels"]) for row in manifest_rows(images)
+            ),
+            base=base.fingerprint,
+            versions={package: version(package) for package in _PACKAGES},
         )
+        if fitted:
+            manifest = replace(
+                manifest, epochs=fitted.epochs, steps=fitted.steps, batch=fitted.batch, threads=fitted.threads
+            )
+        self._models.write_manifest(self._diary.run.run, manifest)
 
     # The labels, before the model
 
@@ -188,7 +173,7 @@ class _Stages:
             try:
                 file = find_weights(settings.model_name, settings.model_root, may_download=True)
             except WeightsError as error:
-                self._diary.remark(f"Nothing serves yet that the new model could be compared with: {error}")
+                self._diary.remark(f"No model serves yet that could be compared with the new one: {error}")
                 return None
             if file.samefile(base.path) and not known_classes(collected.controls, base.class_names):
                 return None  # without an export, which takes longer than all the rest
@@ -244,11 +229,7 @@ class _Stages:
         )
         fitted = fit(spec, self._tell_fitting)
         shutil.rmtree(work / "data", ignore_errors=True)
-        if manifest := self._diary.run.manifest:
-            made = replace(
-                manifest, epochs=fitted.epochs, steps=fitted.steps, batch=fitted.batch, threads=fitted.threads
-            )
-            self._diary.change(manifest=made)
+        self._note_manifest(collected, base, fitted)
         return fitted
 
     def _tell_fitting(self, now: FitProgress) -> None:
@@ -258,20 +239,17 @@ class _Stages:
 
     # Judging
 
-    def _judge(self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None) -> Judgement:
+    def _judge(
+        self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None
+    ) -> tuple[Judgement, Mapping[str, float]]:
+        """What the gate says, and the thresholds that the model brings."""
         self._diary.progress("judging", score=fitted.score)
         models, options = self._models, self._options
         candidate = self._found(fitted.weights, collected)
         assert candidate is not None  # noqa: S101  its classes are the project's labels
         best = models.best()
         best_weights = models.weights_of(best.run) if best and best.run != models.promoted() else None
-        own = {
-            label.value: threshold
-            for control in reversed(collected.controls)
-            for label in control.labels
-            if (threshold := control.score_threshold if label.score_threshold is None else label.score_threshold)
-            is not None
-        }
+        rule = ThresholdRule(options.precision, default=self._settings.model_score_threshold)
         judgement = judge(
             collected.split.val,
             collected.labels,
@@ -280,7 +258,7 @@ class _Stages:
             self._found(best_weights, collected) if best_weights else None,
             # With enough images, too few of which were drawn without help, a model that serves isn't replaced unseen.
             is_first=not models.promotions() and (present is None or len(collected.split.val) < MIN_IMAGES),
-            rule=ThresholdRule(options.precision, own, self._settings.model_score_threshold),
+            rule=replace(rule, own=collected.own_thresholds),
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
         )
@@ -297,7 +275,8 @@ class _Stages:
         except Exception as error:  # which costs no model
             log.exception("The report can't be written")
             self._diary.remark(f"The report can't be written: {told_of(error)}")
-        return judgement
+        # Those of the labeling config apply where it serves, and only as long as they stand there.
+        return judgement, collected.learnt_thresholds(candidate, judgement.judged, rule)
 
     def _may_have_seen(self, base: Base) -> str | None:
         """The base's name, if nobody here knows on which images it was trained."""
@@ -312,23 +291,26 @@ class _Stages:
 
     # Exporting, and the swap
 
-    def _finish(self, collected: Collected, judgement: Judgement) -> None:
+    def _finish(self, collected: Collected, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
         weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
-        add_record(weights, TrainedRecord(judgement.thresholds, name, self._models.key))
+        before = file_fingerprint(weights)
+        add_record(weights, TrainedRecord(thresholds, name, self._models.key))
+        # It was exported to be judged, and its network is the same.
+        hand_over_export(Engine.wish_of(before, self._settings), file_fingerprint(weights))
         weights.replace(self._run.folder / WEIGHTS)
         self._diary.remark(*judgement.remarks)
         promote = self._options.promote
         is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote")
         reason = judgement.reason
         if promote == "never" and judgement.verdict == "promote":
-            reason = f"It was not to be promoted (--promote never); but for that: {reason}"
+            reason = f"It is not promoted, because of --promote never. The gate says: {reason}"
         elif promote == "always" and judgement.verdict != "promote":
-            reason = f"It was to be promoted in any case (--promote always), though: {reason}"
+            reason = f"It is promoted, because of --promote always. The gate says: {reason}"
         result = self._result(collected, reason, judgement)
         if is_promoted:
             self._diary.progress("exporting")
             self._check_export()
-            # Before it serves: whatever breaks from here on, the file that serves is of a run that is written down.
+            # Before it serves, so that the file that serves is always of a run whose result is written down.
             self._diary.change(result=result)
             self._models.promote(name)
             result = replace(result, promoted=True, model_version=self._model_version())
@@ -344,11 +326,15 @@ class _Stages:
         """Export the weights and hold the export against them, so that no server has to. Raises UserError."""
         engine = Engine.as_set(self._run.folder / WEIGHTS, self._settings)
         if engine.runtime.fallback:
-            raise TrainingError(f"The model can't be exported, and was not promoted: {engine.runtime.fallback}")
+            raise TrainingError(
+                f"The model can't be exported, and was not promoted: {engine.runtime.fallback}. If MODEL_DIR is full, "
+                "make room there. Then train again"
+            )
 
     def _model_version(self) -> str:
-        with closing(Predictor(self._settings)) as predictor:
-            return predictor.plan(self._project.label_config, wait_s=None, project=self._project.sent_as).model_version
+        with closing(open_catalog(self._settings)) as catalog:
+            trained = trained_name(self._models.key)
+            return make_plan(self._project.label_config, self._settings, catalog, None, trained=trained).model_version
 
     def _result(self, collected: Collected, reason: str, judgement: Judgement | None = None) -> Result:
         """What is told of the run, while its model doesn't serve yet."""
@@ -369,18 +355,11 @@ def _image_cache(settings: Settings) -> ImageCache:
     return ImageCache(settings.model_dir / "trained" / "images", settings.max_image_megapixels)
 
 
-def _with_labels(control: Control, labels: Sequence[str]) -> Control:
-    """The control with the labels that people used, if they come with the tasks."""
-    if control.labels_value is None:
-        return control
-    return replace(control, labels=tuple(Label(label, (label,)) for label in labels))
-
-
 def _check_kind(base: Base, controls: Sequence[Control]) -> None:
     """Raises TrainingError for a base whose model could serve none of these controls."""
     if base.kind != "obb" and any(getattr(control, "needs_obb", False) for control in controls):
         raise TrainingError(
-            'model_obb="true" in the labeling config wants OBB weights: name an OBB base (--base), or leave it out'
+            'model_obb="true" in the labeling config needs OBB weights: name an OBB base (--base), or leave it out'
         )
 
 
@@ -394,12 +373,3 @@ def _facts(collected: Collected, base: Base, fitted: Fitted, options: Options) -
         "Image size": f"{fitted.image_size} px",
         "Seed": str(options.seed),
     }
-
-
-def _remarks_on(split: Split, classes: Classes) -> Iterator[str]:
-    yield from left_out_remarks(split.left_out)
-    if reason := why_few_validate(split):
-        yield reason
-    if classes.without_box:
-        names = ", ".join(classes.without_box)
-        yield f"No training image has a box with these labels, which the model won't know: {names}"

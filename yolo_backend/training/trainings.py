@@ -22,15 +22,15 @@ from yolo_backend.serving.request import default_predictor
 from yolo_backend.settings import Settings
 from yolo_backend.training import launch
 from yolo_backend.training.asked import Asked, AskedTrainings
-from yolo_backend.training.lock import Holder, TrainingLock, was_cut_off
+from yolo_backend.training.lock import Holder, TrainingBusyError, TrainingLock, was_cut_off
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import ProjectModels, Registry
-from yolo_backend.training.run import CUT_OFF
+from yolo_backend.training.run import CUT_OFF, end_cut_off
 
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 2.0
-_CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so for ever
+_CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so forever
 _SHOWN_RUNS = 20
 _MAX_WAITING = 100  # a webhook may name any project
 
@@ -73,6 +73,14 @@ class ProjectTrainings:
         """The state of one of these runs, as people and programs read it."""
         return "cut off" if not run.is_over and run is not self.running else run.state
 
+    def outcome_of(self, run: Run) -> str:
+        """What came of one of these runs, as the page says it. What was judged may have failed afterwards."""
+        if run is self.running:
+            return "under way"
+        if run.state != "ended" or run.result is None:
+            return self.state_of(run)
+        return "promoted" if run.result.promoted else "kept aside" if run.verdict == "aside" else "refused"
+
 
 class Trainings:
     """Takes what people ask for, and runs it when no other training runs; what waits survives a restart.
@@ -108,7 +116,7 @@ class Trainings:
         key = project_key(studio.url, project) if studio else None
         if studio is None or studio.token is None or key is None:
             raise TrainingAskError(
-                "Nothing is trained, for it isn't known which Label Studio asks: set LABEL_STUDIO_URL and "
+                "Nothing is trained, because it isn't known which Label Studio asks: set LABEL_STUDIO_URL and "
                 "LABEL_STUDIO_API_KEY, or press Validate and Save in Settings > Model, and then Start Training"
             )
         if len(self._asked.waiting()) >= _MAX_WAITING:
@@ -120,7 +128,7 @@ class Trainings:
             self._asked.ask(key, project)
         except OSError as error:
             raise TrainingAskError(
-                f"Nothing is trained, for MODEL_DIR can't be written to ({error.strerror}): let the backend's user "
+                f"Nothing is trained, because MODEL_DIR can't be written to ({error.strerror}): let the backend's user "
                 f"write there, and have room ({self._settings.model_dir.resolve()})"
             ) from None
         self.begin()
@@ -170,24 +178,31 @@ class Trainings:
         One of the command isn't begun anew: its options were a person's, and that person isn't here.
         """
         try:
-            if self._lock.holder() is not None:
-                return
             for models in self._registry.projects():
-                runs = models.runs(_CUT_OFF_IN_A_ROW)
-                if not runs or runs[0].is_over or runs[0].options != self._options():
-                    continue
-                if self._asked.of_project(models.key) or models.promoted() == runs[0].run:
-                    continue
-                in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
-                if len(list(in_a_row)) < _CUT_OFF_IN_A_ROW:
-                    self._asked.ask(models.key)
-                    log.warning("Run %s of project %s was cut off: it is begun anew", runs[0].run, models.key)
+                if any(not run.is_over for run in models.runs(1)):
+                    with self._lock.held(models.key):
+                        if run := self._run_to_begin_anew(models):
+                            self._asked.ask(models.key)
+                            log.warning("Run %s of project %s was cut off: it is begun anew", run.run, models.key)
+                        end_cut_off(models)  # what is told of it is true from now on
+        except TrainingBusyError:
+            log.info("Another training runs: trainings that were cut off are looked for at the next start")
         except OSError as error:
             log.error("It can't be seen which trainings were cut off: %s", first_line(error))
 
+    def _run_to_begin_anew(self, models: ProjectModels) -> Run | None:
+        """The last run, if it was cut off and is to be asked for again. The lock is held. Raises OSError."""
+        last, *_ = runs = models.runs(_CUT_OFF_IN_A_ROW)
+        if last.is_over or last.options != self._options():
+            return None
+        if self._asked.of_project(models.key) or models.promoted() == last.run:
+            return None
+        in_a_row = takewhile(lambda run: not run.is_over or run.failure == CUT_OFF, runs)
+        return last if len(list(in_a_row)) < _CUT_OFF_IN_A_ROW else None
+
 
 def trainings_of(model_dir: Path) -> list[ProjectTrainings]:
-    """What was trained in a MODEL_DIR for each project, and what is asked for; who trained last comes first."""
+    """What was trained in a MODEL_DIR for each project, and what is asked for; the last trained first."""
     holder = None
     with suppress(OSError):  # a folder that is only to be read from
         holder = TrainingLock(model_dir).holder()
@@ -222,7 +237,7 @@ def _for_studio(settings: Settings, studio: Studio) -> Settings:
 
 
 def _log_end(project_id: int, run: Run) -> None:
-    if run.result:
+    if run.result and not run.failure:
         log.warning("Project %s: run %s ended: %s", project_id, run.run, run.result.reason)
     else:
         log.error("Project %s: run %s: %s", project_id, run.run, run.failure)

@@ -84,6 +84,21 @@ def assert_nothing_is_left(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("exporter")
+def test_an_export_is_handed_over_to_weights_of_the_same_network(folder: Path, weights: Path) -> None:
+    """A trained model is exported to be judged, and then has a record in its file."""
+    exports = Exports(folder)
+    others = replace(OPTIONS, fingerprint=hashlib.sha256(OTHER_WEIGHTS).hexdigest())
+    exports.hand_over(OPTIONS, others)  # there is none
+    content = exports.make(weights, OPTIONS).read_bytes()
+    exports.hand_over(OPTIONS, others)
+    found = exports.find(others)
+    assert found
+    assert found.read_bytes() == content
+    assert exports.find(OPTIONS) is None
+    assert times_made(weights) == 1
+
+
+@pytest.mark.usefixtures("exporter")
 def test_an_export_is_made_once_and_found_again(folder: Path, weights: Path) -> None:
     first = Exports(folder)
     assert first.find(OPTIONS) is None

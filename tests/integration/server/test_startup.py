@@ -119,6 +119,20 @@ def test_a_module_that_is_not_there_stops_the_start(tmp_path: Path, environment:
     assert done.stderr == f"The backend can't start: {why}\n"
 
 
+def test_several_workers_train_only_with_a_configured_token(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Label Studio tells its own to one of them, and Start Training may reach another one."""
+    wanted = {**environment, "WORKERS": "2", "TRAINING": "on"}
+    wanted.pop("LABEL_STUDIO_API_KEY", None)
+    done = subprocess.run(
+        [YOLO_BACKEND, "serve"], cwd=tmp_path, env=wanted, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 4
+    assert done.stderr == (
+        "The backend can't start: WORKERS=2 with TRAINING=on needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, because "
+        "Label Studio sends its token to one worker only: set both, or WORKERS=1\n"
+    )
+
+
 def test_a_model_py_of_the_current_folder_is_not_served_unasked(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "model.py").write_text("raise AssertionError('this one was not asked for')")
     with serving(tmp_path, environment, "--check") as url:

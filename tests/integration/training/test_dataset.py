@@ -68,6 +68,15 @@ def corners_in_pixels(found: Any, index: int = 0) -> list[NDArray[np.float64]]:
     return [np.asarray(segment, float) * [width, height] for segment in found.labels[index]["segments"]]
 
 
+def test_which_classes_can_be_drawn_on_an_image_is_said_where_it_is_not_all(tmp_path: Path, photograph: Path) -> None:
+    some = replace(image(photograph, task_id=2), labels=frozenset({"車", "car", "dog"}))
+    data_yaml = write_dataset(tmp_path / "one", [image(photograph), some], [some], CLASSES, rotated=False)
+    assert yaml.safe_load(data_yaml.read_text(encoding="utf-8"))["drawable"] == {"000001-2": [0, 2]}
+    assert len(read(data_yaml).labels) == 2
+    data_yaml = write_dataset(tmp_path / "other", [image(photograph)], [some], CLASSES, rotated=False)
+    assert "drawable" not in yaml.safe_load(data_yaml.read_text(encoding="utf-8"))
+
+
 def test_each_box_is_where_it_was_drawn(tmp_path: Path, photograph: Path) -> None:
     drawn = [box("car", (0, 0, 320, 200)), box("車", (10.25, 20.5, 30.75, 199.9)), box("dog", (1, 1, 9, 9))]
     data_yaml = write_dataset(

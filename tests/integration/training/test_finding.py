@@ -68,6 +68,16 @@ def test_boxes_are_ultralytics_boxes_down_to_0_01(
     assert_as_ultralytics(found, images, YOLO(bccd_weights), NAMES)
 
 
+def test_what_can_not_be_drawn_on_an_image_is_not_found_there(
+    settings: Settings, bccd_weights: Path, images: list[LabelledImage]
+) -> None:
+    engine = Engine.as_set(bccd_weights, settings)
+    (everything,) = find(engine, images[:1]).images
+    assert {"RBC", "WBC"} <= set(everything.labels)
+    (found,) = find(engine, [replace(images[0], labels=frozenset({"RBC"}))]).images
+    assert found.labels == tuple(label for label in everything.labels if label == "RBC")
+
+
 def test_rotated_boxes_are_too(
     settings: Settings,
     make_weights: MakeWeights,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from ultralytics import YOLO
 
 from tests.harness.stack import ROOT
@@ -97,6 +99,22 @@ def test_the_same_numbers_make_the_same_weights(fitted: Fitted, few_scenes: Path
     assert fit(spec(few_scenes, cells, tmp_path, steps=3, seed=1)).fingerprint != fitted.fingerprint
 
 
+def test_a_class_that_can_not_be_drawn_is_left_as_it_begins(few_scenes: Path, cells: Base, tmp_path: Path) -> None:
+    """Here on no image, so that nothing moves the bias of its row; images of more than one kind make no mosaics."""
+    described = yaml.safe_load(few_scenes.read_text())
+    files = sorted((few_scenes.parent / described["train"]).iterdir())
+    data = few_scenes.with_name("drawable.yaml")
+    data.write_text(yaml.safe_dump(described | {"drawable": {file.stem: [0, 1] for file in files}}))
+    made = fit(spec(data, cells, tmp_path, steps=6))
+    saved = torch.load(made.weights, weights_only=False)
+    assert saved["train_args"]["mosaic"] == 0
+    head = saved["model"].model[-1]
+    begun = [torch.tensor(math.log(5 / 3 / (640 / stride) ** 2)).half() for stride in head.stride.tolist()]
+    biases = torch.stack([layers[-1].bias for layers in head.cv3])
+    assert biases[:, 2].tolist() == [float(each) for each in begun]
+    assert (biases[:, :2] != torch.stack(begun)[:, None]).any()
+
+
 @pytest.mark.proof
 def test_a_run_is_made_again_from_its_numbers(few_scenes: Path, cells: Base, tmp_path: Path) -> None:
     """The steps of the first were measured, and it looked at the validation images meanwhile."""
@@ -168,7 +186,7 @@ def test_numbers_that_run_away_end_it_with_what_to_do(
         next(iter(trainer.model.parameters())).data.fill_(float("nan"))
 
     monkeypatch.setattr(fitting, "_step", step_into_nowhere)
-    with pytest.raises(FittingError, match=r"The training ran away in step 2 .*--seed"):
+    with pytest.raises(FittingError, match=r"The training diverged in step 2, .*--seed"):
         fit(spec(few_scenes, cells, tmp_path, steps=4))
 
 

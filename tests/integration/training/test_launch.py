@@ -11,103 +11,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.fakes.labelled_label_studio import LABELS, PROJECT, TOKEN, LabelStudio
-from tests.harness.command import Done, run_process, start_command
-from tests.harness.http_server import StartServer
+from tests.fakes.labelled_label_studio import LABELS, PROJECT, TOKEN
+from tests.harness.command import run_process, start_command
 from tests.harness.stack import ROOT
-from yolo_backend.settings import load_settings
-from yolo_backend.training.launch import (
-    CancelError,
-    Training,
-    TrainingStartError,
-    cancel_running,
-    start,
-)
+from tests.harness.training_house import House, is_fitting, wait_for
+from yolo_backend.detection.record import read_record
+from yolo_backend.training.launch import CancelError, TrainingStartError, cancel_running, start
 from yolo_backend.training.lock import TrainingLock, was_cut_off
-from yolo_backend.training.records import Options, Run
-from yolo_backend.training.registry import ProjectModels, Registry
+from yolo_backend.training.records import Options
+from yolo_backend.training.registry import Registry
 
 pytestmark = pytest.mark.alone
 
 END_S = 5.0
-OPTIONS = Options("bccd.pt", minutes=20, image_size=160)
-
-
-class House:
-    """A Label Studio, and a MODEL_DIR beside it."""
-
-    def __init__(self, serve: StartServer, weights: Path, model_dir: Path) -> None:
-        self.studio = LabelStudio(scenes=14)
-        self.settings = load_settings(
-            label_studio_url=serve(self.studio).url,
-            label_studio_api_key=TOKEN,
-            model_name=weights.name,
-            model_root=weights.parent,
-            model_dir=model_dir,
-            device="cpu",
-            engine="torch",
-        )
-        self.environment = {
-            "LABEL_STUDIO_URL": str(self.settings.label_studio_url),
-            "LABEL_STUDIO_API_KEY": TOKEN,
-            "MODEL_NAME": weights.name,
-            "MODEL_ROOT": str(weights.parent),
-            "MODEL_DIR": str(model_dir),
-            "DEVICE": "cpu",
-            "ENGINE": "torch",  # an export takes longer than all that is tested here
-        }
-        self.started: list[Training] = []
-
-    def start(self, options: Options = OPTIONS) -> Training:
-        self.started.append(start(PROJECT, options, self.settings))
-        return self.started[-1]
-
-    def started_until(self, is_so: Callable[[Run], Any]) -> Training:
-        """A training that has come so far."""
-        training = self.start()
-        wait_for(lambda: is_so(training.run()) or training.process.poll() is not None)
-        assert training.process.poll() is None, training.run()
-        return training
-
-    @property
-    def models(self) -> ProjectModels:
-        (models,) = Registry(self.settings.model_dir).projects()
-        return models
-
-    def train(self, *options: str) -> Done:
-        command = ("train", "--project", str(PROJECT), "--image-size", "160", *options)
-        return run_process(*command, environment=self.environment, cwd=self.settings.model_dir)
-
-
-@pytest.fixture
-def house(serve: StartServer, bccd_weights: Path, tmp_path: Path) -> Iterator[House]:
-    house = House(serve, bccd_weights, tmp_path)
-    yield house
-    for training in house.started:
-        training.cancel()
-
-
-def wait_for(is_so: Callable[[], Any], timeout_s: float = 120) -> Any:
-    ends_at = time.monotonic() + timeout_s
-    while not (found := is_so()):
-        assert time.monotonic() < ends_at, "it doesn't come"
-        time.sleep(0.05)
-    return found
-
-
-def is_fitting(run: Run) -> bool:
-    return run.state == "fitting" and run.progress is not None and run.progress.epoch is not None
 
 
 def test_a_project_that_nobody_knew_is_trained_and_served(house: House) -> None:
     """The whole way, by the command, in some CPU seconds."""
-    done = house.train("--minutes", "0.2", "--json")
+    house.studio.thresholds = {"Mutter": 0.99}
+    done = house.train("--minutes", "0.4", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result.keys() == {
@@ -119,11 +45,16 @@ def test_a_project_that_nobody_knew_is_trained_and_served(house: House) -> None:
     assert result["labels"].keys() == set(LABELS)
     assert result["model_version"].startswith(f"project-{PROJECT}-")
     assert house.models.promoted() == "1"
-    run = house.models.run("1")
-    assert run.manifest
-    assert len(run.manifest.tasks) == 14
-    assert run.manifest.epochs
-    assert run.manifest.batch
+    assert result["labels"]["Mutter"]["threshold"] == 0.99
+    record = read_record(house.models.file)
+    assert record
+    assert record.thresholds.keys() == set(LABELS)
+    assert record.thresholds["Mutter"] < 0.91, "what the model learnt, so that the config's own can be taken out"
+    manifest = house.models.manifest_of("1")
+    assert manifest
+    assert len(manifest.tasks) == 14
+    assert manifest.epochs
+    assert manifest.batch
     assert not (house.models.folder_of("1") / "work").exists()
     assert (house.models.folder_of("1") / "training.log").exists()
 
@@ -143,7 +74,7 @@ def test_while_it_fits_the_kernel_lets_others_go_first_and_it_ends_in_a_moment(h
     training.process.wait(END_S)
     assert time.monotonic() - began < END_S
     run = training.wait()
-    assert (run.state, run.failure) == ("cancelled", "It was cancelled: what served before serves on")
+    assert (run.state, run.failure) == ("cancelled", "It was cancelled, and changed nothing")
     assert TrainingLock(house.settings.model_dir).holder() is None
     assert house.models.promoted() is None
 

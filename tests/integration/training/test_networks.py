@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.training.base import known_classes
+from yolo_backend.training.classes import choose_classes
+from yolo_backend.training.drawable import DrawableClasses
+from yolo_backend.training.labelled import LabelledBox, LabelledImage
 from yolo_backend.training.networks import read_base, set_class_rows
 
 
@@ -92,6 +98,38 @@ def test_a_class_that_the_base_doesn_t_know_begins_anew(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+def test_a_label_that_comes_or_goes_leaves_the_others_their_rows(name: str) -> None:
+    """In the order that was fixed when the labels were first seen, wherever the labeling config has the new one."""
+    base = network(name, 2)
+    base.names = {0: "nut", 1: "bolt"}
+    names, rows = rows_for(["washer", "bolt", "nut"], ("nut", "bolt"), base)
+    assert (names, rows) == (("nut", "bolt", "washer"), {0: (0,), 1: (1,)})
+    with_more = begun(base, 3, rows)
+    for ours, theirs in zip(logits(with_more), logits(base), strict=True):
+        torch.testing.assert_close(ours[:2], theirs, atol=1e-4, rtol=1e-4)
+    with_more.names = dict(enumerate(names))
+    # The first one is taken out: the places of the others change.
+    names, rows = rows_for(["washer", "bolt"], names, with_more)
+    assert (names, rows) == (("bolt", "washer"), {0: (1,), 1: (2,)})
+    for ours, theirs in zip(logits(begun(with_more, 2, rows)), logits(with_more), strict=True):
+        torch.testing.assert_close(ours, theirs[1:], atol=1e-4, rtol=1e-4)
+
+
+def rows_for(
+    labels: Sequence[str], known: Sequence[str], base: Any
+) -> tuple[tuple[str, ...], dict[int, tuple[int, ...]]]:
+    """The classes of a training with this labeling config, and with which rows of the base each begins, as in a run."""
+    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+    config = f"""<View><Image name="image" value="$image"/>
+    <RectangleLabels name="label" toName="image">{tags}</RectangleLabels></View>"""
+    boxes = tuple(LabelledBox(label, (0, 0, 9, 9), (4.5, 4.5, 9, 9, 0)) for label in ("washer", "bolt", "nut"))
+    image = LabelledImage(1, 1, "a.jpg", "d", 0, Path("a.jpg"), (10, 10), boxes)
+    names = choose_classes([image], labels, known).names
+    begins_with = known_classes(parse_labeling_config(config).controls, base.names)
+    return names, {number: begins_with[name] for number, name in enumerate(names) if name in begins_with}
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
 def test_boxes_begin_where_the_base_finds_them(name: str) -> None:
     base = network(name, 80)
     made = begun(base, 2, {0: [3]})
@@ -136,3 +174,35 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "numbers.pt")
     with pytest.raises(WeightsError, match=r"numbers\.pt can't be opened"):
         read_base(tmp_path / "numbers.pt")
+
+
+@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb"])
+def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str) -> None:
+    """An image is one of nothing for those classes only that somebody could have drawn there."""
+
+    def what_the_rows_learn(drawable: Mapping[str, Sequence[int]]) -> list[list[bool]]:
+        made = network(name, 3)
+        made.args = get_cfg()
+        made.train()
+        classes = DrawableClasses(drawable, 3)
+        classes.hear(made)
+        classes.hear(made)  # twice is once
+        classes.now(["/images/some.jpg", "/images/other.jpg"])
+        count = 5 if "obb" in name else 4
+        batch = {
+            "img": torch.rand(2, 3, 64, 64),
+            "batch_idx": torch.tensor([0.0]),
+            "cls": torch.tensor([[0.0]]),
+            "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4, 0.1][:count]]),
+        }
+        made(batch)[0].sum().backward()
+        head = made.model[-1]
+        branches = [branch for branch in (head.cv3, getattr(head, "one2one_cv3", None)) if branch is not None]
+        return [[bool(layers[-1].bias.grad[row]) for row in range(3)] for branch in branches for layers in branch]
+
+    everything = what_the_rows_learn({})
+    assert all(learns == [True, True, True] for learns in everything)
+    of_one = what_the_rows_learn({"some": [0, 1]})
+    assert of_one == everything, "the other image teaches it"
+    of_both = what_the_rows_learn({"some": [0, 1], "other": [0]})
+    assert all(learns == [True, True, False] for learns in of_both)

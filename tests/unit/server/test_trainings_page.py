@@ -86,7 +86,7 @@ def test_a_page_with_a_run_is_loaded_anew_soon() -> None:
 def test_what_serves_is_told_by_label_and_its_thresholds_can_be_pasted() -> None:
     text = text_of(ProjectTrainings("7", [ENDED], "1"))
     assert "Project 7 the model of run 1 serves Run 1: it is better" in text
-    assert "What serves: run 1, trained on 30 images and held against 10 that it never saw" in text
+    assert "What serves: run 1, trained on 30 images and judged by 10 that it never saw" in text
     assert "bolt 4 – – – nut 48 0.97 0.96 0.25" in text
     assert '<Label value="nut" model_score_threshold="0.25"/>' in text
     assert '<Label value="bolt"' not in text, "it has no threshold of its own"
@@ -114,6 +114,11 @@ def test_what_was_refused_is_told_until_something_was_trained() -> None:
     [
         ({"state": "failed", "result": None, "failure": "The disk is full"}, "Run 1 failed: The disk is full"),
         ({"state": "cancelled", "result": None, "failure": "Somebody did"}, "Run 1 was cancelled: Somebody did"),
+        (  # judged as better, and then nothing could be published
+            {"state": "failed", "result": replace(RESULT, promoted=False), "failure": "The disk is full"},
+            "Run 1 failed: The disk is full",
+        ),
+        ({"state": "failed", "result": replace(RESULT, promoted=False), "failure": "No room"}, "0.75 failed"),
         ({"verdict": "aside", "result": replace(RESULT, promoted=False)}, "0.75 kept aside"),
         ({"verdict": "refuse", "result": replace(RESULT, promoted=False)}, "0.75 refused"),
         ({"remarks": ("Task 3 is left out",)}, "Task 3 is left out"),

@@ -8,12 +8,10 @@ from yolo_backend.training.records import (
     Comparison,
     ImageCounts,
     LabelScore,
-    Manifest,
     Options,
     Progress,
     Result,
     Run,
-    TaskSource,
     run_from_json,
     run_to_json,
 )
@@ -26,7 +24,6 @@ RUN = Run(
     ended_at=1_700_000_900.0,
     progress=Progress("exporting", at=1_700_000_890.0, epoch=40, epochs=40, score=0.5, seconds_left=0),
     options=Options("yolo26n.pt", minutes=30, group_by="patient"),
-    manifest=Manifest((TaskSource(1, 2, "ab", "cd"),), "ef", epochs=40, batch=16, threads=2, versions={"torch": "2"}),
     result=Result(
         run="3",
         promoted=True,

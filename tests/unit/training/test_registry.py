@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from dataclasses import replace
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from yolo_backend.detection.record import TrainedRecord, add_record
+from yolo_backend.detection.trained import withdraw_trained
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.training import registry as registry_module
-from yolo_backend.training.records import Comparison, ImageCounts, Options, Result
+from yolo_backend.training.records import Comparison, ImageCounts, Manifest, Options, Result, TaskSource
 from yolo_backend.training.registry import ProjectModels, Registry, RegistryError
 
 KEY = "7-00c0ffee"
@@ -106,6 +108,46 @@ def test_a_run_is_written_whole_or_not_at_all(models: ProjectModels, monkeypatch
     assert [path.name for path in models.folder_of("1").iterdir()] == ["run.json"]
 
 
+def test_a_full_disk_leaves_no_run_that_never_began(models: ProjectModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+
+        def is_full(*_: object) -> None:
+            raise OSError("no space left")
+
+        patched.setattr("os.fsync", is_full)
+        with pytest.raises(OSError, match="no space"):
+            models.begin_run(Options("demo", 1))
+    assert models.runs() == []
+    assert models.begin_run(Options("demo", 1)).run == "1"
+
+
+def test_what_a_run_is_made_from_is_no_part_of_what_is_read_all_the_time(models: ProjectModels) -> None:
+    """Of 5,000 tasks it is a megabyte, and a run.json is written each second, and read for each look at the page."""
+    run = models.begin_run(Options("demo", 1))
+    assert models.manifest_of("1") is None
+    before = (models.folder_of("1") / "run.json").read_bytes()
+    manifest = Manifest((TaskSource(1, 2, "ab", "cd"),), "ef", epochs=40, batch=16, threads=2, versions={"torch": "2"})
+    models.write_manifest("1", manifest)
+    assert models.manifest_of("1") == manifest
+    assert (models.folder_of("1") / "run.json").read_bytes() == before
+    assert models.runs() == [run]
+
+
+def test_what_a_killed_process_left_half_written_goes(models: ProjectModels) -> None:
+    models.begin_run(Options("demo", 1))
+    in_run, in_project = models.folder_of("1") / ".run.json.0a1b2c3d", models.folder / ".asked.json.0a1b2c3d"
+    kept = [models.folder_of("1") / name for name in (".run.json", "weights.0a1b2c3d", ".nfs0a1b2c3d")]
+    for path in (in_run, in_project, *kept):
+        path.touch()
+    models.tidy_up()
+    assert not in_run.exists()
+    assert in_project.exists(), "another process may be writing it"
+    os.utime(in_project, (0, 0))
+    models.tidy_up()
+    assert not in_project.exists()
+    assert all(path.exists() for path in kept)
+
+
 # Promotion
 
 
@@ -165,10 +207,67 @@ def test_a_promotion_that_was_killed_before_it_served_is_none(
         with pytest.raises(WeightsError):
             models.roll_back()
     assert models.promoted() == second
+    assert [each.run for each in models.promotions()] == [first, second], "the third never served"
     best = models.best()
     assert best
     assert best.run == second, "the third never served"
     assert models.roll_back() == first
+
+
+@pytest.mark.parametrize("error", [WeightsError("killed"), OSError("no space left")])
+def test_a_first_promotion_that_failed_leaves_the_next_one_the_first(
+    models: ProjectModels, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A first model serves unjudged where there is little to judge by; it is still to come."""
+    run = train(models)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(registry_module, "publish_trained", fail)
+    with pytest.raises(type(error)):
+        models.promote(run)
+    assert (models.promoted(), models.promotions()) == (None, [])
+
+
+def test_a_promotion_that_can_not_be_noted_is_one(models: ProjectModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (train(models) for _ in range(3))
+    models.promote(first)
+    with monkeypatch.context() as patched:
+
+        def is_full(*_: object) -> None:
+            raise OSError("no space left")
+
+        patched.setattr(registry_module, "write_json", is_full)
+        models.promote(second)
+    assert (models.promoted(), serving(models)) == (second, second)
+    models.promote(third)
+    assert [each.run for each in models.promotions()] == [first, second, third]
+    assert [models.roll_back(), models.roll_back()] == [second, first]
+
+
+def test_what_was_not_noted_is_noted_before_the_next_run(
+    models: ProjectModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next run would take its model to be the first one, which serves unjudged."""
+    first, second = train(models), train(models)
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise OSError("killed")
+
+        patched.setattr(registry_module, "write_json", killed)
+        models.promote(first)
+    assert models.promotions() == []
+    models.settle()
+    assert [(each.run, each.taken_back_at) for each in models.promotions()] == [(first, None)]
+    models.promote(second)
+    before = models.promotions()
+    models.settle()
+    assert models.promotions() == before
+    withdraw_trained(models.key, models.model_dir)
+    models.settle()
+    assert all(each.taken_back_at for each in models.promotions())
 
 
 def test_a_way_back_that_was_killed_before_it_was_noted_is_one(

@@ -185,6 +185,21 @@ def test_boxes_are_percent_of_the_upright_image(take: Take) -> None:
     assert image.boxes[0].box_xyxy == pytest.approx((2, 8, 8, 24))
 
 
+def test_what_can_not_be_drawn_on_an_image_is_not_said_to_be_absent_there(take: Take) -> None:
+    config = """<View><Image name="left" value="$left"/><Image name="right" value="$right"/>
+    <RectangleLabels name="cars" toName="left"><Label value="car"/></RectangleLabels>
+    <RectangleLabels name="both" toName="right"><Label value="car"/><Label value="cat"/></RectangleLabels></View>"""
+    one = {"id": 1, "data": {"left": picture(1), "right": picture(2)}, "annotations": [submitted()]}
+    left, right = take([one], config).images
+    assert (left.labels, right.labels) == (frozenset({"car"}), None)
+    (same,) = take(
+        [{"id": 1, "data": {"left": picture(1), "right": picture(1)}, "annotations": [submitted()]}],
+        config.replace("$right", "$left"),
+    ).images
+    assert same.labels is None, "one image under two names"
+    assert all(image.labels is None for image in take([one], TWO_IMAGES).images)
+
+
 def test_each_page_and_each_image_counts(take: Take) -> None:
     pages = submitted(region("car", item_index=0), region("cat", item_index=2), region("cat", 50, item_index=7))
     snapshot = take([task(1, pages, pages=[picture(number) for number in range(3)])], PAGES)
@@ -314,7 +329,7 @@ def test_a_project_without_submitted_work_is_empty(take: Take) -> None:
 
 
 def test_where_each_control_names_its_weights_there_is_nothing_to_train(take: Take) -> None:
-    with pytest.raises(SnapshotError, match="leave model_path out of one"):
+    with pytest.raises(SnapshotError, match="remove model_path from one of them"):
         take([], CONFIG.replace("<RectangleLabels", '<RectangleLabels model_path="a.pt"'))
 
 

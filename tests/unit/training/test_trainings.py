@@ -194,6 +194,17 @@ def test_what_was_cut_off_is_begun_anew_but_not_for_ever(
         assert starter.trainings == []
 
 
+def test_what_is_told_of_a_run_that_was_cut_off_is_set_right_at_the_start(
+    trainings: Trainings, settings: Settings
+) -> None:
+    """Whether it is begun anew or not; this one was a person's at the command line."""
+    models = Registry(settings.model_dir).project(KEY)
+    models.begin_run(Options(base=settings.model_name, minutes=3, promote="never"))
+    trainings.begin()
+    until(lambda: models.run("1").is_over)
+    assert (models.run("1").state, models.run("1").failure) == ("failed", CUT_OFF)
+
+
 def test_whoever_asks_while_others_are_trained_asks_for_one_training(trainings: Trainings, starter: Starter) -> None:
     trainings.ask(SEVEN)
     until(lambda: len(starter.trainings) == 1)

@@ -1,0 +1,73 @@
+"""What a run works on: the images of both sides, the classes, and the labels that are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from yolo_backend.labels.control import Control, Label
+from yolo_backend.training.classes import Classes, choose_classes
+from yolo_backend.training.found import Findings
+from yolo_backend.training.labelled import Snapshot
+from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
+from yolo_backend.training.remarks import left_out_remarks, why_few_validate
+from yolo_backend.training.split import Side, Split, split_images
+from yolo_backend.training.thresholds import ThresholdRule
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What there is to train on, and what the model shall know: `labels` are those that are judged."""
+
+    split: Split
+    classes: Classes
+    labels: tuple[str, ...]
+    controls: tuple[Control, ...]
+
+    @classmethod
+    def of(
+        cls, snapshot: Snapshot, controls: Sequence[Control], sides: Mapping[str, Side], known: Sequence[str]
+    ) -> Collected:
+        """Of a snapshot; `sides` and `known` are the sides of images and the order of classes so far."""
+        split = split_images(snapshot.images, sides)
+        classes = choose_classes(split.train, snapshot.labels, known)
+        validated = {box.label for image in split.val for box in image.boxes}
+        labels = tuple(
+            label
+            for label in classes.order
+            if label in classes.names or (label in snapshot.labels and label in validated)
+        )
+        return cls(split, classes, labels, tuple(_with_labels(control, snapshot.labels) for control in controls))
+
+    @property
+    def own_thresholds(self) -> dict[str, float]:
+        """The thresholds that the labeling config has, by label."""
+        return {
+            label.value: threshold
+            for control in reversed(self.controls)
+            for label in control.labels
+            if (threshold := control.score_threshold if label.score_threshold is None else label.score_threshold)
+            is not None
+        }
+
+    def learnt_thresholds(self, candidate: Findings, judged: Sequence[int], rule: ThresholdRule) -> dict[str, float]:
+        """The threshold of each label, by what the candidate found in the validation images of these numbers."""
+        images = [self.split.val[number] for number in judged]
+        truths = [TrueBoxes.of(image.boxes, image.size_wh, self.labels) for image in images]
+        return rule.choose(match_all(truths, candidate.at(judged).images, self.labels, IOUS[:1]))
+
+    def remarks(self) -> Iterator[str]:
+        """What a person should know of it."""
+        yield from left_out_remarks(self.split.left_out)
+        if reason := why_few_validate(self.split):
+            yield reason
+        if self.classes.without_box:
+            names = ", ".join(self.classes.without_box)
+            yield f"No training image has a box with these labels, so the model won't know them: {names}"
+
+
+def _with_labels(control: Control, labels: Sequence[str]) -> Control:
+    """The control with the labels that people used, if they come with the tasks."""
+    if control.labels_value is None:
+        return control
+    return replace(control, labels=tuple(Label(label, (label,)) for label in labels))
