@@ -27,8 +27,9 @@ from tests.harness.findings import (
 )
 from tests.harness.report import made_by, table, write_section
 from tests.harness.stack import ROOT
+from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.found import Findings
-from yolo_backend.training.gate import Judgement, check_labels, judge
+from yolo_backend.training.gate import Judgement, judge
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.thresholds import ThresholdRule
 

@@ -30,6 +30,7 @@ class LabelledImage:
 
     `digest` is that of the image's bytes, in hex; `look` is a perceptual hash of 64 bits. `file` holds the upright
     pixels. `page` is the index in a `valueList`. `group` is the value of the data field whose images stay together.
+    `is_jpeg` is about the task's own file: only a JPEG is decoded smaller by DECODE=fast.
     """
 
     task_id: int
@@ -42,6 +43,7 @@ class LabelledImage:
     boxes: tuple[LabelledBox, ...]
     page: int | None = None
     group: str | None = None
+    is_jpeg: bool = True
 
     @property
     def is_drawn_without_help(self) -> bool:

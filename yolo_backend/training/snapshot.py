@@ -181,6 +181,7 @@ class _Reader:
                         boxes=drawn.boxes,
                         page=file.item_index,
                         group=group,
+                        is_jpeg=cached.is_of_jpeg,
                     )
                 )
         except ImageError as error:

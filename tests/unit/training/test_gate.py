@@ -23,8 +23,9 @@ from tests.harness.findings import (
     with_labels,
     without,
 )
+from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.found import Findings, FoundBoxes
-from yolo_backend.training.gate import Comparison, Judgement, check_labels, judge
+from yolo_backend.training.gate import Comparison, Judgement, judge
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Origin
 from yolo_backend.training.thresholds import ThresholdRule
 
