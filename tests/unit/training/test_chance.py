@@ -80,7 +80,7 @@ def test_a_young_model_and_one_that_has_learned_a_single_label_are_no_chance() -
 
 def test_a_model_that_calls_everything_the_same_tells_nothing_apart() -> None:
     images = [labelled(number, [(LABELS[number % 2], LEFT)]) for number in range(24)]
-    assert labels_of(images, finds_all_as(images, "RBC")).as_good == RESAMPLES
+    assert RESAMPLES / 4 < labels_of(images, finds_all_as(images, "RBC")).as_good < RESAMPLES * 3 / 4
 
 
 def test_with_few_boxes_of_other_labels_only_places_are_shuffled() -> None:
@@ -98,21 +98,21 @@ def test_without_boxes_and_without_findings() -> None:
     empty = Findings(frozenset(LABELS), [FoundBoxes(np.zeros((0, 4)), np.zeros(0), ())] * 3)
     assert chance_of(nothing, empty) == Chance(0.0, None)
     images = [labelled(number, [(LABELS[number % 2], LEFT)]) for number in range(24)]
-    missed = replace(empty, images=empty.images * 8)
+    missed = replace(empty, images=[*empty.images] * 8)
     assert labels_of(images, missed) == ShuffledLabels({"RBC": 0.0, "WBC": 0.0}, RESAMPLES)
 
 
 def test_a_second_finding_on_a_box_is_no_hit() -> None:
-    """A model that says each label of each box, the wrong one first, is no better for it."""
+    """As where boxes are matched: it comes after all first ones, so it changes nothing."""
     images = [labelled(number, [(LABELS[number % 2], LEFT)]) for number in range(24)]
-    both = Findings(
-        frozenset(LABELS),
-        [
-            FoundBoxes(np.array([LEFT, LEFT, LEFT], float), np.array([0.9, 0.8, 0.7]), ("WBC", "RBC", "RBC"))
-            for _ in images
-        ],
-    )
-    assert labels_of(images, both).ap50["RBC"] == pytest.approx(0.5, abs=0.1)
+
+    def finds(*labels: str) -> Findings:
+        boxes, scores = np.array([LEFT] * len(labels), float), np.linspace(0.9, 0.7, len(labels))
+        return Findings(frozenset(LABELS), [FoundBoxes(boxes, scores, labels) for _ in images])
+
+    once, twice = labels_of(images, finds("RBC")), labels_of(images, finds("RBC", "RBC"))
+    assert 0.5 < once.ap50["RBC"] < 0.7
+    assert twice == once
 
 
 def test_the_shuffled_score_is_that_of_shuffled_images() -> None:
