@@ -32,7 +32,7 @@ Spoil = Callable[[Sequence[LabelledImage], int], Images]
 
 TRAIN, VALIDATE = 30, 40
 SEEDS = range(20)
-CPU_S = 60.0
+CPU_S = 40.0
 IMAGE_SIZE = 160
 SPOILED: dict[str, Spoil] = {
     "all labels shuffled": spoiled_labels,

@@ -251,7 +251,7 @@ def _bench(images: Sequence[LabelledImage], labels: Sequence[str]) -> _Bench:
 def _without_judging(why: str, *, is_first: bool) -> tuple[Verdict, str]:
     if is_first:
         return "promote", f"It serves as the first model, and was not judged: {why}"
-    return "aside", f"It is kept aside until somebody promotes it, for it was not judged: {why}"
+    return "aside", f"It is kept aside until somebody promotes it, because it was not judged: {why}"
 
 
 def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | None:
@@ -269,10 +269,14 @@ def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | 
         return None
     label = max(shuffled.ap50, key=lambda each: own[each].value - shuffled.ap50[each])
     low, high = own[label].interval
+    fit_too = (
+        f", which fit what it finds as well in {shuffled.as_good:,} of {RESAMPLES:,} shuffles"
+        if shuffled.as_good > MOST_AS_GOOD
+        else ""
+    )
     return (
         f"It tells labels apart no better than chance does: AP50 of {shortened(label, 30)} {own[label].value:.2f} "
-        f"({low:.2f} to {high:.2f}) on {bench}, and {shuffled.ap50[label]:.2f} with the labels on other boxes, which "
-        f"fit what it finds as well in {shuffled.as_good:,} of {RESAMPLES:,} shuffles"
+        f"({low:.2f} to {high:.2f}) on {bench}, and {shuffled.ap50[label]:.2f} with the labels on other boxes{fit_too}"
     )
 
 
