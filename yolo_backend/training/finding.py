@@ -48,9 +48,8 @@ def find_boxes(
 ) -> Findings:
     """What the weights find in each image, down to `SCORE_FLOOR`; `told` hears how many are done.
 
-    Images are decoded as they are where it serves: `decode` is the setting DECODE. Only the images that are in work are
-    in memory. Raises FindingError for an image that can't be read, and what the
-    engine raises.
+    Only the images that are in work are in memory. Raises FindingError for an image that can't be read, and what the
+    engine raises. `decode` is the setting DECODE: images are decoded as they are where it serves.
     """
     view = view_for(engine.info)
     enough_px = view.enough_px(engine.info) if decode == "fast" else None

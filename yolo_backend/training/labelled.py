@@ -28,9 +28,9 @@ class LabelledBox:
 class LabelledImage:
     """An image of a task whose work was submitted; without boxes it is an image of nothing.
 
+    `is_jpeg` is about the task's own file: DECODE=fast decodes nothing but JPEGs smaller.
     `digest` is that of the image's bytes, in hex; `look` is a perceptual hash of 64 bits. `file` holds the upright
     pixels. `page` is the index in a `valueList`. `group` is the value of the data field whose images stay together.
-    `is_jpeg` is about the task's own file: only a JPEG is decoded smaller by DECODE=fast.
     """
 
     task_id: int
@@ -42,8 +42,8 @@ class LabelledImage:
     size_wh: tuple[int, int]
     boxes: tuple[LabelledBox, ...]
     page: int | None = None
-    group: str | None = None
     is_jpeg: bool = True
+    group: str | None = None
 
     @property
     def is_drawn_without_help(self) -> bool:
