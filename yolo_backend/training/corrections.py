@@ -95,7 +95,8 @@ def _are_relabelled(before: Sequence[TrueBoxes], after: Sequence[TrueBoxes], fou
 
 
 def _overlaps_of_own_label(found: FoundBoxes, truth: TrueBoxes) -> Floats:
-    return overlap_matrix(found, truth, np.array(found.labels)[:, None] == np.array(truth.labels)[None])
+    found_labels, true_labels = (np.array(side.labels, np.str_) for side in (found, truth))
+    return overlap_matrix(found, truth, found_labels[:, None] == true_labels)
 
 
 def _is_same(one: TrueBoxes, other: TrueBoxes) -> bool:

@@ -90,6 +90,14 @@ def test_three_boxes_with_another_label_are_more_than_single_corrections() -> No
     assert check_labels(relabelled(images, 3), then, perfect(images), LABELS) is not None
 
 
+def test_images_of_nothing_and_without_findings_change_nothing() -> None:
+    images = [*pairs_of_cells(14), labelled(14, [(PLATELETS, LEFT)]), labelled(15, []), labelled(16, [(RBC, LEFT)])]
+    found = perfect([*images[:15], labelled(15, [(RBC, LEFT)]), labelled(16, [])])
+    then = drawn_in(images)
+    assert check_labels(relabelled(images, 2), then, found, LABELS) is None
+    assert check_labels(relabelled(images, 3), then, found, LABELS) is not None
+
+
 def test_a_few_among_many_boxes_are_single_corrections() -> None:
     """Three of a hundred of a label."""
     images = [
