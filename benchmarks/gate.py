@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,8 +27,9 @@ from tests.harness.findings import (
 )
 from tests.harness.report import made_by, table, write_section
 from tests.harness.stack import ROOT
+from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.found import Findings
-from yolo_backend.training.gate import Judgement, check_labels, judge
+from yolo_backend.training.gate import Judgement, judge
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.thresholds import ThresholdRule
 
@@ -64,11 +65,37 @@ CASES: dict[str, Callable[[Recorded, int], Case]] = {
         without(some.better, "Platelets", 0.5, seed), some.better
     ),
 }
+
+
+def two_renamed(images: list[LabelledImage], seed: int) -> list[LabelledImage]:
+    """A person gives two boxes another label."""
+    chosen = np.random.default_rng(seed).permutation([at for at, image in enumerate(images) if image.boxes])[:2]
+
+    def rename(image: LabelledImage) -> LabelledImage:
+        first, *others = image.boxes
+        label = LABELS[(LABELS.index(first.label) + 1) % len(LABELS)]
+        return replace(image, boxes=(replace(first, label=label), *others))
+
+    return [rename(image) if at in chosen else image for at, image in enumerate(images)]
+
+
+def some_removed(images: list[LabelledImage], seed: int) -> list[LabelledImage]:
+    """A person takes one red cell, of a dozen, out of three images of four."""
+
+    def remove(image: LabelledImage) -> LabelledImage:
+        removed = next((box for box in image.boxes if box.label == "RBC"), None)
+        return replace(image, boxes=tuple(box for box in image.boxes if box is not removed))
+
+    return [image if at % 4 == seed % 4 else remove(image) for at, image in enumerate(images)]
+
+
 SPOILED: dict[str, Spoil] = {
     "all labels shuffled": spoiled_labels,
     "a third of the labels shuffled": lambda images, seed: spoiled_labels(images, seed, 1 / 3),
     "all places random": spoiled_places,
     "a third of the places random": lambda images, seed: spoiled_places(images, seed, 1 / 3),
+    "right: two boxes get another label": two_renamed,
+    "right: one red cell is removed from three images of four": some_removed,
 }
 FIRST: dict[str, Callable[[Recorded, int], tuple[list[LabelledImage], Findings]]] = {
     "all labels shuffled": lambda some, seed: (
@@ -95,27 +122,19 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Measure how often the gate errs.")
     parser.add_argument("--trials", type=int, default=100, help="for each number")
+    parser.add_argument("--only", choices=_TABLES, help="one of the tables")
     parser.add_argument("--no-report", action="store_true", help="leave docs/ alone")
     options = parser.parse_args()
-    began = time.monotonic()
     head = ["validation images", *map(str, _COUNTS)]
-    refused = [[name, *_shares(refusals(name, options.trials))] for name in CASES]
-    spoiled = [[name, *_shares(rejections(name, options.trials))] for name in SPOILED]
-    first = [[name, *_shares(first_refusals(name, options.trials))] for name in FIRST]
-    text = "\n\n".join(
-        [
-            "Refused, of models that are:",
-            table(head, refused),
-            "Refused before training, for the labels of validation images changed:",
-            table(head, spoiled),
-            "Refused, of first models that were trained, and are judged, on labels that are:",
-            table(head, first),
-            f"Each number is of {options.trials} trials. {made_by('gate', time.monotonic() - began)}",
-        ]
-    )
-    print(text)
-    if not options.no_report:
-        write_section("gate", text, _REPORT)
+    for section in [options.only] if options.only else _TABLES:
+        began = time.monotonic()
+        title, names, measure = _TABLES[section]
+        rows = [[name, *_shares(measure(name, options.trials))] for name in names]
+        made = made_by("gate", time.monotonic() - began, f"python -m benchmarks.gate --only {section}")
+        text = f"{title}\n\n{table(head, rows)}\n\nEach number is of {options.trials} trials. {made}"
+        print(text)
+        if not options.no_report:
+            write_section(section, text, _REPORT)
 
 
 def refusals(name: str, trials: int) -> Iterator[float]:
@@ -160,6 +179,17 @@ def verdict_on(images: list[LabelledImage], case: Case, seed: int) -> Judgement:
     return judge(
         images, LABELS, case.candidate, case.current, case.best, is_first=False, rule=ThresholdRule(), seed=seed
     )
+
+
+_TABLES: dict[str, tuple[str, Iterable[str], Callable[[str, int], Iterator[float]]]] = {
+    "gate": ("Refused, of models that are:", CASES, refusals),
+    "gate-labels": ("Refused before training, because the labels of validation images changed:", SPOILED, rejections),
+    "gate-first": (
+        "Refused, of first models that were trained, and are judged, on labels that are:",
+        FIRST,
+        first_refusals,
+    ),
+}
 
 
 def _some(count: int, seed: int) -> Recorded:

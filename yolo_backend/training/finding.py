@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -42,19 +43,23 @@ def find_boxes(
     labels_of_class: LabelsOfClass,
     *,
     max_megapixels: float,
+    decode: Literal["full", "fast"] = "full",
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> Findings:
     """What the weights find in each image, down to `SCORE_FLOOR`; `told` hears how many are done.
 
     As where it serves, a label that can't be drawn on an image isn't found there.
     Only the images that are in work are in memory. Raises FindingError for an image that can't be read, and what the
-    engine raises.
+    engine raises. `decode` is the setting DECODE: images are decoded as they are where it serves.
     """
     view = view_for(engine.info)
+    enough_px = view.enough_px(engine.info) if decode == "fast" else None
 
     def find(image: LabelledImage) -> FoundBoxes:
         try:
-            decoded = decode_image(image.file.read_bytes(), max_megapixels)
+            # A PNG is a JPEG only here, where it was written to be trained on.
+            smaller_px = enough_px if image.is_jpeg else None
+            decoded = decode_image(image.file.read_bytes(), max_megapixels, smaller_px)
         except (OSError, ImageError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise FindingError(

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from yolo_backend.messages import shortened
+from yolo_backend.training.chance import MOST_AS_GOOD, Chance
 from yolo_backend.training.found import Findings
-from yolo_backend.training.labelled import LabelledBox, LabelledImage
+from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.matching import (
     IOUS,
     Matches,
     TrueBoxes,
     as_upright,
     match_all,
-    shuffled_labels,
-    shuffled_places,
 )
 from yolo_backend.training.scores import (
     RESAMPLES,
@@ -28,7 +24,6 @@ from yolo_backend.training.scores import (
     Resampled,
     Scores,
     Weights,
-    as_they_are,
     recall,
     resample,
     score,
@@ -45,10 +40,6 @@ MAX_RECALL_FALL = 0.1
 RECALL_SHARE = 0.95
 """So many resamples have to say that the recall of a label falls by more than that."""
 
-_SHUFFLES = 10  # of the drawn boxes: the best score of so many is what chance gives
-_MOST_SHUFFLED = 300  # images: more make chance no clearer
-_SAME_PX = 0.5
-_TOLERATED_FALL = 0.1  # of the serving model's score, by corrected labels
 _DIGITS = 4
 
 Verdict = Literal["promote", "refuse", "aside"]
@@ -117,51 +108,6 @@ class Judgement:
         }
 
 
-def check_labels(
-    now: Sequence[LabelledImage],
-    then: Mapping[str, Sequence[LabelledBox]],
-    current: Findings,
-    labels: Sequence[str],
-    *,
-    seed: int = 0,
-) -> str | None:
-    """Why the labels can't be trusted, None if they can: whether they fit what the serving model finds much less than
-    those of an earlier run did, on the same images.
-
-    `then` goes by the images' digests, and `labels` are the labeling config's of now. Labels that nobody had drawn
-    then don't count, nor those that are gone from the config. Those with few boxes count only if all have few.
-    An image of several tasks doesn't count, for `then` has the boxes of one of them.
-    """
-    tasks = Counter(image.digest for image in now)
-    common = [number for number, image in enumerate(now) if image.digest in then and tasks[image.digest] == 1]
-    if len(common) < MIN_IMAGES:
-        return None
-    drawn_then = Counter(box.label for number in common for box in then[now[number].digest])
-    compared = [label for label in labels if drawn_then[label] >= MIN_BOXES]
-    compared = compared or [label for label in labels if drawn_then[label]]
-    if not compared:
-        return None
-    images = [now[number] for number in common]
-    before = [TrueBoxes.of(then[image.digest], image.size_wh, compared) for image in images]
-    after = [TrueBoxes.of(image.boxes, image.size_wh, compared) for image in images]
-    changed = sum(not _is_same(*pair) for pair in zip(before, after, strict=True))
-    if not changed:
-        return None
-    found = current.at(common).images
-    weights = resample(len(images), seed)
-    was = score(match_all(before, found, compared, IOUS[:1]), weights, 1).map50()
-    scores = score(match_all(after, found, compared, IOUS[:1]), as_they_are(len(images)), 1).ap50
-    # A label whose boxes are all gone counts as nothing found, for it was there.
-    is_now = sum(scores[label].value if label in scores else 0.0 for label in compared) / len(compared)
-    # The interval of a perfect score has no width, and one correction would be a fall.
-    if is_now >= min(was.interval[0], (1 - _TOLERATED_FALL) * was.value):
-        return None
-    return (
-        f"the labels of {changed} of {len(images)} validation images changed; "
-        f"the serving model fell from {was.value:.2f} to {is_now:.2f}"
-    )
-
-
 def judge(
     images: Sequence[LabelledImage],
     labels: Sequence[str],
@@ -200,11 +146,11 @@ def judge(
             f"The base {shortened(may_have_seen)} may have seen the validation images when it was trained: its scores, "
             "and those of what is trained from it, may be too good"
         )
-    chance: _Chance | None = None
+    chance: Chance | None = None
     if bench.why_not_judged:
         verdict, reason = _without_judging(bench.why_not_judged, is_first=is_first)
     else:
-        chance = _chance_of(bench.truths, candidate.at(bench.numbers), labels, seed)
+        chance = Chance.of(bench.truths, candidate.at(bench.numbers).images, labels, seed)
         why_not = (
             _no_better_than_chance(new, chance, bench)
             or _worse(new, serving, "the serving model", bench)
@@ -225,7 +171,7 @@ def judge(
         ),
         judged=tuple(bench.numbers),
         own_interval=new.map50.interval if is_judged else None,
-        chance=chance.of_places if chance else None,
+        chance=chance.places if chance else None,
     )
 
 
@@ -271,14 +217,6 @@ class _Model:
         return [label for label, matches in self.matches.items() if matches.boxes >= MIN_BOXES]
 
 
-@dataclass(frozen=True)
-class _Chance:
-    """What shuffled boxes give: mAP50 with each image's boxes in another image, AP50 with the labels on other boxes."""
-
-    of_places: float
-    of_labels: Mapping[str, float]
-
-
 def _bench(images: Sequence[LabelledImage], labels: Sequence[str]) -> _Bench:
     def bench(numbers: Sequence[int], remarks: Sequence[str], why_not: str | None) -> _Bench:
         truths = [TrueBoxes.of(images[number].boxes, images[number].size_wh, labels) for number in numbers]
@@ -313,44 +251,32 @@ def _bench(images: Sequence[LabelledImage], labels: Sequence[str]) -> _Bench:
 def _without_judging(why: str, *, is_first: bool) -> tuple[Verdict, str]:
     if is_first:
         return "promote", f"It serves as the first model, and was not judged: {why}"
-    return "aside", f"It is kept aside until somebody promotes it, for it was not judged: {why}"
+    return "aside", f"It is kept aside until somebody promotes it, because it was not judged: {why}"
 
 
-def _chance_of(truths: Sequence[TrueBoxes], candidate: Findings, labels: Sequence[str], seed: int) -> _Chance:
-    generator = np.random.default_rng(seed)
-    chosen = np.sort(generator.permutation(len(truths))[:_MOST_SHUFFLED]).tolist()
-    some, found = [truths[number] for number in chosen], candidate.at(chosen).images
-    weights = as_they_are(len(some))
-
-    def scores(shuffled: Sequence[TrueBoxes]) -> Scores:
-        return score(match_all(shuffled, found, labels, IOUS[:1]), weights, 1)
-
-    places = [scores(shuffled_places(some, generator)).map50().value for _ in range(_SHUFFLES)]
-    of_labels = [scores(shuffled_labels(some, generator)).ap50 for _ in range(_SHUFFLES)]
-    return _Chance(
-        max((value for value in places if not math.isnan(value)), default=0.0),
-        {label: max(each[label].value for each in of_labels) for label in of_labels[0]},
-    )
-
-
-def _no_better_than_chance(new: _Model, chance: _Chance, bench: _Bench) -> str | None:
+def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | None:
     low, high = new.map50.interval
-    if not low > chance.of_places:
+    if not low > chance.places:
         return (
             f"It finds no more than chance does: mAP50 {new.map50.value:.2f} ({low:.2f} to {high:.2f}) on {bench}, and "
-            f"{chance.of_places:.2f} with the boxes of other images"
+            f"{chance.places:.2f} with the boxes of other images"
         )
-    known = [label for label in new.judged_labels() if label in chance.of_labels]
-    if len(known) < 2:  # of one label, only places can be shuffled
+    shuffled = chance.labels
+    if shuffled is None:  # then only places can be shuffled
         return None
-    if any(new.scores.ap50[label].interval[0] > chance.of_labels[label] for label in known):
+    own = new.scores.ap50
+    if shuffled.as_good <= MOST_AS_GOOD and any(own[label].interval[0] > ap50 for label, ap50 in shuffled.ap50.items()):
         return None
-    label = max(known, key=lambda each: new.scores.ap50[each].value - chance.of_labels[each])
-    own = new.scores.ap50[label]
+    label = max(shuffled.ap50, key=lambda each: own[each].value - shuffled.ap50[each])
+    low, high = own[label].interval
+    fit_too = (
+        f", which fit what it finds as well in {shuffled.as_good:,} of {RESAMPLES:,} shuffles"
+        if shuffled.as_good > MOST_AS_GOOD
+        else ""
+    )
     return (
-        f"It tells labels apart no better than chance does: AP50 of {shortened(label, 30)} {own.value:.2f} "
-        f"({own.interval[0]:.2f} to {own.interval[1]:.2f}) on {bench}, and {chance.of_labels[label]:.2f} with the "
-        "labels on other boxes"
+        f"It tells labels apart no better than chance does: AP50 of {shortened(label, 30)} {own[label].value:.2f} "
+        f"({low:.2f} to {high:.2f}) on {bench}, and {shuffled.ap50[label]:.2f} with the labels on other boxes{fit_too}"
     )
 
 
@@ -424,20 +350,6 @@ def _compare(candidate: Resampled, current: Resampled | None, *, is_judged: bool
     difference = candidate - current
     interval = difference.interval if is_judged else None
     return Comparison(current.value, candidate.value, difference.value, interval)
-
-
-def _is_same(one: TrueBoxes, other: TrueBoxes) -> bool:
-    """Returns True if both have the same labels in the same places, in whatever order."""
-    if sorted(one.labels) != sorted(other.labels):
-        return False
-    left = list(range(len(other.labels)))
-    mine, theirs = (np.concatenate([each.boxes_xyxy, each.boxes_xywhr[:, :4]], axis=1) for each in (one, other))
-    for label, box in zip(one.labels, mine, strict=True):
-        for number in left:
-            if other.labels[number] == label and np.abs(theirs[number] - box).max() <= _SAME_PX:
-                left.remove(number)
-                break
-    return not left
 
 
 def _percent(share: float) -> str:

@@ -38,11 +38,12 @@ class ImageCacheError(UserError):
 
 @dataclass(frozen=True)
 class CachedImage:
-    """A JPEG of the upright pixels, its size in pixels, and its perceptual hash."""
+    """A JPEG of the upright pixels, its size in pixels, its perceptual hash, and whether it was made of a JPEG."""
 
     file: Path
     size_wh: tuple[int, int]
     look: int
+    is_of_jpeg: bool
 
 
 class ImageCache:
@@ -64,10 +65,10 @@ class ImageCache:
         file = self._folder / f"{digest}.jpg"
         self._taken.add(file)
         try:
-            cached = self._known(file)
+            cached = self._known(file, content)
             if cached is None:
                 self._write(file, _upright_jpeg(content, self._max_megapixels))
-                cached = self._known(file)
+                cached = self._known(file, content)
         except OSError as error:
             raise ImageCacheError(
                 f"Images to train on can't be kept in {self._folder} ({error.strerror}): make room there, or let the "
@@ -95,8 +96,8 @@ class ImageCache:
                     file.unlink(missing_ok=True)
                     total -= size
 
-    def _known(self, file: Path) -> CachedImage | None:
-        """What is there already; None where nothing is, or where a power cut left it empty."""
+    def _known(self, file: Path, content: bytes) -> CachedImage | None:
+        """What is there already of this content; None where nothing is, or where a power cut left it empty."""
         try:
             jpeg = file.read_bytes()
             os.utime(file)
@@ -106,7 +107,7 @@ class ImageCache:
             image = decode_image(jpeg, math.inf, _ENOUGH_PX)
         except ImageError:
             return None
-        return CachedImage(file, image.size_wh, look_of(image.pixels))
+        return CachedImage(file, image.size_wh, look_of(image.pixels), _is_jpeg(content))
 
     def _write(self, file: Path, content: bytes) -> None:
         try:
@@ -140,8 +141,12 @@ def _upright_jpeg(content: bytes, max_megapixels: float) -> bytes:
     return jpeg
 
 
+def _is_jpeg(content: bytes) -> bool:
+    return format_of(content) == JpegImagePlugin.JpegImageFile.format
+
+
 def _is_plain(content: bytes, image: DecodedImage) -> bool:
-    if format_of(content) != JpegImagePlugin.JpegImageFile.format or image.orientation != 1:
+    if not _is_jpeg(content) or image.orientation != 1:
         return False
     try:
         *_, colors, _ = simplejpeg.decode_jpeg_header(content)

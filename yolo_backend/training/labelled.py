@@ -28,6 +28,7 @@ class LabelledBox:
 class LabelledImage:
     """An image of a task whose work was submitted; without boxes it is an image of nothing.
 
+    `is_jpeg` is about the task's own file: DECODE=fast decodes nothing but JPEGs smaller.
     `digest` is that of the image's bytes, in hex; `look` is a perceptual hash of 64 bits. `file` holds the upright
     pixels. `page` is the index in a `valueList`. `group` is the value of the data field whose images stay together.
     `labels` are those that can be drawn on it; None if all can. An `<Image>` may have controls of its own.
@@ -42,6 +43,7 @@ class LabelledImage:
     size_wh: tuple[int, int]
     boxes: tuple[LabelledBox, ...]
     page: int | None = None
+    is_jpeg: bool = True
     group: str | None = None
     labels: frozenset[str] | None = None
 

@@ -203,16 +203,6 @@ def shuffled_places(truths: Sequence[TrueBoxes], generator: np.random.Generator)
     return [_moved_to(truths[there[number]], truth.size_wh) for number, truth in enumerate(truths)]
 
 
-def shuffled_labels(truths: Sequence[TrueBoxes], generator: np.random.Generator) -> list[TrueBoxes]:
-    """What people drew, with the same labels, but at random on the boxes."""
-    labels = [label for truth in truths for label in truth.labels]
-    given = iter([labels[number] for number in generator.permutation(len(labels))])
-    return [
-        TrueBoxes(tuple(next(given) for _ in truth.labels), truth.boxes_xyxy, truth.boxes_xywhr, truth.size_wh)
-        for truth in truths
-    ]
-
-
 def _moved_to(truth: TrueBoxes, size_wh: tuple[int, int]) -> TrueBoxes:
     scale_xy = np.divide(size_wh, truth.size_wh)
     mean = math.sqrt(scale_xy.prod())

@@ -178,6 +178,7 @@ class _Reader:
                         look=cached.look,
                         file=cached.file,
                         size_wh=cached.size_wh,
+                        is_jpeg=cached.is_of_jpeg,
                         boxes=drawn.boxes,
                         page=file.item_index,
                         group=group,

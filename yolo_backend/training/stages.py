@@ -29,12 +29,13 @@ from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
 from yolo_backend.training.base import known_classes
 from yolo_backend.training.collected import Collected
+from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.errors import TrainingError, told_of
 from yolo_backend.training.finding import SCORE_FLOOR, find_boxes, labels_of_classes
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
-from yolo_backend.training.gate import MIN_IMAGES, Judgement, check_labels, judge
+from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledBox, Snapshot
 from yolo_backend.training.networks import Base, read_base
@@ -189,8 +190,14 @@ class _Stages:
         labels_of_class = labels_of_classes(map_labels(control, names, SCORE_FLOOR) for control in controls)
         if not labels_of_class:
             return None
-        megapixels = self._settings.max_image_megapixels
-        return find_boxes(engine, collected.split.val, labels_of_class, max_megapixels=megapixels)
+        settings = self._settings
+        return find_boxes(
+            engine,
+            collected.split.val,
+            labels_of_class,
+            max_megapixels=settings.max_image_megapixels,
+            decode=settings.decode,
+        )
 
     def _why_distrusted(self, collected: Collected, present: Findings | None) -> str | None:
         """Why the labels can't be trusted; a person who promotes in any case says that they can."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from PIL import Image
 from ultralytics import YOLO
 
 from tests.harness.detections import BOX_TOLERANCE_PX, SCORE_TOLERANCE, MakeWeights, ultralytics_detections
 from tests.harness.findings import labelled as labelled_image
+from tests.harness.studio_client import BCCD_CONFIG
 from tests.integration.detection import conftest as detection
 from yolo_backend.detection.engine import Engine
 from yolo_backend.images.decode import decode_image
 from yolo_backend.labels.label_map import map_labels
 from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import Settings, load_settings
 from yolo_backend.training.finding import FindingError, find_boxes, labels_of_classes
 from yolo_backend.training.found import Findings, FoundBoxes
@@ -109,6 +114,35 @@ def test_the_settings_that_serve_count(settings: Settings, bccd_weights: Path, i
     engine = Engine.as_set(bccd_weights, few)
     assert engine.info.image_size == (160, 160)
     assert [len(those.labels) for those in find(engine, images).images] == [3] * 6
+
+
+def test_large_images_are_decoded_as_they_are_where_it_serves(
+    settings: Settings, bccd_weights: Path, images: list[LabelledImage], tmp_path: Path
+) -> None:
+    """With DECODE=fast a server sees other pixels of a large JPEG, so it finds other boxes, but not of a PNG."""
+    large = tmp_path / "large.jpg"
+    with Image.open(images[0].file) as photograph:
+        photograph.resize((2560, 1920)).save(large, quality=95)
+    jpeg = replace(images[0], file=large, size_wh=(2560, 1920))
+    small = settings.model_copy(update={"model_image_size": 320})
+    engine = Engine.as_set(bccd_weights, small)
+    picture = "data:image/jpeg;base64," + base64.b64encode(large.read_bytes()).decode()
+
+    def served(decode: str) -> list[float]:
+        changed = {"decode": decode, "model_name": bccd_weights.name, "model_root": bccd_weights.parent}
+        with closing(Predictor(small.model_copy(update=changed))) as predictor:
+            (prediction,) = predictor.predict([{"id": 1, "data": {"image": picture}}], BCCD_CONFIG)
+        return sorted(region["score"] for region in prediction["result"])
+
+    def found(image: LabelledImage, decode: Literal["full", "fast"]) -> list[float]:
+        (those,) = find(engine, [image], decode=decode).images
+        return sorted(those.scores[those.scores > small.model_score_threshold].tolist())
+
+    full, fast = served("full"), served("fast")
+    assert full != pytest.approx(fast, abs=1e-4)
+    assert found(jpeg, "full") == pytest.approx(full, abs=1e-4)
+    assert found(jpeg, "fast") == pytest.approx(fast, abs=1e-4)
+    assert found(replace(jpeg, is_jpeg=False), "fast") == found(jpeg, "full")
 
 
 def test_labels_are_those_of_the_label_map(settings: Settings, bccd_weights: Path, images: list[LabelledImage]) -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,27 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from ultralytics import YOLO
 
+from tests.harness.detections import MakeWeights
+from tests.harness.findings import labelled
 from tests.harness.stack import ROOT
+from tests.integration.detection import conftest as detection
 from yolo_backend.demo.scenes import draw_scene
 from yolo_backend.detection.contents import content_problem
+from yolo_backend.detection.engine import Engine
 from yolo_backend.detection.weights import file_fingerprint
+from yolo_backend.settings import load_settings
 from yolo_backend.training import fitting
+from yolo_backend.training.dataset import write_dataset
+from yolo_backend.training.finding import find_boxes
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, FittingError, fit, is_out_of_memory, tells_sides
+from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.networks import Base, read_base
 from yolo_backend.training.pace import cpu_seconds
+
+make_weights = detection.make_weights  # a fixture
 
 ALLOCATION_FAILED = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -297,3 +309,21 @@ def test_nothing_calls_home_whatever_the_users_settings(few_scenes: Path, bccd_w
     assert done.returncode == 0, done.stderr
     assert not told.exists(), told.read_text()
     assert json.loads(settings.read_text()) == on
+
+
+def test_obb_weights_are_fitted_to_rotated_boxes_and_find_such(make_weights: MakeWeights, tmp_path: Path) -> None:
+    """A few steps: nothing is learned by them, but the file is one that serves rotated rectangles."""
+    base = read_base(make_weights("yolo11n-obb"))
+    images = []
+    for number in range(4):
+        file = tmp_path / f"{number}.jpg"
+        Image.fromarray(np.full((96, 128, 3), 60 * number, np.uint8)).save(file)
+        drawn = LabelledBox("bar", (34, 20, 94, 76), (64.0, 48.0, 60.0, 16.0, 0.7))
+        images.append(replace(labelled(number, [], size_wh=(128, 96), file=file), boxes=(drawn,)))
+    data = write_dataset(tmp_path / "data", images, images[:1], ["bar"], rotated=True)
+    fitted = fit(spec(data, base, tmp_path, steps=3, batch=2))
+    again = read_base(fitted.weights)
+    assert (again.kind, again.class_names) == ("obb", {0: "bar"})
+    settings = load_settings(model_dir=tmp_path / "models", device="cpu", engine="torch", model_image_size=96)
+    found = find_boxes(Engine.as_set(fitted.weights, settings), images, {0: ("bar",)}, max_megapixels=10)
+    assert all(each.boxes.shape[1] == 5 for each in found.images)

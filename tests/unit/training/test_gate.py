@@ -23,8 +23,9 @@ from tests.harness.findings import (
     with_labels,
     without,
 )
+from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.found import Findings, FoundBoxes
-from yolo_backend.training.gate import Comparison, Judgement, check_labels, judge
+from yolo_backend.training.gate import Comparison, Judgement, judge
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Origin
 from yolo_backend.training.thresholds import ThresholdRule
 
@@ -196,6 +197,22 @@ def test_weights_for_rotated_boxes_and_others_are_scored_by_the_same_hulls() -> 
     assert verdict_on(images, rotated, rotated, best=rotated).map50.candidate == 0.0
 
 
+def test_a_first_model_that_turns_its_boxes_wrongly_is_refused() -> None:
+    """Their hulls are the drawn ones' own; the boxes themselves lie across."""
+    images = [replace(labelled(number, []), boxes=(tilted(number, math.pi / 4),)) for number in range(20)]
+
+    def turned(radians: float) -> Findings:
+        boxes = [np.array([tilted(number, math.pi / 4 + radians).box_xywhr]) for number in range(20)]
+        found = [FoundBoxes(each, np.array([0.9]), ("RBC",)) for each in boxes]
+        return replace(perfect(images), images=found)
+
+    assert verdict_on(images, turned(0.0), is_first=True).verdict == "promote"
+    assert verdict_on(images, turned(math.pi), is_first=True).verdict == "promote"
+    across = verdict_on(images, turned(math.pi / 2), is_first=True)
+    assert across.verdict == "refuse"
+    assert across.reason.startswith("It finds no more than chance does: mAP50 0.00 ")
+
+
 # Chance
 
 
@@ -276,8 +293,8 @@ def test_with_few_images_the_first_serves_and_later_ones_wait() -> None:
     later = verdict_on(those.images, those.worse, those.better)
     assert later.verdict == "aside"
     assert later.reason == (
-        "It is kept aside until somebody promotes it, for it was not judged: there are 9 validation images, and 10 are "
-        "needed"
+        "It is kept aside until somebody promotes it, because it was not judged: there are 9 validation images, and 10 "
+        "are needed"
     )
     assert later.map50.difference is not None
     assert later.map50.interval is None

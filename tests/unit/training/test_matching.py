@@ -19,7 +19,6 @@ from yolo_backend.training.matching import (
     match,
     match_all,
     overlap_matrix,
-    shuffled_labels,
     shuffled_places,
 )
 
@@ -162,18 +161,6 @@ def test_each_image_gets_the_boxes_of_another_as_large_as_they_were() -> None:
     assert moved[0].boxes_xyxy[0].tolist() == [0, 0, 2 * (10 + count), 10]
     np.testing.assert_allclose(
         moved[0].boxes_xywhr[0], [10 + count, 5, (10 + count) * math.sqrt(2), 10 * math.sqrt(2), 0]
-    )
-
-
-def test_the_same_labels_are_on_other_boxes() -> None:
-    truths = [drawn(*[("cat", A)] * 30), drawn(*[("dog", B)] * 30), drawn()]
-    shuffled = shuffled_labels(truths, np.random.default_rng(0))
-    assert [len(each.labels) for each in shuffled] == [30, 30, 0]
-    labels = [label for each in shuffled for label in each.labels]
-    assert labels.count("cat") == 30
-    assert 8 < shuffled[0].labels.count("cat") < 22
-    assert all(
-        np.array_equal(ones.boxes_xyxy, others.boxes_xyxy) for ones, others in zip(shuffled, truths, strict=True)
     )
 
 
