@@ -101,6 +101,7 @@ class _Routes:
             projects=self._projects.newest_first(),
             work=predictor.progress(),
             failures=predictor.failures.last(),
+            remarks=predictor.remarks.last(),
             training=self._webhook.training(),
             workers=predictor.settings.workers,
             runtimes=predictor.catalog.pool.runtimes(),
