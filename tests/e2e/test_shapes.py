@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from label_studio_sdk.converter import brush
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.harness.browser import StudioBrowser, studio_browser
 from tests.harness.command import run_command, run_json
 from tests.harness.http_server import ServedFolder
+from tests.harness.stack import LabelStudioServer
 from tests.harness.studio_client import StudioClient
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.masks import Mask
@@ -70,11 +72,18 @@ def predicted(label_config: str) -> dict[str, Any]:
     return {"result": regions, "score": task_score(regions), "model_version": "shapes"}
 
 
-def stored(client: StudioClient, image_server: ServedFolder, label_config: str) -> tuple[int, int, list[Any]]:
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grey image."""
+    path = tmp_path_factory.mktemp("image") / "shapes.png"
+    Image.new("RGB", SIZE_WH, (90, 90, 90)).save(path)
+    return path
+
+
+def stored(client: StudioClient, image: Path, label_config: str) -> tuple[int, int, list[Any]]:
     """A new project, its only task, and the regions of its prediction as Label Studio has stored them."""
-    Image.new("RGB", SIZE_WH, (90, 90, 90)).save(image_server.path / "shapes.png")
     project = client.create_project("shapes", label_config)
-    client.import_tasks(project, [{"data": {"image": f"{image_server.url}/shapes.png"}}])
+    client.upload(project, [image])
     (task,) = client.tasks(project)
     body = [{"task": task["id"], **predicted(label_config)}]
     answer = client.call("POST", f"/api/projects/{project}/import/predictions", json=body)
@@ -124,20 +133,18 @@ def is_within_a_pixel(one: Bitmap, other: Bitmap) -> bool:
 
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_they_are_stored_as_they_are_sent(
-    client: StudioClient, image_server: ServedFolder, shape: str, apart: bool
-) -> None:
+def test_they_are_stored_as_they_are_sent(client: StudioClient, image: Path, shape: str, apart: bool) -> None:
     for attributes in ("", 'model_parts="all"')[: 2 if shape == "Polygon" else 1]:
-        _, _, regions = stored(client, image_server, config(shape, attributes, apart=apart))
+        _, _, regions = stored(client, image, config(shape, attributes, apart=apart))
         check(regions)
         assert count_boxes(regions) == 3
         assert len(regions) == (1 + apart) * (4 if attributes else 3)
 
 
-def test_polygons_come_back_out_of_exports_within_a_pixel(client: StudioClient, image_server: ServedFolder) -> None:
+def test_polygons_come_back_out_of_exports_within_a_pixel(client: StudioClient, image: Path) -> None:
     """With a tolerance of half a pixel; what is simplified further is held to its IoU by other tests."""
     attributes = 'model_parts="all" model_polygon_tolerance="0.5"'
-    project, task_id, regions = stored(client, image_server, config("Polygon", attributes))
+    project, task_id, regions = stored(client, image, config("Polygon", attributes))
     client.annotate(task_id, regions)
     expected = things()
 
@@ -162,10 +169,8 @@ def test_polygons_come_back_out_of_exports_within_a_pixel(client: StudioClient, 
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_masks_come_back_out_of_an_export_pixel_by_pixel(
-    client: StudioClient, image_server: ServedFolder, apart: bool
-) -> None:
-    project, task_id, regions = stored(client, image_server, config("Brush", apart=apart))
+def test_masks_come_back_out_of_an_export_pixel_by_pixel(client: StudioClient, image: Path, apart: bool) -> None:
+    project, task_id, regions = stored(client, image, config("Brush", apart=apart))
     client.annotate(task_id, regions)
     with zipfile.ZipFile(io.BytesIO(client.export(project, "BRUSH_TO_PNG"))) as archive:
         pictures = {name: archive.read(name) for name in archive.namelist()}
@@ -216,3 +221,54 @@ def test_weights_that_find_no_masks_are_told(
     done = run_command("check", "-p", str(project), environment=command_environment, cwd=tmp_path)
     assert done.returncode == 1
     assert wanted in " ".join(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path, label_studio: LabelStudioServer) -> Iterator[StudioBrowser]:
+    """A browser with someone logged in."""
+    with studio_browser(label_studio, chromium, "shapes") as browser:
+        yield browser
+
+
+def shown_on_the_page(browser: StudioBrowser, project: int, task: int, regions: int) -> Bitmap:
+    """Which pixels of the image the page paints over, seen by their color; the image is grey."""
+    browser.open_task_of(project, task)
+    tab = browser.page.locator(".lsf-annotation-button", has=browser.page.locator("[class*=userpic_prediction]"))
+    tab.click()
+    browser.page.mouse.move(0, 0)
+    browser.page.wait_for_function(f"() => Htx.annotationStore.selected?.regions.length === {regions}")
+    browser.page.wait_for_timeout(1000)  # masks are decoded and painted after that
+    left, top = browser.point_of(0, 0)
+    right, bottom = browser.point_of(100, 100)
+    clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    browser.keep_picture(f"project-{project}")
+    with Image.open(io.BytesIO(browser.page.screenshot(clip=clip))) as picture:  # type: ignore[arg-type]
+        pixels = np.asarray(picture.convert("RGB").resize(SIZE_WH)).astype(int)
+    painted: Bitmap = np.ptp(pixels, axis=2) > 12
+    return painted
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_page_paints_them_where_they_were_found(
+    client: StudioClient, image: Path, browser: StudioBrowser, shape: str
+) -> None:
+    project, task_id, regions = stored(client, image, config(shape, 'model_parts="all"'))
+    painted = shown_on_the_page(browser, project, task_id, len(regions))
+    expected = np.zeros(SIZE_WH[::-1], np.bool_)
+    for thing, region in zip(things(), (each for each in regions if "parentID" not in each), strict=True):
+        expected |= thing if shape != "Ellipse" else ellipse_of(region)
+    if shape == "Polygon":
+        cv2.circle(filled_hole := expected.astype(np.uint8), (160, 120), 13, 1, -1)
+        expected = filled_hole.astype(np.bool_)
+    # The page enlarges the image a little beyond its frame, and a toolbar is over its right side.
+    seen = np.s_[:160, :228]
+    painted, expected = painted[seen], expected[seen]
+    assert (painted & expected).sum() / (painted | expected).sum() > 0.96
+
+
+def ellipse_of(region: Mapping[str, Any]) -> Bitmap:
+    value, (width, height) = region["value"], SIZE_WH
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    across = (columns / width * 100 - value["x"]) / value["radiusX"]
+    down = (rows / height * 100 - value["y"]) / value["radiusY"]
+    return np.asarray(across**2 + down**2 <= 1)

@@ -16,6 +16,7 @@ from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.outlines import mask_of, outlines_of
 from yolo_backend.labels.places import visible_corners
 from yolo_backend.labels.rle import decode_rle, encode_rle
+from yolo_backend.messages import shortened
 
 _MAX_DRAWN_PX = 300_000_000
 
@@ -39,8 +40,8 @@ class BrushLabels(ShapeLabels[BrushControl]):
         """Only segmentation weights find masks."""
         if weights.kind != "segment":
             raise LabelingConfigError(
-                f'The control "{control.from_name}" paints masks, which want segmentation weights, and {name} are '
-                f"{weights.kind} weights: name others in model_path, or write RectangleLabels"
+                f'The control "{shortened(control.from_name, 40)}" paints masks, which want segmentation '
+                f"weights, and {name} are {weights.kind} weights: name others in model_path, or write RectangleLabels"
             )
 
     def wants_masks(self, control: BrushControl, weights: WeightsInfo) -> bool:

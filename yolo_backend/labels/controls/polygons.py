@@ -55,8 +55,9 @@ class PolygonLabels(ShapeLabels[PolygonControl]):
         """Only masks and rotated boxes have an outline that is more than an upright box."""
         if weights.kind not in {"segment", "obb"}:
             raise LabelingConfigError(
-                f'The control "{control.from_name}" draws polygons, which want segmentation or OBB weights, and '
-                f"{name} are {weights.kind} weights: name others in model_path, or write RectangleLabels"
+                f'The control "{shortened(control.from_name, 40)}" draws polygons, which want segmentation '
+                f"or OBB weights, and {name} are {weights.kind} weights: name others in model_path, or write "
+                "RectangleLabels"
             )
 
     def wants_masks(self, control: PolygonControl, weights: WeightsInfo) -> bool:

@@ -11,6 +11,7 @@ from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.kind import ControlKind, Found, Part, new_ids
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.tags import Tag, read_fields
+from yolo_backend.messages import shortened
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class ShapeLabels(ControlKind[ShapeControlT]):
         """Most weights find boxes, but not those that only say what an image shows."""
         if weights.kind == "classify":
             raise LabelingConfigError(
-                f'The control "{control.from_name}" wants weights that find things in an image, and {name} are '
-                "classify weights: name others in model_path"
+                f'The control "{shortened(control.from_name, 40)}" wants weights that find things in an '
+                f"image, and {name} are classify weights: name others in model_path"
             )
 
     def shapes(self, control: ShapeControlT, found: Found) -> Sequence[Sequence[Shape]]:
