@@ -263,7 +263,7 @@ def test_the_page_paints_them_where_they_were_found(
     # The page enlarges the image a little beyond its frame, and a toolbar is over its right side.
     seen = np.s_[:160, :228]
     painted, expected = painted[seen], expected[seen]
-    assert (painted & expected).sum() / (painted | expected).sum() > 0.96
+    assert (painted & expected).sum() / (painted | expected).sum() > 0.94  # simplifying takes 2 %
 
 
 def ellipse_of(region: Mapping[str, Any]) -> Bitmap:
