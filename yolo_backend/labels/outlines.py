@@ -19,7 +19,7 @@ _Whole = NDArray[np.int64]
 MIN_IOU = 0.98
 """A simplified outline has so much in common with what it is of."""
 
-_TRIES = 7  # of tolerances; more change a point or two
+_TRIES = 10  # of tolerances; more change a point or two
 _FIRST_SHARE = 0.05  # the first tolerance, in areas by circumferences: often near to what `MIN_IOU` allows
 _AIM = 0.97  # of what may be lost, because less than all of it is most probably not too much
 _SAME_PX = 1e-9
