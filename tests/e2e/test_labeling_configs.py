@@ -126,12 +126,16 @@ REPEATER = """<View><Repeater on="$pages" indexFlag="{{idx}}" mode="pagination">
     [
         (REPEATER, "inside a Repeater, which takes no predictions: use one Image with valueList and one Rectangle"),
         (
-            config('value="$image"', f'<PolygonLabels name="p" toName="image">{LABELS}</PolygonLabels>'),
-            'PolygonLabels "p" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+            config('value="$image"', f'<VectorLabels name="p" toName="image">{LABELS}</VectorLabels>'),
+            'VectorLabels "p" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+        ),
+        (
+            config('value="$image"', f'{WORDS}<KeyPoint name="k" toName="image"/>'),
+            'Labels "kind" has no Rectangle on "image" beside it, nor a Polygon, Brush or Ellipse: add one, or write',
         ),
         (
             config('value="$image"', f'{WORDS}<Brush name="b" toName="image"/>'),
-            'Labels "kind" has no Rectangle on "image" beside it: add one, or write RectangleLabels',
+            'The control "kind" paints masks, which want segmentation weights, and bccd.pt are detect weights: name',
         ),
         (
             config('value="$image"', FOREIGN),

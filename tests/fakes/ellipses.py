@@ -1,4 +1,4 @@
-"""A kind of control that we don't serve: `<EllipseLabels>`, with an ellipse in each box."""
+"""A kind of control of somebody's own, in place of ours: `<EllipseLabels>`, with an ellipse in each box."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _LINE_POINTS = 36
 
 def serve_ellipses(patch: pytest.MonkeyPatch) -> None:
     """Serve them until `patch` is undone."""
-    patch.setattr(table, "KINDS", (*table.KINDS, Ellipses()))
+    others = (kind for kind in table.KINDS if not kind.tags & Ellipses.tags)
+    patch.setattr(table, "KINDS", (*others, Ellipses()))
     parse_labeling_config.cache_clear()
 
 

@@ -89,6 +89,20 @@ class StudioClient:
         """The stored predictions of each task, by the task's id."""
         return {int(task["id"]): list(task["predictions"]) for task in self.tasks(project)}
 
+    def annotate(self, task_id: int, regions: Sequence[Mapping[str, Any]]) -> None:
+        """What a person submits of a task."""
+        self.call("POST", f"/api/tasks/{task_id}/annotations", json={"result": list(regions)})
+
+    def export(self, project: int, kind: str) -> bytes:
+        """What Export gives, such as `COCO`: a zip file."""
+        response = requests.get(
+            f"{self._studio.url}/api/projects/{project}/export?exportType={kind}",
+            headers={"Authorization": self._studio.authorization() or ""},
+            timeout=200,
+        )
+        response.raise_for_status()
+        return response.content
+
     def _act(self, action: str, project: int, ordering: Sequence[str] = ()) -> None:
         body = {"selectedItems": {"all": True, "excluded": []}, "project": project, "ordering": list(ordering)}
         self.call("POST", f"/api/dm/actions?id={action}&project={project}", json=body)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.labels_with_shape import why_not_alone
 from yolo_backend.labels.controls.table import kind_of_tag
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.tags import Tag, is_true
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 _MAX_CONFIG = 1_000_000  # those read last are kept
 _MAX_SENTENCE = 300
 _OTHER_SHAPES = frozenset(
-    f"{shape}{labels}"
-    for shape in ("polygon", "brush", "bitmask", "ellipse", "keypoint", "vector", "ocr")
-    for labels in ("", "labels")
+    f"{shape}{labels}" for shape in ("bitmask", "keypoint", "vector", "ocr") for labels in ("", "labels")
 )
+_BARE_SHAPES = frozenset({"polygon", "brush", "ellipse"})
 _OF_VIDEOS = frozenset({"videorectangle", "videovector", "videovectorlabels", "timelinelabels"})
 
 
@@ -97,6 +97,8 @@ def _why_not_served(tag: Tag) -> str | None:
         return f"{tag.shown} is for videos, which are not predicted"
     if not tag.image_tags:
         return None
+    if tag.name in _BARE_SHAPES:
+        return why_not_alone(tag)
     if tag.name in _OTHER_SHAPES:
         return f"{tag.shown} draws no boxes, and only boxes are predicted: write RectangleLabels instead, or beside it"
     if tag.name == "choices":

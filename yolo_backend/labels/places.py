@@ -23,6 +23,19 @@ def places_of(detections: Detections, indices: Sequence[int], size_wh: tuple[int
     return _rotated_places(boxes, size_wh) if detections.rotated else _upright_places(boxes, size_wh)
 
 
+def visible_corners(
+    detections: Detections, indices: Sequence[int], size_wh: tuple[int, int]
+) -> list[list[tuple[float, float]]]:
+    """The corners of what of these boxes is on the image, in its pixels; none of one outside of it."""
+    if not detections.rotated:
+        return [
+            corners_of(place, size_wh) if place else [] for place in _upright_places(detections.boxes[indices], size_wh)
+        ]
+    boxes = [_box_of(numbers) for numbers in detections.boxes[indices].tolist()]
+    corners = [clip_to_image(corners_of_box(box), size_wh) if box else [] for box in boxes]
+    return [list(dict.fromkeys(each)) if len(set(each)) >= 3 else [] for each in corners]
+
+
 def corners_of(place: Mapping[str, Any], size_wh: tuple[int, int]) -> list[tuple[float, float]]:
     """A place's corners in pixels. Label Studio turns it clockwise around its top left one."""
     picture_width, picture_height = size_wh
@@ -39,12 +52,18 @@ def corners_of(place: Mapping[str, Any], size_wh: tuple[int, int]) -> list[tuple
     ]
 
 
+def are_numbers(value: Mapping[str, Any], *keys: str) -> bool:
+    """Returns True if a region's value has a finite number under each of these keys; a region may be anybody's."""
+    numbers = [value.get(key) for key in keys]
+    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+
+
 def box_of_place(place: Mapping[str, Any], size_wh: tuple[int, int]) -> Box | None:
     """A place as a box in pixels, the way back of `places_of`; None where it has no numbers, or no area."""
-    numbers: list[Any] = [place.get(key) for key in ("x", "y", "width", "height")] + [place.get("rotation") or 0]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+    turned: dict[str, Any] = {**place, "rotation": place.get("rotation") or 0}
+    if not are_numbers(turned, "x", "y", "width", "height", "rotation"):
         return None
-    _, _, width, height, degrees = numbers
+    width, height, degrees = (turned[key] for key in ("width", "height", "rotation"))
     if width <= 0 or height <= 0:
         return None
     top_left, _, bottom_right, _ = corners_of(place, size_wh)
@@ -93,16 +112,23 @@ def _rotated_places(boxes_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) 
     return [_rotated_place(box, size_wh) for box in boxes_xywhr]
 
 
+def _box_of(numbers: Sequence[float]) -> Box | None:
+    """The numbers of a rotated box, if they are finite and it has an area."""
+    if not all(map(math.isfinite, numbers)) or numbers[2] <= 0 or numbers[3] <= 0:
+        return None
+    center_x, center_y, width, height, radians = numbers
+    return center_x, center_y, width, height, radians
+
+
 def _rotated_place(box_xywhr: NDArray[np.float32], size_wh: tuple[int, int]) -> Place | None:
     """Label Studio turns a rectangle clockwise around its own top left corner, which must lie on the image.
 
     A rectangle has four such readings, one for each corner. If none fits, the upright box around it is taken.
     """
-    if not np.isfinite(box_xywhr).all():
+    box = _box_of(box_xywhr.tolist())
+    if box is None:
         return None
-    center_x, center_y, box_width, box_height, radians = (float(number) for number in box_xywhr)
-    if box_width <= 0 or box_height <= 0:
-        return None
+    center_x, center_y, box_width, box_height, radians = box
     width, height = size_wh
     corners = []
     for quarter in range(4):

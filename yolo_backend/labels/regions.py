@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.controls.kind import Found
+from yolo_backend.labels.controls.kind import Found, new_ids
 from yolo_backend.labels.controls.table import kind_of, kind_of_region
 from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.protocol import Region
@@ -40,7 +39,7 @@ def make_regions(
         "image_rotation": 0,
         **({} if item_index is None else {"item_index": item_index}),
     }
-    ids = _new_ids(len(wanted) + len(of_image))
+    ids = new_ids(len(wanted) + len(of_image))
     regions: list[Region] = []
     for index, id_, parts in zip(wanted, ids, parts_of_each, strict=False):
         regions += [cast("Region", {**common, "id": id_, "score": scores[index], **part}) for part in parts]
@@ -75,8 +74,3 @@ def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
 def task_score(regions: Sequence[Mapping[str, Any]]) -> float:
     """The mean of the scores; 0.0 without regions."""
     return sum(region["score"] for region in regions) / len(regions) if regions else 0.0
-
-
-def _new_ids(count: int) -> list[str]:
-    digits = os.urandom(5 * count).hex()
-    return [digits[start : start + 10] for start in range(0, len(digits), 10)]

@@ -115,6 +115,7 @@ class _Routes:
             work=work,
             commands=commands,
             failures=predictor.failures.last(),
+            remarks=predictor.remarks.last(),
             training=self._webhook.training(),
             workers=predictor.settings.workers,
             runtimes=predictor.catalog.pool.runtimes(),

@@ -28,6 +28,7 @@ from yolo_backend.server.fitting import Training
 from yolo_backend.server.titles import ProjectTitle
 from yolo_backend.serving.command_work import CommandWork
 from yolo_backend.serving.progress import Progress
+from yolo_backend.serving.remarks import Remark
 from yolo_backend.training.history import HistoryPoint, draw_history
 from yolo_backend.training.records import Run
 from yolo_backend.training.report import label_tags
@@ -99,6 +100,7 @@ class Status:
     work: Sequence[Progress] = ()
     commands: Sequence[CommandWork] = ()
     failures: Sequence[Failure] = ()
+    remarks: Sequence[Remark] = ()
     training: TrainingStatus = TrainingStatus()
     workers: int = 1
     runtimes: Mapping[str, Runtime] = field(default_factory=dict)
@@ -185,6 +187,7 @@ def as_json(status: Status) -> dict[str, Any]:
         ],
         "training": _training_json(status),
         "trainings": [_trainings_json(each) for each in status.trainings],
+        "remarks": [asdict(remark) | {"at": _iso(remark.at)} for remark in status.remarks],
         "failures": [asdict(group) | {"last_at": _iso(group.last_at)} for group in group_failures(status.failures)],
     }
 

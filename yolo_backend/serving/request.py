@@ -94,6 +94,7 @@ class Predictor:
         self._threads_for_people = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="person")
         self._scheduler = Scheduler(self._threads.submit)
         self._tasks = TaskPredictor(settings, self.catalog.pool, _MAX_PARALLEL_TASKS)
+        self.remarks = self._tasks.remarks
 
     def plan(self, label_config: str, wait_s: float | None = 0, *, project: str | None = None) -> ProjectPlan:
         """How this labeling config is served, in this project; raises as `make_plan` does.

@@ -31,9 +31,11 @@ from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes, make_regions, task_score
+from yolo_backend.labels.sizes import bounded
 from yolo_backend.labels.task_values import find_value, value_of
 from yolo_backend.protocol import Prediction, Region, Task, task_data_of, task_id_of
 from yolo_backend.serving.image import ABANDONED, Caller, ImageDetector, ImageFailedError, ImageReference
+from yolo_backend.serving.remarks import Remark, RemarkLog
 from yolo_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class TaskPredictor:
         self._settings = settings
         self._pool = pool
         self._images = ImageDetector(settings, pool, connections)
+        self.remarks = RemarkLog()
 
     def predict_task(
         self,
@@ -123,7 +126,8 @@ class TaskPredictor:
     ) -> tuple[Prediction, list[Region]] | Failure:
         try:
             regions = self._regions(task, plan, studio, caller, project=project)
-            prediction = _prediction_of(regions, plan)
+            prediction = self._prediction_of(regions, plan, task, project)
+            regions = prediction["result"]
             if finish:
                 prediction = _checked(finish(task, prediction), plan)
         except AbandonedError:
@@ -158,11 +162,11 @@ class TaskPredictor:
                 if found is None:
                     return None
                 regions += _regions_on(found, item_index, controls)
-            prediction = _prediction_of(regions, plan)
+            prediction = self._prediction_of(regions, plan, task, project)
         except Exception:  # whatever is wrong with the task: `predict_task` tells it
             return None
         metrics.REMEMBERED_IMAGES.inc(len(images))
-        _count(regions)
+        _count(prediction["result"])
         return prediction
 
     def images(self, task: Task, plan: ProjectPlan, studio: Studio | None, *, project: str) -> list[TaskImage]:
@@ -205,6 +209,12 @@ class TaskPredictor:
             regions += _regions_on(found, item_index, controls)
         return regions
 
+    def _prediction_of(self, regions: list[Region], plan: ProjectPlan, task: Task, project: str) -> Prediction:
+        kept, remark = bounded(regions)
+        if remark:
+            self.remarks.add(Remark(project, task_id_of(task), remark))
+        return {"result": kept, "score": task_score(kept), "model_version": plan.model_version}
+
     def uploads_of(self, project: str) -> ProjectUploads | None:
         """The project's uploads on the disk; None if none are read there."""
         return uploads_of(self._settings.label_studio_media_root, project)
@@ -216,10 +226,6 @@ def _regions_on(found: ImageDetections, item_index: int | None, controls: Sequen
         detections = found.detections[served.weights.fingerprint]
         regions += make_regions(detections, served.control, served.label_map, found.size_wh, item_index)
     return regions
-
-
-def _prediction_of(regions: list[Region], plan: ProjectPlan) -> Prediction:
-    return {"result": regions, "score": task_score(regions), "model_version": plan.model_version}
 
 
 def _count(regions: Sequence[Region]) -> None:

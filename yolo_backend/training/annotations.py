@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.controls.rectangles import RectangleControl
+from yolo_backend.labels.controls.shapes import ShapeControl
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.places import Box, box_of_place, clip_to_image, corners_of_box
 from yolo_backend.labels.regions import region_labels
@@ -127,7 +127,7 @@ def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region
 def _control_of(region: Region, controls: Sequence[Control]) -> Control | None:
     name, on = region.get("from_name"), region.get("to_name")
     for control in controls:
-        place_name = control.rectangle_name if isinstance(control, RectangleControl) else None
+        place_name = control.shape_name if isinstance(control, ShapeControl) else None
         if on == control.to_name and name in {control.from_name, place_name}:
             return control
     return None

@@ -198,7 +198,9 @@ def test_no_labeling_config(client: FlaskClient, label_config: Any) -> None:
         ("not XML", "config"),
         ("<View>", "config"),
         ("<View/>", "RectangleLabels"),
-        (CONFIG.replace("RectangleLabels", "PolygonLabels"), "RectangleLabels"),
+        (CONFIG.replace("RectangleLabels", "VectorLabels"), "RectangleLabels"),
+        (CONFIG.replace("RectangleLabels", "PolygonLabels"), "segmentation or OBB weights"),
+        (CONFIG.replace("RectangleLabels", "BrushLabels"), "segmentation weights"),
         (CONFIG.replace('toName="image"', 'toName="other"'), "RectangleLabels"),
         (CONFIG.replace('value="$image"', 'value="image"'), "$image"),
         (CONFIG.replace('toName="image"', 'toName="image" model_path="../x.pt"'), "model_path"),
@@ -400,7 +402,8 @@ def test_one_control_that_can_be_served_is_enough(
 ) -> None:
     label_config = CONFIG.replace(
         "</View>",
-        """<PolygonLabels name="outline" toName="image"><Label value="WBC"/></PolygonLabels>
+        """<VectorLabels name="outline" toName="image"><Label value="WBC"/></VectorLabels>
+        <BrushLabels name="masks" toName="image"><Label value="WBC"/></BrushLabels>
         <RectangleLabels name="ours" toName="image" model_path="none.pt"><Label value="RBC"/></RectangleLabels>
         <RectangleLabels name="cars" toName="image"><Label value="car"/></RectangleLabels></View>""",
     )
@@ -410,12 +413,13 @@ def test_one_control_that_can_be_served_is_enough(
     assert response.status_code == 200
     (project,) = [item for item in client.get("/").get_json()["projects"] if item["project"] == "88"]
     assert [control["from_name"] for control in project["controls"]] == ["label"]
-    missing, unmatched, polygons = project["not_served"]
+    masks, missing, unmatched, vectors = project["not_served"]
+    assert masks.startswith('The control "masks" paints masks, which want segmentation weights, and bccd.pt are detect')
     assert "none.pt" in missing
     assert unmatched.startswith("None of the labels car is a class of bccd.pt, which has RBC, WBC, Platelets")
-    assert polygons.startswith('PolygonLabels "outline" draws no boxes')
+    assert vectors.startswith('VectorLabels "outline" draws no boxes')
     page = html.unescape(client.get("/", headers={"Accept": "text/html"}).get_data(as_text=True))
-    for sentence in (missing, unmatched, polygons):
+    for sentence in (masks, missing, unmatched, vectors):
         assert sentence in page
         assert f"Project 88.1: {sentence}" in caplog.messages
     (prediction,) = predict(client, [task(photo)], label_config)

@@ -16,6 +16,7 @@ from tests.fakes.ellipses import EllipseControl, ellipse_config, serve_ellipses
 from tests.harness.pictures import encode
 from yolo_backend.detection.detections import Detections
 from yolo_backend.labels.controls import table
+from yolo_backend.labels.controls.ellipses import EllipseControl as OurEllipseControl
 from yolo_backend.labels.drawing import draw_regions
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import map_labels
@@ -146,11 +147,16 @@ def test_boxes_of_other_systems_become_its_regions(tmp_path: Path) -> None:
     assert count_boxes(prediction["result"]) == 2
 
 
-def test_without_its_entry_in_the_table_it_is_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_entry_in_the_table_its_tag_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     parse_labeling_config.cache_clear()
-    with pytest.raises(LabelingConfigError, match='EllipseLabels "round" draws no boxes, and only boxes are predicted'):
+    (control,) = parse_labeling_config(CONFIG).controls
+    assert type(control) is OurEllipseControl
+    monkeypatch.setattr(table, "KINDS", ())
+    parse_labeling_config.cache_clear()
+    with pytest.raises(LabelingConfigError, match="has no RectangleLabels on an Image"):
         parse_labeling_config(CONFIG)
+    parse_labeling_config.cache_clear()
 
 
 def test_a_control_with_other_labels_stays_of_its_kind() -> None:

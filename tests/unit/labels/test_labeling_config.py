@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from yolo_backend.labels.control import Control, Label
 from yolo_backend.labels.controls.rectangles import RectangleControl
+from yolo_backend.labels.controls.shapes import ShapeControl
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import LabelMap, map_labels
 from yolo_backend.labels.labeling_config import LabelingConfig, parse_labeling_config
@@ -23,6 +25,12 @@ def config(labels: str = '<Label value="Car"/>', control: str = "", image: str =
         f'<View><Image name="image" {image}/>'
         f'<RectangleLabels name="label" toName="image" {control}>{labels}</RectangleLabels></View>'
     )
+
+
+def parse_one_shape(label_config: str) -> ShapeControl:
+    (control,) = parse_labeling_config(label_config).controls
+    assert isinstance(control, ShapeControl)
+    return control
 
 
 def parse_one(label_config: str) -> RectangleControl:
@@ -67,7 +75,7 @@ def labels_by_class(labels: str, class_names: Sequence[str]) -> dict[str, str]:
         '<View><Text name="t" value="$text"/><RectangleLabels name="l" toName="t"><Label value="a"/>'
         "</RectangleLabels></View>",
         '<View><Video name="v" value="$video"/><VideoRectangle name="box" toName="v"/></View>',
-        '<View><Image name="i" value="$image"/><PolygonLabels name="l" toName="i"><Label value="a"/></PolygonLabels>'
+        '<View><Image name="i" value="$image"/><VectorLabels name="l" toName="i"><Label value="a"/></VectorLabels>'
         "</View>",
         '<View><Image name="i" value="$image"/><Rectangle name="l" toName="i"/></View>',
     ],
@@ -458,12 +466,31 @@ LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
             "inside a Repeater, which takes no predictions: use one Image with valueList and one RectangleLabels",
         ),
         (REPEATED.replace("{{idx}}", "%i%"), 'RectangleLabels "on_%i%" is inside a Repeater'),
-        (LABELS, 'Labels "kind" has no Rectangle on "image" beside it: add one, or write RectangleLabels'),
         (
-            '<PolygonLabels name="cells" toName="image"><Label value="a"/></PolygonLabels>',
-            'PolygonLabels "cells" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+            LABELS,
+            'Labels "kind" has no Rectangle on "image" beside it, nor a Polygon, Brush or Ellipse: add one, or write '
+            "RectangleLabels",
         ),
-        ('<Brush name="brush" toName="image"/>', 'Brush "brush" draws no boxes'),
+        (
+            '<VectorLabels name="cells" toName="image"><Label value="a"/></VectorLabels>',
+            'VectorLabels "cells" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+        ),
+        (
+            '<Brush name="brush" toName="image"/>',
+            'Brush "brush" has no Labels beside it: add them, or write BrushLabels',
+        ),
+        (
+            '<PolygonLabels name="p" toName="image" model_parts="some"><Label value="a"/></PolygonLabels>',
+            'model_parts="some" of PolygonLabels "p" should be largest or all',
+        ),
+        (
+            '<PolygonLabels name="p" toName="image" model_polygon_tolerance="-1"><Label value="a"/></PolygonLabels>',
+            'model_polygon_tolerance="-1" of PolygonLabels "p" should be a number of pixels from 0 to 1000',
+        ),
+        (
+            '<PolygonLabels name="p" toName="image" model_polygon_tolerance="nan"><Label value="a"/></PolygonLabels>',
+            'model_polygon_tolerance="nan" of PolygonLabels "p" should be a number of pixels from 0 to 1000',
+        ),
         ('<KeyPointLabels name="k" toName="image"><Label value="a"/></KeyPointLabels>', 'KeyPointLabels "k" draws no'),
         ('<Choices name="c" toName="image"><Choice value="a"/></Choices>', 'Choices "c" is left to people'),
         (
@@ -543,7 +570,7 @@ def test_labels_with_a_rectangle(rectangle: str) -> None:
         f'<View><Image name="image" value="$image"/>{LABELS}{rectangle}<Brush name="b" toName="image"/></View>'
     )
     control = parse_one(label_config)
-    assert (control.from_name, control.rectangle_name, control.to_name) == ("kind", "box", "image")
+    assert (control.from_name, control.shape_name, control.to_name) == ("kind", "box", "image")
     assert [label.value for label in control.labels] == ["RBC"]
 
 
@@ -551,6 +578,42 @@ def test_a_rectangle_of_another_image_is_none_of_its_own() -> None:
     other = '<Image name="other" value="$other"/><Rectangle name="box" toName="other"/>'
     with pytest.raises(LabelingConfigError, match='has no Rectangle on "image"'):
         parse_labeling_config(f'<View><Image name="image" value="$image"/>{LABELS}{other}</View>')
+
+
+@pytest.mark.parametrize("shape", ["Rectangle", "Polygon", "Brush", "Ellipse"])
+def test_labels_with_a_shape_are_read_as_the_tag_that_is_both(shape: str) -> None:
+    attributes = 'model_score_threshold="0.4" model_path="x.pt" model_polygon_tolerance="2" model_parts="all"'
+    image = '<Image name="image" value="$image"/>'
+    apart = parse_one_shape(f'<View>{image}{LABELS}<{shape} name="place" toName="image" {attributes}/></View>')
+    both = f'<{shape}Labels name="kind" toName="image" {attributes}><Label value="RBC"/></{shape}Labels>'
+    at_once = parse_one_shape(f"<View>{image}{both}</View>")
+    assert apart == replace(at_once, tag="labels", shape_name="place")
+    assert (at_once.score_threshold, at_once.model_path) == (0.4, "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "chosen"),
+    [
+        ("Ellipse Brush Polygon Rectangle", "Rectangle"),
+        ("Ellipse Brush Polygon", "Polygon"),
+        ("Ellipse Brush", "Brush"),
+        ("Rectangle-skipped Ellipse", "Ellipse"),
+    ],
+)
+def test_of_several_shapes_beside_labels_one_is_predicted_and_the_others_are_told(shapes: str, chosen: str) -> None:
+    skipped = ' model_skip="true"'
+    tags = [
+        f'<{name.removesuffix("-skipped")} name="{name}" toName="image"{skipped if "skipped" in name else ""}/>'
+        for name in shapes.split()
+    ]
+    config = parse_labeling_config(f'<View><Image name="image" value="$image"/>{LABELS}{"".join(tags)}</View>')
+    (control,) = config.controls
+    assert isinstance(control, ShapeControl)
+    assert control.shape_name == chosen
+    said = 'is left to people, because Labels "kind" is predicted with the ' + chosen
+    assert list(config.not_served) == [
+        f'{name} "{name}" {said}' for name in shapes.split() if name not in {chosen, "Rectangle-skipped"}
+    ]
 
 
 def test_the_attributes_of_a_rectangle_are_those_of_its_labels() -> None:
@@ -642,7 +705,11 @@ def test_a_skipped_control_does_not_hide_why_another_cannot_be_served() -> None:
         PLAIN.replace('value="RBC"', f'value="{"L" * 300}" score_threshold="x"'),
         PLAIN.replace("$image", "p" * 300),
         '<Image name="image" value="$image"/>' + LABELS.replace("kind", "k" * 300),
-        '<Image name="i" value="$image"/><PolygonLabels name="'
+        '<Image name="i" value="$image"/><VectorLabels name="'
+        + "n" * 300
+        + '" toName="i"><Label value="a"/></VectorLabels>',
+        '<Image name="i" value="$image"/><Polygon name="' + "n" * 300 + '" toName="i"/>',
+        '<Image name="i" value="$image"/><PolygonLabels model_parts="all of them" model_polygon_tolerance="0" name="'
         + "n" * 300
         + '" toName="i"><Label value="a"/></PolygonLabels>',
     ],

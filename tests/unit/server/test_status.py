@@ -47,6 +47,7 @@ from yolo_backend.server.status import (
 from yolo_backend.server.titles import ProjectTitle
 from yolo_backend.serving.command_work import CommandWork
 from yolo_backend.serving.progress import Progress
+from yolo_backend.serving.remarks import Remark
 
 NOON = datetime.fromisoformat("2026-11-22T12:00:00+00:00").timestamp()
 CLASSES = {0: "person", 1: "car", 2: "truck", 3: "traffic light", 4: "zebra"}
@@ -253,6 +254,17 @@ def test_failures_are_grouped_and_say_what_to_do() -> None:
         in text
     )
     assert f"{FailureKind.NOT_FOUND.advice} 1 task (3) · project 9 · 1 min ago" in text
+
+
+def test_what_was_predicted_in_part_is_told() -> None:
+    remark = Remark("7", 12, "the prediction would have 9.1 MB", NOON)
+    told = status(remarks=[remark])
+    text = Page(render_page(told)).text
+    assert "Predicted in part The prediction would have 9.1 MB. task 12 · project 7" in text
+    assert as_json(told)["remarks"] == [
+        {"project": "7", "task_id": 12, "text": remark.text, "at": "2026-11-22T12:00:00+00:00"}
+    ]
+    assert "Predicted in part" not in Page(render_page(status())).text
 
 
 def test_each_kind_of_failure_has_advice_and_is_told_somewhere() -> None:
@@ -586,6 +598,7 @@ def test_programs_read_the_same() -> None:
         ],
         "training": {"trains": None, "remark": None, "told": []},
         "trainings": [],
+        "remarks": [],
         "failures": [
             {
                 "kind": "broken",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict, TypeVar
@@ -98,3 +99,9 @@ class ControlKind(Protocol[ControlT]):
     def ingredients(self, control: ControlT) -> dict[str, Any]:
         """What the `model_version` depends on for this kind. Nothing else may change it."""
         return {"tag": control.tag}
+
+
+def new_ids(count: int) -> list[str]:
+    """So many ids for regions, different from all others."""
+    digits = os.urandom(5 * count).hex()
+    return [digits[start : start + 10] for start in range(0, len(digits), 10)]

@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.brushes import BrushLabels
+from yolo_backend.labels.controls.ellipses import EllipseLabels
 from yolo_backend.labels.controls.kind import ControlKind
-from yolo_backend.labels.controls.labels_with_rectangle import LabelsWithRectangle
+from yolo_backend.labels.controls.labels_with_shape import LabelsWithShape
+from yolo_backend.labels.controls.polygons import PolygonLabels
 from yolo_backend.labels.controls.rectangles import RectangleLabels
 
-KINDS: tuple[ControlKind[Any], ...] = (RectangleLabels(), LabelsWithRectangle())
+KINDS: tuple[ControlKind[Any], ...] = (
+    RectangleLabels(),
+    PolygonLabels(),
+    BrushLabels(),
+    EllipseLabels(),
+    LabelsWithShape(),
+)
 
 
 def kind_of_tag(name: str) -> ControlKind[Any] | None:
