@@ -138,23 +138,19 @@ def assert_same_extras(found: Detections, expected: Detections, image: Pixels) -
         np.testing.assert_array_equal(in_image(ours, size_wh), in_image(theirs, size_wh))
 
 
-def assert_same_but_for_empty_masks(found: Detections, expected: Detections, image: Pixels) -> int:
-    """The same, but for masks that are empty in the model's pixels and not in the image's, or the other way round.
+def assert_as_ultralytics(found: Detections, yolo: Any, image: Pixels, score_threshold: float, **options: Any) -> None:
+    """The boxes are those of `predict`, and the masks and key points those of `predict` with `retina_masks`.
 
-    A box stays if its mask isn't empty in the model's, be masks asked for or not. With `retina_masks`, Ultralytics
-    looks at the image's. Returns how many are the same.
+    With these, other boxes go: those whose mask is empty in the image's pixels, not in the model's.
     """
+    assert_same(found, ultralytics_detections(yolo, image, score_threshold, **options))
+    expected = ultralytics_detections(yolo, image, score_threshold, retina_masks=True, **options)
     pairs = _same_boxes(found, expected)
     ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
-    assert_same(found.at(ours), expected.at(theirs))
     assert_same_extras(found.at(ours), expected.at(theirs), image)
-    for one in set(range(len(found))) - set(ours):
-        assert found.masks is not None
-        assert found.masks[one].area_px == 0
-    for other in set(range(len(expected))) - set(theirs):
-        assert expected.masks is not None
-        assert expected.masks[other].area_px < 10
-    return len(pairs)
+    without = set(range(len(found))) - set(ours)
+    assert not without or found.masks is not None
+    assert sum(found.masks[index].area_px for index in without if found.masks) == 0
 
 
 def _same_boxes(found: Detections, expected: Detections) -> list[tuple[int, int]]:
