@@ -126,8 +126,8 @@ REPEATER = """<View><Repeater on="$pages" indexFlag="{{idx}}" mode="pagination">
     [
         (REPEATER, "inside a Repeater, which takes no predictions: use one Image with valueList and one Rectangle"),
         (
-            config('value="$image"', f'<PolygonLabels name="p" toName="image">{LABELS}</PolygonLabels>'),
-            'PolygonLabels "p" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+            config('value="$image"', f'<VectorLabels name="p" toName="image">{LABELS}</VectorLabels>'),
+            'VectorLabels "p" isn\'t predicted: write RectangleLabels, or another control that is, instead',
         ),
         (
             config('value="$image"', f'{WORDS}<Brush name="b" toName="image"/>'),

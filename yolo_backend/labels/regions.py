@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.controls.kind import Found
+from yolo_backend.labels.controls.kind import Found, new_ids
 from yolo_backend.labels.controls.table import kind_of, kind_of_region
 from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.protocol import Region
@@ -30,7 +29,7 @@ def make_regions(
     ]
     labels = [label_map.label_of_class[class_ids[index]] for index in wanted]
     kind = kind_of(control)
-    found = Found(detections, wanted, labels, size_wh)
+    found = Found(detections, wanted, labels, size_wh, label_map)
     parts_of_each = kind.make_parts(control, found)
     of_image = kind.make_whole(control, found)
     common = {
@@ -40,13 +39,27 @@ def make_regions(
         "image_rotation": 0,
         **({} if item_index is None else {"item_index": item_index}),
     }
-    ids = _new_ids(len(wanted) + len(of_image))
+    ids = new_ids(len(wanted) + len(of_image))
     regions: list[Region] = []
     for index, id_, parts in zip(wanted, ids, parts_of_each, strict=False):
         regions += [cast("Region", {**common, "id": id_, "score": scores[index], **part}) for part in parts]
     regions += [
         cast("Region", {**common, "id": id_, **part}) for id_, part in zip(ids[len(wanted) :], of_image, strict=True)
     ]
+    return regions
+
+
+def of_all_pages(regions: list[Region], controls: Iterable[Control]) -> list[Region]:
+    """The regions of all pages of a task: of what is said of all its pages together, one region is left.
+
+    Label Studio's page knows one result of a control that belongs to no single page.
+    """
+    for control in controls:
+        kind = kind_of(control)
+        if control.is_list and kind.is_of_whole_image:
+            mine = [region for region in regions if _is_of(region, control)]
+            others = [region for region in regions if not _is_of(region, control)]
+            regions = others + kind.of_all_pages(control, sorted(mine, key=lambda one: -one.get("score", 0.0)))
     return regions
 
 
@@ -61,6 +74,10 @@ def region_labels(region: Mapping[str, Any]) -> list[str]:
     return [str(label) for label in labels] if isinstance(labels, list) else []
 
 
+def _is_of(region: Region, control: Control) -> bool:
+    return (region["from_name"], region["to_name"]) == (control.from_name, control.to_name)
+
+
 def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
     """How many things these regions are: boxes, mostly."""
     kinds = {type_: kind_of_region(type_) for type_ in {region.get("type") for region in regions}}
@@ -73,10 +90,6 @@ def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
 
 
 def task_score(regions: Sequence[Mapping[str, Any]]) -> float:
-    """The mean of the scores; 0.0 without regions."""
-    return sum(region["score"] for region in regions) / len(regions) if regions else 0.0
-
-
-def _new_ids(count: int) -> list[str]:
-    digits = os.urandom(5 * count).hex()
-    return [digits[start : start + 10] for start in range(0, len(digits), 10)]
+    """The mean of the scores; 0.0 without any."""
+    scores = [region["score"] for region in regions if "score" in region]
+    return sum(scores) / len(scores) if scores else 0.0

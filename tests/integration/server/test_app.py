@@ -400,7 +400,7 @@ def test_one_control_that_can_be_served_is_enough(
 ) -> None:
     label_config = CONFIG.replace(
         "</View>",
-        """<PolygonLabels name="outline" toName="image"><Label value="WBC"/></PolygonLabels>
+        """<VectorLabels name="outline" toName="image"><Label value="WBC"/></VectorLabels>
         <RectangleLabels name="ours" toName="image" model_path="none.pt"><Label value="RBC"/></RectangleLabels>
         <RectangleLabels name="cars" toName="image"><Label value="car"/></RectangleLabels></View>""",
     )
@@ -413,7 +413,7 @@ def test_one_control_that_can_be_served_is_enough(
     missing, unmatched, polygons = project["not_served"]
     assert "none.pt" in missing
     assert unmatched.startswith("None of the labels car is a class of bccd.pt, which has RBC, WBC, Platelets")
-    assert polygons.startswith('PolygonLabels "outline" draws no boxes')
+    assert polygons.startswith('VectorLabels "outline" isn\'t predicted: write RectangleLabels')
     page = html.unescape(client.get("/", headers={"Accept": "text/html"}).get_data(as_text=True))
     for sentence in (missing, unmatched, polygons):
         assert sentence in page

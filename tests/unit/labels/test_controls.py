@@ -149,7 +149,7 @@ def test_boxes_of_other_systems_become_its_regions(tmp_path: Path) -> None:
 def test_without_its_entry_in_the_table_it_is_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     parse_labeling_config.cache_clear()
-    with pytest.raises(LabelingConfigError, match='EllipseLabels "round" draws no boxes, and only boxes are predicted'):
+    with pytest.raises(LabelingConfigError, match='EllipseLabels "round" isn\'t predicted: write RectangleLabels'):
         parse_labeling_config(CONFIG)
 
 

@@ -28,6 +28,7 @@ class RectangleLabels(ControlKind[RectangleControl]):
 
     tags = frozenset({"rectanglelabels"})
     region_types = frozenset({"rectanglelabels"})
+    is_trainable = True
 
     def read(self, tag: Tag, image_tag: Any) -> RectangleControl:
         """The control on one of its images."""

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.choices import Choices, Taxonomy
+from yolo_backend.labels.controls.keypoints import KeyPointLabels
 from yolo_backend.labels.controls.kind import ControlKind
 from yolo_backend.labels.controls.labels_with_rectangle import LabelsWithRectangle
+from yolo_backend.labels.controls.numbers import Numbers
 from yolo_backend.labels.controls.rectangles import RectangleLabels
 
-KINDS: tuple[ControlKind[Any], ...] = (RectangleLabels(), LabelsWithRectangle())
+KINDS: tuple[ControlKind[Any], ...] = (
+    RectangleLabels(),
+    LabelsWithRectangle(),
+    KeyPointLabels(),
+    Choices(),
+    Taxonomy(),
+    Numbers(),
+)
 
 
 def kind_of_tag(name: str) -> ControlKind[Any] | None:
