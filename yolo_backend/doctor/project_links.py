@@ -110,15 +110,16 @@ def imports(it: Installation) -> Iterator[Observation]:
 
 def weights(it: Installation) -> Iterator[Observation]:
     """Tells whether the weights can be had and read."""
-    try:
-        info = it.predictor.catalog.wait_for_info(it.settings.model_name, None)
-        runtime = it.predictor.catalog.wait_for_runtime(it.settings.model_name)
-    except WeightsError as error:
-        raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
-    classes = _counted(len(info.class_names), "class", "classes")
-    yield Observation(f"{it.settings.model_name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
-    if info.remark:
-        yield Observation(info.remark, LinkState.REMARK)
+    for name in it.settings.model_names:
+        try:
+            info = it.predictor.catalog.wait_for_info(name, None)
+            runtime = it.predictor.catalog.wait_for_runtime(name)
+        except WeightsError as error:
+            raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
+        classes = _counted(len(info.class_names), "class", "classes")
+        yield Observation(f"{name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
+        if info.remark:
+            yield Observation(info.remark, LinkState.REMARK)
 
 
 def labels(it: Installation) -> Iterator[Observation]:
