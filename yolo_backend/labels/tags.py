@@ -152,7 +152,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 def read_threshold(attributes: Mapping[str, str], name: str, where: str) -> float | None:
     """The threshold that this attribute says, if it is there. Raises LabelingConfigError."""
-    return read_number(attributes, name, where, least=0, most=1, expected="a number from 0 to 1")
+    return read_number(attributes, name, where, least=0, most=1, expected="should be a number from 0 to 1")
 
 
 def read_number(
@@ -162,7 +162,7 @@ def read_number(
     *,
     least: float = -math.inf,
     most: float = math.inf,
-    expected: str = "a number",
+    expected: str = "should be a number",
 ) -> float | None:
     """The number that this attribute says, if it is there. Raises LabelingConfigError."""
     text = attributes.get(name)
@@ -173,7 +173,7 @@ def read_number(
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and least <= number <= most):
-        raise LabelingConfigError(f'{name}="{shortened(text, 20)}" of {where} should be {expected}')
+        raise LabelingConfigError(f'{name}="{shortened(text, 20)}" of {where} {expected}')
     return number
 
 

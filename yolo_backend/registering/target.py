@@ -19,12 +19,12 @@ def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> 
     Raises LabelingConfigError.
     """
     controls = parse_labeling_config(label_config).controls
-    if for_labels:
-        boxed = tuple(control for control in controls if kind_of(control).is_by_box)
-        if not boxed:
-            raise LabelingConfigError(
-                "The labeling config has no control for boxes, and labels to register are boxes: write RectangleLabels"
-            )
+    boxed = tuple(control for control in controls if kind_of(control).is_by_box)
+    if for_labels and not boxed:
+        raise LabelingConfigError(
+            "The labeling config has no control for boxes, and labels to register are boxes: write RectangleLabels"
+        )
+    if for_labels or (name is None and boxed):
         controls = boxed
     names = shortened(", ".join(dict.fromkeys(control.from_name for control in controls)), _MAX_NAMES)
     if name is not None:

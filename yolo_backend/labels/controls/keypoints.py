@@ -50,7 +50,12 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
         """The control on one of its images."""
         attributes = self.attributes(tag)
         size_px = read_number(
-            attributes, "model_point_size", tag.shown, least=0, most=_MAX_SIZE_PX, expected="a number of pixels"
+            attributes,
+            "model_point_size",
+            tag.shown,
+            least=0,
+            most=_MAX_SIZE_PX,
+            expected="should be a number of pixels",
         )
         fields = read_fields(tag, image_tag, attributes)
         _check_indices(tag)
