@@ -129,9 +129,11 @@ class Runtime:
 class Letterboxed:
     """An image as the model sees it: RGB uint8 (height, width, 3), and the size it had.
 
-    `decoded_size_wh` is the size that was letterboxed, where that was less than the image's own.
+    `decoded_size_wh` is the size that was letterboxed, where that was less than the image's own. With `wants_masks`,
+    masks are made of what is found in it, if the weights find any.
     """
 
     pixels: NDArray[np.uint8]
     original_size_wh: tuple[int, int]
     decoded_size_wh: tuple[int, int] | None = None
+    wants_masks: bool = False

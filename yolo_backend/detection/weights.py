@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _DEMO_FILE = Path(__file__).parent.parent / "demo" / "demo.pt"
 _ABANDONED_AFTER_S = 3600.0
-_OTHER_KINDS = r"^(sam|mobile|rtdetr|yolo_nas)|-(cls|sem|depth|reid|grayscale)"
+_OTHER_KINDS = r"^(sam|mobile|rtdetr|yolo_nas)|-(sem|depth|reid|grayscale)"
 
 
 class WeightsError(UserError):
@@ -208,7 +208,7 @@ def _download(name: str, path: Path) -> bool:
     if name not in RELEASES and re.search(_OTHER_KINDS, name):
         raise WeightsError(
             f"Weights {name} of Ultralytics are of a kind that isn't served: name a YOLO for detection, segmentation, "
-            "pose or OBB, such as yolo26n.pt"
+            "pose, OBB or classification, such as yolo26n.pt"
         )
     folder = path.parent.resolve()
     log.info("Weights %s are not in %s: downloading the Ultralytics release", name, folder)
