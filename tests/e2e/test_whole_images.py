@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tests.harness.command import run_command, run_json
 from tests.harness.http_server import ServedFolder
-from tests.harness.stack import BackendServer
+from tests.harness.stack import BackendServer, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import StudioClient
 
 LABELS = "".join(f'<Label value="{name}"/>' for name in ("RBC", "WBC", "Platelets"))
@@ -39,6 +40,15 @@ CONTROLS = f"""<RectangleLabels name="boxes" toName="image">{LABELS}</RectangleL
 CONFIG = f'<View><Image name="image" value="$image"/>{CONTROLS}</View>'
 ALIASES = {"RBC": "Red", "WBC": "White", "Platelets": "small"}
 PATHS = {"RBC": ["Cells", "RBC"], "WBC": ["Cells", "WBC"], "Platelets": ["Parts", "Platelets"]}
+
+
+@pytest.fixture(scope="module")
+def server(command_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendServer]:
+    """A backend that exports nothing first."""
+    environment = command_environment | {"ENGINE": "torch"}
+    with backend_server(pick_port(0), environment, tmp_path_factory.mktemp("whole") / "backend.log") as server:
+        wait_until_ready(server.url)
+        yield server
 
 
 @pytest.fixture
@@ -77,10 +87,10 @@ def assert_as_the_boxes_say(prediction: dict[str, Any], config: str = CONFIG) ->
     assert not any(of(prediction, name) for name in ("few", "age", "quality", "of_box"))
 
 
-def test_they_are_stored_as_the_boxes_say(client: StudioClient, backend: BackendServer, addresses: list[str]) -> None:
+def test_they_are_stored_as_the_boxes_say(client: StudioClient, server: BackendServer, addresses: list[str]) -> None:
     project = client.create_project("whole images", CONFIG)
     client.import_tasks(project, [{"data": {"image": address}} for address in addresses])
-    client.connect(project, backend.url)
+    client.connect(project, server.url)
     client.retrieve_predictions(project)
     stored = client.predictions(project)
     assert [len(predictions) for predictions in stored.values()] == [1, 1, 1]
@@ -128,11 +138,11 @@ PAGES = f"""<View><Image name="image" valueList="$pages"/>
 
 
 def test_of_several_pages_there_is_one_result_or_one_of_each(
-    client: StudioClient, backend: BackendServer, addresses: list[str]
+    client: StudioClient, server: BackendServer, addresses: list[str]
 ) -> None:
     project = client.create_project("pages", PAGES)
     client.import_tasks(project, [{"data": {"pages": addresses[:2]}}])
-    client.connect(project, backend.url)
+    client.connect(project, server.url)
     client.retrieve_predictions(project)
     ((prediction,),) = client.predictions(project).values()
     reds = Counter(box["item_index"] for box in of(prediction, "boxes") if box["value"]["rectanglelabels"] == ["RBC"])
