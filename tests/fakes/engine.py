@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections, Letterboxed, Runtime, WeightsInfo
+from yolo_backend.detection.masks import Mask
 
 WAIT_S = 5
 
@@ -26,7 +27,8 @@ class Deadly(BaseException):
 class FakeEngine:
     """Finds one box in each image, with the image's first pixel as its score; waits at its gate.
 
-    An image whose number is in `gates` waits at that one. In its memory is room for so many images at a time.
+    An image whose number is in `gates` waits at that one. In its memory is room for so many images at a time. A mask is
+    all of a box.
     """
 
     info: WeightsInfo = field(default_factory=lambda: info_of("fake.pt"))
@@ -38,6 +40,7 @@ class FakeEngine:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
     for_person: list[bool] = field(default_factory=list)
+    wants_masks: list[bool] = field(default_factory=list)
     threads: set[threading.Thread] = field(default_factory=set)
     room: int = 1000
     streams: int = 1
@@ -54,6 +57,7 @@ class FakeEngine:
         self.shapes.append(np.stack([image.pixels for image in batch]).shape)
         self.thresholds.append(score_threshold)
         self.for_person.append(for_person)
+        self.wants_masks += [image.wants_masks for image in batch]
         self.threads.add(threading.current_thread())
         self.started.set()
         gate = next((self.gates[number] for number in numbers if number in self.gates), self.gate)
@@ -64,7 +68,11 @@ class FakeEngine:
             raise RuntimeError("an error of several\nlines")
         if DEADLY in numbers:
             raise Deadly
-        found = [detections(number) for number in numbers]
+        mask = Mask.of_bitmap(np.ones((1, 1), np.bool_))
+        found = [
+            replace(detections(number), masks=(mask,) if image.wants_masks else None)
+            for number, image in zip(numbers, batch, strict=True)
+        ]
         return found * 2 if TWO_ANSWERS in numbers else found
 
 

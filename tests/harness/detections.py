@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
+from yolo_backend.detection.masks import Mask
 
 # Architectures other than the YOLO11n's, and their kinds.
 OTHER_WEIGHTS = [
@@ -39,9 +41,37 @@ def detect(engine: Engine, images: Sequence[Pixels], score_threshold: float) -> 
     return engine.detect([engine.letterbox(image) for image in images], score_threshold)
 
 
+def detect_masks(engine: Engine, images: Sequence[Pixels], score_threshold: float) -> list[Detections]:
+    """One by one, and with masks if the weights find any."""
+    asked = [replace(engine.letterbox(image), wants_masks=True) for image in images]
+    return [found for image in asked for found in engine.detect([image], score_threshold)]
+
+
+def in_image(mask: Mask, size_wh: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask as a bitmap of the whole image, within which it has to be."""
+    left, top, width, height = mask.window_xywh
+    assert 0 <= left <= left + width <= size_wh[0]
+    assert 0 <= top <= top + height <= size_wh[1]
+    pixels = np.zeros(size_wh[::-1], np.bool_)
+    pixels[top : top + height, left : left + width] = mask.bitmap()
+    return pixels
+
+
+def iou_of(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """How much of two bitmaps is the same; 1 of empty ones."""
+    either = int((one | other).sum())
+    return int((one & other).sum()) / either if either else 1.0
+
+
 def ultralytics_detections(yolo: Any, image: Pixels, score_threshold: float, **options: Any) -> Detections:
-    """What `YOLO(weights).predict(image)` says; it takes BGR."""
+    """What `YOLO(weights).predict(image)` says, with `retina_masks` its masks, too; it takes BGR."""
     (result,) = yolo.predict(image[..., ::-1], conf=score_threshold, device="cpu", verbose=False, **options)
+    if result.probs is not None:
+        scores = result.probs.data.numpy()
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] > score_threshold]
+        box = np.array([[0, 0, *image.shape[1::-1]]], np.float32)
+        return Detections(box.repeat(len(order), 0), scores[order], order)
     rotated = result.obb is not None
     found = result.obb if rotated else result.boxes
     return Detections(
@@ -49,7 +79,23 @@ def ultralytics_detections(yolo: Any, image: Pixels, score_threshold: float, **o
         found.conf.numpy(),
         found.cls.numpy().astype(np.int64),
         rotated,
+        _extras_of(result),
+        _masks_of(result) if options.get("retina_masks") and yolo.task == "segment" else None,
     )
+
+
+def _extras_of(result: Any) -> dict[str, NDArray[np.float32]]:
+    if result.keypoints is None:
+        return {}
+    points = result.keypoints.data.numpy()
+    scores = points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2], np.float32)
+    return {"points_xy": points[..., :2], "point_scores": scores}
+
+
+def _masks_of(result: Any) -> tuple[Mask, ...]:
+    if result.masks is None:
+        return ()
+    return tuple(Mask.of_bitmap(bitmap.numpy().astype(np.bool_)) for bitmap in result.masks.data)
 
 
 def assert_same(found: Detections, expected: Detections) -> None:

@@ -92,7 +92,7 @@ def register(
     ] = None,
     control_name: Annotated[
         str | None,
-        typer.Option("--control", help="The RectangleLabels, where there are several.", rich_help_panel="Labels"),
+        typer.Option("--control", help="The control, where there are several.", rich_help_panel="Labels"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, and register nothing.")] = False,
     as_json: AsJson = False,

@@ -60,14 +60,19 @@ def write_dataset(folder: Path, counts: dict[str, int]) -> Path:
     return data
 
 
-def narrow_architecture(folder: Path, class_count: int) -> str:
-    """Write the architecture of a YOLO11n with half of its channels; returns its file."""
-    architecture = yaml_model_load("yolo11n.yaml")
-    architecture["scales"] = {"n": list(NARROW_DEPTH_WIDTH_MAXCHANNELS)}
+def narrow_architecture(
+    folder: Path,
+    class_count: int,
+    of: str = "yolo11n.yaml",
+    depth_width_maxchannels: tuple[float, float, int] = NARROW_DEPTH_WIDTH_MAXCHANNELS,
+) -> str:
+    """Write the architecture of a YOLO11n, or another one, with half of its channels; returns its file."""
+    architecture = yaml_model_load(of)
+    architecture["scales"] = {"n": list(depth_width_maxchannels)}
     architecture["nc"] = class_count
     for key in ("scale", "yaml_file"):
         architecture.pop(key, None)
-    path = folder / "yolo11n-narrow.yaml"
+    path = folder / f"{Path(of).stem}-narrow.yaml"
     path.write_text(yaml.safe_dump(architecture))
     return str(path)
 

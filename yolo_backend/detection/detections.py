@@ -106,6 +106,11 @@ class WeightsInfo:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     points: int = 0
 
+    @property
+    def finds_places(self) -> bool:
+        """Returns True if they say where in an image something is, and not only what the whole of it is."""
+        return self.kind != "classify"
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -124,9 +129,11 @@ class Runtime:
 class Letterboxed:
     """An image as the model sees it: RGB uint8 (height, width, 3), and the size it had.
 
-    `decoded_size_wh` is the size that was letterboxed, where that was less than the image's own.
+    `decoded_size_wh` is the size that was letterboxed, where that was less than the image's own. With `wants_masks`,
+    masks are made of what is found in it, if the weights find any.
     """
 
     pixels: NDArray[np.uint8]
     original_size_wh: tuple[int, int]
     decoded_size_wh: tuple[int, int] | None = None
+    wants_masks: bool = False

@@ -83,6 +83,7 @@ class Engine:
             shape_is_free=model.shape_is_free,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
+            points_shape=model.points_shape,
         )
         self._head = HEADS[model.kind](options)
         try:
@@ -185,6 +186,7 @@ def _info_of(
         has_nms=model.remark is not None,
         has_costly_boxes=HEADS[model.kind].has_costly_boxes,
         thresholds=thresholds,
+        points=model.points_shape[0] if model.points_shape else 0,
     )
 
 

@@ -6,7 +6,7 @@ import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ultralytics.nn.backends.base import BaseBackend
@@ -23,7 +23,8 @@ class ExportMetadata(BaseModel):
     """The metadata that Ultralytics writes into an export. Only `names` has to be there.
 
     `kind` is what Ultralytics calls the task. `args` are those of the export, `batch` is the number of images with
-    which it was traced, `imgsz` is (height, width).
+    which it was traced, `imgsz` is (height, width). `points_shape` is how many key points a box has, and how many
+    numbers each of them.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -37,6 +38,7 @@ class ExportMetadata(BaseModel):
     imgsz: tuple[int, int] | None = None
     args: dict[str, Any] = {}
     end2end: bool = False
+    points_shape: tuple[int, Literal[2, 3]] | None = Field(None, validation_alias="kpt_shape")
 
     @field_validator("names", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from yolo_backend.detection.networks import (
     check_network,
     most_images,
     named,
+    points_of,
     remark_of,
     whole_strides,
 )
@@ -39,7 +40,7 @@ class Model(Protocol):
     `image_size` is (height, width), the weights' own; with `shape_is_free`, others are possible, too. `streams` threads
     may call it at once, best with `batch_size` images of one shape each, and with `most_images` at most. If there are
     more than a file was made for, it answers nothing for the last ones. `end2end` outputs need no NMS; `remark` is what
-    a person should know of the file.
+    a person should know of the file. `points_shape` is how many key points a box has, and how many numbers each.
     """
 
     engine: str
@@ -53,6 +54,7 @@ class Model(Protocol):
     streams: int
     most_images: int | None
     remark: str | None
+    points_shape: tuple[int, int] | None
 
     def batch_size(self, image_size: tuple[int, int]) -> int:
         """How many images of this size at once give the best rate."""
@@ -111,6 +113,7 @@ class UltralyticsModel:
             self.most_images = int(getattr(self._model, "batch", 1))
         self.stride = int(self._model.stride)
         self.class_names = said.names if said else named(self._model.names)
+        self.points_shape = said.points_shape if said else points_of(self._model)
         own_size = (taken and taken.size) or getattr(self._model, "imgsz", None) or yolo.overrides.get("imgsz", 640)
         self.image_size = whole_strides(own_size, self.stride)
 
@@ -164,9 +167,14 @@ def open_exported(path: Path, name: str, wanted: str, device: str) -> Model:
 
 
 def keep_head_in_float32(network: Any) -> None:
-    """Let the head of a YOLO in half precision, which makes the boxes, calculate in float32.
+    """Let the head of a YOLO in half precision, which makes boxes or probabilities, calculate in float32.
 
     In half precision, numbers above 512 are half a pixel of the model's input apart: four pixels of a large photograph.
     """
     head = network.model[-1].float()
-    head.register_forward_pre_hook(lambda _, inputs: ([features.float() for features in inputs[0]], *inputs[1:]))
+    head.register_forward_pre_hook(lambda _, inputs: (_in_float32(inputs[0]), *inputs[1:]))
+
+
+def _in_float32(features: Any) -> Any:
+    """The features that a head takes, of several layers or, of a classifier, of one."""
+    return features.float() if isinstance(features, torch.Tensor) else [each.float() for each in features]

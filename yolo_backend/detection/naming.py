@@ -40,7 +40,7 @@ _FORMATS = {
 
 _ENDINGS = (*SUFFIXES, ".txt", *(end for end in _FORMATS if end.startswith(".")))
 
-_TASKS = ("", "-seg", "-pose", "-obb")
+_TASKS = ("", "-seg", "-pose", "-obb", "-cls")
 # What Ultralytics offers and we serve. Its own list needs torch.
 RELEASES = frozenset(
     f"{stem}.pt"

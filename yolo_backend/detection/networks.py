@@ -9,6 +9,7 @@ from typing import Any
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_backend.detection.heads import HEADS
+from yolo_backend.detection.heads.classify import transforms_problem
 from yolo_backend.detection.metadata import ExportMetadata, check_names
 from yolo_backend.detection.weights import WeightsFileError
 
@@ -62,18 +63,21 @@ def check_inputs(name: str, inputs: Sequence[NetworkInput]) -> NetworkInput:
 
 
 def check_kind(name: str, kind: str, network_head: str) -> None:
-    """Raises WeightsFileError for weights of a kind that no head reads, or that don't find boxes as a YOLO does."""
+    """Raises WeightsFileError for weights of a kind that no head reads, or that aren't a YOLO."""
     if kind not in HEADS:
-        raise WeightsFileError(
-            f"Weights {name} are for the task {kind}: expected one that finds boxes ({', '.join(HEADS)})"
-        )
+        raise WeightsFileError(f"Weights {name} are for the task {kind}: expected one of {', '.join(HEADS)}")
     if network_head in {"RTDETR", "RTDETRDecoder"}:
         raise WeightsFileError(f"Weights {name} are an RT-DETR: expected a YOLO")
 
 
 def check_network(name: str, network: Any) -> None:
-    """Raises WeightsFileError for a network of a .pt file whose classes have no names, or aren't chosen yet."""
+    """Raises WeightsFileError for a network of a .pt file whose classes have no names, or aren't chosen yet.
+
+    Also for one that classifies images whose colors were changed as we don't change them.
+    """
     check_names(name, named(getattr(network, "names", None) or {}))
+    if problem := transforms_problem(getattr(network, "transforms", None)):
+        raise WeightsFileError(f"Weights {name} want {problem}: train them with Ultralytics, which doesn't do that")
     head, names = network.model[-1], len(network.names)
     if names != (classes := int(getattr(head, "nc", names))):
         raise WeightsFileError(
@@ -91,6 +95,12 @@ def named(names: Any) -> dict[int, str]:
     """The class names of a network, which may hold them as a list."""
     numbered = enumerate(names) if isinstance(names, list | tuple) else names.items()
     return {int(number): str(name) for number, name in numbered}
+
+
+def points_of(network: Any) -> tuple[int, int] | None:
+    """How many key points a network finds in a box, and how many numbers each has."""
+    shape = getattr(network, "kpt_shape", None)
+    return (int(shape[0]), int(shape[1])) if shape else None
 
 
 def check_channels(name: str, channels: int) -> None:

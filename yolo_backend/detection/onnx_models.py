@@ -56,6 +56,7 @@ class _OnnxModel(ABC):
         self.remark = remark_of(name, said)
         self.stride = said.stride
         self.class_names = said.names
+        self.points_shape: tuple[int, int] | None = said.points_shape
         self.image_size = whole_strides(said.imgsz or 640, self.stride)
         taken = check_inputs(name, self._open(path))
         if taken.size or (taken.count or 1) > 1:

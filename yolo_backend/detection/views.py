@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +31,7 @@ class View(Protocol):
         """The areas of an image of this size that the model is shown, one at least; they may overlap."""
 
     def merge(self, found: Sequence[Detections], areas: Sequence[AreaXyxy]) -> Detections:
-        """What was found in the areas as one, best score first, with all `extras`.
+        """What was found in the areas as one, best score first, with all `extras` and masks.
 
         What was found comes in the pixels of the whole image, not of its area.
         """
@@ -46,6 +46,8 @@ class Whole:
         return True
 
     def enough_px(self, weights: WeightsInfo) -> int | None:
+        if weights.kind == "classify":  # scaled by the shorter side, which may be a small part of the longer one
+            return None
         return 2 * max(weights.image_size)
 
     def areas(self, size_wh: tuple[int, int]) -> Sequence[AreaXyxy]:
@@ -72,6 +74,10 @@ class Shown:
     view: View
     areas: Sequence[AreaXyxy]
     images: Sequence[Letterboxed]
+
+    def asking_for_masks(self) -> Shown:
+        """The same, and masks are wanted of what is found."""
+        return replace(self, images=[replace(image, wants_masks=True) for image in self.images])
 
     def merge(self, found: Sequence[Detections]) -> Detections:
         """What was found in each of the images, as one, in the pixels of the whole image."""

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _DEMO_FILE = Path(__file__).parent.parent / "demo" / "demo.pt"
 _ABANDONED_AFTER_S = 3600.0
-_OTHER_KINDS = r"^(sam|mobile|rtdetr|yolo_nas)|-(cls|sem|depth|reid|grayscale)"
+_OTHER_KINDS = r"^(sam|mobile|rtdetr|yolo_nas)|-(sem|depth|reid|grayscale)"
 
 
 class WeightsError(UserError):
@@ -39,20 +39,20 @@ class WeightsFileError(WeightsError):
 
 @dataclass(frozen=True)
 class WeightsFolder:
-    """Where weights lie: MODEL_ROOT, into which those of one name may be downloaded."""
+    """Where weights lie: MODEL_ROOT, into which those of a few names may be downloaded."""
 
     root: Path
-    downloaded: str | None = None
+    downloaded: tuple[str, ...] = ()
 
     def find(self, name: str) -> Path:
         """The file of these weights, as `find_weights` finds it. Raises WeightsError."""
-        return find_weights(name, self.root, may_download=name == self.downloaded)
+        return find_weights(name, self.root, may_download=name in self.downloaded)
 
     def missing(self, name: str) -> str | None:
         """That there are no such weights, and what to do, where it is seen at a glance: without torch or network."""
         if name == DEMO:
             return None
-        may_download = name == self.downloaded
+        may_download = name in self.downloaded
         if problem := name_problem(name, self.root, may_download=may_download):
             return problem
         is_of_ultralytics = name in RELEASES or re.search(_OTHER_KINDS, name)
@@ -208,7 +208,7 @@ def _download(name: str, path: Path) -> bool:
     if name not in RELEASES and re.search(_OTHER_KINDS, name):
         raise WeightsError(
             f"Weights {name} of Ultralytics are of a kind that isn't served: name a YOLO for detection, segmentation, "
-            "pose or OBB, such as yolo26n.pt"
+            "pose, OBB or classification, such as yolo26n.pt"
         )
     folder = path.parent.resolve()
     log.info("Weights %s are not in %s: downloading the Ultralytics release", name, folder)

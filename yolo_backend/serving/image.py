@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -162,7 +162,7 @@ class ImageDetector:
         known = self._identities.find(image.key)
         if known is None or not known.is_lasting:
             return None
-        return self._remembered.find(known.digest, _lowest_thresholds(controls))
+        return self._remembered.find(known.digest, *_asked_of_weights(controls))
 
     def fetch_and_decode(self, image: ImageReference) -> DecodedImage:
         """The whole image, for a person. Raises ImageError, StudioError, requests.Timeout."""
@@ -174,8 +174,8 @@ class ImageDetector:
         return self._fetcher.fetch(source, image.studio, None).content
 
     def _find(self, image: ImageReference, controls: Sequence[ServedControl], caller: Caller) -> ImageDetections:
-        thresholds = _lowest_thresholds(controls)
-        met = self._recall_or_fetch(image, thresholds, caller)
+        thresholds, with_masks = _asked_of_weights(controls)
+        met = self._recall_or_fetch(image, thresholds, with_masks, caller)
         if isinstance(met, ImageDetections):
             metrics.REMEMBERED_IMAGES.inc()
             return met
@@ -192,19 +192,22 @@ class ImageDetector:
             # If each box is costly, no boxes are made that nobody asked for.
             is_costly = weights[fingerprint].has_costly_boxes
             floor = threshold if is_costly else self._remembered.floor(threshold)
-            found = self._detect(fingerprint, shown.pop(fingerprint), floor, caller)
+            images = shown.pop(fingerprint)
+            if fingerprint in with_masks:
+                images = images.asking_for_masks()
+            found = self._detect(fingerprint, images, floor, caller)
             detections[fingerprint] = found
             self._remembered.keep(identity.digest, fingerprint, floor, found, size_wh)
         self._identities.keep(key, identity)
         return ImageDetections(detections, size_wh)
 
     def _recall_or_fetch(
-        self, image: ImageReference, thresholds: Mapping[str, float], caller: Caller
+        self, image: ImageReference, thresholds: Mapping[str, float], with_masks: Collection[str], caller: Caller
     ) -> ImageDetections | _NewImage:
         """What is remembered of an image, or its bytes. They are fetched only if the image isn't known without them."""
         key = image.key
         known = self._identities.find(key)
-        found = self._remembered.find(known.digest, thresholds) if known else None
+        found = self._remembered.find(known.digest, thresholds, with_masks) if known else None
         if known and found and known.is_lasting:
             return found
         source = image.source(self._settings.local_files_document_root)
@@ -215,7 +218,7 @@ class ImageDetector:
         if found and not fetched.content:
             return found
         identity = Identity(blake3(fetched.content).digest(), fetched.version, is_lasting(source, image.studio))
-        found = self._remembered.find(identity.digest, thresholds)
+        found = self._remembered.find(identity.digest, thresholds, with_masks)
         if found is None:
             return _NewImage(key, identity, fetched.content)
         self._identities.keep(key, identity)
@@ -292,11 +295,14 @@ class ImageDetector:
         return shown.merge(found)
 
 
-def _lowest_thresholds(controls: Sequence[ServedControl]) -> dict[str, float]:
-    """What is asked of each of the weights, by their fingerprint."""
+def _asked_of_weights(controls: Sequence[ServedControl]) -> tuple[dict[str, float], set[str]]:
+    """The lowest threshold of each of the weights, by their fingerprint, and those that masks are asked of."""
     thresholds: dict[str, float] = {}
+    with_masks: set[str] = set()
     for served in controls:
         lowest = served.label_map.lowest_threshold
         fingerprint = served.weights.fingerprint
         thresholds[fingerprint] = min(lowest, thresholds.get(fingerprint, 1.0))
-    return thresholds
+        if served.wants_masks:
+            with_masks.add(fingerprint)
+    return thresholds, with_masks

@@ -219,8 +219,11 @@ def test_weights_that_answer_no_numbers_are_refused(tmp_path: Path, own: Any) ->
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: YOLO("yolo11n-cls.yaml"), ("for the task classify", "expected one that finds boxes")),
-        (lambda: YOLO("yolo26n-sem.yaml"), ("for the task semantic", "expected one that finds boxes")),
+        (
+            lambda: YOLO("yolo26n-sem.yaml"),
+            ("for the task semantic", "expected one of detect, segment, pose, obb, cla"),
+        ),
+        (lambda: YOLO("yolo26n-depth.yaml"), ("for the task depth", "expected one of detect, segment, pose, obb, cla")),
         (lambda: RTDETR("rtdetr-l.yaml"), ("are an RT-DETR", "expected a YOLO")),
         (lambda: YOLOE("yoloe-11s-seg.yaml"), ("a YOLOE that was told no classes", "set_classes")),
     ],

@@ -551,11 +551,11 @@ def refusal(path: Path, **options: Any) -> str:
     return message
 
 
-def test_classification_weights_are_refused(tmp_path: Path) -> None:
+def test_weights_of_a_kind_without_a_head_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sorts.pt"
-    YOLO("yolo11n-cls.yaml").save(path)
+    YOLO("yolo26n-sem.yaml").save(path)
     message = refusal(path)
-    assert "classify" in message
+    assert "semantic" in message
     assert "detect" in message
 
 

@@ -67,7 +67,9 @@ def test_an_engine_gives_what_a_head_of_ones_own_finds(star_weights: Path) -> No
 
 
 def test_without_its_head_a_kind_is_refused(star_weights: Path) -> None:
-    with pytest.raises(WeightsError, match=r"are for the task star: expected one that finds boxes \(detect, segment"):
+    with pytest.raises(
+        WeightsError, match=r"are for the task star: expected one of detect, segment, pose, obb, classify"
+    ):
         Engine(star_weights, device="cpu")
 
 

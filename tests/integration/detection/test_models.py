@@ -432,11 +432,13 @@ def test_a_broken_file_is_refused_whatever_the_runtime(
     assert "broken.pt" in refusal(path, engine=runtime, export_folder=failing_exporter)
 
 
-def test_classification_weights_are_refused_where_exports_are_made(tmp_path: Path, failing_exporter: Path) -> None:
+def test_weights_of_a_kind_without_a_head_are_refused_where_exports_are_made(
+    tmp_path: Path, failing_exporter: Path
+) -> None:
     path = tmp_path / "sorts.pt"
-    YOLO("yolo11n-cls.yaml").save(path)
+    YOLO("yolo26n-sem.yaml").save(path)
     message = refusal(path, export_folder=failing_exporter)
-    assert "classify" in message
+    assert "semantic" in message
     assert "detect" in message
 
 

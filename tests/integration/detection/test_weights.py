@@ -47,18 +47,18 @@ def test_a_release_by_almost_its_name(tmp_path: Path, name: str) -> None:
 def test_every_release_that_is_served_is_one_of_ultralytics() -> None:
     """Those that it has beside are of other kinds, or seldom meant; by their very name they are downloaded, too."""
     assert RELEASES <= GITHUB_ASSETS_NAMES
-    others = r"-(cls|sem|depth|reid|grayscale|world|worldv2|objv1|distill|p6)\b"
+    others = r"-(sem|depth|reid|grayscale|world|worldv2|objv1|distill|p6)\b"
     families = r"^(sam|mobile|rtdetr|yolo_nas|yoloe|FastSAM|calibration)"
     rest = GITHUB_ASSETS_NAMES - RELEASES
     assert [name for name in rest if not re.search(f"{others}|{families}", name)] == []
 
 
-@pytest.mark.parametrize("name", ["sam_b.pt", "rtdetr-l.pt", "yolo_nas_s.pt", "yolo11n-cls.pt", "yolo26n-depth.pt"])
+@pytest.mark.parametrize("name", ["sam_b.pt", "rtdetr-l.pt", "yolo_nas_s.pt", "yolo26n-sem.pt", "yolo26n-depth.pt"])
 @pytest.mark.usefixtures("no_way_out")
 def test_a_release_of_a_kind_that_is_not_served_is_not_downloaded(tmp_path: Path, name: str) -> None:
     assert failure(name, tmp_path) == (
-        f"Weights {name} of Ultralytics are of a kind that isn't served: name a YOLO for detection, segmentation, pose "
-        "or OBB, such as yolo26n.pt"
+        f"Weights {name} of Ultralytics are of a kind that isn't served: name a YOLO for detection, segmentation, "
+        "pose, OBB or classification, such as yolo26n.pt"
     )
     assert list(tmp_path.iterdir()) == []
 

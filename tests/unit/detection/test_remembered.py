@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from yolo_backend.detection.detections import Detections
+from yolo_backend.detection.masks import Mask
 from yolo_backend.detection.remembered import ImageDetections, RememberedDetections
 
 SIZE_WH = (640, 480)
@@ -82,6 +84,105 @@ def test_what_was_found_beside_boxes_counts_as_memory() -> None:
     remembered.keep(OTHER_DIGEST, "weights", 0.05, with_masks, SIZE_WH)
     assert remembered.find(OTHER_DIGEST, {"weights": 0.25}) is None
     assert remembered.find(DIGEST, {"weights": 0.25}) is not None
+
+
+def disc(radius: int, offset_xy: tuple[int, int] = (0, 0)) -> Mask:
+    """A round mask, such as a weights' may be."""
+    ys, xs = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return Mask.of_bitmap(xs**2 + ys**2 <= radius**2, offset_xy)
+
+
+def with_masks(found: Detections, *masks: Mask) -> Detections:
+    return replace(found, masks=masks)
+
+
+def assert_same_masks(found: ImageDetections | None, expected: tuple[Mask, ...]) -> None:
+    assert found is not None
+    masks = found.detections["weights"].masks
+    assert masks is not None
+    assert len(masks) == len(expected)
+    for mask, other in zip(masks, expected, strict=True):
+        assert mask.window_xywh == other.window_xywh
+        assert mask.runs.dtype == np.uint32
+        np.testing.assert_array_equal(mask.runs, other.runs)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        (),
+        (disc(9),),
+        (disc(40, (3, 5)), Mask((7, 8, 0, 0), np.zeros(1, np.uint32)), disc(1, (600, 470))),
+        (Mask((0, 0, 400, 300), np.array([70_000, 50_000], np.uint32)), disc(5)),  # runs of more than 16 bits
+    ],
+)
+@pytest.mark.parametrize("extras", [{}, {"points_xy": np.ones((1, 2, 2), np.float32)}])
+def test_masks_come_back_run_by_run(masks: tuple[Mask, ...], extras: dict[str, NDArray[np.float32]]) -> None:
+    own = {name: np.repeat(values, len(masks), axis=0) for name, values in extras.items()}
+    found = replace(made_up(len(masks)), masks=masks, extras=own)
+    remembered = RememberedDetections(1e6)
+    remembered.keep(DIGEST, "weights", 0.05, found, SIZE_WH)
+    again = remembered.find(DIGEST, {"weights": 0.25}, {"weights"})
+    assert_same(again, {"weights": found})
+    assert_same_masks(again, masks)
+    assert again is not None
+    for name, values in again.detections["weights"].extras.items():
+        np.testing.assert_array_equal(values, own[name])
+
+
+def test_what_is_remembered_without_masks_serves_no_ask_for_masks() -> None:
+    remembered = RememberedDetections(1e6)
+    found = made_up(2)
+    remembered.keep(DIGEST, "weights", 0.05, found, SIZE_WH)
+    assert remembered.find(DIGEST, {"weights": 0.25}, {"weights"}) is None
+    assert remembered.find(DIGEST, {"weights": 0.25}, {"others"}) is not None
+
+
+def test_what_is_remembered_with_masks_serves_who_wants_none() -> None:
+    """They get none, as if they had been detected without."""
+    remembered = RememberedDetections(1e6)
+    found = with_masks(made_up(2), disc(3), disc(4))
+    remembered.keep(DIGEST, "weights", 0.2, found, SIZE_WH)
+    plain = remembered.find(DIGEST, {"weights": 0.25})
+    assert_same(plain, {"weights": found})
+    assert plain is not None
+    assert plain.detections["weights"].masks is None
+    assert remembered.find(DIGEST, {"weights": 0.1}) is None
+
+
+def test_boxes_of_a_lower_threshold_and_masks_of_a_higher_one_are_remembered_together() -> None:
+    """Two projects ask in turns, and neither drives out what the other one needs."""
+    remembered = RememberedDetections(1e6)
+    boxes, masked = made_up(5), with_masks(made_up(2, seed=1), disc(3), disc(4))
+    remembered.keep(DIGEST, "weights", 0.1, boxes, SIZE_WH)
+    remembered.keep(DIGEST, "weights", 0.5, masked, SIZE_WH)
+    assert_same(remembered.find(DIGEST, {"weights": 0.1}), {"weights": boxes})
+    assert_same_masks(remembered.find(DIGEST, {"weights": 0.5}, {"weights"}), (disc(3), disc(4)))
+    assert remembered.find(DIGEST, {"weights": 0.4}, {"weights"}) is None
+
+
+def test_masks_are_bounded_too_and_take_less_than_their_runs() -> None:
+    max_bytes = 3_000_000
+    remembered = RememberedDetections(max_bytes)
+    found = with_masks(made_up(20), *(disc(50 + 5 * number, (number, 2 * number)) for number in range(20)))
+    assert found.masks is not None
+    runs_bytes = sum(mask.nbytes for mask in found.masks)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(2 * max_bytes // runs_bytes * 4):
+            remembered.keep(number.to_bytes(32, "big"), "weights", 0.05, found, SIZE_WH)
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max_bytes / 2 < used_bytes < max_bytes * 1.1
+    kept = [
+        remembered.find(number.to_bytes(32, "big"), {"weights": 0.05}, {"weights"}) is not None
+        for number in range(2 * max_bytes // runs_bytes * 4)
+    ]
+    assert kept[-1]
+    assert not kept[0]
+    assert sum(kept) > 2 * max_bytes / runs_bytes
 
 
 @pytest.mark.parametrize(

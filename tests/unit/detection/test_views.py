@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from tests.fakes.engine import detections, info_of
 from yolo_backend.detection.detections import Detections, Letterboxed, WeightsInfo, joined
+from yolo_backend.detection.masks import Mask
 from yolo_backend.detection.views import WHOLE, AreaXyxy, show, view_for
 
 Pixels = NDArray[np.uint8]
@@ -86,3 +88,21 @@ def test_an_area_of_an_image_that_was_decoded_smaller(
     assert shown.images[0].original_size_wh == (right - left, bottom - top)
     assert shown.images[0].pixels[0, 0].tolist() == corner
     assert shown.merge([detections(1)]).boxes.tolist() == [[left, top, left + 1, top + 1]]
+
+
+def test_masks_are_wanted_of_all_parts() -> None:
+    areas = Areas((0, 0, 10, 10), (10, 0, 20, 10))
+    shown = show(areas, image(20, 10), (20, 10), letterbox)
+    asking = shown.asking_for_masks()
+    assert [each.wants_masks for each in shown.images] == [False, False]
+    assert [each.wants_masks for each in asking.images] == [True, True]
+    assert (asking.view, asking.areas) == (shown.view, shown.areas)
+    masks = [Mask.of_bitmap(np.ones((2, 3), np.bool_), (1, 1))]
+    found = asking.merge([replace(detections(1), masks=tuple(masks)) for _ in shown.images])
+    assert [mask.window_xywh for mask in found.masks or ()] == [(1, 1, 3, 2), (11, 1, 3, 2)]
+
+
+def test_an_image_is_not_decoded_smaller_for_a_classifier() -> None:
+    """It is scaled by its shorter side, which may be a small part of the longer one."""
+    assert WHOLE.enough_px(info_of("fake.pt")) == 64
+    assert WHOLE.enough_px(replace(info_of("fake.pt"), kind="classify")) is None

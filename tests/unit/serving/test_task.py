@@ -48,6 +48,7 @@ from yolo_backend.images.uploads import uploads_of
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
+from yolo_backend.labels.controls.rectangles import RectangleLabels
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.protocol import Task
@@ -657,6 +658,32 @@ def test_the_model_is_asked_for_more_where_that_is_cheap(
     house = make_house(fake_catalog(lambda _: engine))
     house.ask(inline(photo(9)))
     assert engine.thresholds == [threshold]
+
+
+# Masks
+
+
+@pytest.fixture
+def masks_wanted(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The labeling config of a control that wants masks."""
+    monkeypatch.setattr(RectangleLabels, "wants_masks", lambda _, control, __: control.from_name == "masked")
+    return CONFIG.replace('name="label"', 'name="masked"')
+
+
+def test_masks_are_asked_for_where_a_control_wants_them(house: House, masks_wanted: str) -> None:
+    for config in (CONFIG, masks_wanted, CONFIG, masks_wanted):
+        assert score(house.ask(inline(photo(9)), config)) == 9
+    assert house.engines[0].wants_masks == [False, True]
+    for config in (masks_wanted, CONFIG, masks_wanted):
+        assert score(house.ask(inline(photo(8)), config)) == 8
+    assert house.engines[0].wants_masks == [False, True, True]
+
+
+def test_masks_are_asked_for_of_those_weights_only(house: House, masks_wanted: str) -> None:
+    both = BOTH_WEIGHTS.replace('name="b"', 'name="masked"')
+    house.ask(inline(photo(9)), both)
+    asked = {engine.info.name: engine.wants_masks for engine in house.engines}
+    assert asked == {"fake.pt": [False], "other.pt": [True]}
 
 
 # Whose image it is

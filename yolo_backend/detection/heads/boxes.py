@@ -15,6 +15,7 @@ from ultralytics.utils import nms, ops
 from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.detection.heads.head import HeadOptions
 from yolo_backend.detection.heads.layout import layout_problem, numbers_problem
+from yolo_backend.detection.masks import Mask
 from yolo_backend.detection.weights import WeightsFileError
 
 
@@ -53,7 +54,7 @@ class BoxHead:
             raise RuntimeError(f"the model gave {len(rows_of_each)} outputs for {len(batch)} images")
         input_shape = batch[0].pixels.shape[:2]
         return [
-            self._detections(self._kept(rows, raw, index, input_shape), image, input_shape)
+            self._detections(self._kept(rows, raw, index, input_shape), raw, index, image, input_shape)
             for index, (rows, image) in enumerate(zip(rows_of_each, batch, strict=True))
         ]
 
@@ -64,9 +65,9 @@ class BoxHead:
         if ours.shape != theirs.shape:
             raise ValueError(f"the export gives {tuple(ours.shape)}, the weights {tuple(theirs.shape)}")
         if end2end:  # rows are ordered by score, which may differ if scores are nearly equal
-            return 0.0, _distance(ours[..., 4], theirs[..., 4])
+            return 0.0, distance(ours[..., 4], theirs[..., 4])
         scores = slice(4, 4 + class_count)
-        return _distance(ours[:, :4], theirs[:, :4]), _distance(ours[:, scores], theirs[:, scores])
+        return distance(ours[:, :4], theirs[:, :4]), distance(ours[:, scores], theirs[:, scores])
 
     def _candidates(self, raw: Any) -> Any:
         """The part of the raw outputs for NMS: a tensor, or several of which it is the first."""
@@ -102,15 +103,25 @@ class BoxHead:
         """What these rows say besides boxes, scores and classes, by name, for `Detections.extras`."""
         return {}
 
-    def _detections(self, rows: Any, image: Letterboxed, input_shape: tuple[int, ...]) -> Detections:
+    def _masks(
+        self, rows: NDArray[np.float32], boxes: NDArray[np.float32], raw: Any, index: int, image: Letterboxed
+    ) -> tuple[Mask, ...] | None:
+        """The masks of these rows, whose `boxes` are in the image's own pixels; None if this kind finds none."""
+        return None
+
+    def _detections(
+        self, rows: Any, raw: Any, index: int, image: Letterboxed, input_shape: tuple[int, ...]
+    ) -> Detections:
         if isinstance(rows, torch.Tensor):
             rows = rows.float().cpu().numpy()
+        boxes = self._boxes(rows, image, input_shape)
         return Detections(
-            self._boxes(rows, image, input_shape),
+            boxes,
             scores=rows[:, 4].copy(),
             class_ids=rows[:, 5].astype(np.int64),
             rotated=self.is_rotated,
             extras=self._extras(rows, image, input_shape),
+            masks=self._masks(rows, boxes, raw, index, image) if image.wants_masks else None,
         )
 
     def _boxes(
@@ -138,5 +149,6 @@ def _numbers(outputs: Any) -> torch.Tensor:
     return outputs.float().cpu()
 
 
-def _distance(ones: torch.Tensor, others: torch.Tensor) -> float:
+def distance(ones: torch.Tensor, others: torch.Tensor) -> float:
+    """The largest difference between two numbers at the same place."""
     return float((ones - others).abs().max())

@@ -17,7 +17,8 @@ class HeadOptions:
     """What a head has to know of a model and of the settings.
 
     `image_size` is (height, width); with `shape_is_free`, images are padded to multiples of `stride` only. `end2end`
-    outputs need no NMS. The outputs are tensors on the CPU if `is_on_cpu`.
+    outputs need no NMS. The outputs are tensors on the CPU if `is_on_cpu`. `points_shape` is how many key points a box
+    has, and how many numbers each of them, if that is known.
     """
 
     weights_name: str
@@ -29,6 +30,7 @@ class HeadOptions:
     shape_is_free: bool
     iou_threshold: float
     max_detections: int
+    points_shape: tuple[int, int] | None = None
 
 
 class Head(Protocol):

@@ -1,14 +1,21 @@
-"""Weights that find boxes with masks; the masks only decide which boxes stay, and aren't used otherwise yet."""
+"""Weights that find boxes with masks. Masks are made where they are asked for; else they decide which boxes stay."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from ultralytics.utils import ops
 
+from yolo_backend.detection.detections import Letterboxed
 from yolo_backend.detection.heads.boxes import BoxHead
+from yolo_backend.detection.heads.upscaling import MaskMaker
+from yolo_backend.detection.masks import Mask
 from yolo_backend.detection.weights import WeightsFileError
+
+_PIXELS_AT_ONCE = 4_000_000  # of masks in the model's input, while it is seen which are empty
 
 
 class SegmentHead(BoxHead):
@@ -36,8 +43,21 @@ class SegmentHead(BoxHead):
         """Ultralytics drops a segment whose mask is empty, and its box with it."""
         if not len(rows):
             return rows
-        masks = ops.process_mask(_prototypes(raw)[index], rows[:, 6:], rows[:, :4], input_shape, upsample=True)
-        return rows[masks.amax((-2, -1)) > 0]
+        prototypes = _prototypes(raw)[index]
+        parts = rows.split(max(1, _PIXELS_AT_ONCE // (input_shape[0] * input_shape[1])))
+        has_mask = [
+            ops.process_mask(prototypes, part[:, 6:], part[:, :4], input_shape, upsample=True).amax((-2, -1)) > 0
+            for part in parts
+        ]
+        return rows[torch.cat(has_mask)]
+
+    def _masks(
+        self, rows: NDArray[np.float32], boxes: NDArray[np.float32], raw: Any, index: int, image: Letterboxed
+    ) -> tuple[Mask, ...]:
+        """The masks in the image's own pixels. One that isn't empty in the model's may be so here, and stays."""
+        size_wh = image.original_size_wh
+        maker = MaskMaker(_prototypes(raw)[index], image.decoded_size_wh or size_wh, size_wh)
+        return tuple(maker.make(row[6:], box) for row, box in zip(rows, boxes, strict=True))
 
 
 def _prototypes(raw: Any) -> Any:

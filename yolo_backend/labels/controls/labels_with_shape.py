@@ -26,6 +26,7 @@ class LabelsWithShape(ControlKind[ShapeControl]):
 
     tags = frozenset({"labels"})
     region_types = frozenset({"labels", *(kind.shape for kind in SHAPES)})
+    is_trainable = True  # of its rectangles
 
     def attributes(self, tag: Tag) -> Mapping[str, str]:
         """Some attributes may stand on the shape."""

@@ -29,6 +29,7 @@ class RectangleLabels(ShapeLabels[RectangleControl]):
     region_types = frozenset({"rectanglelabels"})
     shape = "rectangle"
     control_type = RectangleControl
+    is_trainable = True
 
     def read_options(self, tag: Tag, attributes: Mapping[str, str]) -> dict[str, Any]:
         """`model_obb` wants rotated boxes."""
