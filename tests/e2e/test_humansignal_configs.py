@@ -132,8 +132,8 @@ def test_controls_of_several_kinds(client: StudioClient, server: BackendServer, 
         ("label", "image1", ["Car"]),
         ("label", "image1", ["Car"]),
         ("label", "image1", ["truck"]),
-        ("cars", "image1", 2),
         ("choice", "image2", ["limousine"]),
+        ("cars", "image1", 2),
     ]
 
 
@@ -164,7 +164,7 @@ def test_how_unsure_classes_and_points_are_orders_a_sample(
     client.import_tasks(project, [{"data": {"image": each}} for each in addresses])
     options = ("-n", "2", "--measure", "least-confidence", "--register", "--report", tmp_path / "report")
     sampled = run_json("sample", "-p", str(project), *options, environment=environment, cwd=tmp_path)
-    # Of the probabilities 0.6 and 0.3, and 0.51 and 0.255, the largest measure; 0.1 is below the floor.
-    assert [item["uncertainty"] for item in sampled["chosen"]] == pytest.approx([0.98, 0.8], abs=0.02)
+    # The sum of both classes that have a choice: of the probabilities 0.6 and 0.3, and of 0.85 times as much.
+    assert [item["uncertainty"] for item in sampled["chosen"]] == pytest.approx([1.492, 1.4], abs=1e-3)
     stored = [predictions[0]["result"] for predictions in client.predictions(project).values()]
     assert [[region["value"] for region in regions] for regions in stored] == [[{"choices": ["Car"]}]] * 2
