@@ -119,3 +119,54 @@ def assert_close(found: Detections, expected: Detections, score_threshold: float
             if score > score_threshold + 0.01:
                 alike = (others.class_ids == class_id) & (np.abs(others.scores - score) <= 0.01)
                 assert (np.abs(others.boxes[alike] - box).max(axis=1) <= 1).any(), (box, score, class_id)
+
+
+def assert_same_extras(found: Detections, expected: Detections, image: Pixels) -> None:
+    """The same masks, bit by bit, and the same key points."""
+    assert list(found.extras) == list(expected.extras)
+    if "points_xy" in expected.extras:
+        assert found.extras["points_xy"].dtype == found.extras["point_scores"].dtype == np.float32
+        np.testing.assert_allclose(
+            found.extras["points_xy"], expected.extras["points_xy"], rtol=0, atol=BOX_TOLERANCE_PX
+        )
+        np.testing.assert_allclose(
+            found.extras["point_scores"], expected.extras["point_scores"], rtol=0, atol=SCORE_TOLERANCE
+        )
+    assert (found.masks is None) == (expected.masks is None)
+    for ours, theirs in zip(found.masks or (), expected.masks or (), strict=True):
+        size_wh = (image.shape[1], image.shape[0])
+        np.testing.assert_array_equal(in_image(ours, size_wh), in_image(theirs, size_wh))
+
+
+def assert_same_but_for_empty_masks(found: Detections, expected: Detections, image: Pixels) -> int:
+    """The same, but for masks that are empty in the model's pixels and not in the image's, or the other way round.
+
+    A box stays if its mask isn't empty in the model's, be masks asked for or not. With `retina_masks`, Ultralytics
+    looks at the image's. Returns how many are the same.
+    """
+    pairs = _same_boxes(found, expected)
+    ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
+    assert_same(found.at(ours), expected.at(theirs))
+    assert_same_extras(found.at(ours), expected.at(theirs), image)
+    for one in set(range(len(found))) - set(ours):
+        assert found.masks is not None
+        assert found.masks[one].area_px == 0
+    for other in set(range(len(expected))) - set(theirs):
+        assert expected.masks is not None
+        assert expected.masks[other].area_px < 10
+    return len(pairs)
+
+
+def _same_boxes(found: Detections, expected: Detections) -> list[tuple[int, int]]:
+    """Which of these are the same boxes, by their indices, in order; none is there twice."""
+    pairs: list[tuple[int, int]] = []
+    left = list(range(len(expected)))
+    for one in range(len(found)):
+        for other in left:
+            is_same = found.class_ids[one] == expected.class_ids[other]
+            is_same &= abs(found.scores[one] - expected.scores[other]) <= SCORE_TOLERANCE
+            if is_same and np.abs(found.boxes[one] - expected.boxes[other]).max() <= BOX_TOLERANCE_PX:
+                pairs.append((one, other))
+                left.remove(other)
+                break
+    return pairs
