@@ -94,6 +94,13 @@ class Settings(BaseSettings):
         return self.basic_auth_user, self.basic_auth_pass.get_secret_value()
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names in MODEL_NAME, one mostly. A comma is a part of a name, unless names of weights are around it."""
+        names = tuple(name.strip() for name in self.model_name.split(","))
+        are_several = all(name == "demo" or name.endswith((".pt", ".onnx")) for name in names)
+        return tuple(dict.fromkeys(names)) if are_several else (self.model_name,)
+
+    @property
     def max_held_bytes(self) -> int:
         """What bodies, waiting tasks and kept results may take; one allowed body has room when nothing is held."""
         return int((self.max_held_megabytes or BODY_COSTS * self.max_request_megabytes) * 1e6)

@@ -127,7 +127,7 @@ REPEATER = """<View><Repeater on="$pages" indexFlag="{{idx}}" mode="pagination">
         (REPEATER, "inside a Repeater, which takes no predictions: use one Image with valueList and one Rectangle"),
         (
             config('value="$image"', f'<VectorLabels name="p" toName="image">{LABELS}</VectorLabels>'),
-            'VectorLabels "p" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+            'VectorLabels "p" isn\'t predicted: write RectangleLabels, or another control that is, instead',
         ),
         (
             config('value="$image"', f'{WORDS}<KeyPoint name="k" toName="image"/>'),

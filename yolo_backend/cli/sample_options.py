@@ -76,9 +76,7 @@ How = Annotated[
 ]
 ControlName = Annotated[
     str | None,
-    typer.Option(
-        "--control", help="The RectangleLabels of these images, where there are several.", rich_help_panel=_THEN
-    ),
+    typer.Option("--control", help="The control of these images, where there are several.", rich_help_panel=_THEN),
 ]
 ReportFolder = Annotated[
     Path | None,

@@ -129,7 +129,7 @@ def train(
         return
     project = find_project(open_studio(settings), project_name)
     options = Options(
-        base=base or settings.model_name,
+        base=base or settings.model_names[0],
         minutes=minutes or settings.train_minutes,
         image_size=image_size,
         seed=seed,

@@ -106,6 +106,11 @@ class WeightsInfo:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     points: int = 0
 
+    @property
+    def finds_places(self) -> bool:
+        """Returns True if they say where in an image something is, and not only what the whole of it is."""
+        return self.kind != "classify"
+
 
 @dataclass(frozen=True)
 class Runtime:

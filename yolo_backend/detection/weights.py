@@ -39,20 +39,20 @@ class WeightsFileError(WeightsError):
 
 @dataclass(frozen=True)
 class WeightsFolder:
-    """Where weights lie: MODEL_ROOT, into which those of one name may be downloaded."""
+    """Where weights lie: MODEL_ROOT, into which those of a few names may be downloaded."""
 
     root: Path
-    downloaded: str | None = None
+    downloaded: tuple[str, ...] = ()
 
     def find(self, name: str) -> Path:
         """The file of these weights, as `find_weights` finds it. Raises WeightsError."""
-        return find_weights(name, self.root, may_download=name == self.downloaded)
+        return find_weights(name, self.root, may_download=name in self.downloaded)
 
     def missing(self, name: str) -> str | None:
         """That there are no such weights, and what to do, where it is seen at a glance: without torch or network."""
         if name == DEMO:
             return None
-        may_download = name == self.downloaded
+        may_download = name in self.downloaded
         if problem := name_problem(name, self.root, may_download=may_download):
             return problem
         is_of_ultralytics = name in RELEASES or re.search(_OTHER_KINDS, name)

@@ -31,12 +31,13 @@ from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import LABELLED_IMAGES, ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.labels.task_values import find_value
-from yolo_backend.protocol import Task
+from yolo_backend.protocol import Prediction, Task
 
 _LOOKED_AT_TASKS = 2000  # to find a task of each kind of storage
 _SHOWN_NAMES = 8
 _MANY_PREDICTED = 1000
 _COUNTING_S = 0.002
+_BOXES = frozenset({"rectanglelabels", "rectangle", "labels"})
 _NO_IMAGE = "no image"
 _MAKE_ONE = (
     "Make one in Label Studio (your avatar > Account & Settings > Personal Access Token > Create) and set it as "
@@ -110,15 +111,16 @@ def imports(it: Installation) -> Iterator[Observation]:
 
 def weights(it: Installation) -> Iterator[Observation]:
     """Tells whether the weights can be had and read."""
-    try:
-        info = it.predictor.catalog.wait_for_info(it.settings.model_name, None)
-        runtime = it.predictor.catalog.wait_for_runtime(it.settings.model_name)
-    except WeightsError as error:
-        raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
-    classes = _counted(len(info.class_names), "class", "classes")
-    yield Observation(f"{it.settings.model_name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
-    if info.remark:
-        yield Observation(info.remark, LinkState.REMARK)
+    for name in it.settings.model_names:
+        try:
+            info = it.predictor.catalog.wait_for_info(name, None)
+            runtime = it.predictor.catalog.wait_for_runtime(name)
+        except WeightsError as error:
+            raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
+        classes = _counted(len(info.class_names), "class", "classes")
+        yield Observation(f"{name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
+        if info.remark:
+            yield Observation(info.remark, LinkState.REMARK)
 
 
 def labels(it: Installation) -> Iterator[Observation]:
@@ -177,9 +179,7 @@ def images(it: Installation) -> Iterator[Observation]:
             where = f"{name}, {outcome.address}" if outcome.address else name
             yield Observation(f"{where}: {outcome.reason}", LinkState.WRONG, _advice(kind, outcome))
         else:
-            yield Observation(
-                f"{name} is fetched and decoded, {_counted(count_boxes(outcome['result']), 'box', 'boxes')}"
-            )
+            yield Observation(f"{name} is fetched and decoded, {_found([outcome])}")
             if kind == "upload":
                 yield from _not_from_disk(it, task)
     it.predictions = [outcome for outcome in outcomes.values() if not isinstance(outcome, Failure)]
@@ -215,8 +215,15 @@ def prediction(it: Installation) -> Iterator[Observation]:
                 f"Label Studio would refuse it: {errors[0]}",
                 "Unless the model class is your own, it is a fault of the backend: please report it.",
             )
-    boxes = sum(count_boxes(made["result"]) for made in it.predictions)
-    yield Observation(f"{_counted(len(it.predictions), 'prediction')} with {_counted(boxes, 'box', 'boxes')}, valid")
+    yield Observation(f"{_counted(len(it.predictions), 'prediction')} with {_found(it.predictions)}, valid")
+
+
+def _found(predictions: Sequence[Prediction]) -> str:
+    """How much these predictions hold: boxes, or whatever else."""
+    regions = [region for made in predictions for region in made["result"]]
+    count = sum(count_boxes(made["result"]) for made in predictions)
+    are_boxes = all(region.get("type") in _BOXES for region in regions)
+    return _counted(count, "box", "boxes") if are_boxes else _counted(count, "result")
 
 
 def one_of_each_kind(project: Project, plan: ProjectPlan) -> dict[str, Task]:

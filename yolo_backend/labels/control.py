@@ -11,12 +11,17 @@ from yolo_backend.labels.task_values import data_with
 
 @dataclass(frozen=True)
 class Label:
-    """A `<Label>`: the value that goes into regions, the names a class may match, and its own threshold."""
+    """A `<Label>`: the value that goes into regions, the names a class may match, and its own threshold.
+
+    That of a key point has the point's number in the weights, and may have a threshold for the point's own score.
+    """
 
     value: str
     names: tuple[str, ...]
     predicted_values: tuple[str, ...] = ()
     score_threshold: float | None = None
+    model_index: int | None = None
+    point_threshold: float | None = None
 
 
 @dataclass(frozen=True)

@@ -49,19 +49,30 @@ def draw_regions(
     line_px, text_px = max(2, longer_px // 400), max(10, longer_px // 70)
     font = ImageFont.load_default(text_px)
     texts: list[tuple[str, str, tuple[float, float]]] = []
+    lines = 0  # that are written into the corner
     for region in regions:
         label, kind = region_label(region), kind_of_region(region.get("type"))
+        score = region.get("score")
+        for text in kind.texts(region) if kind else ():
+            place = (2 * line_px, line_px + lines * (text_px + line_px))
+            draw.text(place, _with_score(text, score), colors[text], font)
+            lines += 1
         outlines = kind.outlines(region, drawn.size) if kind and label is not None else []
         if label is None or not outlines:
             continue
         for points in outlines:
             draw.line([*points, *points[:2]], colors[label], line_px, joint="curve")
-        score = region.get("score")
-        text = label if score is None else f"{label} {score:.2f}"
+        if kind and not kind.counts(region):  # a part of something whose label stands there already
+            continue
+        text = _with_score(label, score)
         left, top = min((point for points in outlines for point in points), key=lambda point: (point[1], point[0]))
         texts.append((text, colors[label], (left, top)))
     _write_texts(draw, texts, drawn.size, font)
     return drawn
+
+
+def _with_score(text: str, score: float | None) -> str:
+    return text if score is None else f"{text} {score:.2f}"
 
 
 def _write_texts(

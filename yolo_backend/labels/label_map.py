@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from yolo_backend.labels.control import Control, Label
+
+
+@dataclass(frozen=True)
+class PointLabel:
+    """The label of a key point: `threshold` is for its box's score, `point_threshold` for its own."""
+
+    label: str
+    threshold: float
+    point_threshold: float
 
 
 @dataclass(frozen=True)
 class LabelMap:
     """Which class becomes which label, and what has no partner.
 
-    `label_of_class` and `threshold_of_class` go by the class's number in the weights.
+    `label_of_class` and `threshold_of_class` go by the class's number in the weights, `label_of_point` by that and the
+    number of one of its key points.
     """
 
-    label_of_class: Mapping[int, str]
-    threshold_of_class: Mapping[int, float]
-    labels_without_class: tuple[str, ...]
-    classes_without_label: tuple[str, ...]
+    label_of_class: Mapping[int, str] = field(default_factory=dict)
+    threshold_of_class: Mapping[int, float] = field(default_factory=dict)
+    labels_without_class: tuple[str, ...] = ()
+    classes_without_label: tuple[str, ...] = ()
+    label_of_point: Mapping[tuple[int, int], PointLabel] = field(default_factory=dict)
 
     @property
     def lowest_threshold(self) -> float:

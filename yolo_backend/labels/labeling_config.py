@@ -45,10 +45,11 @@ def parse_labeling_config(label_config: str) -> LabelingConfig:
     try:
         interface = _label_interface(label_config)
         elements = list(interface.controls or [])
+        xml = {element.attrib.get("name"): element for element in interface._tree.iter() if "toName" in element.attrib}
         repeated = {element.attrib.get("name") for element in _inside_repeaters(interface)}
     except Exception as error:  # the SDK raises whatever its parsers raise
         raise LabelingConfigError(f"The labeling config can't be read: {first_line(error)}") from error
-    tags = [Tag(element, elements, is_repeated=element.name in repeated) for element in elements]
+    tags = [Tag(element, elements, element.name in repeated, xml.get(element.name)) for element in elements]
     controls: list[Control] = []
     others: list[str] = []
     faults: list[str] = []
@@ -56,6 +57,8 @@ def parse_labeling_config(label_config: str) -> LabelingConfig:
         if is_true(_attributes(tag), "model_skip"):
             continue
         kind = kind_of_tag(tag.name)
+        if kind and kind.is_left_to_people(tag):
+            continue
         if other := kind.why_not_served(tag) if kind else _why_not_served(tag):
             others.append(shortened(other, _MAX_SENTENCE))
         elif kind:
@@ -100,9 +103,7 @@ def _why_not_served(tag: Tag) -> str | None:
     if tag.name in _BARE_SHAPES:
         return why_not_alone(tag)
     if tag.name in _OTHER_SHAPES:
-        return f"{tag.shown} draws no boxes, and only boxes are predicted: write RectangleLabels instead, or beside it"
-    if tag.name == "choices":
-        return f"{tag.shown} is left to people: only boxes are predicted"
+        return f"{tag.shown} isn't predicted: write RectangleLabels, or another control that is, instead or beside it"
     return None
 
 
@@ -113,13 +114,13 @@ def _attributes(tag: Tag) -> Mapping[str, str]:
 
 
 def _nothing_to_serve(tags: Sequence[Tag], others: Sequence[str]) -> str:
-    message = "The labeling config has no RectangleLabels on an Image"
+    message = "The labeling config has no control on an Image that can be served"
     if others:
-        return f"{message} that can be served: {'; '.join(others)}"
+        return f"{message}: {'; '.join(others)}"
     if any(kind_of_tag(tag.name) and is_true(_attributes(tag), "model_skip") for tag in tags):
         return 'Every control that could be served has model_skip="true": remove it from one'
     if lonely := next((tag for tag in tags if tag.name == "rectangle"), None):
         return (
             f'{message}: the Rectangle "{shortened(str(lonely.element.name))}" has no labels, so write RectangleLabels'
         )
-    return message
+    return f"{message}, such as RectangleLabels"

@@ -18,7 +18,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.label_map import LabelMap, by_name, map_labels
+from yolo_backend.labels.label_map import LabelMap, by_name
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import named, shortened, to_latin1
@@ -88,13 +88,24 @@ class ServedControl:
     @property
     def served_labels(self) -> list[ServedLabel]:
         """The labels that have a class, in the labeling config's order."""
+        names = self.weights.class_names
+        if self.label_map.label_of_point:
+            return [
+                ServedLabel(
+                    label.value,
+                    tuple(f"{names[class_id]}, point {index}" for (class_id, index), _ in those),
+                    those[0][1].threshold,
+                )
+                for label in self.control.labels
+                if (those := [item for item in self.label_map.label_of_point.items() if item[1].label == label.value])
+            ]
         ids_of_label: dict[str, list[int]] = {}
         for class_id, label in self.label_map.label_of_class.items():
             ids_of_label.setdefault(label, []).append(class_id)
         return [
             ServedLabel(
                 label=label.value,
-                classes=tuple(self.weights.class_names[class_id] for class_id in ids),
+                classes=tuple(names[class_id] for class_id in ids),
                 threshold=self.label_map.threshold_of_class[ids[0]],
             )
             for label in self.control.labels
@@ -164,42 +175,92 @@ def make_plan(
     config = parse_labeling_config(label_config)
     served: list[ServedControl] = []
     without_class: list[ServedControl] = []
-    faults: list[LabelingConfigError | WeightsError] = []
-    default_name = catalog.serving(trained, settings.model_name) if trained else settings.model_name
+    faults: list[_Fault] = []
+    first, *others = settings.model_names
+    default_names = (catalog.serving(trained, first) if trained else first, *others)
 
     @cache  # asked once for each name: other weights may serve under it from one moment to the next
     def weights_of(name: str) -> WeightsInfo:
         return catalog.wait_for_info(name, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
 
     for control in config.controls:
+        names = (control.model_path,) if control.model_path else default_names
         try:
-            mapped = _map(control, control.model_path or default_name, settings, weights_of)
+            mapped = _map(control, names, settings, weights_of)
         except (LabelingConfigError, WeightsError) as error:
-            faults.append(error)
+            faults.append(_Fault(control, error))
             continue
         if control.labels_value is not None or mapped.label_map.label_of_class:
             served.append(mapped)
             continue
-        faults.append(LabelingConfigError(_nothing_matches(mapped)))
-        if control.labels:
+        faults.append(_Fault(control, LabelingConfigError(_nothing_matches(mapped))))
+        if control.labels and kind_of(control).is_trainable(control):
             without_class.append(mapped)
+    taken = {(name, item.control.to_name) for item in served for name in kind_of(item.control).takes_over(item.control)}
+    served = [item for item in served if (item.control.from_name, item.control.to_name) not in taken]
+    without_class = [item for item in without_class if (item.control.from_name, item.control.to_name) not in taken]
+    told = [fault for fault in faults if kind_of(fault.control).is_asked_for(fault.control)]
     if not served and not (settings.training == "on" and without_class):
-        kind = LabelingConfigError if any(isinstance(fault, LabelingConfigError) for fault in faults) else WeightsError
-        raise kind("; ".join(dict.fromkeys(map(str, faults))))
+        told = told or faults
+        kind = (
+            LabelingConfigError if any(isinstance(fault.error, LabelingConfigError) for fault in told) else WeightsError
+        )
+        raise kind("; ".join(dict.fromkeys(str(fault.error) for fault in told)))
     version = _model_version(served[0].weights_name, served, settings) if served else UNTRAINED
-    return ProjectPlan(tuple(served), version, (*map(str, faults), *config.not_served), tuple(without_class))
+    sentences = [str(fault.error) for fault in told if (fault.control.from_name, fault.control.to_name) not in taken]
+    return ProjectPlan(tuple(served), version, (*sentences, *config.not_served), tuple(without_class))
 
 
-def _map(control: Control, name: str, settings: Settings, weights_of: Callable[[str], WeightsInfo]) -> ServedControl:
-    weights = weights_of(name)
-    kind_of(control).check_weights(control, weights, Path(name).name)
-    label_map = _label_map(control, weights, settings.model_score_threshold)
-    return ServedControl(control, weights, name, label_map, settings.model_score_threshold)
+@dataclass(frozen=True)
+class _Fault:
+    """Why a control isn't served."""
+
+    control: Control
+    error: LabelingConfigError | WeightsError
+
+
+def _map(
+    control: Control, names: Sequence[str], settings: Settings, weights_of: Callable[[str], WeightsInfo]
+) -> ServedControl:
+    """The control by the first of these weights that are of a kind for it and have a class for it.
+
+    Where no weights have one, by the first of its kind. Raises LabelingConfigError where none are of its kind, and
+    WeightsError where some can't be had that stand before those that would do: others may not serve by chance.
+    """
+    faults: list[LabelingConfigError] = []
+    fits: list[ServedControl] = []
+    for name in names:
+        weights = weights_of(name)
+        try:
+            _check_weights(control, weights, Path(name).name)
+        except LabelingConfigError as error:
+            faults.append(error)
+            continue
+        label_map = _label_map(control, weights, settings.model_score_threshold)
+        mapped = ServedControl(control, weights, name, label_map, settings.model_score_threshold)
+        if control.labels_value is not None or label_map.label_of_class:
+            return mapped
+        fits.append(mapped)
+    if not fits:
+        raise faults[0]
+    return fits[0]
+
+
+def _check_weights(control: Control, weights: WeightsInfo, name: str) -> None:
+    """Raises LabelingConfigError if the weights are of a kind that can't serve the control."""
+    kind = kind_of(control)
+    if not weights.finds_places and not kind.is_of_whole_image:
+        raise LabelingConfigError(
+            f"{shortened(name, _SHOWN_CHARACTERS)} are {weights.kind} weights, which find no places for "
+            f'"{shortened(control.from_name, _SHOWN_CHARACTERS)}": name others in model_path, or beside them in '
+            "MODEL_NAME"
+        )
+    kind.check_weights(control, weights, name)
 
 
 def _label_map(control: Control, weights: WeightsInfo, default_threshold: float) -> LabelMap:
     known = by_name(control) if weights.thresholds else control
-    return map_labels(known, weights.class_names, default_threshold, weights.thresholds)
+    return kind_of(control).map_labels(known, weights, default_threshold)
 
 
 def _model_version(weights_name: str, served: Sequence[ServedControl], settings: Settings) -> str:
@@ -226,6 +287,7 @@ def _model_version(weights_name: str, served: Sequence[ServedControl], settings:
                 {"labels_of_task": [item.control.labels_value, item.own_threshold]} if item.control.labels_value else {}
             ),
             "labels": sorted(item.label_map.label_of_class.items()),
+            **({"points": _points(item.label_map)} if item.label_map.label_of_point else {}),
             "thresholds": sorted(item.label_map.threshold_of_class.items()),
         }
         for item in served
@@ -234,6 +296,13 @@ def _model_version(weights_name: str, served: Sequence[ServedControl], settings:
     # With the name, for Label Studio finds a version in any that it is a part of: `best-...` in `cells-best-...`.
     digest = hashlib.sha256(json.dumps([name, ingredients], sort_keys=True).encode()).hexdigest()
     return f"{name}-{digest[:8]}"
+
+
+def _points(label_map: LabelMap) -> list[Any]:
+    return [
+        [class_id, index, point.label, point.threshold, point.point_threshold]
+        for (class_id, index), point in sorted(label_map.label_of_point.items())
+    ]
 
 
 def _nothing_matches(served: ServedControl) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from yolo_backend.detection.detections import Detections
@@ -29,7 +29,7 @@ def make_regions(
     ]
     labels = [label_map.label_of_class[class_ids[index]] for index in wanted]
     kind = kind_of(control)
-    found = Found(detections, wanted, labels, size_wh)
+    found = Found(detections, wanted, labels, size_wh, label_map)
     parts_of_each = kind.make_parts(control, found)
     of_image = kind.make_whole(control, found)
     common = {
@@ -49,6 +49,20 @@ def make_regions(
     return regions
 
 
+def of_all_pages(regions: list[Region], controls: Iterable[Control]) -> list[Region]:
+    """The regions of all pages of a task: of what is said of all its pages together, one region is left.
+
+    Label Studio's page knows one result of a control that belongs to no single page.
+    """
+    for control in controls:
+        kind = kind_of(control)
+        if control.is_list and kind.is_of_whole_image:
+            mine = [region for region in regions if _is_of(region, control)]
+            others = [region for region in regions if not _is_of(region, control)]
+            regions = others + kind.of_all_pages(control, sorted(mine, key=lambda one: -one.get("score", 0.0)))
+    return regions
+
+
 def region_label(region: Mapping[str, Any]) -> str | None:
     """The first label of a region; None if it is only a place."""
     return next(iter(region_labels(region)), None)
@@ -58,6 +72,10 @@ def region_labels(region: Mapping[str, Any]) -> list[str]:
     """All labels of a region: with choice="multiple" it may have several."""
     labels = (region.get("value") or {}).get(region.get("type"))
     return [str(label) for label in labels] if isinstance(labels, list) else []
+
+
+def _is_of(region: Region, control: Control) -> bool:
+    return (region["from_name"], region["to_name"]) == (control.from_name, control.to_name)
 
 
 def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
@@ -72,5 +90,6 @@ def count_boxes(regions: Sequence[Mapping[str, Any]]) -> int:
 
 
 def task_score(regions: Sequence[Mapping[str, Any]]) -> float:
-    """The mean of the scores; 0.0 without regions."""
-    return sum(region["score"] for region in regions) / len(regions) if regions else 0.0
+    """The mean of the scores; 0.0 without any."""
+    scores = [region["score"] for region in regions if "score" in region]
+    return sum(scores) / len(scores) if scores else 0.0

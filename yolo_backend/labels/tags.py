@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ _MAX_NAME = 40
 
 @dataclass(frozen=True)
 class Tag:
-    """A control's tag. `tags` are all control tags of the config; `is_repeated` says that it is inside a Repeater."""
+    """A control's tag. `tags` are all control tags of the config; `is_repeated` says that it is inside a Repeater.
+
+    `xml` is the tag in the config's tree, with the tags inside of it.
+    """
 
     element: ControlTag
     tags: Sequence[ControlTag]
     is_repeated: bool
+    xml: Any = None
 
     @property
     def name(self) -> str:
@@ -35,6 +40,11 @@ class Tag:
     def shown(self) -> str:
         """How a sentence names it, such as `RectangleLabels "label"`."""
         return f'{self.element.tag} "{shortened(str(self.element.name), _MAX_NAME)}"'
+
+    @property
+    def own_attributes(self) -> dict[str, str]:
+        """Its attributes by their names in lower case: Label Studio's page ignores their case."""
+        return {name.lower(): str(value) for name, value in self.element.attr.items()}
 
     @property
     def image_tags(self) -> list[Any]:
@@ -118,7 +128,7 @@ def labels_of_task(control: Control, data: Any) -> tuple[Label, ...]:
     found = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
     attributes = [{str(name): _as_text(text) for name, text in item.items() if text is not None} for item in found]
     labels = [
-        _read_label(shown, item, position)
+        read_label(shown, item, position)
         for position, item in enumerate(attributes, 1)
         if (shown := item.get("alias") or item.get("value"))
     ]
@@ -133,6 +143,38 @@ def labels_of_task(control: Control, data: Any) -> tuple[Label, ...]:
 def is_true(attributes: Mapping[str, str], name: str) -> bool:
     """Returns True if the attribute is there and says yes."""
     return str(attributes.get(name, "")).strip().lower() in {"true", "1", "yes"}
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in an attribute such as `predicted_values="car, truck"`."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def read_threshold(attributes: Mapping[str, str], name: str, where: str) -> float | None:
+    """The threshold that this attribute says, if it is there. Raises LabelingConfigError."""
+    return read_number(attributes, name, where, least=0, most=1, expected="should be a number from 0 to 1")
+
+
+def read_number(
+    attributes: Mapping[str, str],
+    name: str,
+    where: str,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    expected: str = "should be a number",
+) -> float | None:
+    """The number that this attribute says, if it is there. Raises LabelingConfigError."""
+    text = attributes.get(name)
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        raise LabelingConfigError(f'{name}="{shortened(text, 20)}" of {where} {expected}')
+    return number
 
 
 def _image_tags_of(element: ControlTag) -> list[Any]:
@@ -157,17 +199,22 @@ def _file_name(path: str) -> str:
 
 def _read_labels(element: ControlTag) -> Iterator[Label]:
     for position, (value, label) in enumerate((element.labels_attrs or {}).items(), 1):
-        yield _read_label(value, label.attr, position)
+        yield read_label(value, label.attr, position)
 
 
-def _read_label(value: str, attributes: Mapping[str, str], position: int) -> Label:
+def read_label(value: str, attributes: Mapping[str, str], position: int) -> Label:
+    """A `<Label>` or `<Choice>`, the one at this position in its control. Raises LabelingConfigError."""
     names = dict.fromkeys(name for name in (attributes.get("value"), attributes.get("alias")) if name)
-    predicted_values = [name.strip() for name in attributes.get("predicted_values", "").split(",")]
+    where = f'Label "{named(shortened(value, _MAX_NAME), position)}"'
     return Label(
         value=value,
         names=tuple(names),
-        predicted_values=tuple(name for name in predicted_values if name),
-        score_threshold=_threshold(attributes, f'Label "{named(shortened(value, _MAX_NAME), position)}"'),
+        predicted_values=split_names(attributes.get("predicted_values", "")),
+        score_threshold=_threshold(attributes, where),
+        model_index=int(index)
+        if re.fullmatch("[0-9]{1,6}", index := attributes.get("model_index", "").strip())
+        else None,
+        point_threshold=read_threshold(attributes, "model_point_threshold", where),
     )
 
 
@@ -179,13 +226,6 @@ def _as_text(value: Any) -> str:
 def _threshold(attributes: Mapping[str, str], where: str) -> float | None:
     # HumanSignal's YOLO example reads both spellings.
     for name in ("model_score_threshold", "score_threshold"):
-        text = attributes.get(name)
-        if text:
-            try:
-                threshold = float(text)
-            except ValueError:
-                threshold = -1.0
-            if not 0 <= threshold <= 1:
-                raise LabelingConfigError(f'{name}="{shortened(text, 20)}" of {where} should be a number from 0 to 1')
+        if (threshold := read_threshold(attributes, name, where)) is not None:
             return threshold
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.messages import shortened
@@ -27,9 +28,18 @@ def choose_controls(label_config: str, name: str | None, *, for_labels: bool) ->
 def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> Control:
     """The control of this name, or the only one. If no labels come along, any control of the only image will do.
 
+    With labels, which are boxes, it is one whose regions are boxes' own.
+
     Raises LabelingConfigError.
     """
     controls = parse_labeling_config(label_config).controls
+    boxed = tuple(control for control in controls if kind_of(control).is_by_box)
+    if for_labels and not boxed:
+        raise LabelingConfigError(
+            "The labeling config has no control for boxes, and labels to register are boxes: write RectangleLabels"
+        )
+    if for_labels or (name is None and boxed):
+        controls = boxed
     names = shortened(", ".join(dict.fromkeys(control.from_name for control in controls)), _MAX_NAMES)
     if name is not None:
         found = [control for control in controls if control.from_name == name]

@@ -14,10 +14,17 @@ from yolo_backend.images.errors import ImageError
 from yolo_backend.label_studio.errors import StudioError, explain
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.plans import UNTRAINED, ProjectPlan
-from yolo_backend.labels.regions import count_boxes, region_label
+from yolo_backend.labels.regions import count_boxes
 from yolo_backend.protocol import Prediction, Region, Task
 from yolo_backend.sampling.pool import PoolImage, Unscored
-from yolo_backend.sampling.thresholds import as_served, lower_thresholds, lowest_threshold, thresholds
+from yolo_backend.sampling.thresholds import (
+    as_served,
+    lower_thresholds,
+    lowest_threshold,
+    measured,
+    shown,
+    thresholds,
+)
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES, image_uncertainty
 from yolo_backend.serving.project_predictor import ProjectPredictor
 from yolo_backend.serving.task import TaskImage
@@ -61,7 +68,7 @@ class Scoring:
 
     def uncertainty(self, regions: Sequence[Region], plan: ProjectPlan) -> float:
         """The uncertainty of an image with these regions."""
-        labelled = [region for region in regions if region_label(region) is not None]
+        labelled = measured(regions, plan)
         threshold_of = thresholds(plan)
         return image_uncertainty(
             [region["score"] for region in labelled],
@@ -109,7 +116,7 @@ class PoolPredictor:
                 continue
             own_plan = image.plan_for(plan)
             uncertainty = round(scoring.uncertainty(outcome["result"], own_plan), _DIGITS)
-            yield Scored(image, uncertainty, outcome, as_served(outcome, own_plan))
+            yield Scored(image, uncertainty, shown(outcome), as_served(outcome, own_plan))
         yield from unreadable
 
     def load(self, image: PoolImage) -> Sequence[TaskImage] | Unscored:

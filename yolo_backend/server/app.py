@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from yolo_backend import __version__, metrics, request_ids
+from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.errors import UserError
@@ -131,19 +133,27 @@ class _Routes:
 
     def _model(self) -> ModelStatus:
         """The default weights, and why they can't be had or used; no reason while they are read."""
-        name, catalog = self._predictor.settings.model_name, self._predictor.catalog
-        weights, reason = None, self._model_class.error or catalog.down_reason(name)
-        try:
-            weights = catalog.info(name)
-        except WeightsLoadingError:
-            pass
-        except WeightsError as error:
-            reason = reason or str(error)
+        catalog, names = self._predictor.catalog, self._predictor.settings.model_names
+        found: dict[str, WeightsInfo | None] = dict.fromkeys(names)
+        reason = self._model_class.error
+        for name in names:
+            reason = reason or catalog.down_reason(name)
+            try:
+                found[name] = catalog.info(name)
+            except WeightsLoadingError:
+                pass
+            except WeightsError as error:
+                reason = reason or str(error)
+        (name, weights), *others = found.items()
+        status = partial(ModelStatus, name, weights=weights, others=dict(others))
         if self._predictor.is_draining:
-            return ModelStatus(name, "STOPPING", weights, _STOPPING)
+            return status("STOPPING", reason=_STOPPING)
         if reason:
-            return ModelStatus(name, "DOWN", weights, reason)
-        return ModelStatus(name, "UP" if weights else "LOADING", weights)
+            return status("DOWN", reason=reason)
+        missing = next((each for each, info in found.items() if info is None), None)
+        if missing and missing != name:
+            return status("LOADING", reason=f"Loading {missing}, try again")
+        return status("LOADING" if missing else "UP")
 
     def setup(self) -> Response:
         with self._small_body() as body:

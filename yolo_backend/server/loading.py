@@ -32,7 +32,8 @@ class Loading:
 
     def _load(self) -> None:
         # Errors are logged where they happen, and /health tells them.
-        with contextlib.suppress(UserError, WeightsLoadingError):
-            self._predictor.catalog.info(self._predictor.settings.model_name)
+        for name in self._predictor.settings.model_names:
+            with contextlib.suppress(UserError, WeightsLoadingError):
+                self._predictor.catalog.info(name)
         with contextlib.suppress(UserError):
             self._model_class.load()

@@ -165,7 +165,8 @@ def _check_start() -> tuple[Settings, ModelClass]:
     try:
         settings = load_settings()
         model_class = ModelClass.named(settings.model_class)
-        find_weights(settings.model_name, settings.model_root, may_download=True)
+        for name in settings.model_names:
+            find_weights(name, settings.model_root, may_download=True)
         _check_workers(settings)
     except UserError as error:
         _refuse(error)
@@ -220,11 +221,13 @@ def _check_model(model_class: ModelClass) -> None:
     predictor = default_predictor()
     try:
         model_class.load()(project_id="0", label_config="<View/>")
-        info = predictor.catalog.wait_for_info(predictor.settings.model_name, timeout_s=None)
-        predictor.catalog.wait_for_runtime(predictor.settings.model_name)
+        infos = [predictor.catalog.wait_for_info(name, timeout_s=None) for name in predictor.settings.model_names]
+        for name in predictor.settings.model_names:
+            predictor.catalog.wait_for_runtime(name)
     except UserError as error:
         _refuse(error)
-    print(f"{info.name}: {info.kind} weights of {len(info.class_names)} classes, ready")
+    for info in infos:
+        print(f"{info.name}: {info.kind} weights of {len(info.class_names)} classes, ready")
 
 
 def _refuse(error: Exception | str) -> NoReturn:

@@ -57,12 +57,16 @@ PAGE_HEADERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The default weights; `weights` is None while they are read, or with the `reason` why they can't be had."""
+    """The default weights; `weights` is None while they are read, or with the `reason` why they can't be had.
+
+    If MODEL_NAME lists several, `others` are the second and all after it, by their names, and the state is that of all.
+    """
 
     name: str
     state: ModelState
     weights: WeightsInfo | None = None
     reason: str | None = None
+    others: Mapping[str, WeightsInfo | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,8 +166,7 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
 
 def as_json(status: Status) -> dict[str, Any]:
     """The same for programs."""
-    weights = status.model.weights
-    runtime = status.runtimes.get(weights.fingerprint) if weights else None
+    others = [_weights_json(name, weights, status.runtimes) for name, weights in status.model.others.items()]
     return {
         "status": status.model.state,
         "reason": status.model.reason,
@@ -172,13 +175,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "model_class": status.model_class,
         "version": status.version,
         "started_at": _iso(status.started_at),
-        "model": status.model.name,
-        "task": weights.kind if weights else None,
-        "device": runtime.device if runtime else None,
-        "engine": runtime.engine if runtime else None,
-        "image_size": list(weights.image_size) if weights else None,
-        "classes": list(weights.class_names.values()) if weights else [],
-        "remark": weights.remark if weights else None,
+        **_weights_json(status.model.name, status.model.weights, status.runtimes),
+        **({"others": others} if others else {}),
         "projects": [_project_json(item, status.runtimes, status.titles.get(item.project)) for item in status.projects],
         "work": [_progress_json(progress) for progress in status.work],
         "commands": [
@@ -281,6 +279,19 @@ def _trainings_json(item: ProjectTrainings) -> dict[str, Any]:
             }
             for run in item.runs
         ],
+    }
+
+
+def _weights_json(name: str, weights: WeightsInfo | None, runtimes: Mapping[str, Runtime]) -> dict[str, Any]:
+    runtime = runtimes.get(weights.fingerprint) if weights else None
+    return {
+        "model": name,
+        "task": weights.kind if weights else None,
+        "device": runtime.device if runtime else None,
+        "engine": runtime.engine if runtime else None,
+        "image_size": list(weights.image_size) if weights else None,
+        "classes": list(weights.class_names.values()) if weights else [],
+        "remark": weights.remark if weights else None,
     }
 
 

@@ -184,7 +184,13 @@ class Predictor:
         path = Path(path)
         if project is not None:
             return self._publish_trained(path, name, str(project))
-        name = name or self.settings.model_name
+        if name is None:
+            name, *others = self.settings.model_names
+            if others:
+                raise WeightsError(
+                    f"MODEL_NAME lists {', '.join(map(shortened, self.settings.model_names))}: give publish the name "
+                    "of the file whose place the weights are to take"
+                )
         check_publishable(path, name, self.settings.model_root)
         _engine_class()(path, device="cpu", engine="torch")
         return put_weights(path, name, self.settings.model_root)
@@ -488,7 +494,7 @@ def open_catalog(settings: Settings) -> Catalog:
         batch_size=settings.batch_size,
         detect_timeout_s=settings.detect_timeout_s,
     )
-    shelves = Shelves(WeightsFolder(settings.model_root, settings.model_name), settings.model_dir)
+    shelves = Shelves(WeightsFolder(settings.model_root, settings.model_names), settings.model_dir)
     return Catalog(shelves, pool)
 
 

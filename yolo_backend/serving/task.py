@@ -30,7 +30,7 @@ from yolo_backend.label_studio.studio import Studio
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
-from yolo_backend.labels.regions import count_boxes, make_regions, task_score
+from yolo_backend.labels.regions import count_boxes, make_regions, of_all_pages, task_score
 from yolo_backend.labels.sizes import bounded
 from yolo_backend.labels.task_values import find_value, value_of
 from yolo_backend.protocol import Prediction, Region, Task, task_data_of, task_id_of
@@ -162,6 +162,7 @@ class TaskPredictor:
                 if found is None:
                     return None
                 regions += _regions_on(found, item_index, controls)
+            regions = _of_task(regions, plan)
             prediction = self._prediction_of(regions, plan, task, project)
         except Exception:  # whatever is wrong with the task: `predict_task` tells it
             return None
@@ -207,7 +208,7 @@ class TaskPredictor:
         for value, item_index, controls in _task_images(task, plan):
             found = self._images.find(ImageReference(value, task_id_of(task), studio, uploads), controls, caller)
             regions += _regions_on(found, item_index, controls)
-        return regions
+        return _of_task(regions, plan)
 
     def _prediction_of(self, regions: list[Region], plan: ProjectPlan, task: Task, project: str) -> Prediction:
         kept, remark = bounded(regions)
@@ -226,6 +227,10 @@ def _regions_on(found: ImageDetections, item_index: int | None, controls: Sequen
         detections = found.detections[served.weights.fingerprint]
         regions += make_regions(detections, served.control, served.label_map, found.size_wh, item_index)
     return regions
+
+
+def _of_task(regions: list[Region], plan: ProjectPlan) -> list[Region]:
+    return of_all_pages(regions, [served.control for served in plan.controls])
 
 
 def _count(regions: Sequence[Region]) -> None:

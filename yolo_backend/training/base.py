@@ -13,16 +13,16 @@ from yolo_backend.settings import Settings
 
 
 def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False) -> Path:
-    """The file of the base: MODEL_NAME, or other weights, by their name in MODEL_ROOT, or `demo`.
+    """The file of the base: the first of MODEL_NAME, or other weights, by their name in MODEL_ROOT, or `demo`.
 
     A path may be given only by the operator, because a .pt file is code. Raises WeightsError, without opening it.
     """
-    name = name or settings.model_name
+    name = name or settings.model_names[0]
     path = Path(name).expanduser()
     if may_be_path and (path.parent != Path() or not (settings.model_root / name).exists()) and path.is_file():
         found = path
     else:
-        found = find_weights(name, settings.model_root, may_download=name == settings.model_name)
+        found = find_weights(name, settings.model_root, may_download=name in settings.model_names)
     if found.suffix != ".pt":
         raise WeightsError(
             f"{shortened(found.name)} is an export, and only a .pt can be trained: name the .pt that it was made of "

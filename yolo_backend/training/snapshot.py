@@ -18,6 +18,7 @@ from yolo_backend.label_studio.errors import explain
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened
@@ -77,12 +78,7 @@ def take_snapshot(
     `group_field` is a field of the tasks' data whose values keep images together. Raises LabelingConfigError,
     SnapshotError, StudioError and ImageCacheError: what is wrong with one image is a remark.
     """
-    controls = [control for control in parse_labeling_config(project.label_config).controls if not control.model_path]
-    if not controls:
-        raise SnapshotError(
-            "Each control of the labeling config has weights of its own (model_path), so there is nothing to train: "
-            "remove model_path from one of them"
-        )
+    controls = trained_controls(project.label_config)
     reader = _Reader(controls, load, cache, group_field)
     readings: dict[int, _Reading] = {}
     try:
@@ -107,6 +103,27 @@ def take_snapshot(
         tuple(dict.fromkeys(labels)),
         tuple(_remarks(readings)),
     )
+
+
+def trained_controls(label_config: str) -> list[Control]:
+    """The controls that a model is trained for: those of rectangles that name no weights of their own.
+
+    Raises SnapshotError if there are none, and LabelingConfigError.
+    """
+    trainable = [
+        control for control in parse_labeling_config(label_config).controls if kind_of(control).is_trainable(control)
+    ]
+    if not trainable:
+        raise SnapshotError(
+            "The labeling config has no rectangles with labels, and models are trained on these: write RectangleLabels"
+        )
+    controls = [control for control in trainable if not control.model_path]
+    if not controls:
+        raise SnapshotError(
+            "Each control of the labeling config names weights of its own in model_path, so that nothing is left to "
+            "train: leave model_path out of one"
+        )
+    return controls
 
 
 def _remarks(readings: Mapping[int, _Reading]) -> Iterator[str]:

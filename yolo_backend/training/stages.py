@@ -23,7 +23,6 @@ from yolo_backend.errors import UserError
 from yolo_backend.files import write_json
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.label_map import by_name, map_labels
-from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
@@ -51,7 +50,7 @@ from yolo_backend.training.records import (
 from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
 from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
-from yolo_backend.training.snapshot import manifest_rows, take_snapshot
+from yolo_backend.training.snapshot import manifest_rows, take_snapshot, trained_controls
 from yolo_backend.training.thresholds import ThresholdRule
 
 log = logging.getLogger(__name__)
@@ -111,9 +110,7 @@ class _Stages:
 
     def _collect(self) -> Collected:
         project, models = self._project, self._models
-        controls = [
-            control for control in parse_labeling_config(project.label_config).controls if not control.model_path
-        ]
+        controls = trained_controls(project.label_config)
         with closing(Predictor(self._settings)) as predictor:
             snapshot = take_snapshot(
                 project,
@@ -172,7 +169,7 @@ class _Stages:
         file, settings = self._models.file, self._settings
         if not file.exists():
             try:
-                file = find_weights(settings.model_name, settings.model_root, may_download=True)
+                file = find_weights(settings.model_names[0], settings.model_root, may_download=True)
             except WeightsError as error:
                 self._diary.remark(f"No model serves yet that could be compared with the new one: {error}")
                 return None

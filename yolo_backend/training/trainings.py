@@ -170,7 +170,7 @@ class Trainings:
         return True
 
     def _options(self) -> Options:
-        return Options(base=self._settings.model_name, minutes=self._settings.train_minutes)
+        return Options(base=self._settings.model_names[0], minutes=self._settings.train_minutes)
 
     def _ask_for_what_was_cut_off(self) -> None:
         """Ask anew for runs whose process died with the backend, or the machine; not for one that always does.

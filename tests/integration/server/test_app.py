@@ -417,7 +417,7 @@ def test_one_control_that_can_be_served_is_enough(
     assert masks.startswith('The control "masks" paints masks, which want segmentation weights, and bccd.pt are detect')
     assert "none.pt" in missing
     assert unmatched.startswith("None of the labels car is a class of bccd.pt, which has RBC, WBC, Platelets")
-    assert vectors.startswith('VectorLabels "outline" draws no boxes')
+    assert vectors.startswith('VectorLabels "outline" isn\'t predicted: write RectangleLabels')
     page = html.unescape(client.get("/", headers={"Accept": "text/html"}).get_data(as_text=True))
     for sentence in (masks, missing, unmatched, vectors):
         assert sentence in page

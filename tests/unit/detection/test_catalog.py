@@ -155,7 +155,7 @@ def test_a_file_that_is_not_there_is_told_at_the_first_ask(tmp_path: Path, house
             assert house.hanging.wait(WAIT_S)
             raise WeightsError("it came to nothing")
 
-    catalog = Catalog(Looking(tmp_path, "yolo11n.pt"), house.pool)
+    catalog = Catalog(Looking(tmp_path, ("yolo11n.pt",)), house.pool)
     for name in ("missing.pt", "../missing.pt", "what.zip"):
         with pytest.raises(WeightsError, match=r"missing\.pt|what\.zip"):
             catalog.info(name)

@@ -154,7 +154,7 @@ def test_without_its_entry_in_the_table_its_tag_is_not_its_own(monkeypatch: pyte
     assert type(control) is OurEllipseControl
     monkeypatch.setattr(table, "KINDS", ())
     parse_labeling_config.cache_clear()
-    with pytest.raises(LabelingConfigError, match="has no RectangleLabels on an Image"):
+    with pytest.raises(LabelingConfigError, match="has no control on an Image that can be served"):
         parse_labeling_config(CONFIG)
     parse_labeling_config.cache_clear()
 

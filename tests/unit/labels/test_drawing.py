@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from yolo_backend.labels.controls import table
 from yolo_backend.labels.drawing import LabelColors, draw_contact_sheet, draw_regions
 
 GREY = 128
@@ -95,7 +96,9 @@ def test_a_score_is_told_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        {"type": "choices", "value": {"choices": ["yes"]}},
+        {"type": "choices", "value": {"choices": "yes"}},
+        {"type": "number", "value": {"number": "yes"}},
+        {"type": "keypointlabels", "value": {"x": 1, "y": "2", "keypointlabels": ["car"]}},
         {"type": "brushlabels", "value": {"brushlabels": ["car"], "rle": [1, 2]}},
         {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": []}},
         {"type": "relation", "from_id": "a", "to_id": "b"},
@@ -161,3 +164,27 @@ def test_the_texts_of_boxes_that_overlap_do_not() -> None:
         plate = (drawn == wanted).all(axis=2)
         rows = plate.sum(axis=1)
         assert (rows > 10).sum() >= 8  # a plate is as high as its text, and as wide
+
+
+def test_what_has_no_shape_is_written_into_the_corner_line_by_line() -> None:
+    yes: dict[str, Any] = {"type": "choices", "value": {"choices": ["yes"]}, "score": 0.5}
+    path: dict[str, Any] = {"type": "taxonomy", "value": {"taxonomy": [["animal", "cat"], ["car"]]}}
+    number: dict[str, Any] = {"type": "number", "from_name": "cars", "value": {"number": 0}}
+    rows = [drawn_at(draw_regions(picture(), [yes, path, number][:count]))[:, 1] for count in (1, 2, 3)]
+    assert [each.min() for each in rows] == [rows[0].min()] * 3
+    assert rows[0].max() < rows[1].max() < rows[2].max() < 80
+    kinds = [table.kind_of_region(one["type"]) for one in (yes, path, number)]
+    texts = [kind.texts(one) for kind, one in zip(kinds, (yes, path, number), strict=True) if kind]
+    assert texts == [["yes"], ["animal / cat", "car"], ["cars: 0"]]
+
+
+def test_a_key_point_is_a_small_cross_and_only_the_first_of_a_thing_has_its_label() -> None:
+    def point(id_: str, x: float) -> dict[str, Any]:
+        return {"id": id_, "type": "keypointlabels", "value": {"x": x, "y": 50, "keypointlabels": ["nose"]}}
+
+    first, second = point("0123456789", 25), point("0123456789-1", 75)
+    alone = [len(drawn_at(draw_regions(picture(), [one]))) for one in (first, second)]
+    assert 0 < alone[1] < alone[0]  # without a text
+    cross = drawn_at(draw_regions(picture(), [second]))
+    width, height = picture().size
+    assert (abs(cross - [width * 0.75, height / 2]) <= 4).all()

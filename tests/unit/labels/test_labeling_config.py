@@ -33,6 +33,16 @@ def parse_one_shape(label_config: str) -> ShapeControl:
     return control
 
 
+# About a region, of all tasks, or a number of anything: nobody asks for predictions of these.
+PEOPLES_OWN = (
+    '<Choices name="c" toName="image" perRegion="true" model_presence="true"><Choice value="Car"/></Choices>'
+    '<Taxonomy name="t" toName="image" perRegion="true"><Choice value="Car"/></Taxonomy>'
+    '<Choices name="of_task" toName="image" value="$choices"/><Number name="n" toName="image"/>'
+    '<Taxonomy name="elsewhere" toName="image" apiUrl="https://example.com/tree"/>'
+    '<Choices name="nested" toName="image" allowNested="true"><Choice value="Car"/></Choices>'
+)
+
+
 def parse_one(label_config: str) -> RectangleControl:
     (control,) = parse_labeling_config(label_config).controls
     assert isinstance(control, RectangleControl)
@@ -169,7 +179,7 @@ def test_a_plain_config() -> None:
         config().replace("<View>", "\n\n<View>\n  ").replace("/><", "/>\n\t<"),
         config('<View className="row"><View><Label value="Car"/></View></View>'),
         "<View><View><View>" + config() + "</View></View></View>",
-        config().replace("</View>", '<Choices name="c" toName="image"><Choice value="Cat"/></Choices></View>'),
+        config().replace("</View>", PEOPLES_OWN + "</View>"),
         config().replace("RectangleLabels", "rectanglelabels"),
     ],
 )
@@ -473,7 +483,7 @@ LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
         ),
         (
             '<VectorLabels name="cells" toName="image"><Label value="a"/></VectorLabels>',
-            'VectorLabels "cells" draws no boxes, and only boxes are predicted: write RectangleLabels instead',
+            'VectorLabels "cells" isn\'t predicted: write RectangleLabels, or another control that is, instead',
         ),
         (
             '<Brush name="brush" toName="image"/>',
@@ -491,8 +501,18 @@ LABELS = '<Labels name="kind" toName="image"><Label value="RBC"/></Labels>'
             '<PolygonLabels name="p" toName="image" model_polygon_tolerance="nan"><Label value="a"/></PolygonLabels>',
             'model_polygon_tolerance="nan" of PolygonLabels "p" should be a number of pixels from 0 to 1000',
         ),
-        ('<KeyPointLabels name="k" toName="image"><Label value="a"/></KeyPointLabels>', 'KeyPointLabels "k" draws no'),
-        ('<Choices name="c" toName="image"><Choice value="a"/></Choices>', 'Choices "c" is left to people'),
+        (
+            '<BitmaskLabels name="k" toName="image"><Label value="a"/></BitmaskLabels>',
+            'BitmaskLabels "k" isn\'t predicted',
+        ),
+        (
+            '<Choices name="c" toName="image" allowNested="true"><Choice value="a" predicted_values="b"/></Choices>',
+            'Choices "c" has allowNested="true", and Label Studio takes no predictions of such: write Taxonomy',
+        ),
+        (
+            '<Taxonomy name="t" toName="image" apiUrl="https://example.com/tree" model_presence="true"/>',
+            'Taxonomy "t" has no Choice inside, and other paths aren\'t known here: write them into the config',
+        ),
         (
             '<Video name="v" value="$video"/><VideoRectangle name="track" toName="v"/>',
             'VideoRectangle "track" is for videos, which are not predicted',
@@ -543,14 +563,17 @@ def test_of_what_holds_no_regions_of_images_nothing_is_said(more: str) -> None:
 @pytest.mark.parametrize(
     ("inside", "sentence"),
     [
-        (REPEATED, "no RectangleLabels on an Image that can be served: RectangleLabels"),
+        (REPEATED, "no control on an Image that can be served: RectangleLabels"),
         ('<Image name="image" value="$image"/>' + LABELS, 'Labels "kind" has no Rectangle on "image" beside it'),
         (
             '<Image name="image" value="$image"/><Rectangle name="box" toName="image"/>',
             'the Rectangle "box" has no labels, so write RectangleLabels',
         ),
         (PLAIN.replace('name="label"', 'name="label" model_skip="true"'), 'model_skip="true": remove it from one'),
-        ('<Text name="t" value="$text"/>', "The labeling config has no RectangleLabels on an Image"),
+        (
+            '<Text name="t" value="$text"/>',
+            "The labeling config has no control on an Image that can be served, such as RectangleLabels",
+        ),
     ],
 )
 def test_where_nothing_can_be_served_it_says_what_was_found_and_what_to_write(inside: str, sentence: str) -> None:

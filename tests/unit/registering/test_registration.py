@@ -458,7 +458,7 @@ def test_which_control_it_is(label_config: str, name: str | None, for_labels: bo
         (TWO_CONTROLS, None, True, "several controls: give --control, one of cells, stains"),
         (TWO_IMAGES, None, False, "several controls: give --control, one of on_left, on_right"),
         (BCCD_CONFIG, "boxes", True, 'no control "boxes" that is served, but label'),
-        ("<View/>", None, False, "has no RectangleLabels on an Image"),
+        ("<View/>", None, False, "has no control on an Image that can be served, such as RectangleLabels"),
         (
             DYNAMIC,
             None,

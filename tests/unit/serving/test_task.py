@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ from yolo_backend.label_studio.studios import Studios
 from yolo_backend.labels.controls.rectangles import RectangleLabels
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import make_plan
+from yolo_backend.labels.sizes import bounded
 from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskPredictor, host_of
 from yolo_backend.settings import load_settings
@@ -255,6 +257,34 @@ def test_what_is_recalled_is_what_is_predicted_and_nobody_is_asked(house: House,
 )
 def test_of_what_cannot_be_predicted_nothing_is_recalled(house: House, data: Any) -> None:
     assert house.recall_task({"id": 7, "data": data}) is None
+
+
+def test_of_a_prediction_that_is_too_large_a_part_is_sent_and_it_is_told(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here two polygons of four points are too large, and one isn't."""
+
+    def load(name: str) -> FakeEngine:
+        engine = FakeEngine(replace(info_of(name), kind="obb"))
+        engine.gate.set()
+        return engine
+
+    house = make_house(fake_catalog(load, detect_timeout_s=WAIT_S))
+    polygons = CONFIG.replace("Rectangle", "Polygon")
+    two = polygons.replace("</View>", polygons[polygons.index("<Polygon") :].replace('"label"', '"again"'))
+    value = inline(photo(90))
+    assert len(regions(house.ask(value, two))) == 2
+    assert house.tasks.remarks.last() == []
+
+    monkeypatch.setattr("yolo_backend.serving.task.bounded", partial(bounded, most_bytes=600))
+    for ask in (house.ask, house.recall):
+        prediction = ask(value, two)
+        (region,) = regions(prediction)
+        assert score(prediction) == region["score"]
+        assert len(region["value"]["points"]) == 4
+        (remark,) = house.tasks.remarks.last()
+        assert (remark.project, remark.task_id) == ("1", 7)
+        assert "1 of 2 shapes, those with the lowest scores, are left out" in remark.text
 
 
 def test_a_task_is_recalled_with_all_of_its_images(house: House) -> None:

@@ -58,6 +58,10 @@ class LabelsWithShape(ControlKind[ShapeControl]):
         """As for the shape."""
         _kind_of(control).check_weights(control, weights, name)
 
+    def is_trainable(self, control: ShapeControl) -> bool:
+        """As for the shape."""
+        return _kind_of(control).is_trainable(control)
+
     def wants_masks(self, control: ShapeControl, weights: WeightsInfo) -> bool:
         """As for the shape."""
         return _kind_of(control).wants_masks(control, weights)

@@ -34,6 +34,10 @@ class RectangleLabels(ShapeLabels[RectangleControl]):
         """`model_obb` wants rotated boxes."""
         return {"needs_obb": is_true(attributes, "model_obb")}
 
+    def is_trainable(self, control: RectangleControl) -> bool:
+        """Models are trained on rectangles."""
+        return True
+
     def check_weights(self, control: RectangleControl, weights: WeightsInfo, name: str) -> None:
         """`model_obb` wants rotated boxes."""
         super().check_weights(control, weights, name)

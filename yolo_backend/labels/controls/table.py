@@ -6,9 +6,12 @@ from typing import Any
 
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.brushes import BrushLabels
+from yolo_backend.labels.controls.choices import Choices, Taxonomy
 from yolo_backend.labels.controls.ellipses import EllipseLabels
+from yolo_backend.labels.controls.keypoints import KeyPointLabels
 from yolo_backend.labels.controls.kind import ControlKind
 from yolo_backend.labels.controls.labels_with_shape import LabelsWithShape
+from yolo_backend.labels.controls.numbers import Numbers
 from yolo_backend.labels.controls.polygons import PolygonLabels
 from yolo_backend.labels.controls.rectangles import RectangleLabels
 
@@ -18,6 +21,10 @@ KINDS: tuple[ControlKind[Any], ...] = (
     BrushLabels(),
     EllipseLabels(),
     LabelsWithShape(),
+    KeyPointLabels(),
+    Choices(),
+    Taxonomy(),
+    Numbers(),
 )
 
 
