@@ -102,6 +102,7 @@ imports: .venv/.installed-dev .venv-label-studio/.installed ## time imports into
 
 bench: .venv/.installed-dev ## the speed, beside the model alone and a hand-written loop, for docs/journal/speed.md (20 minutes)
 	.venv/bin/python -m benchmarks.speed
+	.venv/bin/python -m benchmarks.kinds
 
 bench-click: .venv/.installed-dev .venv-label-studio/.installed ## clicks in a real Label Studio, beside what bounds them, for docs/journal/speed.md (15 minutes)
 	.venv/bin/python -m benchmarks.click

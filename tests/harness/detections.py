@@ -119,3 +119,50 @@ def assert_close(found: Detections, expected: Detections, score_threshold: float
             if score > score_threshold + 0.01:
                 alike = (others.class_ids == class_id) & (np.abs(others.scores - score) <= 0.01)
                 assert (np.abs(others.boxes[alike] - box).max(axis=1) <= 1).any(), (box, score, class_id)
+
+
+def assert_same_extras(found: Detections, expected: Detections, image: Pixels) -> None:
+    """The same masks, bit by bit, and the same key points."""
+    assert list(found.extras) == list(expected.extras)
+    if "points_xy" in expected.extras:
+        assert found.extras["points_xy"].dtype == found.extras["point_scores"].dtype == np.float32
+        np.testing.assert_allclose(
+            found.extras["points_xy"], expected.extras["points_xy"], rtol=0, atol=BOX_TOLERANCE_PX
+        )
+        np.testing.assert_allclose(
+            found.extras["point_scores"], expected.extras["point_scores"], rtol=0, atol=SCORE_TOLERANCE
+        )
+    assert (found.masks is None) == (expected.masks is None)
+    for ours, theirs in zip(found.masks or (), expected.masks or (), strict=True):
+        size_wh = (image.shape[1], image.shape[0])
+        np.testing.assert_array_equal(in_image(ours, size_wh), in_image(theirs, size_wh))
+
+
+def assert_as_ultralytics(found: Detections, yolo: Any, image: Pixels, score_threshold: float, **options: Any) -> None:
+    """The boxes are those of `predict`, and the masks and key points those of `predict` with `retina_masks`.
+
+    With these, other boxes go: those whose mask is empty in the image's pixels, not in the model's.
+    """
+    assert_same(found, ultralytics_detections(yolo, image, score_threshold, **options))
+    expected = ultralytics_detections(yolo, image, score_threshold, retina_masks=True, **options)
+    pairs = _same_boxes(found, expected)
+    ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
+    assert_same_extras(found.at(ours), expected.at(theirs), image)
+    without = set(range(len(found))) - set(ours)
+    assert not without or found.masks is not None
+    assert sum(found.masks[index].area_px for index in without if found.masks) == 0
+
+
+def _same_boxes(found: Detections, expected: Detections) -> list[tuple[int, int]]:
+    """Which of these are the same boxes, by their indices, in order; none is there twice."""
+    pairs: list[tuple[int, int]] = []
+    left = list(range(len(expected)))
+    for one in range(len(found)):
+        for other in left:
+            is_same = found.class_ids[one] == expected.class_ids[other]
+            is_same &= abs(found.scores[one] - expected.scores[other]) <= SCORE_TOLERANCE
+            if is_same and np.abs(found.boxes[one] - expected.boxes[other]).max() <= BOX_TOLERANCE_PX:
+                pairs.append((one, other))
+                left.remove(other)
+                break
+    return pairs

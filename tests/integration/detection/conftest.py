@@ -41,12 +41,16 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -
 def _spread(head: Any, trained: bool) -> None:
     """Make random branches of a head say something about the image: at first they say the same everywhere."""
     random_branches = {"cv4"} if trained else {"cv2", "cv3", "cv4", "one2one_cv2", "one2one_cv3", "one2one_cv4"}
+    random_branches |= {"cv4_kpts", "one2one_cv4_kpts"}
     with torch.no_grad():
         for name, branches in head.named_children():
             for branch in branches if name in random_branches else ():
-                branch[-1].weight.normal_(std=0.3)
+                last = branch[-1] if isinstance(branch, torch.nn.Sequential) else branch
+                if not isinstance(last, torch.nn.Conv2d):  # the last one is in a branch of its own
+                    continue
+                last.weight.normal_(std=0.3)
                 if name.endswith("cv3"):
-                    branch[-1].bias.fill_(-5)
+                    last.bias.fill_(-5)
         if trained and hasattr(head, "proto"):  # many masks become empty, and which ones depends on the image
             head.proto.cv3.bn.bias.fill_(-0.2)
             head.proto.cv3.bn.weight.fill_(5)
