@@ -49,7 +49,7 @@ def _spread(head: Any, trained: bool) -> None:
                 if not isinstance(last, torch.nn.Conv2d):  # the last one is in a branch of its own
                     continue
                 last.weight.normal_(std=0.3)
-                if name.endswith("cv3"):
+                if name.endswith("cv3") and last.bias is not None:
                     last.bias.fill_(-5)
         if trained and hasattr(head, "proto"):  # many masks become empty, and which ones depends on the image
             head.proto.cv3.bn.bias.fill_(-0.2)

@@ -37,7 +37,8 @@ def add(path: Path, photo: Path, config: str = BCCD_CONFIG, version: str | None 
 
 def regions_of(labelled: Labelled) -> list[Any]:
     (item,) = labelled.items
-    (labels,) = [*item.predictions, *item.annotations]
+    both: list[Any] = [*item.predictions, *item.annotations]
+    (labels,) = both
     return list(labels["result"])
 
 
