@@ -99,10 +99,10 @@ class Delivery:
                 log.exception("Project %s: delivering failed", self._job.key.project)
                 self._next_try_at = time.monotonic() + _RETRY_AFTER_S[1]
             # If results only wait for the door, we go on waiting. Who stops us limits the time.
-            if is_last and (self._job.last_error or not self._ledger.importable(1)[0]):
+            if is_last and (self._job.last_error or not self._ledger.importable(1).count):
                 self._jobs.finish(self._job)
                 return
-            is_waited_for = self._ledger.importable(1)[2]
+            is_waited_for = self._ledger.importable(1).is_waited_for
             self._job.changed.wait(min(_PAUSE_S, _PAUSE_FOR_A_CLICK_S) if is_waited_for else _PAUSE_S)
 
     def step(self) -> None:
@@ -207,12 +207,12 @@ class Delivery:
 
     def _import(self, studio: Studio, now: float) -> None:
         while True:
-            count, oldest_at, is_waited_for = self._ledger.importable(self._chunk)
+            found = self._ledger.importable(self._chunk)
             is_at_rest = self._ledger.is_at_rest
-            due_after_s = _IMPORT_FOR_A_CLICK_AFTER_S if is_waited_for else _IMPORT_AFTER_S
-            is_last_but_one = is_waited_for and _LAST_IMPORT <= self._ledger.left <= count // 2
-            is_due = count >= self._chunk or now >= oldest_at + due_after_s or is_at_rest or is_last_but_one
-            if not count or not is_due:
+            due_after_s = _IMPORT_FOR_A_CLICK_AFTER_S if found.is_waited_for else _IMPORT_AFTER_S
+            is_last_but_one = found.is_waited_for and _LAST_IMPORT <= self._ledger.left <= found.count // 2
+            is_due = found.is_full or now >= found.oldest_at + due_after_s or is_at_rest or is_last_but_one
+            if not found.count or not is_due:
                 return
             if not self._job.door.enter_to_import(at_once=is_at_rest or self._job.is_stopping):
                 return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from yolo_backend import metrics
@@ -20,8 +20,23 @@ from yolo_backend.serving.tickets import Ask, Lease, Ticket, TicketState, Way, p
 
 _T = TypeVar("_T")
 
+# So much JSON goes into one import: it is in memory three times, and Label Studio reads it in one piece.
+MAX_IMPORT_BYTES = 16_000_000
 _AT_ONCE = 500  # tasks of a request or a job; then other threads may have the lock
 _COMPRESS_AFTER_S = 3.0
+
+
+@dataclass(frozen=True)
+class Importable:
+    """How many are to be imported together, since when the first of them is, and whether a request waits for any.
+
+    `is_full` says that more wouldn't go with them.
+    """
+
+    count: int
+    oldest_at: float
+    is_waited_for: bool
+    is_full: bool
 
 
 class Ledger:
@@ -260,18 +275,18 @@ class Ledger:
 
     # Those who import
 
-    def importable(self, limit: int) -> tuple[int, float, bool]:
-        """How many are to be imported, up to `limit`, since when the first of them is, and whether a request waits."""
+    def importable(self, limit: int) -> Importable:
+        """What is to be imported now, up to `limit` of them."""
         with self._lock:
-            ready = self._importable(limit)
-            is_waited_for = any(ticket.asks for ticket in ready)
-            return len(ready), min((ticket.ready_at for ticket in ready), default=0.0), is_waited_for
+            ready, is_full = self._importable(limit)
+            oldest_at = min((ticket.ready_at for ticket in ready), default=0.0)
+            return Importable(len(ready), oldest_at, any(ticket.asks for ticket in ready), is_full)
 
     def lend_for_import(self, limit: int, when_over: Callable[[], None] | None = None) -> Lease:
         """Put up to so many of what is to be imported on a lease, until `sent`. What was tried before comes last."""
         lease = Lease(Way.IMPORT, time.monotonic(), is_sending=True, when_over=when_over)
         with self._lock:
-            for ticket in self._importable(limit):
+            for ticket in self._importable(limit)[0]:
                 self._lend(ticket, lease)
             lease.is_sending = bool(lease.count)
             self._close(lease)
@@ -456,10 +471,21 @@ class Ledger:
             return False
         return self._delivered.is_trusted(fresh.task_id, fresh.fingerprint, time.monotonic())
 
-    def _importable(self, limit: int) -> list[Ticket]:
+    def _importable(self, limit: int) -> tuple[list[Ticket], bool]:
+        """Those to be imported together, and whether there is no room for more."""
         answered = {ask for ask in self._asks if not ask.by_import}
-        ready = (t for t in self._ready if t.task_id is not None and answered.isdisjoint(t.asks))
-        return list(itertools.islice(ready, limit))
+        chosen: list[Ticket] = []
+        size_bytes = 0
+        for ticket in self._ready:
+            if ticket.task_id is None or not answered.isdisjoint(ticket.asks):
+                continue
+            size_bytes += ticket.json_bytes
+            if chosen and size_bytes > MAX_IMPORT_BYTES:
+                return chosen, True
+            chosen.append(ticket)
+            if len(chosen) >= limit:
+                return chosen, True
+        return chosen, False
 
     def _close(self, lease: Lease) -> None:
         if not lease.tickets and not lease.is_sending:

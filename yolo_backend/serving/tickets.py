@@ -36,6 +36,10 @@ class Way(Enum):
     IMPORT = auto()
 
 
+# JSON of boxes is compressed to a quarter of it, that of masks to half.
+_COMPRESSED_TO = 4
+
+
 @dataclass(eq=False)
 class Lease:
     """Results that were given away together. The lease is over when each of them has arrived or is ready again.
@@ -91,6 +95,11 @@ class Ticket:
     def is_gone(self) -> bool:
         """Returns True if there is nothing left to do for it."""
         return self.state is TicketState.GONE
+
+    @property
+    def json_bytes(self) -> int:
+        """About how many bytes it is as JSON."""
+        return len(self.packed) * (_COMPRESSED_TO if _is_compressed(self.packed) else 1)
 
     @property
     def prediction(self) -> Prediction:

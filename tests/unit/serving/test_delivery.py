@@ -230,6 +230,24 @@ def test_little_is_left_for_the_import_that_a_click_waits_for_at_its_end(clock: 
     made.assert_each_stored_once()
 
 
+def test_large_predictions_go_in_imports_of_bounded_size(house: MakeHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand masks of a megabyte would be a gigabyte, held three times, and one request."""
+    size_bytes = len(json.dumps(predict(task(1)), separators=(",", ":")))
+    monkeypatch.setattr(ledger_module, "MAX_IMPORT_BYTES", 3 * size_bytes + 1)
+    made = house(7)
+    assert made.step() == ["tasks", "project", "import"] * 3
+    sent = [len(json.loads(one.body)) for one in made.server.requests if one.path.endswith("import/predictions")]
+    assert sent == [3, 3, 1]
+    made.assert_each_stored_once()
+
+
+def test_one_that_is_larger_goes_alone(house: MakeHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_IMPORT_BYTES", 1)
+    made = house(2)
+    assert made.step() == ["tasks", "project", "import"] * 2
+    made.assert_each_stored_once()
+
+
 def test_a_waiting_request_gets_its_results_before_the_push(house: MakeHouse) -> None:
     made = house(3)
     job, ask = made.ask()

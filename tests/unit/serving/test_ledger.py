@@ -174,7 +174,7 @@ def test_an_answer_is_lost_when_none_of_it_is_held_by_then(
 def test_an_answer_brings_no_more_than_its_limit_and_the_rest_is_to_be_imported(ledger: Ledger) -> None:
     ask = predicted(ledger, 1, 2, 3)
     assert given(ledger, ask, 2) == [1, 2]
-    assert ledger.importable(10)[0] == 0  # it could ask for the rest
+    assert ledger.importable(10).count == 0  # it could ask for the rest
     ledger.leave(ask)
     assert [ticket.task_id for ticket in ledger.lend_for_import(10).tickets] == [3]
 
@@ -191,7 +191,7 @@ def test_what_was_once_sent_in_an_import_is_in_no_answer(ledger: Ledger) -> None
     assert ledger.doubtful([alone]) == [1]
     assert not ledger.claim_alone(alone, prediction(), is_asked=True)
     ledger.leave(ask)
-    assert ledger.importable(10)[0] == 2
+    assert ledger.importable(10).count == 2
 
 
 def test_what_an_import_surely_did_not_bring_may_be_answered(ledger: Ledger) -> None:
@@ -204,7 +204,7 @@ def test_what_an_import_surely_did_not_bring_may_be_answered(ledger: Ledger) -> 
 
 def test_results_leave_by_the_way_that_is_decided(ledger: Ledger) -> None:
     ask = predicted(ledger, 1, 2)
-    assert ledger.importable(10)[0] == 0  # until it is decided, they are the answer's
+    assert ledger.importable(10).count == 0  # until it is decided, they are the answer's
     assert not ask.open
     ledger.decide(ask, by_import=True)
     assert not ask.is_settled.is_set()
@@ -221,7 +221,7 @@ def test_two_requests_of_which_one_is_answered(ledger: Ledger) -> None:
     first = predicted(ledger, 1)
     second = ledger.ask(tickets(1), 1000)
     ledger.decide(second, by_import=True)
-    assert ledger.importable(10)[0] == 0  # the first one's answer is to bring it
+    assert ledger.importable(10).count == 0  # the first one's answer is to bring it
     assert given(ledger, first) == [1]
 
 
@@ -472,7 +472,7 @@ def test_what_arrives_while_its_lease_ends_is_not_ready_again(between: BetweenPi
     assert ledger.end(lease) == 20
     assert number("yolo_deliveries_total", way="answer", outcome="lost") == lost + 20
     assert ledger.counts["answered"] == 10
-    assert ledger.importable(1000)[0] == 20
+    assert ledger.importable(1000).count == 20
     assert not ledger.leases()
 
 
