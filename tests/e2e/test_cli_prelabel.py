@@ -284,7 +284,10 @@ def test_versions_says_what_each_is(client: StudioClient, images: list[str], qui
     version = quick.json("prelabel", project, "--limit", "1")["model_version"]
 
     told = quick.json("versions", project)
-    shown = Commands(quick.environment | {"COLUMNS": "80"}, quick.cwd).run_alone("versions", project).stdout
+    narrow, wide = (
+        Commands(quick.environment | {"COLUMNS": columns}, quick.cwd).run_alone("versions", project).stdout
+        for columns in ("80", "200")
+    )
 
     assert told["serves"] == version
     found = {one["model_version"]: one for one in told["versions"]}
@@ -294,9 +297,8 @@ def test_versions_says_what_each_is(client: StudioClient, images: list[str], qui
     (control,) = found[version]["served"]["controls"]
     assert len(control["fingerprint"]) == 64
     assert control["thresholds"] == {"RBC": 0.25, "WBC": 0.25, "Platelets": 0.25}
-    assert "serves now" in shown
-    assert "above 0.25" in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(rf"{version} .* serves now; \S+ \([0-9a-f]{{8}}\) above 0\.25; since 20", wide)
+    assert max(map(len, narrow.splitlines())) <= 80
 
 
 def test_replace_deletes_what_this_backend_said_before(
