@@ -89,9 +89,9 @@ def test_a_click_brings_it_and_the_status_page_shows_it(
     for shown in (
         "Weights stars.onnx Device cpu ",
         f" Task star Image size {SIZE} × {SIZE} 2 classes comet, star ",
-        f"Project {project} {version} 100% 100% 3 of 3 tasks · finished",
+        f"stars (project {project}) {version} 100% 100% 3 of 3 tasks · finished",
         " 3 predicted, 0 failed ",
-        f"Project {project} {version} seen ",
+        f"stars (project {project}) {version} seen ",
         " star star 0.25 comet comet 0.25 ",
         " Last errors None. ",
     ):

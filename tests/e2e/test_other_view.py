@@ -104,9 +104,9 @@ def test_a_click_brings_it_and_the_status_page_shows_it(
     assert page.startswith("YOLO backend Ready ")
     for shown in (
         "Weights bccd.pt Device cpu Engine torch ",
-        f"Project {project} {version} 100% 100% {COUNT} of {COUNT} tasks · finished",
+        f"halves (project {project}) {version} 100% 100% {COUNT} of {COUNT} tasks · finished",
         f" {COUNT} predicted, 0 failed ",
-        f"Project {project} {version} seen ",
+        f"halves (project {project}) {version} seen ",
         " Last errors None. ",
     ):
         assert shown in page

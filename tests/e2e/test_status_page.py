@@ -83,6 +83,8 @@ def test_a_person_sees_what_is_served_and_what_failed(
     assert personal_access_token not in page.content()
     assert "signature=secret" not in page.content()
     page.screenshot(path=pictures / "desktop.png", full_page=True)
+    link = page.get_by_role("link", name="Blood cells").first
+    expect(link).to_have_attribute("href", f"{client._studio.url}/projects/{project}/data")
 
     page.get_by_role("link", name="Pause").click()
     expect(page.get_by_text("Paused")).to_be_visible()
@@ -99,5 +101,5 @@ def test_a_person_sees_what_is_served_and_what_failed(
 
 def section(page: Page, heading: str, project: int) -> Locator:
     """What a section says of a project."""
-    name = page.get_by_text(f"Project {project}", exact=True)
+    name = page.get_by_text(f"(project {project})")
     return page.get_by_role("region", name=heading).locator("article", has=name)
