@@ -107,7 +107,7 @@ def test_a_second_finding_on_a_box_is_no_hit() -> None:
     images = [labelled(number, [(LABELS[number % 2], LEFT)]) for number in range(24)]
 
     def finds(*labels: str) -> Findings:
-        boxes, scores = np.array([LEFT] * len(labels), np.float64), np.linspace(0.9, 0.7, len(labels), dtype=np.float64)
+        boxes, scores = np.array([LEFT] * len(labels), float), np.linspace(0.9, 0.7, len(labels), dtype=np.float64)
         return Findings(frozenset(LABELS), [FoundBoxes(boxes, scores, labels) for _ in images])
 
     once, twice = labels_of(images, finds("RBC")), labels_of(images, finds("RBC", "RBC"))
