@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolo_backend.cli.common import CommandError, Token, Url, check_backend_url, out, read_settings
+from yolo_backend.cli.common import CommandError, Token, Url, check_backend_url, out, read_settings, remark
 
 
 def connect(
@@ -42,7 +42,9 @@ def connect(
     check_backend_url(backend_url)
     settings = read_settings(url, token)
     try:
-        ready = connect_first_project(settings, backend_url, title, public_url=public_url or None, timeout_s=timeout)
+        ready = connect_first_project(
+            settings, backend_url, title, public_url=public_url or None, timeout_s=timeout, told=remark
+        )
     except ConnectError as error:
         raise CommandError(f"Not connected: {error}") from None
     out.print(ready, markup=False, soft_wrap=True)

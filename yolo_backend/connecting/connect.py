@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -17,6 +17,7 @@ from yolo_backend.label_studio.studio import Studio
 from yolo_backend.settings import Settings
 
 _POLL_EVERY_S = 2.0
+_TELL_EVERY_S = 60.0
 _REQUEST_TIMEOUT_S = 5.0
 _CREATE_TIMEOUT_S = 60.0  # Label Studio asks the backend meanwhile
 # Label Studio's own limits for a backend's answer are 1 s and 3 s, so a busy machine may need another try.
@@ -27,9 +28,28 @@ class ConnectError(UserError):
     """The project can't be made or connected; the message says what to do."""
 
 
-def wait_for_studio(url: str, timeout_s: float) -> None:
-    """Wait until Label Studio answers at its address. Raises ConnectError, and StudioError where waiting is in vain."""
+class _Waiting:
+    """Tells a person what is waited for: as soon as there is something to wait for, and then each minute."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+        self._tell_at = 0.0
+
+    def tell(self, what: str, why: str) -> None:
+        """It isn't there yet, and why."""
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + _TELL_EVERY_S
+            self._told(f"Waiting for {what}: {why}")
+
+
+def wait_for_studio(url: str, timeout_s: float, told: Callable[[str], None] = lambda _: None) -> None:
+    """Wait until Label Studio answers at its address; `told` hears of it.
+
+    Raises ConnectError, and StudioError where waiting is in vain.
+    """
     studio = Studio(url, None)
+    waiting = _Waiting(told)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -39,17 +59,22 @@ def wait_for_studio(url: str, timeout_s: float) -> None:
                 raise
             if time.monotonic() > deadline:
                 raise ConnectError(f"Label Studio is not up after {timeout_s:g} s. {explain(error)}") from None
+            waiting.tell("Label Studio", explain(error))
         else:
             return
         time.sleep(_POLL_EVERY_S)
 
 
-def class_names_of(backend: RemoteBackend, timeout_s: float) -> list[str]:
-    """The names of the classes that a backend predicts; waits until its weights are read. Raises ConnectError."""
+def class_names_of(backend: RemoteBackend, timeout_s: float, told: Callable[[str], None] = lambda _: None) -> list[str]:
+    """The names of the classes that a backend predicts; waits until its weights are read, and `told` hears of it.
+
+    Raises ConnectError.
+    """
+    waiting = _Waiting(told)
     deadline = time.monotonic() + timeout_s
     while True:
         answer: dict[str, Any] = {}
-        problem = "see its log"
+        problem = "it reads its weights, which may have to be downloaded first; its log tells more"
         try:
             answer = backend.index()
         except BackendLoginError as error:
@@ -62,6 +87,7 @@ def class_names_of(backend: RemoteBackend, timeout_s: float) -> list[str]:
             raise ConnectError(f"the backend can't predict: {reason}")
         if time.monotonic() > deadline:
             raise ConnectError(f"{backend.shown_url} has not read its weights after {timeout_s:g} s: {problem}")
+        waiting.tell("the backend", problem)
         time.sleep(_POLL_EVERY_S)
 
 
@@ -123,18 +149,25 @@ def ensure_connected(
 
 
 def connect_first_project(
-    settings: Settings, backend_url: str, title: str, *, public_url: str | None = None, timeout_s: float = 300
+    settings: Settings,
+    backend_url: str,
+    title: str,
+    *,
+    public_url: str | None = None,
+    timeout_s: float = 300,
+    told: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Wait for Label Studio and the backend, make the project, connect it; a line that says where it is.
 
-    `public_url` is Label Studio as a person's browser reaches it. Raises ConnectError, StudioError, requests.Timeout.
+    `public_url` is Label Studio as a person's browser reaches it; `told` hears what is waited for. Raises ConnectError,
+    StudioError, requests.Timeout.
     """
     if not settings.label_studio_url or not settings.label_studio_api_key:
         raise ConnectError("set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
     studio = Studio(settings.label_studio_url, settings.label_studio_api_key.get_secret_value())
-    wait_for_studio(studio.url, timeout_s)
+    wait_for_studio(studio.url, timeout_s, told)
     studio.check()
-    class_names = class_names_of(RemoteBackend(backend_url, settings.basic_auth), timeout_s)
+    class_names = class_names_of(RemoteBackend(backend_url, settings.basic_auth), timeout_s, told)
     project_id = ensure_project(studio, title, labeling_config_for(class_names))
     ensure_connected(studio, project_id, backend_url, "YOLO", basic_auth=settings.basic_auth, timeout_s=timeout_s)
     address = f"{(public_url or studio.url).rstrip('/')}/projects/{project_id}"

@@ -134,6 +134,36 @@ def test_weights_that_cannot_be_had_are_not_waited_for(serve: StartServer) -> No
         class_names_of(RemoteBackend(server.url), timeout_s=60)
 
 
+def test_who_waits_hears_for_what_at_once_and_then_each_minute(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading: dict[str, Any] = {"model_class": "YoloBackend", "status": "LOADING", "classes": [], "reason": None}
+    ready = loading | {"status": "UP", "classes": ["car"]}
+    told: list[str] = []
+
+    backend = RemoteBackend(serve(Answers(GET=[(200, loading)] * 9 + [(200, ready)])).url)
+    assert class_names_of(backend, 10, told.append) == ["car"]
+    assert told == [
+        "Waiting for the backend: it reads its weights, which may have to be downloaded first; its log tells more"
+    ]
+    studio = serve(Answers(GET_api_version=[(503, {})] * 9 + [(200, {"release": "1.23.2"})]))
+    wait_for_studio(studio.url, 10, told.append)
+    assert [line.partition(": ")[0] for line in told[1:]] == ["Waiting for Label Studio"]
+
+    monkeypatch.setattr(connect, "_TELL_EVERY_S", 0.0)
+    class_names_of(RemoteBackend(serve(Answers(GET=[(200, loading)] * 3 + [(200, ready)])).url), 10, told.append)
+    assert len(told) == 5
+
+
+def test_who_needs_not_wait_hears_nothing(serve: StartServer) -> None:
+    ready = {"model_class": "YoloBackend", "status": "UP", "classes": ["car"], "reason": None}
+    told: list[str] = []
+
+    class_names_of(RemoteBackend(serve(Answers(GET=[(200, ready)])).url), 10, told.append)
+    wait_for_studio(serve(Answers(GET_api_version=[(200, {"release": "1.23.2"})])).url, 10, told.append)
+    assert told == []
+
+
 def test_a_wrong_login_is_not_waited_for(serve: StartServer) -> None:
     server = serve(Answers(GET=[(401, {"error": "The login is missing or wrong"})]))
 
