@@ -18,6 +18,7 @@ import pytest
 import yaml
 from pydantic import AliasChoices
 
+from tests.harness.command import run_command
 from tests.harness.stack import ROOT, pick_port
 from yolo_backend.connecting.connect import class_names_of
 from yolo_backend.connecting.remote_backend import RemoteBackend
@@ -397,6 +398,16 @@ def test_every_setting_of_the_backend_can_be_set(compose: dict[str, Any]) -> Non
     values = dict.fromkeys(variables_of_settings(), "mine")
     mine = {name for name, value in environment_of(compose, "ml-backend", values).items() if value == "mine"}
     assert mine == set(compose["services"]["ml-backend"]["environment"]) - set_by_compose
+
+
+def test_what_connects_says_what_is_wrong_with_a_setting(compose: dict[str, Any], tmp_path: Path) -> None:
+    environment = environment_of(compose, "connect", {"MODEL_IOU_THRESHOLD": "half"})
+
+    done = run_command("connect", environment=environment, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("MODEL_IOU_THRESHOLD: ")
+    assert done.stderr.endswith(", not 'half'\n")
 
 
 def test_the_backend_and_what_connects_it_mean_the_same_backend(compose: dict[str, Any]) -> None:

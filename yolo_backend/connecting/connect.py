@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 import requests
 
+from yolo_backend.addresses import redact
 from yolo_backend.connecting.remote_backend import BackendError, BackendLoginError, RemoteBackend
 from yolo_backend.errors import UserError
 from yolo_backend.label_studio.errors import StudioError, explain
@@ -29,18 +30,23 @@ class ConnectError(UserError):
 
 
 class _Waiting:
-    """Tells a person what is waited for: as soon as there is something to wait for, and then each minute."""
+    """Tells a person what is waited for: at the first try in vain, and then each minute, with the reason."""
 
-    def __init__(self, told: Callable[[str], None]) -> None:
+    def __init__(self, what: str, told: Callable[[str], None]) -> None:
+        self._what = what
         self._told = told
-        self._tell_at = 0.0
+        self._tell_at: float | None = None
 
-    def tell(self, what: str, why: str) -> None:
+    def tell(self, why: str) -> None:
         """It isn't there yet, and why."""
         now = time.monotonic()
-        if now >= self._tell_at:
-            self._tell_at = now + _TELL_EVERY_S
-            self._told(f"Waiting for {what}: {why}")
+        if self._tell_at is None:
+            self._told(f"Waiting for {self._what}")
+        elif now < self._tell_at:
+            return
+        else:
+            self._told(f"Still waiting for {self._what}: {why}")
+        self._tell_at = now + _TELL_EVERY_S
 
 
 def wait_for_studio(url: str, timeout_s: float, told: Callable[[str], None] = lambda _: None) -> None:
@@ -49,7 +55,7 @@ def wait_for_studio(url: str, timeout_s: float, told: Callable[[str], None] = la
     Raises ConnectError, and StudioError where waiting is in vain.
     """
     studio = Studio(url, None)
-    waiting = _Waiting(told)
+    waiting = _Waiting(f"Label Studio at {redact(url)}", told)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -59,7 +65,7 @@ def wait_for_studio(url: str, timeout_s: float, told: Callable[[str], None] = la
                 raise
             if time.monotonic() > deadline:
                 raise ConnectError(f"Label Studio is not up after {timeout_s:g} s. {explain(error)}") from None
-            waiting.tell("Label Studio", explain(error))
+            waiting.tell(explain(error))
         else:
             return
         time.sleep(_POLL_EVERY_S)
@@ -70,7 +76,7 @@ def class_names_of(backend: RemoteBackend, timeout_s: float, told: Callable[[str
 
     Raises ConnectError.
     """
-    waiting = _Waiting(told)
+    waiting = _Waiting(f"the backend at {backend.shown_url}", told)
     deadline = time.monotonic() + timeout_s
     while True:
         answer: dict[str, Any] = {}
@@ -87,7 +93,7 @@ def class_names_of(backend: RemoteBackend, timeout_s: float, told: Callable[[str
             raise ConnectError(f"the backend can't predict: {reason}")
         if time.monotonic() > deadline:
             raise ConnectError(f"{backend.shown_url} has not read its weights after {timeout_s:g} s: {problem}")
-        waiting.tell("the backend", problem)
+        waiting.tell(problem)
         time.sleep(_POLL_EVERY_S)
 
 

@@ -143,16 +143,18 @@ def test_who_waits_hears_for_what_at_once_and_then_each_minute(
 
     backend = RemoteBackend(serve(Answers(GET=[(200, loading)] * 9 + [(200, ready)])).url)
     assert class_names_of(backend, 10, told.append) == ["car"]
-    assert told == [
-        "Waiting for the backend: it reads its weights, which may have to be downloaded first; its log tells more"
-    ]
     studio = serve(Answers(GET_api_version=[(503, {})] * 9 + [(200, {"release": "1.23.2"})]))
     wait_for_studio(studio.url, 10, told.append)
-    assert [line.partition(": ")[0] for line in told[1:]] == ["Waiting for Label Studio"]
+    assert told == [f"Waiting for the backend at {backend.url}", f"Waiting for Label Studio at {studio.url}"]
 
+    told.clear()
     monkeypatch.setattr(connect, "_TELL_EVERY_S", 0.0)
-    class_names_of(RemoteBackend(serve(Answers(GET=[(200, loading)] * 3 + [(200, ready)])).url), 10, told.append)
-    assert len(told) == 5
+    backend = RemoteBackend(serve(Answers(GET=[(200, loading)] * 3 + [(200, ready)])).url)
+    class_names_of(backend, 10, told.append)
+    why = "it reads its weights, which may have to be downloaded first; its log tells more"
+    assert told == [f"Waiting for the backend at {backend.url}"] + [
+        f"Still waiting for the backend at {backend.url}: {why}"
+    ] * 2
 
 
 def test_who_needs_not_wait_hears_nothing(serve: StartServer) -> None:
