@@ -152,9 +152,11 @@ def test_who_waits_hears_for_what_at_once_and_then_each_minute(
     backend = RemoteBackend(serve(Answers(GET=[(200, loading)] * 3 + [(200, ready)])).url)
     class_names_of(backend, 10, told.append)
     why = "it reads its weights, which may have to be downloaded first; its log tells more"
-    assert told == [f"Waiting for the backend at {backend.url}"] + [
-        f"Still waiting for the backend at {backend.url}: {why}"
-    ] * 2
+    assert (
+        told
+        == [f"Waiting for the backend at {backend.url}"]
+        + [f"Still waiting for the backend at {backend.url}: {why}"] * 2
+    )
 
 
 def test_who_needs_not_wait_hears_nothing(serve: StartServer) -> None:
