@@ -1,6 +1,7 @@
 """What a training costs the people who work meanwhile: `python -m benchmarks.beside_training`.
 
-The table stands in docs/journal/training.md.
+With `--compose PROJECT`, server and training are those of `docker compose`, which must be up with this project, and the
+training goes on to its end. The tables stand in docs/journal/training.md.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import argparse
 import base64
 import io
 import itertools
+import os
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
@@ -27,12 +30,18 @@ from tests.harness.bulk import LABEL_CONFIG, Task, predict
 from tests.harness.http_server import http_servers
 from tests.harness.report import made_by, table, write_section
 from tests.harness.stack import backend_server, bypass_proxies, pick_port, wait_until_ready
+from yolo_backend.connecting.remote_backend import RemoteBackend
 from yolo_backend.demo.scenes import draw_scene
+from yolo_backend.label_studio.projects import open_project
+from yolo_backend.label_studio.studio import Studio
 from yolo_backend.settings import load_settings
 from yolo_backend.training import launch
 from yolo_backend.training.records import Options
 
-_REPORT = Path(__file__).resolve().parent.parent / "docs" / "journal" / "training.md"
+_ROOT = Path(__file__).resolve().parent.parent
+_REPORT = _ROOT / "docs" / "journal" / "training.md"
+_COMPOSE_STUDIO, _COMPOSE_BACKEND = "http://127.0.0.1:8080", "http://127.0.0.1:9090"
+_SWITCHES_WITHIN_S = 60.0
 _SCENES, _SHOWN_SCENES = 40, 12
 _BETWEEN_S = 0.3  # a person looks at an image before the next one
 _BULK_TASKS = 48
@@ -63,9 +72,22 @@ def main() -> None:
     """Measure without a training, then beside one, and write the table."""
     parser = argparse.ArgumentParser(description="Measure what a training costs those who work beside it.")
     parser.add_argument("--requests", type=int, default=150, help="of a person, each time (%(default)s)")
+    parser.add_argument("--compose", type=int, metavar="PROJECT", help="beside `docker compose run train` of it")
     parser.add_argument("--no-report", action="store_true", help="leave docs/ alone")
     options = parser.parse_args()
     bypass_proxies()
+    if options.compose:
+        section = _measure_compose(options.compose, options.requests)
+        name = "beside-compose"
+    else:
+        section, name = _measure_here(options.requests), "beside-training"
+    print(section)
+    if not options.no_report:
+        write_section(name, section, report=_REPORT)
+
+
+def _measure_here(requests: int) -> str:
+    """A server and a training as they are without containers; returns what is to be said of them."""
     began_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="beside-training-") as name, http_servers() as serve:
         folder = Path(name)
@@ -74,16 +96,74 @@ def main() -> None:
             wait_until_ready(backend.url)
             tasks = _Tasks()
             predict(backend.url, tasks.new(_SHOWN_SCENES), "warm-up")
-            idle = _measure(backend.url, tasks, options.requests)
+            idle = _measure(backend.url, tasks, requests)
             with _training(folder / "trained", serve(LabelStudio(scenes=_SCENES)).url) as training:
-                beside = _measure(backend.url, tasks, options.requests)
+                beside = _measure(backend.url, tasks, requests)
                 if training.process.poll() is not None:
                     raise SystemExit("the training ended before all was measured: its minutes are too few")
                 beside.megabytes = psutil.Process(training.process.pid).memory_info().rss / 1e6
-    section = _section(idle, beside, time.monotonic() - began_at)
-    print(section)
-    if not options.no_report:
-        write_section("beside-training", section, report=_REPORT)
+    return "\n\n".join(
+        [
+            made_by("beside-training", time.monotonic() - began_at, "python -m benchmarks.beside_training"),
+            f"The demo's weights at 640 predict, and others of the same size train on {_SCENES} scenes at 640. "
+            f"{requests} requests of one task each, {_BETWEEN_S:g} s apart.",
+            _table(idle, beside),
+            f"What trained took {beside.megabytes:,.0f} MB of memory.",
+        ]
+    )
+
+
+def _measure_compose(project_id: int, requests: int) -> str:
+    """The containers of `docker compose`; returns what is to be said of them."""
+    began_at = time.monotonic()
+    settings = load_settings(label_studio_url=_COMPOSE_STUDIO)
+    token = settings.label_studio_api_key
+    if token is None:
+        raise SystemExit("set LABEL_STUDIO_API_KEY, as Compose has it")
+    project = open_project(Studio(_COMPOSE_STUDIO, token.get_secret_value()), project_id)
+    backend, tasks = RemoteBackend(_COMPOSE_BACKEND), _Tasks()
+    before = backend.setup(project.sent_as, project.label_config)
+    predict(backend.url, tasks.new(_SHOWN_SCENES), "warm-up")
+    idle = _measure(backend.url, tasks, requests)
+    command = ["docker", "compose", "run", "--rm", "-T", "train", "--project", str(project_id)]
+    command += ["--minutes", "4", "--image-size", "640", "--promote", "always"]
+    with subprocess.Popen(command, cwd=_ROOT) as training:
+        try:
+            _wait_until_fitting(lambda: _stage(backend), lambda: training.poll() is None)
+            beside = _measure(backend.url, tasks, requests)
+            if _stage(backend) != "fitting":
+                raise SystemExit("the training ended before all was measured: its minutes are too few")
+            if code := training.wait():
+                raise SystemExit(f"the training ended with {code}")
+        finally:
+            training.terminate()
+    ended_at = time.monotonic()
+    while backend.setup(project.sent_as, project.label_config) == before:
+        if time.monotonic() - ended_at > _SWITCHES_WITHIN_S:
+            raise SystemExit("the new model doesn't serve")
+        time.sleep(0.1)
+    switched_s = time.monotonic() - ended_at
+    return "\n\n".join(
+        [
+            f"Made by `python -m benchmarks.beside_training --compose {project_id}` in "
+            f"{(time.monotonic() - began_at) / 60:.0f} minutes, on {os.cpu_count()} CPU cores, without a GPU.",
+            f"The containers of `docker compose`: the server with the demo's weights at 640, `CACHE_MEGABYTES=0`, and "
+            f"`docker compose run train` on the labelled scenes of a project, at 640. {requests} requests of one task "
+            f"each, {_BETWEEN_S:g} s apart.",
+            _table(idle, beside),
+            f"The new model served {switched_s:.1f} s after the end of the command.",
+        ]
+    )
+
+
+def _stage(backend: RemoteBackend) -> str | None:
+    """What the training under way does, as the server's page says; `begun` where it has no step behind it."""
+    for project in backend.index()["trainings"]:
+        for run in project["runs"]:
+            if run["run"] == project["running"] and run["progress"]:
+                stage = str(run["progress"]["stage"])
+                return stage if stage != "fitting" or run["progress"]["epoch"] else "begun"
+    return None
 
 
 class _Tasks:
@@ -134,17 +214,26 @@ def _training(model_dir: Path, studio_url: str) -> Iterator[launch.Training]:
     waiter = threading.Thread(target=training.wait, daemon=True)
     waiter.start()
     try:
-        ends_at = time.monotonic() + _BEGINS_WITHIN_S
-        while (progress := training.run().progress) is None or progress.stage != "fitting" or not progress.epoch:
-            if time.monotonic() > ends_at or training.process.poll() is not None:
-                raise SystemExit(f"the training doesn't fit: {training.run()}")
-            time.sleep(0.5)
+
+        def stage() -> str | None:
+            progress = training.run().progress
+            return progress.stage if progress and progress.epoch else None
+
+        _wait_until_fitting(stage, lambda: training.process.poll() is None)
         yield training
     finally:
         training.cancel()
 
 
-def _section(idle: Measured, beside: Measured, took_s: float) -> str:
+def _wait_until_fitting(stage: Callable[[], str | None], runs: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + _BEGINS_WITHIN_S
+    while (found := stage()) != "fitting":
+        if time.monotonic() > ends_at or not runs():
+            raise SystemExit(f"the training doesn't fit: {found}")
+        time.sleep(0.5)
+
+
+def _table(idle: Measured, beside: Measured) -> str:
     rows = [
         [
             name,
@@ -163,15 +252,7 @@ def _section(idle: Measured, beside: Measured, took_s: float) -> str:
         ]
     )
     head = ["beside", "a person's request, median", "95 %", "bulk, images/s"]
-    return "\n\n".join(
-        [
-            made_by("beside-training", took_s, "python -m benchmarks.beside_training"),
-            f"The demo's weights at 640 predict, and others of the same size train on {_SCENES} scenes at 640. "
-            f"{len(idle.person_s)} requests of one task each, {_BETWEEN_S:g} s apart.",
-            table(head, rows),
-            f"What trained took {beside.megabytes:,.0f} MB of memory.",
-        ]
-    )
+    return table(head, rows)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MARKS_OF_CONTAINERS = (".dockerenv", "run/.containerenv")
+_USUAL_SHARES = (("cpu.weight", 100), ("cpu/cpu.shares", 1024))  # cgroups v2, and v1
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:
@@ -28,6 +30,18 @@ def keep_to_core(index: int, of: int) -> None:
     if 1 < of == len(cores) == usable_cores():
         with contextlib.suppress(OSError):  # forbidden: then it is slower
             os.sched_setaffinity(0, {cores[index]})
+
+
+def has_full_share(root: Path = Path("/")) -> bool:
+    """Returns True in a container that has as large a share of the cores as others have.
+
+    Whatever policy its processes have, they give way only to each other then.
+    """
+    if any((root / mark).exists() for mark in _MARKS_OF_CONTAINERS):
+        for name, usual in _USUAL_SHARES:
+            with contextlib.suppress(OSError, ValueError):
+                return int((root / "sys" / "fs" / "cgroup" / name).read_text()) >= usual
+    return False
 
 
 def _quota(cgroup: Path) -> float | None:

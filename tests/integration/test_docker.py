@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 import yaml
 from pydantic import AliasChoices
 
+from tests.harness.command import run_command
 from tests.harness.stack import ROOT, pick_port
 from yolo_backend.connecting.connect import class_names_of
 from yolo_backend.connecting.remote_backend import RemoteBackend
@@ -71,13 +72,24 @@ def dockerfile() -> str:
     return (ROOT / "Dockerfile").read_text()
 
 
+def with_values(text: str, values: Mapping[str, str]) -> str:
+    """Compose's `${NAME:-default}`, also one within another, where these variables are set."""
+    while (once := re.sub(r"\$\{(\w+):-([^${}]*)\}", lambda found: values.get(found[1]) or found[2], text)) != text:
+        text = once
+    return text
+
+
 def with_defaults(text: str) -> str:
-    """Compose's `${NAME:-default}` where no variable is set."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    """The same where no variable is set."""
+    return with_values(text, {})
 
 
-def environment_of(compose: dict[str, Any], service: str) -> dict[str, str]:
-    return {name: with_defaults(str(value)) for name, value in compose["services"][service]["environment"].items()}
+def environment_of(compose: dict[str, Any], service: str, values: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What Compose sets in the container, where these variables are set; a variable without a value is passed on."""
+    values = values or {}
+    named = compose["services"][service]["environment"].items()
+    passed_on = {name: values[name] for name, value in named if value is None and name in values}
+    return passed_on | {name: with_values(value, values) for name, value in named if value is not None}
 
 
 def variables_of_settings() -> set[str]:
@@ -115,10 +127,7 @@ def test_services_come_back_and_wait_for_each_other(compose: dict[str, Any], doc
     assert services["label-studio"]["restart"] == "unless-stopped"
     assert services["ml-backend"]["restart"] == "unless-stopped"
     assert services["connect"]["restart"].startswith("on-failure"), "it would start again for ever"
-    assert services["connect"]["depends_on"] == {
-        "label-studio": {"condition": "service_healthy"},
-        "ml-backend": {"condition": "service_healthy"},
-    }
+    assert services["connect"]["depends_on"] == ["label-studio", "ml-backend"], "it waits by itself, and says for what"
     assert "HEALTHCHECK" in dockerfile
     assert "healthcheck" in services["label-studio"]
     assert services["connect"]["healthcheck"] == {"disable": True}, "it would ask for a server that it doesn't run"
@@ -130,6 +139,65 @@ def test_everyone_knows_the_same_token(compose: dict[str, Any]) -> None:
     assert re.fullmatch("[0-9a-f]{40}", token)
     assert environment_of(compose, "ml-backend")["LABEL_STUDIO_API_KEY"] == token
     assert environment_of(compose, "connect")["LABEL_STUDIO_API_KEY"] == token
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"LABEL_STUDIO_API_KEY": "made-later"}, "made-later"),
+        ({"LABEL_STUDIO_USER_TOKEN": "0" * 40}, "0" * 40),
+        ({"LABEL_STUDIO_USER_TOKEN": "0" * 40, "LABEL_STUDIO_API_KEY": "made-later"}, "made-later"),
+        ({"LABEL_STUDIO_USER_TOKEN": "0" * 40, "LABEL_STUDIO_API_KEY": ""}, "0" * 40),
+    ],
+)
+def test_a_token_that_was_made_later_is_the_backends(
+    compose: dict[str, Any], values: dict[str, str], expected: str
+) -> None:
+    for service in ("ml-backend", "train", "connect"):
+        assert environment_of(compose, service, values)["LABEL_STUDIO_API_KEY"] == expected
+    first = values.get("LABEL_STUDIO_USER_TOKEN", environment_of(compose, "label-studio")["LABEL_STUDIO_USER_TOKEN"])
+    assert environment_of(compose, "label-studio", values)["LABEL_STUDIO_USER_TOKEN"] == first
+
+
+def test_our_own_image_is_asked_of_no_registry(compose: dict[str, Any]) -> None:
+    own = [service for service in compose["services"].values() if service["image"] == "yolo-backend:local"]
+
+    assert len(own) == 3
+    assert {service["pull_policy"] for service in own} == {"never"}
+    assert [service["build"]["context"] for service in own if "build" in service] == ["."], "but it is built"
+
+
+def test_everyone_hears_that_it_should_stop_and_no_log_grows_for_ever(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["init"] is True, name
+        assert service["logging"]["driver"] == "local", name
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+
+
+def test_label_studio_asks_nobody_outside(compose: dict[str, Any]) -> None:
+    environment = environment_of(compose, "label-studio")
+
+    assert environment["LATEST_VERSION_CHECK"] == "false"
+    assert environment["COLLECT_ANALYTICS"] == "false"
+
+
+def test_health_checks_bear_a_busy_machine(compose: dict[str, Any], dockerfile: str) -> None:
+    """Python alone takes seconds to start there, and who asks must give up before Docker does."""
+    [allowed] = re.findall(r"HEALTHCHECK .*--timeout=(\d+)s", dockerfile)
+    checks = [
+        (int(allowed), dockerfile),
+        (int(compose["services"]["label-studio"]["healthcheck"]["timeout"][:-1]), str(compose["services"])),
+    ]
+
+    for timeout_s, text in checks:
+        [asking_s] = re.findall(r"/health', timeout=(\d+)|9090\), timeout=(\d+)", text)
+        assert 10 < int("".join(asking_s)) < timeout_s
+
+
+def test_own_weights_stay_out_of_the_repository() -> None:
+    """docs/docker.md says WEIGHTS=./weights."""
+    assert "WEIGHTS=./weights" in (ROOT / "docs" / "docker.md").read_text()
+    assert "/weights/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_a_known_token_is_of_no_use_to_other_web_pages(compose: dict[str, Any]) -> None:
@@ -323,7 +391,23 @@ def test_a_link_in_the_place_of_uploads_is_told(
 def test_every_setting_of_the_backend_can_be_set(compose: dict[str, Any]) -> None:
     of_commands = {"BACKEND_URL"}
 
-    assert set(environment_of(compose, "ml-backend")) == variables_of_settings() - _SETTINGS_OF_THE_IMAGE | of_commands
+    assert set(compose["services"]["ml-backend"]["environment"]) == (
+        variables_of_settings() - _SETTINGS_OF_THE_IMAGE | of_commands
+    )
+    set_by_compose = {"LABEL_STUDIO_URL", "LABEL_STUDIO_MEDIA_ROOT", "BACKEND_URL"}
+    values = dict.fromkeys(variables_of_settings(), "mine")
+    mine = {name for name, value in environment_of(compose, "ml-backend", values).items() if value == "mine"}
+    assert mine == set(compose["services"]["ml-backend"]["environment"]) - set_by_compose
+
+
+def test_what_connects_says_what_is_wrong_with_a_setting(compose: dict[str, Any], tmp_path: Path) -> None:
+    environment = environment_of(compose, "connect", {"MODEL_IOU_THRESHOLD": "half"})
+
+    done = run_command("connect", environment=environment, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("MODEL_IOU_THRESHOLD: ")
+    assert done.stderr.endswith(", not 'half'\n")
 
 
 def test_the_backend_and_what_connects_it_mean_the_same_backend(compose: dict[str, Any]) -> None:
@@ -452,13 +536,40 @@ def test_the_gpu_file_adds_to_a_service_that_exists(compose: dict[str, Any]) -> 
     assert device["capabilities"] == ["gpu"]
 
 
+# The ranges that are reserved for documentation, by what they begin with.
+_PREFIXES = ("192.0.2", "198.51.100", "203.0.113")
+
+
+def network_of(compose: dict[str, Any], values: Mapping[str, str]) -> dict[str, str]:
+    """Its subnet, the range that Docker gives addresses of, its gateway, and Label Studio's address."""
+    [network] = compose["networks"]["default"]["ipam"]["config"]
+    label_studio = compose["services"]["label-studio"]["networks"]["default"]["ipv4_address"]
+    return {name: with_values(value, values) for name, value in {**network, "label_studio": label_studio}.items()}
+
+
+def test_a_second_stack_takes_another_network(compose: dict[str, Any]) -> None:
+    networks = [network_of(compose, {"NETWORK_PREFIX": prefix}) for prefix in _PREFIXES]
+
+    assert [network["subnet"] for network in networks] == [f"{prefix}.0/24" for prefix in _PREFIXES]
+    assert network_of(compose, {}) == networks[1]
+    for network in networks:
+        subnet, given_out = (ipaddress.ip_network(network[name]) for name in ("subnet", "ip_range"))
+        assert [*subnet.subnets()][1] == given_out
+        for fixed in (network["gateway"], network["label_studio"]):
+            assert ipaddress.ip_address(fixed) in subnet
+            assert ipaddress.ip_address(fixed) not in given_out
+
+
 @pytest.mark.skipif(not _LABEL_STUDIO_PYTHON.exists(), reason="needs .venv-label-studio (make test makes it)")
 def test_the_guard_lets_the_backend_through_and_nothing_else(compose: dict[str, Any], tmp_path: Path) -> None:
-    [network] = compose["networks"]["default"]["ipam"]["config"]
-    open_half = ipaddress.ip_network(network["ip_range"])
-    closed_half = next(half for half in ipaddress.ip_network(network["subnet"]).subnets() if half != open_half)
-    backends = [str(open_half[0]), str(open_half[-1])]
-    others = [
+    networks = [network_of(compose, {"NETWORK_PREFIX": prefix}) for prefix in _PREFIXES]
+    backends, others = [], []
+    for network in networks:
+        open_half = ipaddress.ip_network(network["ip_range"])
+        closed_half = next(half for half in ipaddress.ip_network(network["subnet"]).subnets() if half != open_half)
+        backends += [str(open_half[0]), str(open_half[-1])]
+        others += [network["gateway"], network["label_studio"], str(closed_half[0]), str(closed_half[-1])]
+    others += [
         "169.254.169.254",
         "127.0.0.1",
         "10.1.2.3",
@@ -468,27 +579,26 @@ def test_the_guard_lets_the_backend_through_and_nothing_else(compose: dict[str, 
         "::1",
         "fd00::1",
     ]
-    others += [network["gateway"], address_of(compose, "label-studio"), str(closed_half[0]), str(closed_half[-1])]
 
     answer = ask_the_guard([*backends, *others], environment_of(compose, "label-studio"), tmp_path)
 
     assert answer["refused"] == dict.fromkeys(backends, False) | dict.fromkeys(others, True)
     banned = set(environment_of(compose, "label-studio")["USER_ADDITIONAL_BANNED_SUBNETS"].split(","))
-    # Label Studio's own list, with the half that is closed in the place of the whole network.
-    assert banned == set(answer["own_list"]) - {network["subnet"]} | {str(closed_half)}
+    # Label Studio's own list, with the half that is closed in the place of each whole network.
+    whole = {network["subnet"] for network in networks}
+    assert whole <= set(answer["own_list"])
+    assert banned == set(answer["own_list"]) - whole | {subnet.replace("/24", "/25") for subnet in whole}
 
 
 @pytest.mark.skipif(not _LABEL_STUDIO_PYTHON.exists(), reason="needs .venv-label-studio (make test makes it)")
 def test_without_the_switch_the_guard_refuses_the_backend(compose: dict[str, Any], tmp_path: Path) -> None:
     """Should Label Studio ever stop that, the switch can go."""
-    [network] = compose["networks"]["default"]["ipam"]["config"]
-    backend = str(ipaddress.ip_network(network["ip_range"])[0])
+    backends = [
+        str(ipaddress.ip_network(network_of(compose, {"NETWORK_PREFIX": prefix})["ip_range"])[0])
+        for prefix in _PREFIXES
+    ]
 
-    assert ask_the_guard([backend], {}, tmp_path)["refused"] == {backend: True}
-
-
-def address_of(compose: dict[str, Any], service: str) -> str:
-    return str(compose["services"][service]["networks"]["default"]["ipv4_address"])
+    assert ask_the_guard(backends, {}, tmp_path)["refused"] == dict.fromkeys(backends, True)
 
 
 def ask_the_guard(addresses: list[str], environment: dict[str, str], data_dir: Path) -> dict[str, Any]:

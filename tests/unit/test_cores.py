@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_backend.cores import keep_to_core, usable_cores
+from yolo_backend.cores import has_full_share, keep_to_core, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +106,26 @@ def test_fewer_or_more_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: asked.append(cores), raising=False)
     keep_to_core(0, of)
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("mark", "file", "weight", "expected"),
+    [
+        (".dockerenv", "cpu.weight", b"100\n", True),
+        (".dockerenv", "cpu.weight", b"1\n", False),
+        (".dockerenv", "cpu/cpu.shares", b"1024\n", True),
+        (".dockerenv", "cpu/cpu.shares", b"2\n", False),
+        ("run/.containerenv", "cpu.weight", b"100\n", True),
+        (".dockerenv", "cpu.weight", b"", False),
+        ("etc/machine", "cpu/cpu.shares", b"1024\n", False),  # the machine itself
+        (".dockerenv", "cpu.max", b"max 100000\n", False),
+    ],
+)
+def test_a_container_whose_share_is_as_large_as_others_is_told_from_one_that_gives_way(
+    tmp_path: Path, mark: str, file: str, weight: bytes, expected: bool
+) -> None:
+    for name, content in ((mark, b""), (f"sys/fs/cgroup/{file}", weight)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert has_full_share(tmp_path) is expected

@@ -32,6 +32,7 @@ from yolo_backend.cli.common import (
     read_settings,
     remark,
 )
+from yolo_backend.cores import has_full_share
 from yolo_backend.settings import Settings
 from yolo_backend.training.launch import Training, cancel_running, start
 from yolo_backend.training.records import Comparison, LabelScore, Options, Result, Run
@@ -128,6 +129,11 @@ def train(
         _cancel(project_name, settings)
         return
     project = find_project(open_studio(settings), project_name)
+    if has_full_share():
+        remark(
+            "In this container, the training takes as much of the cores as the server in another one. With Docker "
+            f"Compose, `docker compose run --rm train --project {project.id}` gives way"
+        )
     options = Options(
         base=base or settings.model_names[0],
         minutes=minutes or settings.train_minutes,

@@ -19,7 +19,7 @@ from yolo_backend.settings import Settings
 Tell = Callable[[str], None]
 
 _POLL_EVERY_S = 2.0
-_FIRST_LINE_AFTER_S, _LINE_EACH_S = 3.0, 15.0
+_TELL_EVERY_S = 15.0
 _REQUEST_TIMEOUT_S = 5.0
 _LABELS_AT_A_GLANCE = 15
 _CREATE_TIMEOUT_S = 60.0  # Label Studio asks the backend meanwhile
@@ -35,14 +35,14 @@ class ConnectError(UserError):
 
 
 class _Waiting:
-    """Tells what is waited for, when it begins and now and then, to whoever would see nothing for minutes."""
+    """Tells what is waited for: at the first try in vain, and then now and then, with the reason."""
 
     def __init__(self, what: str, timeout_s: float, tell: Tell) -> None:
         self._what = what
         self._tell = tell
         self._began_at = time.monotonic()
         self._timeout_s = timeout_s
-        self._tell_at = self._began_at + _FIRST_LINE_AFTER_S
+        self._tell_at: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -52,9 +52,12 @@ class _Waiting:
     def go_on(self, why: str) -> None:
         """Wait a little more, because of this."""
         now = time.monotonic()
-        if now >= self._tell_at:
-            self._tell_at = now + _LINE_EACH_S
-            self._tell(f"Waiting for {self._what}, {now - self._began_at:.0f} of {self._timeout_s:g} s: {why}")
+        if self._tell_at is None:
+            self._tell(f"Waiting for {self._what}")
+            self._tell_at = now + _TELL_EVERY_S
+        elif now >= self._tell_at:
+            self._tell(f"Still waiting for {self._what}, {now - self._began_at:.0f} of {self._timeout_s:g} s: {why}")
+            self._tell_at = now + _TELL_EVERY_S
         time.sleep(_POLL_EVERY_S)
 
 
@@ -80,7 +83,7 @@ def class_names_of(backend: RemoteBackend, timeout_s: float, tell: Tell = _tell_
     waiting = _Waiting(f"the backend at {backend.shown_url}", timeout_s, tell)
     while True:
         answer: dict[str, Any] = {}
-        problem = "see its log"
+        problem = "it reads its weights, which may have to be downloaded first; its log tells more"
         try:
             answer = backend.index()
         except BackendLoginError as error:
@@ -93,7 +96,7 @@ def class_names_of(backend: RemoteBackend, timeout_s: float, tell: Tell = _tell_
             raise ConnectError(f"the backend can't predict: {reason}")
         if waiting.is_over:
             raise ConnectError(f"{backend.shown_url} has not read its weights after {timeout_s:g} s: {problem}")
-        waiting.go_on(problem if not answer else "it reads its weights")
+        waiting.go_on(problem)
 
 
 def labeling_config_for(class_names: Iterable[str]) -> str:

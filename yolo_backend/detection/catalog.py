@@ -14,6 +14,7 @@ from yolo_backend.detection.detections import Runtime, WeightsInfo
 from yolo_backend.detection.detector import LOAD_TIMEOUT_S, AbandonedError, DetectorError
 from yolo_backend.detection.pool import ModelPool, WeightsLoadingError, loads_too_long
 from yolo_backend.detection.weights import (
+    DownloadError,
     Signature,
     WeightsError,
     WeightsFile,
@@ -56,7 +57,7 @@ class _Named:
     file: WeightsFile | None = None
     info: WeightsInfo | None = None
     error: WeightsError | None = None
-    began_at: float = field(default_factory=time.monotonic)
+    began_at: float | None = None
     failed_at: float = 0.0
     is_read: threading.Event = field(default_factory=threading.Event)
     seen: Signature | None = None
@@ -70,6 +71,8 @@ class _Named:
             if not isinstance(error, DetectorError):  # which the log has already
                 log.error("Weights %s can't be read", self.name, exc_info=error)
             error = WeightsError(f"Weights {self.name}: {first_line(error)}")
+        if isinstance(error, DownloadError):  # the server goes on, so nobody else tells its operator
+            log.error("%s", error)
         self.failed_at = time.monotonic()
         self.error = error
         self.info = None
@@ -166,7 +169,8 @@ class Catalog:
             return None
         if named.file:
             return self.pool.down_reason(named.file.fingerprint)
-        is_late = not named.is_read.is_set() and time.monotonic() - named.began_at > LOAD_TIMEOUT_S
+        began_at = None if named.is_read.is_set() else named.began_at
+        is_late = began_at is not None and time.monotonic() - began_at > LOAD_TIMEOUT_S
         return loads_too_long(name) if is_late else None
 
     def refused(self) -> list[str]:
@@ -227,7 +231,9 @@ class Catalog:
         """Read what lies under a name, and then see whether it can be used, which may take long."""
         file = None
         try:
-            file = read_weights_file(named.name, self._shelf.find(named.name))
+            path = self._shelf.find(named.name)
+            named.began_at = time.monotonic()  # only now, for a download may take longer, and has limits of its own
+            file = read_weights_file(named.name, path)
             self.pool.serve(file)
             named.file = file
             try:

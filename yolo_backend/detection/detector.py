@@ -28,7 +28,7 @@ PERSON, BULK = 0, 1  # who waits for an image; a person goes first
 _RETRY_AFTER_S = 20.0
 _LOOK_EVERY_S = 1.0
 LOOK_FOR_CLIENT_S = 0.25
-LOAD_TIMEOUT_S = 600.0  # the release's weights may be downloaded first
+LOAD_TIMEOUT_S = 600.0
 _GOOD_BATCHES = 20  # then a larger one is tried again
 
 

@@ -33,6 +33,10 @@ class WeightsError(UserError):
     """Weights that can't be had or used; the message says what was tried and what to do."""
 
 
+class DownloadError(WeightsError):
+    """A release that can't be downloaded now; perhaps it can later."""
+
+
 class WeightsFileError(WeightsError):
     """A file of weights that can't be used; where it is, adds whoever knows its path."""
 
@@ -47,6 +51,10 @@ class WeightsFolder:
     def find(self, name: str) -> Path:
         """The file of these weights, as `find_weights` finds it. Raises WeightsError."""
         return find_weights(name, self.root, may_download=name in self.downloaded)
+
+    def is_to_be_downloaded(self, name: str) -> bool:
+        """Returns True if these weights are a release of Ultralytics that may be downloaded, and aren't here yet."""
+        return name in self.downloaded and name in RELEASES and not os.path.lexists(self.root / name)
 
     def missing(self, name: str) -> str | None:
         """That there are no such weights, and what to do, where it is seen at a glance: without torch or network."""
@@ -200,7 +208,7 @@ def _remove_abandoned(name: str, root: Path) -> None:
 
 
 def _download(name: str, path: Path) -> bool:
-    """Download the release of this name; False where Ultralytics has none. Raises WeightsError."""
+    """Download the release of this name; False where Ultralytics has none. Raises WeightsError, DownloadError."""
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     if name not in GITHUB_ASSETS_NAMES:
@@ -220,7 +228,7 @@ def _download(name: str, path: Path) -> bool:
         log.debug("the download failed", exc_info=True)
         reason = shorten(first_line(error))
     if reason:
-        raise WeightsError(
+        raise DownloadError(
             f"Weights {name} are not in MODEL_ROOT, and downloading the Ultralytics release failed ({reason}): put the "
             f"file there, or use `{DEMO}` (MODEL_ROOT={folder})"
         )

@@ -41,7 +41,8 @@ def model_version(it: Installation) -> Iterator[Observation]:
         raise BrokenLinkError(
             f"the backend's model_version is {there}, this command's is {here}: each would repeat the other's work",
             "Give both the same weights and the same settings: MODEL_NAME, MODEL_ROOT, MODEL_DIR and the other "
-            "MODEL_ ones, DECODE, LABEL_STUDIO_URL.",
+            "MODEL_ ones, DECODE, LABEL_STUDIO_URL. With Docker Compose they stand in .env, because what stands "
+            "before a command holds for that command only.",
         )
     yield Observation(f"{there}, there as here")
 

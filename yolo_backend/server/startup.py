@@ -18,7 +18,7 @@ from typing import NoReturn
 from flask import Flask
 
 from yolo_backend.connecting.remote_backend import BackendError, BackendLoginError, RemoteBackend
-from yolo_backend.detection.weights import find_weights
+from yolo_backend.detection.weights import WeightsFolder, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.images.uploads import FolderOfUploads
 from yolo_backend.request_ids import RequestIds
@@ -40,7 +40,7 @@ def serve(arguments: Sequence[str]) -> None:
     options = _parse_options(arguments)
     for variable, value in _environment_of(options).items():
         os.environ[variable] = value
-    settings, model_class = _check_start()
+    settings, model_class = _check_start(keeps_trying=options.keep_trying)
     if options.check:
         _check_model(model_class)
         # As a new process, because a model and its threads don't survive the fork of gunicorn's workers.
@@ -48,17 +48,21 @@ def serve(arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [arg for arg in sys.orig_argv if arg != "--check"])  # noqa: S606  our own command line
     host = options.host or "0.0.0.0"
     _check_port(host, settings.port)
+    make_loading_app = partial(_make_loading_app, host, keeps_trying=options.keep_trying)
     if options.debug or sys.platform == "win32":  # gunicorn needs Unix
-        _make_loading_app(host).run(host=host, port=settings.port, threaded=True)
+        make_loading_app().run(host=host, port=settings.port, threaded=True)
     else:
         from yolo_backend.server.gunicorn_server import Server
 
-        Server(settings, host, partial(_make_loading_app, host)).run()
+        Server(settings, host, make_loading_app).run()
 
 
-def make_app() -> Flask:
-    """The application, with logging set up and the weights checked; `gunicorn --preload` makes it before it forks."""
-    settings, model_class = _check_start()
+def make_app(*, keeps_trying: bool = False) -> Flask:
+    """The application, with logging set up and the weights checked; `gunicorn --preload` makes it before it forks.
+
+    With `keeps_trying`, a release is downloaded while it serves, and tried again if that fails: /health says why.
+    """
+    settings, model_class = _check_start(keeps_trying=keeps_trying)
     _tune_malloc()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter(_LOG_FORMAT))
@@ -89,9 +93,9 @@ def _tell_of_uploads(settings: Settings) -> None:
             log.info("Uploads are read from %s", root)
 
 
-def _make_loading_app(host: str) -> Flask:
+def _make_loading_app(host: str, *, keeps_trying: bool) -> Flask:
     """The application, in the process that serves it at this host's address."""
-    app = make_app()
+    app = make_app(keeps_trying=keeps_trying)
     _tell_who_may_call(host)
     app.extensions["begin_loading"]()
     return app
@@ -139,6 +143,11 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model-dir", help="folder for caches and exports (MODEL_DIR)")
     parser.add_argument("--check", action="store_true", help="make a model instance and load the weights first")
     parser.add_argument(
+        "--keep-trying",
+        action="store_true",
+        help="serve also while the weights can't be downloaded: say why, and try again",
+    )
+    parser.add_argument(
         "--with", "--kwargs", dest="kwargs", metavar="SETTING=VALUE", nargs="+", default=[], help="other settings"
     )
     parser.add_argument("--basic-auth-user", help="login that callers must give")
@@ -161,12 +170,14 @@ def _environment_of(options: argparse.Namespace) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def _check_start() -> tuple[Settings, ModelClass]:
+def _check_start(*, keeps_trying: bool = False) -> tuple[Settings, ModelClass]:
     try:
         settings = load_settings()
         model_class = ModelClass.named(settings.model_class)
+        folder = WeightsFolder(settings.model_root, settings.model_names)
         for name in settings.model_names:
-            find_weights(name, settings.model_root, may_download=True)
+            if not (keeps_trying and folder.is_to_be_downloaded(name)):
+                find_weights(name, settings.model_root, may_download=True)
         _check_workers(settings)
     except UserError as error:
         _refuse(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import requests
 from tests.harness.http_server import http_servers, reply
 from tests.harness.stack import ROOT, pick_port, wait_until_ready
 from tests.harness.studio_client import BCCD_CONFIG
+from yolo_backend.connecting.connect import ConnectError, class_names_of
+from yolo_backend.connecting.remote_backend import RemoteBackend
 from yolo_backend.server import startup
 
 YOLO_BACKEND = str(Path(sys.executable).with_name("yolo-backend"))
@@ -131,6 +134,44 @@ def test_several_workers_train_only_with_a_configured_token(tmp_path: Path, envi
         "The backend can't start: WORKERS=2 with TRAINING=on needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, because "
         "Label Studio sends its token to one worker only: set both, or WORKERS=1\n"
     )
+
+
+@pytest.mark.usefixtures("no_way_out")
+def test_a_release_that_cannot_be_downloaded_is_told_while_it_serves_and_tried_again(
+    tmp_path: Path, environment: dict[str, str], bccd_weights: Path
+) -> None:
+    models = tmp_path / "models"
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:1")
+    environment |= {"MODEL_NAME": "yolo26n.pt", "MODEL_ROOT": str(models), "NO_PROXY": "127.0.0.1", **proxies}
+    with serving(tmp_path, environment, "--keep-trying") as url:
+        ends_at = time.monotonic() + 60
+        while (health := requests.get(f"{url}/health", timeout=10)).reason.startswith("Loading"):
+            assert time.monotonic() < ends_at
+            time.sleep(0.1)
+        assert health.status_code == 503
+        why = "Weights yolo26n.pt are not in MODEL_ROOT, and downloading the Ultralytics release failed ("
+        assert str(health.reason).startswith(why)
+        with pytest.raises(ConnectError, match="downloading the Ultralytics release failed"):
+            class_names_of(RemoteBackend(url), timeout_s=60)
+        assert f"[ERROR] [yolo_backend.detection.catalog] [-] {why}" in (tmp_path / "log").read_text()
+        shutil.copy(bccd_weights, models / "yolo26n.pt")  # as the reason says
+        wait_until_ready(url)
+        assert class_names_of(RemoteBackend(url), timeout_s=60) == ["RBC", "WBC", "Platelets"]
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "../x.pt", "what.zip"])
+def test_weights_that_no_trying_brings_stop_the_start(tmp_path: Path, environment: dict[str, str], name: str) -> None:
+    done = subprocess.run(
+        [YOLO_BACKEND, "serve", "--keep-trying"],
+        cwd=tmp_path,
+        env=environment | {"MODEL_NAME": name},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert done.stderr.startswith("The backend can't start: ")
 
 
 def test_a_model_py_of_the_current_folder_is_not_served_unasked(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -106,19 +106,6 @@ def test_waits_until_label_studio_answers(serve: StartServer) -> None:
     assert len(server.requests) == 3
 
 
-def test_what_is_waited_for_is_told_meanwhile(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "_FIRST_LINE_AFTER_S", 0.0)
-    server = serve(Answers(GET_api_version=[(503, {}), (503, {}), (200, {"release": "1.23.2"})]))
-    told: list[str] = []
-
-    wait_for_studio(server.url, timeout_s=10, tell=told.append)
-
-    assert told == [
-        f"Waiting for Label Studio at {server.url}, 0 of 10 s: {server.url} answers 503: Label Studio is starting, or "
-        "stopped: see that it runs, then the proxy's log"
-    ]
-
-
 def test_says_what_was_wrong_with_a_label_studio_that_never_came_up(serve: StartServer) -> None:
     server = serve(Answers(GET_api_version=[(503, {})]))
 
@@ -154,6 +141,40 @@ def test_weights_that_cannot_be_had_are_not_waited_for(serve: StartServer) -> No
 
     with pytest.raises(ConnectError, match=r"x\.pt is broken"):
         class_names_of(RemoteBackend(server.url), timeout_s=60)
+
+
+def test_who_waits_hears_for_what_at_once_and_then_now_and_then(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading: dict[str, Any] = {"model_class": "YoloBackend", "status": "LOADING", "classes": [], "reason": None}
+    ready = loading | {"status": "UP", "classes": ["car"]}
+    told: list[str] = []
+
+    backend = RemoteBackend(serve(Answers(GET=[(200, loading)] * 9 + [(200, ready)])).url)
+    assert class_names_of(backend, 10, told.append) == ["car"]
+    studio = serve(Answers(GET_api_version=[(503, {})] * 9 + [(200, {"release": "1.23.2"})]))
+    wait_for_studio(studio.url, 10, told.append)
+    assert told == [f"Waiting for the backend at {backend.url}", f"Waiting for Label Studio at {studio.url}"]
+
+    told.clear()
+    monkeypatch.setattr(connect, "_TELL_EVERY_S", 0.0)
+    backend = RemoteBackend(serve(Answers(GET=[(200, loading)] * 3 + [(200, ready)])).url)
+    class_names_of(backend, 10, told.append)
+    why = "it reads its weights, which may have to be downloaded first; its log tells more"
+    assert (
+        told
+        == [f"Waiting for the backend at {backend.url}"]
+        + [f"Still waiting for the backend at {backend.url}, 0 of 10 s: {why}"] * 2
+    )
+
+
+def test_who_needs_not_wait_hears_nothing(serve: StartServer) -> None:
+    ready = {"model_class": "YoloBackend", "status": "UP", "classes": ["car"], "reason": None}
+    told: list[str] = []
+
+    class_names_of(RemoteBackend(serve(Answers(GET=[(200, ready)])).url), 10, told.append)
+    wait_for_studio(serve(Answers(GET_api_version=[(200, {"release": "1.23.2"})])).url, 10, told.append)
+    assert told == []
 
 
 def test_a_wrong_login_is_not_waited_for(serve: StartServer) -> None:

@@ -26,7 +26,13 @@ from yolo_backend.detection.detections import Letterboxed, Runtime, WeightsInfo
 from yolo_backend.detection.detector import BULK
 from yolo_backend.detection.pool import ModelPool, Tell, WeightsLoadingError
 from yolo_backend.detection.trained import Shelves
-from yolo_backend.detection.weights import WeightsError, WeightsFile, WeightsFolder, WeightsReplacedError
+from yolo_backend.detection.weights import (
+    DownloadError,
+    WeightsError,
+    WeightsFile,
+    WeightsFolder,
+    WeightsReplacedError,
+)
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.settings import load_settings
 
@@ -162,6 +168,26 @@ def test_a_file_that_is_not_there_is_told_at_the_first_ask(tmp_path: Path, house
     with pytest.raises(WeightsLoadingError):
         catalog.info("yolo11n.pt")
     assert house.loaded == []
+
+
+def test_a_download_may_take_longer_than_a_load(
+    tmp_path: Path, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Downloading(WeightsFolder):
+        def find(self, name: str) -> Path:
+            """What takes long, and fails."""
+            assert house.hanging.wait(WAIT_S)
+            raise DownloadError("no network")
+
+    monkeypatch.setattr(catalog_module, "LOAD_TIMEOUT_S", 0.0)
+    catalog = Catalog(Downloading(tmp_path, "yolo11n.pt"), house.pool)
+    with pytest.raises(WeightsLoadingError):
+        catalog.info("yolo11n.pt")
+    assert catalog.down_reason("yolo11n.pt") is None
+    house.hanging.set()
+    with pytest.raises(DownloadError, match="no network"):
+        catalog.wait_for_info("yolo11n.pt", WAIT_S)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["no network"]
 
 
 def test_of_many_names_few_are_read_at_a_time_and_few_stay_in_memory(house: House) -> None:
