@@ -180,7 +180,7 @@ def test_a_download_may_take_longer_than_a_load(
             raise DownloadError("no network")
 
     monkeypatch.setattr(catalog_module, "LOAD_TIMEOUT_S", 0.0)
-    catalog = Catalog(Downloading(tmp_path, "yolo11n.pt"), house.pool)
+    catalog = Catalog(Downloading(tmp_path, ("yolo11n.pt",)), house.pool)
     with pytest.raises(WeightsLoadingError):
         catalog.info("yolo11n.pt")
     assert catalog.down_reason("yolo11n.pt") is None
