@@ -133,3 +133,26 @@ def nearest(points: list[tuple[float, float]], others: list[tuple[float, float]]
     """How far the furthest point is from the nearest of the others."""
     distances = np.linalg.norm(np.array(points)[:, None] - np.array(others)[None], axis=2)
     return float(distances.min(axis=1).max())
+
+
+def test_coco8_seg_as_polygons(
+    client: StudioClient, command_environment: dict[str, str], data: Path, tmp_path: Path
+) -> None:
+    options: Any = {"environment": command_environment, "cwd": tmp_path}
+    lines, sizes, names = lines_of(data / "coco8-seg"), sizes_of(data / "coco8-seg"), names_of(data / "coco8-seg")
+    config = config_of("PolygonLabels", labels_in(lines, names))
+    first, second = (client.create_project(f"coco8-seg {name}", config) for name in ("from", "to"))
+    images = data / "coco8-seg" / "images"
+
+    told = run_json("register", images, "-p", str(first), "--labels", images.parent, "--as", "annotations", **options)
+    exported = export(client, first, "YOLO", tmp_path / "export")
+    run_json("register", images, "-p", str(second), "--labels", exported, "--as", "annotations", **options)
+
+    assert (told["labelled"], told["odd"]) == (8, [])
+    for project in (first, second):
+        for name, regions in regions_by_name(client, project).items():
+            assert len(regions) == len(lines[name])
+            for region, line in zip(regions, lines[name], strict=True):
+                assert region["value"]["polygonlabels"] == [names[int(line[0])]]
+                points = np.array(region["value"]["points"]) / 100 * sizes[name]
+                np.testing.assert_allclose(points, np.array(line[1:]).reshape(-1, 2) * sizes[name], atol=1)

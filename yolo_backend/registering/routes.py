@@ -102,11 +102,15 @@ class Routes:
         """What the object becomes; several for one in several parts, none where nothing can hold it."""
         if self._are_points_named(thing):
             return [way for point in _single_points(thing) for way in self.ways(point)]
+        shape = thing.shape
+        has_polygons = any(self._knows(control, thing.label) for control in self._of(_POLYGON))
+        if shape == ROTATED and has_polygons and not is_rectangle(thing):
+            shape = POLYGON  # four points of a polygon look like the corners of a rotated box
         found = [
             (holders.index(place), control)
             for control in self.controls
             if self._knows(control, thing.label)
-            and (place := place_of(control)) in (holders := _HOLDERS.get(thing.shape, ()))
+            and (place := place_of(control)) in (holders := _HOLDERS.get(shape, ()))
         ]
         if not found:
             return []
@@ -117,7 +121,10 @@ class Routes:
         if thing.shape == POLYGON and place == _POLYGON and len(thing.outlines) > 1:
             told = "polygons in several parts became a polygon for each part"
             return [Route(part, control, told) for part in _parts(thing)]
-        return [Route(thing, control, _what_is_lost(thing, place))]
+        return [Route(thing, control, _what_is_lost(thing, shape, place))]
+
+    def _of(self, place: str) -> list[Control]:
+        return [control for control in self.controls if place_of(control) == place]
 
     def _map(self, control: Control) -> LabelMap:
         label_map = map_labels(control, {number: name for name, number in self.class_ids.items()}, BELOW_ANY_SCORE)
@@ -131,7 +138,7 @@ class Routes:
 
     def _are_points_named(self, thing: FileObject) -> bool:
         """Returns True if an object has no label of its own here, but its key points have."""
-        holders = [control for control in self.controls if place_of(control) == _KEY_POINT]
+        holders = self._of(_KEY_POINT)
         return (
             thing.shape == POINTS
             and not self._knows_any(thing.label)
@@ -198,8 +205,7 @@ def left_out(thing: FileObject) -> str:
     return f"{_PLURAL[thing.shape]} are left out: the project has {lacks}"
 
 
-def _what_is_lost(thing: FileObject, place: str) -> str | None:
-    shape = thing.shape
+def _what_is_lost(thing: FileObject, shape: str, place: str) -> str | None:
     if (shape, place) in _AS_IT_IS:
         if shape == ROTATED and not is_rectangle(thing):
             return "rotated boxes whose corners are no rectangle became the smallest rectangles around them"
