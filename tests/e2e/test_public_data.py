@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.e2e.test_cli_register_formats import corners, export, regions_by_name, xyxy_of
+from tests.e2e.test_cli_register_formats import corners, export, regions_by_name, without_origin, xyxy_of
 from tests.harness.command import run_json
 from tests.harness.labels_on_disk import voc_of, yolo_boxes
 from tests.harness.studio_client import BCCD_CONFIG, StudioClient
@@ -156,3 +157,49 @@ def test_coco8_seg_as_polygons(
                 assert region["value"]["polygonlabels"] == [names[int(line[0])]]
                 points = np.array(region["value"]["points"]) / 100 * sizes[name]
                 np.testing.assert_allclose(points, np.array(line[1:]).reshape(-1, 2) * sizes[name], atol=1)
+
+
+def test_coco8_pose_as_key_points(
+    client: StudioClient, command_environment: dict[str, str], data: Path, tmp_path: Path
+) -> None:
+    """Label Studio's COCO has all points of an image as those of one person; its JSON keeps them apart."""
+    options: Any = {"environment": command_environment, "cwd": tmp_path}
+    lines, sizes = lines_of(data / "coco8-pose"), sizes_of(data / "coco8-pose")
+    listed = "".join(
+        f'<Label value="point {number}" predicted_values="person" model_index="{number}"/>' for number in range(17)
+    )
+    config = (
+        f'<View><Image name="image" value="$image"/><KeyPointLabels name="points" toName="image">{listed}'
+        '</KeyPointLabels><RectangleLabels name="points_bbox" toName="image"><Label value="person"/></RectangleLabels>'
+        "</View>"
+    )
+    first, second = (client.create_project(f"coco8-pose {name}", config) for name in ("from", "to"))
+    images = data / "coco8-pose" / "images"
+
+    told = run_json("register", images, "-p", str(first), "--labels", images.parent, "--as", "annotations", **options)
+    exported = export(client, first, "JSON", tmp_path / "export") / "export.json"
+    run_json("register", images, "-p", str(second), "--labels", exported, "--as", "annotations", **options)
+
+    assert (told["labelled"], told["odd"], told["changed"]) == (8, [], {})
+    stored, back = (regions_by_name(client, project) for project in (first, second))
+    assert without_origin(back) == without_origin(stored)
+    for name, regions in stored.items():
+        width, height = sizes[name]
+        points = [region for region in regions if region["type"] == "keypointlabels"]
+        boxes = [region for region in regions if region["type"] == "rectanglelabels"]
+        wanted: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for line in lines[name]:
+            for number in range(17):
+                x, y, visible = line[5 + number * 3 : 8 + number * 3]
+                if visible:
+                    wanted[f"point {number}"].append((x * width, y * height))
+        assert len(boxes) == len(lines[name])
+        assert len(points) == sum(map(len, wanted.values()))
+        for label, places in wanted.items():
+            found = [
+                (region["value"]["x"] / 100 * width, region["value"]["y"] / 100 * height)
+                for region in points
+                if region["value"]["keypointlabels"] == [label]
+            ]
+            np.testing.assert_allclose(sorted(found), sorted(places), atol=1)
+        assert len({region["id"] for region in regions}) == len(regions)

@@ -309,6 +309,76 @@ def test_each_part_of_a_polygon_becomes_one(tmp_path: Path, photo: Path) -> None
     assert dict(labelled.told) == {"polygons in several parts became a polygon for each part": 1}
 
 
+KEY_POINTS = """<View><Image name="image" value="$image"/>
+  <KeyPointLabels name="points" toName="image">
+    <Label value="Nose" predicted_values="RBC" model_index="0"/>
+    <Label value="Tail" predicted_values="RBC" model_index="1"/>
+  </KeyPointLabels>{more}</View>"""
+BOXES = '<RectangleLabels name="{name}" toName="image"><Label value="RBC"/></RectangleLabels>'
+
+
+@pytest.mark.parametrize("name", ["points_bbox", "cells"])
+def test_key_points_go_to_their_labels_and_their_box_to_its_own(tmp_path: Path, photo: Path, name: str) -> None:
+    write(tmp_path, {"a.json": pose()})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=BOXES.format(name=name)))
+
+    found = {region["from_name"]: region for region in regions_of(labelled)}
+    points = [region for region in regions_of(labelled) if region["from_name"] == "points"]
+    assert [(each["value"]["keypointlabels"], each["value"]["x"], each["value"]["y"]) for each in points] == [
+        (["Nose"], pytest.approx(15), pytest.approx(15)),
+        (["Tail"], pytest.approx(25), pytest.approx(25)),
+    ]
+    assert found[name]["value"]["width"] == pytest.approx(20)
+    assert not labelled.told
+
+
+def test_key_points_that_are_not_there_are_no_regions(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"a.json": pose(keypoints=[0, 0, 0, 50, 25, 1])})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=""))
+
+    assert [region["value"]["keypointlabels"] for region in regions_of(labelled)] == [["Tail"]]
+
+
+def test_single_key_points_go_by_the_names_of_labels(tmp_path: Path, photo: Path) -> None:
+    """Whatever number the label has among the points of a model."""
+    shapes = [{"label": name, "points": [[x, 50]], "shape_type": "point"} for name, x in (("tail", 20), ("Nose", 40))]
+    write(tmp_path, {"a.json": {"shapes": shapes, "imagePath": "a.png"}})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=BOXES.format(name="points_bbox")))
+
+    assert [(each["value"]["keypointlabels"], each["value"]["x"]) for each in regions_of(labelled)] == [
+        (["Tail"], pytest.approx(10)),
+        (["Nose"], pytest.approx(20)),
+    ]
+
+
+def test_key_points_of_a_class_that_is_no_label_go_by_their_own_names(tmp_path: Path, photo: Path) -> None:
+    """As Label Studio exports all those of an image: their class is `default`."""
+    file = pose(bbox=[0, 0, 0, 0]) | {"categories": [{"id": 3, "name": "default", "keypoints": ["Tail", "Nose"]}]}
+    write(tmp_path, {"a.json": file})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=""))
+
+    assert [(each["value"]["keypointlabels"], each["value"]["x"]) for each in regions_of(labelled)] == [
+        (["Tail"], pytest.approx(15)),
+        (["Nose"], pytest.approx(25)),
+    ]
+
+
+def test_a_project_of_choices_takes_its_own_export(tmp_path: Path, photo: Path) -> None:
+    quality = QUALITY.replace("<Choices ", '<Choices model_presence="true" ')
+    config = f'<View><Image name="image" value="$image"/>{quality}</View>'
+    write(tmp_path, {"export.json": exported(CHOICE)})
+
+    labelled = add(tmp_path / "export.json", photo, config)
+
+    assert [(region["from_name"], region["value"]) for region in regions_of(labelled)] == [
+        ("quality", {"choices": ["good"]})
+    ]
+
+
 @pytest.mark.parametrize(
     ("corners", "control"),
     [
