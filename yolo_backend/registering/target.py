@@ -38,7 +38,7 @@ def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> 
     of_objects = tuple(control for control in controls if not kind_of(control).is_of_whole_image)
     if for_labels and not of_objects:
         raise LabelingConfigError(
-            "The labeling config has no control for objects, and labels to register are of objects: write RectangleLabels"
+            "The labeling config has no control for objects, which labels to register are of: write RectangleLabels"
         )
     by_box = tuple(control for control in controls if kind_of(control).is_by_box)
     if for_labels:
