@@ -194,6 +194,38 @@ def outline(center: Sequence[float], radius: float) -> list[list[float]]:
     ]
 
 
+@pytest.mark.parametrize(("kind", "labels"), [("YOLO", "export"), ("COCO", "export/result.json")])
+def test_polygons_there_and_back(
+    client: StudioClient, command_environment: dict[str, str], photos: Path, tmp_path: Path, kind: str, labels: str
+) -> None:
+    """Also on the turned image, for which Label Studio's COCO has them in pixels of the file as it lies."""
+    options: Any = {"environment": command_environment, "cwd": tmp_path}
+    config = SHAPES_CONFIG.replace('<RectangleLabels name="boxes"', '<RectangleLabels name="cells"')
+    config = "".join(line for line in config.splitlines(keepends=True) if "Brush" not in line and "Ellipse" not in line)
+    config = "".join(line for line in config.splitlines(keepends=True) if "KeyPoint" not in line)
+    first, second = (client.create_project(f"polygons {kind} {name}", config) for name in ("from", "to"))
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments" / "classes.txt").write_text("RBC\nWBC")
+    for name in ("0", "1", "turned"):
+        numbers = [[value / 100 for point in outline(center, 15) for value in point] for center in ((30, 40), (60, 70))]
+        lines = [" ".join(map(str, [label, *each])) for label, each in enumerate(numbers)]
+        (tmp_path / "segments" / f"{name}.txt").write_text("\n".join(lines))
+
+    told = run_json("register", photos, "-p", str(first), "--labels", "segments", "--as", "annotations", **options)
+    export(client, first, kind, tmp_path / "export")
+    back_told = run_json("register", photos, "-p", str(second), "--labels", labels, "--as", "annotations", **options)
+
+    assert (told["boxes"], told["changed"], back_told["boxes"], back_told["changed"]) == (6, {}, 6, {})
+    stored, back = (regions_by_name(client, project) for project in (first, second))
+    for name, regions in stored.items():
+        assert [region["type"] for region in [*regions, *back[name]]] == ["polygonlabels"] * 4
+        for one, other in zip(regions, back[name], strict=True):
+            assert one["value"]["polygonlabels"] == other["value"]["polygonlabels"]
+            size = np.array([one["original_width"], one["original_height"]]) / 100
+            wanted = np.array(one["value"]["points"]) * size
+            np.testing.assert_allclose(np.array(other["value"]["points"]) * size, wanted, atol=1)
+
+
 def test_label_studios_own_export_comes_back_as_it_was(
     client: StudioClient, command_environment: dict[str, str], photos: Path, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ class _Maker:
         control, thing = way.control, way.thing
         detections = detections_of(thing, self._routes.class_ids[thing.label], size_wh)
         regions = make_regions(
-            detections, control, self._routes.map_of(control), size_wh, 0 if control.is_list else None
+            detections, control, self._routes.map_of(control, thing), size_wh, 0 if control.is_list else None
         )
         if thing.shape == ROTATED and regions and _is_no_longer_rotated(thing, regions[0]):
             self.told["rotated boxes became the boxes around them, because all their corners are off the image"] += 1

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.masks import Mask
 from yolo_backend.errors import UserError
+from yolo_backend.labels.outlines import mask_of
 from yolo_backend.labels.places import Box, corners_of_box
 
 SizeWH = tuple[int, int]
@@ -258,17 +259,16 @@ def _mask_of(thing: FileObject, size_wh: SizeWH) -> Mask | None:
 def mask_of_outlines(outlines: Sequence[Sequence[Point]], size_wh: SizeWH) -> Mask:
     """The pixels within any of these polygons, as far as they are on an image of this size; and the polygons."""
     drawn = tuple(np.array(part, np.float32) for part in outlines)
-    every = np.concatenate(drawn)
-    low = np.floor(every.min(axis=0)).clip(0, size_wh).astype(int)
-    high = np.ceil(every.max(axis=0)).clip(0, size_wh).astype(int)
-    width, height = (int(side) for side in high - low)
-    bitmap = np.zeros((height, width), np.uint8)
-    if bitmap.size:
-        for part in drawn:
-            # OpenCV's places are the middles of pixels, ours their corners; it counts in parts of a pixel by its shift.
-            places = np.round((part - low - 0.5) * 256).astype(np.int32)
-            cv2.fillPoly(bitmap, [places], 1, shift=8)
-    return replace(Mask.of_bitmap(bitmap.astype(bool), (int(low[0]), int(low[1]))), polygons=drawn)
+    masks = [mask_of(part.astype(np.float64), size_wh) for part in drawn]
+    if len(masks) == 1:
+        return replace(masks[0], polygons=drawn)
+    low = np.min([mask.window_xywh[:2] for mask in masks], axis=0)
+    high = np.max([np.add(mask.window_xywh[:2], mask.window_xywh[2:]) for mask in masks], axis=0)
+    bitmap = np.zeros((high - low)[::-1], bool)
+    for mask in masks:
+        left, top, width, height = np.subtract(mask.window_xywh, (*low, 0, 0)).tolist()
+        bitmap[top : top + height, left : left + width] |= mask.bitmap()
+    return replace(Mask.of_bitmap(bitmap, (int(low[0]), int(low[1]))), polygons=drawn)
 
 
 def _ellipse_outline(box_xywhr: Box) -> list[Point]:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.controls.table import kind_of
+from yolo_backend.labels.label_map import LabelMap, PointLabel, by_name, map_labels
 from yolo_backend.protocol import Region
 from yolo_backend.registering.objects import (
     BOX,
@@ -83,30 +85,40 @@ class Routes:
     """The ways from the classes of a file of labels to the labels of a project's controls."""
 
     def __init__(self, controls: Sequence[Control], things: Sequence[FileObject], classes: Iterable[str]) -> None:
-        self.controls = controls
+        self.controls = [control for control in controls if not kind_of(control).is_of_whole_image]
         # A class that no object has may still have the name of a label: then that label takes no class that is like it.
         names = [*classes, *(thing.label for thing in things)]
         names += [name for thing in things for name in thing.point_names]
         self.class_ids = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        self._maps = {control: self._map(control) for control in controls}
+        self._class_names = {number: name for name, number in self.class_ids.items()}
+        most = max((len(thing.points) for thing in things), default=0)
+        self._maps = {control: self._map(control, most) for control in self.controls}
+        self._named = {control: self._map_named(control) for control in self._of(_KEY_POINT)}
         for thing in things:
             is_labelled = thing.shape != WHOLE and thing.label
-            if controls and is_labelled and not self._knows_any(thing.label) and not self._are_points_named(thing):
+            if self.controls and is_labelled and not self._knows_any(thing.label) and not self._are_points_named(thing):
                 self._raise_unknown(thing)
 
-    def map_of(self, control: Control) -> LabelMap:
+    def map_of(self, control: Control, thing: FileObject) -> LabelMap:
         """The label of every class, whatever its threshold, because a file's objects are all wanted."""
-        return self._maps[control]
+        return self._named[control] if self._is_named(control, thing) else self._maps[control]
 
     def ways(self, thing: FileObject) -> list[Route]:
         """What the object becomes; several for one in several parts, none where nothing can hold it."""
         if self._are_points_named(thing):
-            return [way for point in _single_points(thing) for way in self.ways(point)]
+            return [way for point in _single_points(thing) if self._knows_any(point.label) for way in self.ways(point)]
+        shape = thing.shape
+        if (
+            shape == ROTATED
+            and not is_rectangle(thing)
+            and any(self._knows(control, thing.label) for control in self._of(_POLYGON))
+        ):
+            shape = POLYGON  # four points of a polygon look like the corners of a rotated box
         found = [
             (holders.index(place), control)
             for control in self.controls
-            if self._knows(control, thing.label)
-            and (place := place_of(control)) in (holders := _HOLDERS.get(thing.shape, ()))
+            if (self._knows(control, thing.label) or self._is_named(control, thing))
+            and (place := place_of(control)) in (holders := _HOLDERS.get(shape, ()))
         ]
         if not found:
             return []
@@ -114,29 +126,62 @@ class Routes:
         place = place_of(control)
         if thing.shape == POINTS and place != _KEY_POINT and not thing.has_box:
             return []
+        if place == _KEY_POINT and thing.has_box and getattr(control, "box_name", None) is None:
+            # The points' control has none for their boxes, but the config may have.
+            bare = FileObject(thing.label, thing.box_xyxy, thing.score, thing.where)
+            boxed = [Route(bare, other) for other in self._of(_RECTANGLE) if self._knows(other, thing.label)]
+            return [Route(thing, control), *boxed[:1]]
         if thing.shape == POLYGON and place == _POLYGON and len(thing.outlines) > 1:
             told = "polygons in several parts became a polygon for each part"
             return [Route(part, control, told) for part in _parts(thing)]
-        return [Route(thing, control, _what_is_lost(thing, place))]
+        return [Route(thing, control, _what_is_lost(thing, shape, place))]
 
-    def _map(self, control: Control) -> LabelMap:
-        label_map = map_labels(control, {number: name for name, number in self.class_ids.items()}, BELOW_ANY_SCORE)
-        return replace(label_map, threshold_of_class=dict.fromkeys(label_map.label_of_class, BELOW_ANY_SCORE))
+    def _of(self, place: str) -> list[Control]:
+        return [control for control in self.controls if place_of(control) == place]
+
+    def _map(self, control: Control, points: int) -> LabelMap:
+        """The control's own way from classes to labels, as if weights had these classes, and so many key points."""
+        kind = "pose" if points else "detect"
+        weights = WeightsInfo("", kind, self._class_names, "", (0, 0), points=points)
+        label_map = kind_of(control).map_labels(control, weights, BELOW_ANY_SCORE)
+        return replace(
+            label_map,
+            threshold_of_class=dict.fromkeys(label_map.label_of_class, BELOW_ANY_SCORE),
+            label_of_point={
+                point: replace(label, threshold=BELOW_ANY_SCORE, point_threshold=0.0)
+                for point, label in label_map.label_of_point.items()
+            },
+        )
+
+    def _map_named(self, control: Control) -> LabelMap:
+        """The labels of single key points, each of which has its label's name."""
+        found = map_labels(by_name(control), self._class_names, BELOW_ANY_SCORE).label_of_class
+        return LabelMap(
+            label_of_class=dict.fromkeys(found, ""),  # no box
+            threshold_of_class=dict.fromkeys(found, BELOW_ANY_SCORE),
+            label_of_point={(number, 0): PointLabel(label, BELOW_ANY_SCORE, 0.0) for number, label in found.items()},
+        )
+
+    def _is_named(self, control: Control, thing: FileObject) -> bool:
+        """Returns True for a single key point that has the name of one of the control's labels."""
+        named = self._named.get(control)
+        is_single = thing.shape == POINTS and len(thing.points) == 1 and not thing.has_box
+        return bool(named and is_single and self.class_ids.get(thing.label) in named.label_of_class)
 
     def _knows(self, control: Control, label: str) -> bool:
         return self.class_ids.get(label) in self._maps[control].label_of_class
 
     def _knows_any(self, label: str) -> bool:
-        return any(self._knows(control, label) for control in self.controls)
+        return any(self._knows(control, label) for control in self.controls) or any(
+            self.class_ids[label] in named.label_of_class for named in self._named.values()
+        )
 
     def _are_points_named(self, thing: FileObject) -> bool:
         """Returns True if an object has no label of its own here, but its key points have."""
-        holders = [control for control in self.controls if place_of(control) == _KEY_POINT]
-        return (
-            thing.shape == POINTS
-            and not self._knows_any(thing.label)
-            and any(self._knows(control, name) for control in holders for name in thing.point_names)
-        )
+        if thing.shape != POINTS or self._knows_any(thing.label):
+            return False
+        ids = {self.class_ids[name] for name in thing.point_names}
+        return any(ids & named.label_of_class.keys() for named in self._named.values())
 
     def _raise_unknown(self, thing: FileObject) -> None:
         control = self.controls[0]
@@ -198,8 +243,7 @@ def left_out(thing: FileObject) -> str:
     return f"{_PLURAL[thing.shape]} are left out: the project has {lacks}"
 
 
-def _what_is_lost(thing: FileObject, place: str) -> str | None:
-    shape = thing.shape
+def _what_is_lost(thing: FileObject, shape: str, place: str) -> str | None:
     if (shape, place) in _AS_IT_IS:
         if shape == ROTATED and not is_rectangle(thing):
             return "rotated boxes whose corners are no rectangle became the smallest rectangles around them"

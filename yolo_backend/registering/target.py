@@ -18,28 +18,33 @@ def choose_controls(label_config: str, name: str | None, *, for_labels: bool) ->
     """
     if name is None and for_labels:
         controls = parse_labeling_config(label_config).controls
-        has_own_labels = not any(control.labels_value for control in controls)
+        has_own_labels = any(control.labels_value for control in controls)
         is_one_image = len({(control.to_name, control.value) for control in controls}) == 1
-        if has_own_labels and is_one_image and len({control.tag for control in controls}) == len(controls):
-            return controls
+        # What belongs to the whole image is no object's, but Label Studio's own export may have it.
+        of_objects = [control for control in controls if not kind_of(control).is_of_whole_image]
+        if not has_own_labels and is_one_image and len({control.tag for control in of_objects}) == len(of_objects):
+            return tuple(sorted(controls, key=lambda control: kind_of(control).is_of_whole_image))
     return (choose_control(label_config, name, for_labels=for_labels),)
 
 
 def choose_control(label_config: str, name: str | None, *, for_labels: bool) -> Control:
     """The control of this name, or the only one. If no labels come along, any control of the only image will do.
 
-    With labels, which are boxes, it is one whose regions are boxes' own.
+    With labels, it is one whose regions are those of objects.
 
     Raises LabelingConfigError.
     """
     controls = parse_labeling_config(label_config).controls
-    boxed = tuple(control for control in controls if kind_of(control).is_by_box)
-    if for_labels and not boxed:
+    of_objects = tuple(control for control in controls if not kind_of(control).is_of_whole_image)
+    if for_labels and not of_objects:
         raise LabelingConfigError(
-            "The labeling config has no control for boxes, and labels to register are boxes: write RectangleLabels"
+            "The labeling config has no control for objects, which labels to register are of: write RectangleLabels"
         )
-    if for_labels or (name is None and boxed):
-        controls = boxed
+    by_box = tuple(control for control in controls if kind_of(control).is_by_box)
+    if for_labels:
+        controls = of_objects
+    elif name is None and by_box:
+        controls = by_box
     names = shortened(", ".join(dict.fromkeys(control.from_name for control in controls)), _MAX_NAMES)
     if name is not None:
         found = [control for control in controls if control.from_name == name]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_backend.registering.finding import FindError, find_images, shown
+from yolo_backend.registering.finding import FindError, find_images, left_alone, shown
 
 
 @pytest.fixture
@@ -123,3 +123,18 @@ def test_standard_input_that_is_no_text_is_told() -> None:
 )
 def test_an_image_in_a_message_is_short_and_holds_no_secret(image: Path | str, message: str) -> None:
     assert shown(image) == message
+
+
+def test_what_of_a_folder_is_left_alone_is_counted_by_its_ending(photos: Path) -> None:
+    """Hidden files, the labels that are read, and files that are named one by one aren't."""
+    for name in ("b.txt", "movie.MP4", "Makefile", "labels/b.txt", "labels/classes.txt", "day/notes.txt"):
+        path = photos / "photos" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+
+    assert left_alone(["photos"]) == {".mp4": 1, ".txt": 5, "without an ending": 1}
+    assert left_alone(["photos", "photos/day"], [photos / "photos" / "labels"]) == {
+        ".mp4": 1, ".txt": 3, "without an ending": 1
+    }  # fmt: skip
+    assert left_alone(["photos"], [photos / "photos"]) == {}
+    assert left_alone(["photos/a.txt", "https://host/a.jpg"]) == {}

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from label_studio_sdk.converter.brush import decode_rle
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image as PillowImage
 
@@ -17,6 +19,7 @@ from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.registering.imported_labels import Labelled, add_labels
 from yolo_backend.registering.label_files import read_labels
 from yolo_backend.registering.objects import LabelFileError
+from yolo_backend.registering.target import choose_controls
 
 QUALITY = '<Choices name="quality" toName="image"><Choice value="good"/><Choice value="bad"/></Choices>'
 
@@ -30,7 +33,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def add(path: Path, photo: Path, config: str = BCCD_CONFIG, version: str | None = "old") -> Labelled:
-    controls = parse_labeling_config(config).controls
+    controls = choose_controls(config, None, for_labels=True)
     labels = read_labels(path)
     return add_labels([photo], labels, controls[0], version, others=controls[1:], label_config=config)
 
@@ -249,3 +252,148 @@ def test_labels_know_an_image_by_what_it_was_made_of(tmp_path: Path, photo: Path
 
     assert item.image == photo
     assert len(item.predictions[0]["result"]) == 1
+
+
+SHAPES = """<View><Image name="image" value="$image"/>
+  <RectangleLabels name="boxes" toName="image"><Label value="RBC"/></RectangleLabels>
+  <PolygonLabels name="outlines" toName="image"><Label value="RBC"/></PolygonLabels>
+  <BrushLabels name="masks" toName="image"><Label value="RBC"/></BrushLabels>
+  <EllipseLabels name="ellipses" toName="image"><Label value="RBC"/></EllipseLabels></View>"""
+
+
+def control_of(labelled: Labelled) -> list[str]:
+    return [region["from_name"] for region in regions_of(labelled)]
+
+
+def test_each_shape_goes_to_its_control_as_it_was_drawn(tmp_path: Path, photo: Path) -> None:
+    percent: list[list[float]] = [[10.5, 10.25], [20, 10], [20.125, 40]]
+    outline = [value for x, y in percent for value in (x * 2, y)]
+    rle = {"size": [100, 200], "counts": [2010, 30, 70, 30, 17_860]}
+    of_image = {"image_id": 1, "category_id": 1}
+    file = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 200, "height": 100}],
+        "categories": [{"id": 1, "name": "RBC"}],
+        "annotations": [
+            of_image | {"bbox": [10, 10, 50, 50]},
+            of_image | {"segmentation": [outline]},
+            of_image | {"segmentation": rle},
+        ],
+    }
+    ellipse = {"label": "RBC", "points": [[100, 50], [100, 70]], "shape_type": "circle"}
+    write(tmp_path, {"a.json": file, "other/a.json": {"shapes": [ellipse], "imagePath": "a.png"}})
+
+    labelled, circle = add(tmp_path / "a.json", photo, SHAPES), add(tmp_path / "other" / "a.json", photo, SHAPES)
+
+    assert control_of(labelled) == ["boxes", "outlines", "masks"]
+    _, polygon, brush = regions_of(labelled)
+    assert polygon["value"]["points"] == [pytest.approx(point, abs=0.001) for point in percent]
+    pixels = decode_rle(brush["value"]["rle"]).reshape(100, 200, 4)[..., 3] > 0
+    assert np.argwhere(pixels).min(axis=0).tolist() == [10, 20]
+    assert np.argwhere(pixels).max(axis=0).tolist() == [39, 21]
+    assert control_of(circle) == ["ellipses"]
+    assert {key: regions_of(circle)[0]["value"][key] for key in ("x", "y", "radiusX", "radiusY")} == pytest.approx(
+        {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20}, abs=0.01
+    )
+    assert not labelled.told
+    assert not circle.told
+
+
+def test_each_part_of_a_polygon_becomes_one(tmp_path: Path, photo: Path) -> None:
+    parts = [[20, 10, 60, 10, 40, 30], [100, 50, 120, 50, 120, 90]]
+    file = pose(segmentation=parts, keypoints=[])
+    write(tmp_path, {"a.json": file})
+
+    labelled = add(tmp_path / "a.json", photo, SHAPES)
+
+    assert control_of(labelled) == ["outlines"] * 2
+    assert dict(labelled.told) == {"polygons in several parts became a polygon for each part": 1}
+
+
+KEY_POINTS = """<View><Image name="image" value="$image"/>
+  <KeyPointLabels name="points" toName="image">
+    <Label value="Nose" predicted_values="RBC" model_index="0"/>
+    <Label value="Tail" predicted_values="RBC" model_index="1"/>
+  </KeyPointLabels>{more}</View>"""
+BOXES = '<RectangleLabels name="{name}" toName="image"><Label value="RBC"/></RectangleLabels>'
+
+
+@pytest.mark.parametrize("name", ["points_bbox", "cells"])
+def test_key_points_go_to_their_labels_and_their_box_to_its_own(tmp_path: Path, photo: Path, name: str) -> None:
+    write(tmp_path, {"a.json": pose()})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=BOXES.format(name=name)))
+
+    found = {region["from_name"]: region for region in regions_of(labelled)}
+    points = [region for region in regions_of(labelled) if region["from_name"] == "points"]
+    assert [(each["value"]["keypointlabels"], each["value"]["x"], each["value"]["y"]) for each in points] == [
+        (["Nose"], pytest.approx(15), pytest.approx(15)),
+        (["Tail"], pytest.approx(25), pytest.approx(25)),
+    ]
+    assert found[name]["value"]["width"] == pytest.approx(20)
+    assert not labelled.told
+
+
+def test_key_points_that_are_not_there_are_no_regions(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"a.json": pose(keypoints=[0, 0, 0, 50, 25, 1])})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=""))
+
+    assert [region["value"]["keypointlabels"] for region in regions_of(labelled)] == [["Tail"]]
+
+
+def test_single_key_points_go_by_the_names_of_labels(tmp_path: Path, photo: Path) -> None:
+    """Whatever number the label has among the points of a model."""
+    shapes = [{"label": name, "points": [[x, 50]], "shape_type": "point"} for name, x in (("tail", 20), ("Nose", 40))]
+    write(tmp_path, {"a.json": {"shapes": shapes, "imagePath": "a.png"}})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=BOXES.format(name="points_bbox")))
+
+    assert [(each["value"]["keypointlabels"], each["value"]["x"]) for each in regions_of(labelled)] == [
+        (["Tail"], pytest.approx(10)),
+        (["Nose"], pytest.approx(20)),
+    ]
+
+
+def test_key_points_of_a_class_that_is_no_label_go_by_their_own_names(tmp_path: Path, photo: Path) -> None:
+    """As Label Studio exports all those of an image: their class is `default`."""
+    file = pose(bbox=[0, 0, 0, 0]) | {"categories": [{"id": 3, "name": "default", "keypoints": ["Tail", "Nose"]}]}
+    write(tmp_path, {"a.json": file})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=""))
+
+    assert [(each["value"]["keypointlabels"], each["value"]["x"]) for each in regions_of(labelled)] == [
+        (["Tail"], pytest.approx(15)),
+        (["Nose"], pytest.approx(25)),
+    ]
+
+
+def test_a_project_of_choices_takes_its_own_export(tmp_path: Path, photo: Path) -> None:
+    quality = QUALITY.replace("<Choices ", '<Choices model_presence="true" ')
+    config = f'<View><Image name="image" value="$image"/>{quality}</View>'
+    write(tmp_path, {"export.json": exported(CHOICE)})
+
+    labelled = add(tmp_path / "export.json", photo, config)
+
+    assert [(region["from_name"], region["value"]) for region in regions_of(labelled)] == [
+        ("quality", {"choices": ["good"]})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("corners", "control"),
+    [
+        ([(100, 20), (130, 50), (110, 70), (80, 40)], "boxes"),
+        ([(20, 10), (100, 10), (100, 90), (60, 50)], "outlines"),
+    ],
+    ids=["a rectangle", "a polygon of four points"],
+)
+def test_four_corners_go_where_they_stay_as_they_are(
+    tmp_path: Path, photo: Path, corners: list[tuple[float, float]], control: str
+) -> None:
+    line = " ".join(f"{x / 200} {y / 100}" for x, y in corners)
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": f"0 {line}"})
+
+    labelled = add(tmp_path / "labels", photo, SHAPES)
+
+    assert control_of(labelled) == [control]
+    assert not labelled.told

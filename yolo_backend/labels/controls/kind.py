@@ -100,7 +100,8 @@ class ControlKind(Protocol[ControlT]):
     def make_parts(self, control: ControlT, found: Found) -> list[list[Part]]:
         """For each of `found.indices` the regions that it becomes; none if nothing of it is on the image.
 
-        Imported labels come as detections with boxes and nothing else. Regions are made of these, too.
+        Imported labels come as detections, too: with boxes, and with masks or key points where somebody drew such. So
+        regions are also made of boxes alone.
         """
         ...
 

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from yolo_backend.detection.masks import Mask
 from yolo_backend.labels.places import box_of_place
+from yolo_backend.labels.rle import decode_rle
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, shown
 from yolo_backend.registering.objects import (
     WHOLE,
@@ -30,7 +29,6 @@ from yolo_backend.registering.objects import (
     rotated,
 )
 
-_CHANNELS, _VISIBLE = 4, 128
 _PLACES = {
     "rectangle": ("x", "y", "width", "height"),
     "ellipse": ("x", "y", "radiusX", "radiusY"),
@@ -170,15 +168,7 @@ def _numbers(said: Sequence[Any], where: str) -> list[float]:
 
 def _mask_of(rle: Any, size_wh: SizeWH, where: str) -> Mask:
     """The pixels that are at least half opaque."""
-    from label_studio_sdk.converter.brush import decode_rle  # brings much with it
-
-    width, height = size_wh
-    is_bytes = isinstance(rle, list) and all(isinstance(number, int) and 0 <= number < 256 for number in rle)
-    # It says first how many values it has: as many are made, whatever follows.
-    if not is_bytes or int.from_bytes(bytes(rle[:4]), "big") != _CHANNELS * width * height:
-        raise LabelFileError(f"{where}: its brush (RLE) isn't that of {width}x{height} pixels")
     try:
-        values = decode_rle(rle)
-    except (ValueError, IndexError):
-        raise LabelFileError(f"{where}: its brush (RLE) can't be read") from None
-    return Mask.of_bitmap(np.ascontiguousarray(values.reshape(height, width, _CHANNELS)[..., 3] >= _VISIBLE))
+        return decode_rle(rle, size_wh)
+    except (ValueError, TypeError) as error:
+        raise LabelFileError(f"{where}: its brush can't be read: {error}") from None

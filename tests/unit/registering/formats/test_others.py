@@ -203,9 +203,9 @@ def test_which_labels_of_a_task_count(tmp_path: Path, changes: dict[str, Any], f
     [
         (region("rectanglelabels", x="left", y=1, width=1, height=1), "region 0: its place should be in numbers"),
         (region("polygonlabels", points=[[1, 2]]), "region 0: a polygon has three points at least"),
-        (region("brushlabels", rle=[0, 0, 0, 1, 2]), "region 0: its brush (RLE) isn't that of 200x100 pixels"),
-        (region("brushlabels", rle=[0, 1, 56, 128, 2]), "region 0: its brush (RLE) can't be read"),
-        (region("brushlabels", rle=["x"]), "region 0: its brush (RLE) isn't that of 200x100 pixels"),
+        (region("brushlabels", rle=[0, 0, 0, 1, 2]), "region 0: its brush can't be read: the RLE is of 1 values, and"),
+        (region("brushlabels", rle=[0, 1, 56, 128, 2]), "region 0: its brush can't be read: the RLE ends too early"),
+        (region("brushlabels", rle=["x"]), "region 0: its brush can't be read: an RLE is a list of bytes"),
         ({"type": "rectanglelabels", "value": None}, "region 0 has no value"),
     ],
 )
@@ -215,11 +215,9 @@ def test_an_odd_region_is_told_and_costs_no_other(tmp_path: Path, odd: dict[str,
     of_image = read(tmp_path / "export.json")
 
     assert len(of_image.found) == 1
-    assert of_image.odd == [
-        f"{tmp_path}/export.json: task 2 has no image in its data",
-        f"{tmp_path}/export.json: task 2 has no image in its data",
-        f"{tmp_path}/export.json: task 1: {message}",
-    ]
+    *others, told = of_image.odd
+    assert others == [f"{tmp_path}/export.json: task 2 has no image in its data"] * 2
+    assert told.startswith(f"{tmp_path}/export.json: task 1: {message}")
 
 
 @pytest.mark.parametrize(
