@@ -11,7 +11,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
 from tests.fakes.stars import SIZE, STARS, WHITE_IN_PERCENT, gray, serve_stars, write_star_weights
-from tests.harness.app_here import app_here, text_of_page
+from tests.harness.app_here import app_here, text_of_page, wait_for_title
 from tests.harness.command import run_json
 from tests.harness.http_server import ServedFolder
 from tests.harness.pictures import encode
@@ -79,6 +79,7 @@ def test_a_click_brings_it_and_the_status_page_shows_it(
     with app_here(clean_environment, environment) as url:
         client.connect(project, url)
         client.retrieve_predictions(project)
+        wait_for_title(url, project)
         page = text_of_page(url)
         (connected,) = requests.get(url, timeout=10).json()["projects"]
 

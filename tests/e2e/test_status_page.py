@@ -11,6 +11,7 @@ import pytest
 import requests
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
+from tests.harness.app_here import wait_for_title
 from tests.harness.browser import chromium_page
 from tests.harness.http_server import ServedFolder
 from tests.harness.stack import BackendServer
@@ -56,6 +57,7 @@ def test_a_person_sees_what_is_served_and_what_failed(
     client.import_tasks(project, [{"data": {"image": address}} for address in addresses])
     client.connect(project, backend.url)
     client.retrieve_predictions(project)
+    wait_for_title(backend.url, project)
     (broken,) = (task for task, of_task in client.predictions(project).items() if not of_task)
     told: list[str] = []
     page.on("console", lambda message: told.append(message.text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -46,3 +47,17 @@ def text_of_page(url: str) -> str:
     _, _, body = response.text.partition("<body>")
     in_one_line = re.sub(r"</?(bdi|code|span|strong|time)\b[^>]*>", "", body)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", in_one_line)).split())
+
+
+def wait_for_title(url: str, project: int) -> None:
+    """Wait until the page of the backend at this address knows what the project is called."""
+    ends_at = time.monotonic() + 20
+    while time.monotonic() < ends_at:
+        if any(
+            each["title"]
+            for each in requests.get(url, timeout=10).json()["projects"]
+            if each["project"] == str(project)
+        ):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"the page doesn't know the title of project {project}")

@@ -171,7 +171,6 @@ class _Routes:
             self._projects.refused(project, str(error))
             raise
         self._projects.connected(project, plan)
-        self._titles.of([project])
         return jsonify(model_version=plan.model_version)
 
     @contextmanager

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import requests
@@ -17,7 +17,7 @@ from yolo_backend.protocol import project_id_of
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S, _PAGE_WAITS_S = 5.0, 0.5
 _ASK_AGAIN_AFTER_S = 300.0
 _MAX_PROJECTS = 200
 
@@ -31,7 +31,7 @@ class ProjectTitle:
 
 
 class ProjectTitles:
-    """The titles that are known. They are asked for behind, so that the page waits for nobody. For any thread."""
+    """The titles that are known. A new one is waited for a moment, and then asked for behind. For any thread."""
 
     def __init__(self, studio_of: Callable[[str], Studio | None]) -> None:
         self._studio_of = studio_of
@@ -41,24 +41,23 @@ class ProjectTitles:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="titles")
 
     def of(self, projects: Iterable[str | None]) -> Mapping[str, ProjectTitle]:
-        """Those that are known of these projects, by their ids; the others are asked for, and known a little later."""
-        for project in dict.fromkeys(projects):
-            if project:
-                self._ask(project)
+        """Those that are known of these projects, by their ids; others are asked for, and perhaps known a little later."""
+        asked = [self._ask(project) for project in dict.fromkeys(projects) if project]
+        wait([question for question in asked if question], _PAGE_WAITS_S)
         with self._lock:
             return dict(self._known)
 
-    def _ask(self, project: str) -> None:
+    def _ask(self, project: str) -> Future[None] | None:
         """`project` is its id, or what Label Studio sends, which says more: which Label Studio it is."""
         number, now = project_id_of(project), time.monotonic()
         with self._lock:
             if not number.isdecimal() or now < self._asked_at.get(number, float("-inf")) + _ASK_AGAIN_AFTER_S:
-                return
+                return None
             self._asked_at[number] = now
             for old in list(self._asked_at)[:-_MAX_PROJECTS]:
                 del self._asked_at[old]
                 self._known.pop(old, None)
-        self._thread.submit(self._learn, project, number)
+        return self._thread.submit(self._learn, project, number)
 
     def _learn(self, project: str, number: str) -> None:
         try:

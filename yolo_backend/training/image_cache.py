@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import simplejpeg
-from PIL import JpegImagePlugin
 
 from yolo_backend.errors import UserError
 from yolo_backend.failure_kinds import FailureKind
-from yolo_backend.images.decode import DecodedImage, decode_image, format_of
+from yolo_backend.images.decode import DecodedImage, decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.orientation import without_metadata
 from yolo_backend.training.looks import look_of
@@ -25,6 +24,7 @@ from yolo_backend.training.looks import look_of
 MAX_BYTES = 5_000_000_000
 _QUALITY = 95
 _MAX_SIDE_PX = 65_500  # libjpeg's own limit
+_JPEG = b"\xff\xd8\xff"  # with which each begins
 _END_OF_JPEG = b"\xff\xd9"  # without it, Ultralytics encodes the file anew
 _COLORS_OF_ALL = {"YCbCr", "RGB", "Gray"}
 _ENOUGH_PX = 256  # for a look
@@ -142,7 +142,7 @@ def _upright_jpeg(content: bytes, max_megapixels: float) -> bytes:
 
 
 def _is_jpeg(content: bytes) -> bool:
-    return format_of(content) == JpegImagePlugin.JpegImageFile.format
+    return content.startswith(_JPEG)
 
 
 def _is_plain(content: bytes, image: DecodedImage) -> bool:
