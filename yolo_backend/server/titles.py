@@ -41,7 +41,7 @@ class ProjectTitles:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="titles")
 
     def of(self, projects: Iterable[str | None]) -> Mapping[str, ProjectTitle]:
-        """Those that are known of these projects, by their ids; others are asked for, and perhaps known a little later."""
+        """Those that are known, by their ids; the others of these are asked for, and known a little later."""
         asked = [self._ask(project) for project in dict.fromkeys(projects) if project]
         wait([question for question in asked if question], _PAGE_WAITS_S)
         with self._lock:

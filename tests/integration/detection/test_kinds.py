@@ -106,7 +106,7 @@ def test_key_points_are_those_of_the_things(
             for is_hidden, score in zip(thing.are_hidden, each.extras["point_scores"][index], strict=True):
                 scores[bool(is_hidden)].append(float(score))
     assert count >= 0.8 * sum(len(scene.things) for scene in scenes)
-    assert np.median(off) < 0.1
+    assert np.median(off) < 0.15  # of the thing's longer side: so good are the weights
     assert np.mean(scores[False]) > np.mean(scores[True])
 
 

@@ -40,7 +40,7 @@ class ClassifyHead:
         shape = tuple(outputs.shape)
         if shape[1:] != (classes,):
             raise WeightsFileError(
-                f"Weights {name} answer numbers of the shape {shape}: expected a probability for each of their "
+                f"Weights {name} answer numbers of the shape {shape}: expected for the task classify is a probability for each of their "
                 f'{classes} classes; export them anew with Ultralytics, YOLO("best.pt").export(format="onnx")'
             )
         low, high = float(outputs.min()), float(outputs.max())
