@@ -366,7 +366,8 @@ def test_onnx_weights_of_free_shape_have_streams(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": "classify"}, ("classify", "detect")),
+        ({"task": "classify"}, ("(1, 7, 2100)", "for the task classify", "a probability for each of their 3 classes")),
+        ({"task": "semantic"}, ("semantic", "detect")),
         ({"head": "RTDETRDecoder"}, ("RT-DETR", "YOLO")),
         ({"channels": 1}, ("1 channels", "3 (RGB)")),
     ],

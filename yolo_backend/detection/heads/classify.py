@@ -40,8 +40,9 @@ class ClassifyHead:
         shape = tuple(outputs.shape)
         if shape[1:] != (classes,):
             raise WeightsFileError(
-                f"Weights {name} answer numbers of the shape {shape}: expected for the task classify is a probability for each of their "
-                f'{classes} classes; export them anew with Ultralytics, YOLO("best.pt").export(format="onnx")'
+                f"Weights {name} answer numbers of the shape {shape}: for the task classify it should be a "
+                f"probability for each of their {classes} classes; export them anew with Ultralytics, "
+                'YOLO("best.pt").export(format="onnx")'
             )
         low, high = float(outputs.min()), float(outputs.max())
         if not (low >= -0.01 and high <= 1.01):  # this is also true if one is NaN
