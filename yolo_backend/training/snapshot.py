@@ -120,8 +120,8 @@ def trained_controls(label_config: str) -> list[Control]:
     controls = [control for control in trainable if not control.model_path]
     if not controls:
         raise SnapshotError(
-            "Each control of the labeling config names weights of its own in model_path, so that nothing is left to "
-            "train: leave model_path out of one"
+            "Each control of the labeling config has weights of its own (model_path), so there is nothing to train: "
+            "remove model_path from one of them"
         )
     return controls
 
