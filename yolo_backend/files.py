@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +39,6 @@ def remove_half_written(folder: Path, older_than_s: float = 0.0) -> None:
     """Remove the files of a folder that nobody finished writing, since so many seconds. Raises OSError."""
     before = time.time() - older_than_s
     for path in folder.glob(".*"):
-        if _HALF_WRITTEN.fullmatch(path.name) and path.stat().st_mtime <= before:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its writer was quicker
+            if _HALF_WRITTEN.fullmatch(path.name) and path.stat().st_mtime <= before:
+                path.unlink()

@@ -57,7 +57,7 @@ from yolo_backend.labels.plans import UNTRAINED, ProjectPlan
 from yolo_backend.registering.finding import FileOrAddress, find_images
 from yolo_backend.registering.items import RegisterError
 from yolo_backend.registering.target import choose_control
-from yolo_backend.sampling.choosing import Choice, Sample
+from yolo_backend.sampling.choosing import Choice, Sample, candidates_for
 from yolo_backend.sampling.chosen import register_chosen, write_to_tasks
 from yolo_backend.sampling.diversity import Extract, Load, diversify
 from yolo_backend.sampling.pool import Pool, new_images, unlabelled_tasks
@@ -197,7 +197,8 @@ def _choose(choice: Choice, pool: Pool, predictor: PoolPredictor, scoring: Scori
         else:
             outcomes = progress.track(predictor.score(pool.images, scoring), pool.size, description="Scoring")
             found = choice.of(outcomes, pool.size)
-    if choice.is_diverse and len(found.chosen) <= choice.count < pool.size:
+    is_seen = predictor.predictor.plan.model_version != UNTRAINED
+    if choice.is_diverse and is_seen and candidates_for(choice.count, pool.size) == choice.count < pool.size:
         remark(_no_choice(choice.count, pool.size))
     return found
 

@@ -58,7 +58,11 @@ def versions(*, project_name: ProjectName, as_json: AsJson = False, url: Url = N
     else:
         out.print(f"{project.title} holds no predictions", markup=False, soft_wrap=True)
     if serves and serves not in {one.model_version for one in held}:
-        out.print(f"{serves} serves now, and no task holds it yet: {_what(serves, known[serves])}", soft_wrap=True)
+        out.print(
+            f"{serves} serves now, and no task holds it yet: {_what(serves, known[serves])}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _serving(project: Project, settings: Settings) -> str | None:

@@ -165,8 +165,9 @@ def make_plan(
 ) -> ProjectPlan:
     """How this labeling config is served: each of its controls that can be, one at least.
 
-    `trained` is the name of the project's own weights: where there are such, they serve the controls that have no
-    `model_path`. With TRAINING=on a plan may be one that serves nothing yet: a control without a class is enough.
+    `trained` is the name of the project's own weights: where there are such, they serve the controls that models are
+    trained for and that have no `model_path`, in the place of the first of MODEL_NAME. With TRAINING=on a plan may be
+    one that serves nothing yet: a control without a class is enough.
 
     Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
     WeightsLoadingError where weights weren't read within `wait_s` (None: wait as long as it takes).
@@ -177,14 +178,20 @@ def make_plan(
     without_class: list[ServedControl] = []
     faults: list[_Fault] = []
     first, *others = settings.model_names
-    default_names = (catalog.serving(trained, first) if trained else first, *others)
+    own = catalog.serving(trained, first) if trained else first
+
+    def default_names(control: Control) -> tuple[str, ...]:
+        """The weights for a control that names none; a trained model knows rectangles, and stands last for others."""
+        if own == first or kind_of(control).is_trainable(control):
+            return (own, *others)
+        return (*settings.model_names, own)
 
     @cache  # asked once for each name: other weights may serve under it from one moment to the next
     def weights_of(name: str) -> WeightsInfo:
         return catalog.wait_for_info(name, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
 
     for control in config.controls:
-        names = (control.model_path,) if control.model_path else default_names
+        names = (control.model_path,) if control.model_path else default_names(control)
         try:
             mapped = _map(control, names, settings, weights_of)
         except (LabelingConfigError, WeightsError) as error:

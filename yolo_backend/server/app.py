@@ -102,7 +102,7 @@ class _Routes:
         commands = work_of_commands(predictor.settings.model_dir)
         trainings = trainings_of(predictor.settings.model_dir)  # also those of the command
         seen = [
-            *(item.project for item in projects),
+            *(item.sent_as for item in projects),  # first, because that says which Label Studio it is
             *(item.project for item in work),
             *(item.project for item in commands),
             *(item.project_id for item in trainings),

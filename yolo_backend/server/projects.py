@@ -30,11 +30,11 @@ class ConnectedProjects:
     def connected(self, project: str, plan: ProjectPlan) -> None:
         """Remember a project that is served, and log which parts of its labeling config are not."""
         _log_what_is_left_out(project, plan)
-        self._keep(project, ProjectStatus(project_id_of(project), plan, time.time()))
+        self._keep(project, ProjectStatus(project_id_of(project), plan, time.time(), sent_as=project))
 
     def refused(self, project: str, reason: str) -> None:
         """Remember why a project can't be served, because Settings > Model shows it cut short, and only in Latin-1."""
-        self._keep(project, ProjectStatus(project_id_of(project), None, time.time(), reason))
+        self._keep(project, ProjectStatus(project_id_of(project), None, time.time(), reason, project))
 
     def _keep(self, project: str, status: ProjectStatus) -> None:
         with self._lock:

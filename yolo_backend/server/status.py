@@ -71,12 +71,16 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class ProjectStatus:
-    """A project that connected, or the `reason` why it couldn't. `seen_at` is the time of day of its last `/setup`."""
+    """A project that connected, or the `reason` why it couldn't. `seen_at` is the time of day of its last `/setup`.
+
+    `sent_as` is what Label Studio calls it, with the time when it was created.
+    """
 
     project: str
     plan: ProjectPlan | None
     seen_at: float
     reason: str | None = None
+    sent_as: str | None = None
 
 
 @dataclass(frozen=True)

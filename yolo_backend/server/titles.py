@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import requests
 
@@ -30,6 +31,14 @@ class ProjectTitle:
     url: str
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A project, as Label Studio sends it if that is known, and what is set when there is an answer, or none."""
+
+    project: str
+    is_over: threading.Event
+
+
 class ProjectTitles:
     """The titles that are known. A new one is waited for a moment, and then asked for behind. For any thread."""
 
@@ -38,17 +47,25 @@ class ProjectTitles:
         self._known: dict[str, ProjectTitle] = {}
         self._asked_at: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="titles")
+        self._questions: SimpleQueue[_Question] = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def of(self, projects: Iterable[str | None]) -> Mapping[str, ProjectTitle]:
-        """Those that are known, by their ids; the others of these are asked for, and known a little later."""
-        asked = [self._ask(project) for project in dict.fromkeys(projects) if project]
-        wait([question for question in asked if question], _PAGE_WAITS_S)
-        with self._lock:
-            return dict(self._known)
+        """Those that are known, by their ids; the others of these are asked for, and known a little later.
 
-    def _ask(self, project: str) -> Future[None] | None:
-        """`project` is its id, or what Label Studio sends, which says more: which Label Studio it is."""
+        A project is its id, or what Label Studio sends, which also says which Label Studio it is.
+        """
+        seen = list(dict.fromkeys(project for project in projects if project))
+        sent = Counter(project_id_of(project) for project in seen if "." in project)
+        asked = [question for project in seen if (question := self._ask(project))]
+        ends_at = time.monotonic() + _PAGE_WAITS_S
+        for question in asked:
+            question.is_over.wait(max(0.0, ends_at - time.monotonic()))
+        with self._lock:
+            # Projects of two Label Studios may have one id, and the page tells them apart by nothing else.
+            return {number: title for number, title in self._known.items() if sent[number] <= 1}
+
+    def _ask(self, project: str) -> _Question | None:
         number, now = project_id_of(project), time.monotonic()
         with self._lock:
             if not number.isdecimal() or now < self._asked_at.get(number, float("-inf")) + _ASK_AGAIN_AFTER_S:
@@ -57,7 +74,22 @@ class ProjectTitles:
             for old in list(self._asked_at)[:-_MAX_PROJECTS]:
                 del self._asked_at[old]
                 self._known.pop(old, None)
-        return self._thread.submit(self._learn, project, number)
+            if self._thread is None:  # one that a stop of the process needn't wait for
+                self._thread = threading.Thread(target=self._answer, name="titles", daemon=True)
+                self._thread.start()
+        question = _Question(project, threading.Event())
+        self._questions.put(question)
+        return question
+
+    def _answer(self) -> None:
+        while True:
+            question = self._questions.get()
+            try:
+                self._learn(question.project, project_id_of(question.project))
+            except Exception:
+                log.exception("The title of project %s can't be asked for", question.project)
+            finally:
+                question.is_over.set()
 
     def _learn(self, project: str, number: str) -> None:
         try:

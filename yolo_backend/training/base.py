@@ -1,14 +1,19 @@
-"""Which weights a training begins with, and what of their classes is known of the labels: seen without torch."""
+"""Which weights a training begins with, and what of their classes is known of the labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.table import kind_of
+from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import map_labels
+from yolo_backend.labels.plans import make_plan
 from yolo_backend.messages import shortened
+from yolo_backend.serving.request import open_catalog
 from yolo_backend.settings import Settings
 
 
@@ -29,6 +34,24 @@ def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False
             "(--base, or MODEL_NAME)"
         )
     return found
+
+
+def serving_name(label_config: str, settings: Settings) -> str:
+    """Of several names in MODEL_NAME the one that serves what models are trained for; the first where none does.
+
+    That is what a new model is compared with, and begins with unless another base is named. Waits for the weights.
+    """
+    first, *others = settings.model_names
+    if not others:
+        return first
+    with closing(open_catalog(settings)) as catalog:
+        try:
+            plan = make_plan(label_config, settings.model_copy(update={"training": "on"}), catalog, None)
+        except (LabelingConfigError, WeightsError):
+            return first
+    served = (*plan.controls, *plan.without_class)
+    trained = (one for one in served if kind_of(one.control).is_trainable(one.control) and not one.control.model_path)
+    return next((one.weights_name for one in trained), first)
 
 
 def known_classes(controls: Iterable[Control], class_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:

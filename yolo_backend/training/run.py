@@ -13,7 +13,7 @@ from yolo_backend.label_studio.projects import Project, open_project
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.protocol import project_key
 from yolo_backend.settings import Settings
-from yolo_backend.training.base import find_base
+from yolo_backend.training.base import find_base, serving_name
 from yolo_backend.training.diary import Diary
 from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
@@ -52,7 +52,8 @@ class TrainingRun:
 @contextmanager
 def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     """A new run, with the lock held while it is under way. Raises UserError, requests.Timeout, OSError."""
-    base = find_base(order.options.base, settings, may_be_path=order.may_be_path)
+    is_named = order.may_be_path or len(settings.model_names) == 1
+    base = find_base(order.options.base, settings, may_be_path=order.may_be_path) if is_named else None
     token = settings.label_studio_api_key
     if not settings.label_studio_url or not token:
         raise TrainingError("The labels are in Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
@@ -60,6 +61,8 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     key = project_key(project.studio.url, project.sent_as)
     if key is None:
         raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update Label Studio")
+    if base is None:
+        base = find_base(serving_name(project.label_config, settings), settings)
     models = Registry(settings.model_dir).project(key)
     with TrainingLock(settings.model_dir).held(key) as tell:
         end_cut_off(models)

@@ -26,7 +26,7 @@ from yolo_backend.labels.label_map import by_name, map_labels
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
-from yolo_backend.training.base import known_classes
+from yolo_backend.training.base import known_classes, serving_name
 from yolo_backend.training.collected import Collected
 from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.dataset import write_dataset
@@ -169,7 +169,9 @@ class _Stages:
         file, settings = self._models.file, self._settings
         if not file.exists():
             try:
-                file = find_weights(settings.model_names[0], settings.model_root, may_download=True)
+                file = find_weights(
+                    serving_name(self._project.label_config, settings), settings.model_root, may_download=True
+                )
             except WeightsError as error:
                 self._diary.remark(f"No model serves yet that could be compared with the new one: {error}")
                 return None

@@ -192,7 +192,10 @@ class Trainings:
 
     def _run_to_begin_anew(self, models: ProjectModels) -> Run | None:
         """The last run, if it was cut off and is to be asked for again. The lock is held. Raises OSError."""
-        last, *_ = runs = models.runs(_CUT_OFF_IN_A_ROW)
+        runs = models.runs(_CUT_OFF_IN_A_ROW)
+        if not runs:  # it was removed meanwhile
+            return None
+        last = runs[0]
         if last.is_over or last.options != self._options():
             return None
         if self._asked.of_project(models.key) or models.promoted() == last.run:

@@ -173,6 +173,25 @@ def test_trained_weights_stand_for_the_first() -> None:
 # The boxes of key points
 
 
+@pytest.mark.parametrize(
+    ("tag", "names", "expected"),
+    [
+        (WHOLE, "cls.pt, det.pt", "cls.pt"),
+        (POINTS, "pose.pt, det.pt", "pose.pt"),
+        (HOW_MANY.replace("cat", "dog"), "det.pt", "det.pt"),
+        (HOW_MANY, "det.pt", "det.pt"),
+        (HOW_MANY, "pose.pt", OWN),
+    ],
+)
+def test_a_trained_model_takes_no_weights_from_controls_that_none_is_trained_for(
+    tag: str, names: str, expected: str
+) -> None:
+    plan = plan_of(BOXES, tag, names=names, trained=OWN)
+    assert plan.not_served == ()
+    boxes, other = plan.controls
+    assert (boxes.weights_name, other.weights_name) == (OWN, expected)
+
+
 def test_the_boxes_of_points_are_served_with_them_only() -> None:
     plan = plan_of(POINTS_BBOX, POINTS, names="pose.pt")
     assert served_by(plan) == {"points": "pose.pt"}

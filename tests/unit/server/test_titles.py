@@ -48,3 +48,18 @@ def test_without_a_token_nobody_is_asked(serve: StartServer) -> None:
     titles.of(["7", "8"])
     time.sleep(0.3)
     assert (titles.of(["7", "8"]), server.requests) == ({}, [])
+
+
+def test_projects_of_two_label_studios_with_one_id_are_told_by_the_id(serve: StartServer) -> None:
+    server = serve(reply(b'{"title": "Cells"}'))
+    titles = ProjectTitles(lambda project: Studio(server.url, TOKEN))
+    assert known(titles, "7") == ProjectTitle("Cells", f"{server.url}/projects/7/data")
+    assert titles.of(["7.1700000000", "7.1800000000"]) == {}
+
+
+def test_who_it_is_is_asked_with_all_that_label_studio_sent(serve: StartServer) -> None:
+    """Without a configured token, its own is known by the project's id and time only."""
+    server = serve(reply(b'{"title": "Cells"}'))
+    titles = ProjectTitles(lambda project: Studio(server.url, TOKEN) if project == "7.1700000000" else None)
+    titles.of(["7.1700000000", "7"])
+    assert known(titles, "7") is not None
