@@ -15,7 +15,7 @@ PYTEST := .venv/bin/python -m pytest
 # that dies ends the run, which would else wait for its tests for good.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: help install run demo demo-check train-demo check quick test coverage proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean
+.PHONY: help install run demo demo-check train-demo check quick test coverage proofs training-proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -78,9 +78,12 @@ coverage: .venv/.installed-dev .venv-label-studio/.installed ## the same tests, 
 	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
-	$(PYTEST) -m proof
+	$(PYTEST) -m "proof and not training_proof"
 
-test-all: test proofs ## both
+training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour)
+	$(PYTEST) -m training_proof
+
+test-all: test proofs training-proofs ## all of them
 
 browser: .venv/.installed-dev ## a Chromium for the tests, where there is none
 	PLAYWRIGHT_BROWSERS_PATH=0 .venv/bin/playwright install --with-deps chromium || { apt-get update -qq && apt-get install -y -qq chromium; }

@@ -25,7 +25,7 @@ from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.networks import read_base
 from yolo_backend.training.thresholds import ThresholdRule
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.training_proof, pytest.mark.timeout(3600)]
 
 Images = list[LabelledImage]
 Spoil = Callable[[Sequence[LabelledImage], int], Images]

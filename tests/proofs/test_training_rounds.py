@@ -26,7 +26,7 @@ from yolo_backend.demo.scenes import draw_scene, save_scene
 from yolo_backend.labels.polygons import polygon_iou
 from yolo_backend.training.matching import corners_of
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.training_proof, pytest.mark.timeout(3600)]
 make_weights = detection.make_weights  # a fixture
 
 _TRAINS_FOR_S = 1800

@@ -25,11 +25,12 @@ from yolo_backend.training.records import Run
 pytestmark = [pytest.mark.alone, pytest.mark.small_disk, pytest.mark.timeout(1800)]
 
 _AFTER_PUBLISHING = ["it is half-published", *PUBLISHED]  # the rest of it takes no room
+TRAINING_PROOF = [pytest.mark.proof, pytest.mark.training_proof]
 # In torch nothing is exported; and the sides are written by an earlier run, which went on until it needed room.
 _ALL = [point for point in POINTS if point not in {EXPORTER, "the sides are half-written"}]
 _STEPS = [
-    pytest.param(["it fits", "the export is checked"], id="before and after fitting"),
-    pytest.param(_ALL, id="everywhere", marks=pytest.mark.proof),
+    pytest.param(["it fits", "the export is checked"], id="before and after fitting", marks=pytest.mark.proof),
+    pytest.param(_ALL, id="everywhere", marks=TRAINING_PROOF),
 ]
 
 
@@ -81,6 +82,7 @@ def test_a_full_disk_costs_no_model(
 
 
 @pytest.mark.proof
+@pytest.mark.training_proof
 def test_a_disk_that_is_full_while_it_exports_costs_no_model(
     house: House, disk: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

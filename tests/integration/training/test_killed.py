@@ -33,17 +33,24 @@ from yolo_backend.training.run import CUT_OFF
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
 
 _ENDS_S = 10.0
+TRAINING_PROOF = [pytest.mark.proof, pytest.mark.training_proof]
 _ALL = [point for point in POINTS if point != EXPORTER]  # in torch nothing is exported
-_QUICK = ["an image is half-written", "the candidate is half-written", "it is half-published", PUBLISHED[0]]
+_QUICK = ["the candidate is half-written", "it is half-published"]
+_MORE = ["an image is half-written", *_QUICK, PUBLISHED[0]]
 # Nothing that serves knows its labels before a first run is promoted.
 _OF_SERVER = [point for point in _ALL if point not in {"what serves looks at the images", *PUBLISHED}]
 _STEPS = [
     pytest.param(_QUICK, id="where files are half-written"),
-    pytest.param(_ALL, id="everywhere", marks=pytest.mark.proof),
+    pytest.param(_MORE, id="here and there", marks=pytest.mark.proof),
+    pytest.param(_ALL, id="everywhere", marks=TRAINING_PROOF),
 ]
 _STEPS_OF_SERVER = [
-    pytest.param(["the dataset is half-written", "it is half-published", PUBLISHED[0]], id="here and there"),
-    pytest.param([*_OF_SERVER, *PUBLISHED[:1]], id="everywhere", marks=pytest.mark.proof),
+    pytest.param(
+        ["the dataset is half-written", "it is half-published", PUBLISHED[0]],
+        id="here and there",
+        marks=pytest.mark.proof,
+    ),
+    pytest.param([*_OF_SERVER, *PUBLISHED[:1]], id="everywhere", marks=TRAINING_PROOF),
 ]
 
 
@@ -68,6 +75,7 @@ def test_a_training_that_is_killed_costs_no_model(
 
 
 @pytest.mark.proof
+@pytest.mark.training_proof
 def test_a_training_that_is_killed_while_it_exports_costs_no_model(
     house: House, stop: Stop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

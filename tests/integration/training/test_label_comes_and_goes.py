@@ -18,7 +18,7 @@ from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
 from yolo_backend.training.records import Options
 from yolo_backend.training.scores import Resampled, resample, score
 
-pytestmark = [pytest.mark.alone, pytest.mark.proof, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.alone, pytest.mark.proof, pytest.mark.training_proof, pytest.mark.timeout(3600)]
 
 _OLD = LABELS[:2]
 _NEW = LABELS[2]
