@@ -84,7 +84,7 @@ def test_many_failures_of_one_reason_are_told_together(house: House) -> None:
             None,
             "None of the labels x, y",
         ),
-        ("<View/>", None, "no RectangleLabels on an Image"),
+        ("<View/>", None, "no control on an Image that can be served, such as RectangleLabels"),
         (BCCD_CONFIG, "missing.pt", "missing.pt"),
     ],
 )
