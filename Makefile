@@ -15,7 +15,7 @@ PYTEST := .venv/bin/python -m pytest
 # that dies ends the run, which would else wait for its tests for good.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: help install run demo demo-check train-demo check quick test coverage proofs training-proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean
+.PHONY: help install run demo demo-check train-demo check quick test coverage proofs training-proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean pictures
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -124,6 +124,9 @@ beside-training: .venv/.installed-dev ## time a person's requests beside a train
 
 recording: .venv/.installed-dev .venv-label-studio/.installed ## record the README's moving picture from the real pages (1 to 2 minutes)
 	.venv/bin/python -m tests.harness.recording
+
+pictures: .venv/.installed-dev .venv-label-studio/.installed ## take the pictures of docs/controls.md from the real pages (2 to 3 minutes)
+	.venv/bin/python -m tests.harness.control_pictures
 
 clean: ## remove what the targets made, the demo's Label Studio too, but not .venv, models or data
 	rm -rf .demo demo-output test-artifacts .pytest_cache .mypy_cache .ruff_cache .coverage* .hypothesis build *.egg-info

@@ -238,12 +238,8 @@ def shown_on_the_page(browser: StudioBrowser, project: int, task: int, regions: 
     browser.page.mouse.move(0, 0)
     browser.page.wait_for_function(f"() => Htx.annotationStore.selected?.regions.length === {regions}")
     browser.page.wait_for_timeout(1000)  # masks are decoded and painted after that
-    left, top = browser.point_of(0, 0)
-    right, bottom = browser.point_of(100, 100)
-    clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
     browser.keep_picture(f"project-{project}")
-    with Image.open(io.BytesIO(browser.page.screenshot(clip=clip))) as picture:  # type: ignore[arg-type]
-        pixels = np.asarray(picture.convert("RGB").resize(SIZE_WH)).astype(int)
+    pixels = browser.picture_of_image(SIZE_WH)
     painted: Bitmap = np.ptp(pixels, axis=2) > 12
     return painted
 

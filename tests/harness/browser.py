@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect, sync_playwright
 
 from tests.harness.stack import LabelStudioServer
@@ -40,6 +44,11 @@ _IMAGE_IS_SHOWN = """() => {
   return image !== null && image.complete && image.naturalWidth > 0 && window.Konva.stages.length > 0;
 }"""
 _REGIONS = "Htx.annotationStore.selected.regions"
+_TOGGLE_REGIONS_OF = f"""control => {_REGIONS}
+  .filter(region => region.results.some(result => result.from_name.name === control))
+  .forEach(region => region.toggleHidden())"""
+_PAINTING_MS = 700  # masks are painted some time after their regions are there
+_VISIBLE_CHANGE = 12  # of a color, of 255
 
 Box = list[float]
 """x, y, width, height in percent of the image."""
@@ -224,6 +233,32 @@ class StudioBrowser:
         image = self.page.locator(".lsf-image img").first.bounding_box()  # the page zooms a little
         assert image
         return image["x"] + image["width"] * x / 100, image["y"] + image["height"] * y / 100
+
+    def picture_of_image(self, size_wh: tuple[int, int]) -> NDArray[np.int32]:
+        """What the page shows of the image and on it (height, width, 3), in the image's own pixels."""
+        left, top = self.point_of(0, 0)
+        right, bottom = self.point_of(100, 100)
+        clip: Any = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        with Image.open(io.BytesIO(self.page.screenshot(clip=clip))) as picture:
+            return np.asarray(picture.convert("RGB").resize(size_wh)).astype(np.int32)
+
+    def painted_by(self, control: str, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which pixels of the image (height, width) look otherwise while a control's regions are hidden."""
+        pictures = []
+        for _ in range(2):  # as they are, and hidden
+            self.page.wait_for_timeout(_PAINTING_MS)
+            pictures.append(self.picture_of_image(size_wh))
+            self.page.evaluate(_TOGGLE_REGIONS_OF, control)
+        changed: NDArray[np.bool_] = np.abs(pictures[0] - pictures[1]).max(axis=2) > _VISIBLE_CHANGE
+        return changed
+
+    def turn_the_page(self) -> None:
+        """Go to the next image of a task that has several."""
+        indicator = self.page.locator(".lsf-pagination__page-indicator")
+        before = indicator.inner_text()
+        self.page.locator(".lsf-pagination__btn_arrow-right").first.click()
+        expect(indicator).not_to_have_text(before)
+        self.page.wait_for_function(_IMAGE_IS_SHOWN)
 
     def keep_picture(self, step: str) -> None:
         """Keep a picture of the page among the artifacts."""
