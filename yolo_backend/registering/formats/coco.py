@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +18,9 @@ from yolo_backend.registering.finding import shown
 from yolo_backend.registering.formats.parsing import Pixels, Score, pairs, parse, xyxy_of
 from yolo_backend.registering.formats.yolo import Classes
 from yolo_backend.registering.objects import (
+    MASK,
     MISSING_POINT,
+    POINTS,
     Aside,
     BoxXYXY,
     Entry,
@@ -191,17 +194,17 @@ def _object(said: Any, categories: Mapping[int, _Category], size_wh: SizeWH | No
     if annotation.category_id not in categories:
         raise LabelFileError(f"{where} is of category {annotation.category_id}, which isn't among the categories")
     category = categories[annotation.category_id]
-    label, score, segmentation = category.name, annotation.score, annotation.segmentation
+    label, score = category.name, annotation.score
+    drawn = _drawn(annotation, label, size_wh, where)
     if any(annotation.keypoints):
         points = _points_of(annotation.keypoints, where)
         has_box = len(annotation.bbox) == 4 and annotation.bbox[2] > 0 and annotation.bbox[3] > 0
         # Label Studio's export has a made-up class for all points of an image, and no box.
         box_xyxy = _xyxy(annotation.bbox) if has_box else None
-        return key_points(label, points, score, where, box_xyxy=box_xyxy, names=category.keypoints)
-    if isinstance(segmentation, _Rle):
-        if size_wh and segmentation.size != size_wh[::-1]:
-            raise LabelFileError(f"{where}: segmentation: its size isn't that of the image")
-        return masked(label, mask_of_rle(segmentation.model_dump(), where), score, where)
+        thing = key_points(label, points, score, where, box_xyxy=box_xyxy, names=category.keypoints)
+        return replace(thing, outlines=drawn.outlines, mask=drawn.mask) if drawn else thing
+    if drawn and drawn.shape == MASK:
+        return drawn
     degrees = annotation.attributes.get("rotation")
     is_turned = isinstance(degrees, int | float) and math.isfinite(degrees) and degrees % 360 != 0
     if len(annotation.bbox) == 4 and is_turned:  # as CVAT writes it: the box before it is turned clockwise
@@ -211,14 +214,29 @@ def _object(said: Any, categories: Mapping[int, _Category], size_wh: SizeWH | No
     if len(annotation.bbox) == 5:  # as Detectron2 has it: center, size, degrees the other way round
         x, y, width, height, left_turn = annotation.bbox
         return rotated(label, (x, y, width, height, -math.radians(left_turn)), score, where)
-    if segmentation:
-        parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        outlines = [pairs(part, f"{where}: segmentation") for part in parts]
-        if not _is_the_box(outlines, annotation.bbox):
-            return polygon(label, outlines, score, where)
+    if drawn:
+        return drawn
     if len(annotation.bbox) != 4:
         raise LabelFileError(f"{where}: bbox: Field required")
     return box(label, _xyxy(annotation.bbox), score, where)
+
+
+def _drawn(annotation: _Annotation, label: str, size_wh: SizeWH | None, where: str) -> FileObject | None:
+    """The mask or the polygon of an annotation; None where it has none, or one that only repeats its box."""
+    segmentation, score = annotation.segmentation, annotation.score
+    if isinstance(segmentation, _Rle):
+        return masked(label, _mask_on(size_wh, segmentation, where), score, where)
+    if not segmentation or segmentation == [[]]:
+        return None
+    parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    outlines = [pairs(part, f"{where}: segmentation") for part in parts]
+    return None if _is_the_box(outlines, annotation.bbox) else polygon(label, outlines, score, where)
+
+
+def _mask_on(size_wh: SizeWH | None, rle: _Rle, where: str) -> Mask:
+    if size_wh and rle.size != size_wh[::-1]:
+        raise LabelFileError(f"{where}: segmentation: its size isn't that of the image")
+    return mask_of_rle(rle.model_dump(), where)
 
 
 def _of_result(result: _Result, classes: Classes, number_of: Mapping[int, int], where: str) -> FileObject:
@@ -291,5 +309,7 @@ def _with_polygons_upright(labels: ImageLabels, said_wh: SizeWH) -> ImageLabels:
 def _scaled(thing: FileObject, across: float, down: float) -> FileObject:
     if not thing.outlines or (across, down) == (1, 1):
         return thing
-    outlines = [[(x * across, y * down) for x, y in part] for part in thing.outlines]
+    outlines = tuple(tuple((x * across, y * down) for x, y in part) for part in thing.outlines)
+    if thing.shape == POINTS:
+        return replace(thing, outlines=outlines)
     return polygon(thing.label, outlines, thing.score, thing.where)
