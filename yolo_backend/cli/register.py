@@ -143,13 +143,19 @@ def register(
     with ExitStack() as made:
         found = Converted(find_images(sources, sys.stdin))
         if convert_to is not None:
-            folder = Path(made.enter_context(TemporaryDirectory())) if dry_run else convert_to
+            aside = Path(made.enter_context(TemporaryDirectory())) if dry_run else None
             with err.status("Converting images"):
-                found = convert(found.images, folder, settings.max_image_megapixels, uploaded=how == "upload")
+                found = convert(
+                    found.images,
+                    convert_to,
+                    settings.max_image_megapixels,
+                    uploaded=how == "upload",
+                    written_to=aside,
+                )
         else:
             found.images, found.unfit = set_apart(found.images, uploaded=how == "upload")
         alone = left_alone(sources, [path for path in (labels_path, classes_path, convert_to) if path])
-        _tell_files(found, alone, convert_to)
+        _tell_files(found, alone, convert_to, dry_run=dry_run)
         check_files(found.images, suffixes=TAKEN_SUFFIXES if how == "upload" else SHOWN_SUFFIXES)
         project = find_project(open_studio(settings), project_name)
         controls = choose_controls(project.label_config, control_name, for_labels=labels_path is not None)
@@ -172,7 +178,7 @@ def register(
                 raise CommandError(
                     "Give --document-root: the folder that Label Studio serves as Local Files, as it is here"
                 )
-            items = by_local_files(items, root)
+            items = by_local_files(items, root, found.targets)
         parts = _register(project, items, controls[0], dry_run=dry_run)
 
     told = {"project": project.id, "url": project.url, "dry_run": dry_run, **_summary(parts, labelled)}
@@ -187,7 +193,7 @@ def register(
         raise typer.Exit(FAILED)
 
 
-def _tell_files(found: Converted, alone: Mapping[str, int], convert_to: Path | None) -> None:
+def _tell_files(found: Converted, alone: Mapping[str, int], convert_to: Path | None, *, dry_run: bool) -> None:
     """Say which files are no images, or made into others. Raises CommandError where no image is left."""
     if not found.images:
         raise CommandError("; ".join(f"{_named(files)}: {why}" for why, files in found.unfit.items()))
@@ -195,7 +201,7 @@ def _tell_files(found: Converted, alone: Mapping[str, int], convert_to: Path | N
         _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
     if count := sum(alone.values()):
         _print(err, f"{count:,} {'file' if count == 1 else 'files'} left alone: {', '.join(alone)}")
-    if convert_to and (made := told_of(found, convert_to)):
+    if convert_to and (made := told_of(found, convert_to, dry_run=dry_run)):
         _print(err, made)
     for remark in found.remarks:
         _print(err, remark)

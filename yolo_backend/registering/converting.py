@@ -30,25 +30,34 @@ class ConvertError(UserError):
 class Converted:
     """The images, those that were made in the place of what they were made of; and the files that stay unfit.
 
-    `originals` says what each was made of, and `remarks` what a person should know of some.
+    `originals` says what each was made of, `targets` where each stays, and `remarks` what a person should know of some.
     """
 
     images: list[FileOrAddress] = field(default_factory=list)
     unfit: Unfit = field(default_factory=dict)
     originals: dict[FileOrAddress, FileOrAddress] = field(default_factory=dict)
+    targets: dict[FileOrAddress, Path] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
-def convert(images: Sequence[FileOrAddress], folder: Path, max_megapixels: float, *, uploaded: bool) -> Converted:
+def convert(
+    images: Sequence[FileOrAddress],
+    folder: Path,
+    max_megapixels: float,
+    *,
+    uploaded: bool,
+    written_to: Path | None = None,
+) -> Converted:
     """Convert what the page can't show, and leave the other images as they are.
 
     What is made is upright, with 8 bits, as predicting decodes it. Its name is the original's with another ending, in
     the same folders below `folder` as the originals are in below theirs. Lossless formats become PNG, the others JPEG.
-    A file that is there already stays, if it is the same. Raises ConvertError.
+    A file that is there already stays, if it is the same. To try it, give another folder as `written_to`: the images
+    are made there, and are what they would be in `folder` otherwise. Raises ConvertError.
     """
     found = Converted()
     root = _common_folder(images)
-    made: set[Path] = set()
+    made: set[Path] = set()  # below the folder
     for image in images:
         fit, unfit = set_apart([image], uploaded=uploaded)
         if fit or not isinstance(image, Path):
@@ -61,13 +70,17 @@ def convert(images: Sequence[FileOrAddress], folder: Path, max_megapixels: float
             reason = next(iter(unfit)) if _is_no_file(image) else why
             found.unfit.setdefault(reason, []).append(image)
             continue
-        target = folder / image.parent.resolve().relative_to(root) / f"{image.stem}{suffix}"
-        if target in made:  # of a.tif and a.ppm
-            target = target.with_name(image.name + suffix)
-        made.add(target)
-        _write(target, content)
+        name = image.parent.resolve().relative_to(root) / f"{image.stem}{suffix}"
+        if name in made:  # of a.tif and a.ppm
+            name = name.with_name(image.name + suffix)
+        made.add(name)
+        is_there = _is_there(folder / name, content)
+        target = (written_to or folder) / name
+        if written_to or not is_there:
+            _write(target, content)
         found.images.append(target)
         found.originals[target] = image
+        found.targets[target] = folder / name
         if remark:
             found.remarks.append(f"{image}: {remark}")
     return found
@@ -111,13 +124,21 @@ def _common_folder(images: Sequence[FileOrAddress]) -> Path:
     return Path(os.path.commonpath(folders)) if folders else Path()
 
 
-def _write(target: Path, content: bytes) -> None:
-    """Write a file, whole or not at all; never over another one."""
+def _is_there(target: Path, content: bytes) -> bool:
+    """Returns True if this file is there already. Raises ConvertError if another one is in its place."""
     try:
-        if target.exists():
-            if target.read_bytes() != content:
-                raise ConvertError(f"{target} is there already, and is another image: give --convert another folder")
-            return
+        if not target.exists():
+            return False
+        if target.read_bytes() == content:
+            return True
+    except OSError as error:
+        raise ConvertError(f"{target} can't be written: {error.strerror}") from None
+    raise ConvertError(f"{target} is there already, and is another image: give --convert another folder")
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f".{target.name}.unfinished")
         unfinished.write_bytes(content)
@@ -126,10 +147,11 @@ def _write(target: Path, content: bytes) -> None:
         raise ConvertError(f"{target} can't be written: {error.strerror}") from None
 
 
-def told_of(converted: Converted, folder: Path) -> str | None:
-    """How many were made of which kinds, in a sentence; None where none was."""
+def told_of(converted: Converted, folder: Path, *, dry_run: bool = False) -> str | None:
+    """How many were made of which kinds, or would be, in a sentence; None where none was."""
     if not converted.originals:
         return None
     kinds = sorted({Path(str(original)).suffix.lower() for original in converted.originals.values()})
     count = len(converted.originals)
-    return f"Made {count:,} {'image' if count == 1 else 'images'} in {folder} of {', '.join(kinds)}"
+    verb = "Would make" if dry_run else "Made"
+    return f"{verb} {count:,} {'image' if count == 1 else 'images'} in {folder} of {', '.join(kinds)}"

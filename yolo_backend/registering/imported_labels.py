@@ -161,11 +161,19 @@ def _find(image: FileOrAddress, labels: ImageLabels | None) -> _ImageWithLabels:
     if labels is None:
         return _ImageWithLabels(image, None)
     size_wh, orientation = _size_of(image) if isinstance(image, Path) else (labels.size_wh, 1)
+    try:
+        read = _read(labels, image, size_wh, orientation)
+    except LabelFileError as error:  # one file of labels costs no other
+        read = ObjectsRead([], [str(error)])
+    return _ImageWithLabels(image, labels, size_wh or (0, 0), read)
+
+
+def _read(labels: ImageLabels, image: FileOrAddress, size_wh: SizeWH | None, orientation: int) -> ObjectsRead:
     if size_wh is None:
         raise LabelFileError(
             f"{labels.where}: the size of {shown(image)} isn't known: it has to be a file, or its size given"
         )
-    return _ImageWithLabels(image, labels, size_wh, labels.objects(size_wh, orientation))
+    return labels.objects(size_wh, orientation)
 
 
 def _size_of(file: Path) -> tuple[SizeWH, int]:

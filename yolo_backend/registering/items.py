@@ -54,10 +54,12 @@ def check_files(images: Iterable[FileOrAddress], *, suffixes: frozenset[str] = T
             raise RegisterError(f"{file} has {size_bytes:,} bytes: Label Studio takes 1 to {MAX_UPLOAD_BYTES:,}")
 
 
-def by_local_files(items: Iterable[Item], document_root: Path) -> list[Item]:
+def by_local_files(
+    items: Iterable[Item], document_root: Path, targets: Mapping[FileOrAddress, Path] | None = None
+) -> list[Item]:
     """The items, with addresses for files below the document root of Label Studio's Local Files, as it is here.
 
-    Raises RegisterError for any other file.
+    A file that is to be moved has the place among `targets` where it will be. Raises RegisterError for any other file.
     """
     root = document_root.resolve()
 
@@ -69,4 +71,9 @@ def by_local_files(items: Iterable[Item], document_root: Path) -> list[Item]:
                 f"{file} isn't below {document_root}, the Local Files folder: move the file there"
             ) from None
 
-    return [replace(item, image=address(item.image)) if isinstance(item.image, Path) else item for item in items]
+    return [
+        replace(item, image=address((targets or {}).get(item.image, item.image)))
+        if isinstance(item.image, Path)
+        else item
+        for item in items
+    ]

@@ -50,7 +50,8 @@ class FileObject:
 
     `box_xyxy` is the box around it. By its `shape` it has more: a rotated box and an ellipse a `box_xywhr`; a polygon,
     and a rotated box that was drawn by its corners, `outlines`; a mask a `mask`; key points `points`, each with its
-    score, which are NaN where one isn't there, and perhaps their names. Of Label Studio's own it has the `regions`.
+    score, which are NaN where one isn't there, perhaps their names, and what was drawn of the object beside them: its
+    `outlines` or its `mask`. Of Label Studio's own it has the `regions`.
     """
 
     label: str

@@ -23,6 +23,7 @@ from yolo_backend.registering.objects import (
     LabelFileError,
     is_rectangle,
     key_points,
+    masked,
     polygon,
 )
 
@@ -107,6 +108,8 @@ class Routes:
         """What the object becomes; several for one in several parts, none where nothing can hold it."""
         if self._are_points_named(thing):
             return [way for point in _single_points(thing) if self._knows_any(point.label) for way in self.ways(point)]
+        drawn = _drawn_beside(thing)
+        thing = replace(thing, outlines=(), mask=None) if drawn else thing
         shape = thing.shape
         if (
             shape == ROTATED
@@ -114,16 +117,20 @@ class Routes:
             and any(self._knows(control, thing.label) for control in self._of(_POLYGON))
         ):
             shape = POLYGON  # four points of a polygon look like the corners of a rotated box
+        holders = (_KEY_POINT, *_HOLDERS[drawn.shape]) if drawn else _HOLDERS.get(shape, ())
         found = [
             (holders.index(place), control)
             for control in self.controls
             if (self._knows(control, thing.label) or self._is_named(control, thing))
-            and (place := place_of(control)) in (holders := _HOLDERS.get(shape, ()))
+            and (place := place_of(control)) in holders
         ]
         if not found:
             return []
         _, control = min(found, key=lambda each: each[0])
         place = place_of(control)
+        if drawn and place != _KEY_POINT and (place in {_POLYGON, _BRUSH} or not thing.has_box):
+            parts = _parts(drawn) if place == _POLYGON and drawn.shape == POLYGON else [drawn]
+            return [Route(part, control, _what_is_lost(thing, shape, place)) for part in parts]
         if thing.shape == POINTS and place != _KEY_POINT and not thing.has_box:
             return []
         if place == _KEY_POINT and thing.has_box and getattr(control, "box_name", None) is None:
@@ -256,6 +263,15 @@ def _what_is_lost(thing: FileObject, shape: str, place: str) -> str | None:
 
 def _parts(thing: FileObject) -> list[FileObject]:
     return [polygon(thing.label, [part], thing.score, thing.where) for part in thing.outlines]
+
+
+def _drawn_beside(thing: FileObject) -> FileObject | None:
+    """What was drawn of an object with key points beside them: a mask or a polygon."""
+    if thing.shape != POINTS:
+        return None
+    if thing.mask is not None:
+        return masked(thing.label, thing.mask, thing.score, thing.where)
+    return polygon(thing.label, thing.outlines, thing.score, thing.where) if thing.outlines else None
 
 
 def _single_points(thing: FileObject) -> list[FileObject]:

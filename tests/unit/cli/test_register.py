@@ -251,6 +251,39 @@ def test_local_files_need_a_document_root(
     assert "Give --document-root" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", [["--how", "upload"], ["--how", "local-files", "--document-root", "root"]])
+def test_a_dry_run_of_convert_says_what_would_be_made(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer, how: list[str]
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    Path("root").mkdir()
+    Path("a.tif").write_bytes(encode(Image.new("RGB", (20, 10)), "TIFF"))
+
+    assert run("a.tif", "-p", "1", "--convert", "root/made", "--dry-run", *how) == 0
+
+    printed = capsys.readouterr()
+    assert printed.err == "Would make 1 image in root/made of .tif\n"
+    assert printed.out.startswith("Would register 1 of 1 images")
+    assert not list(Path("root").iterdir())
+
+
+def test_a_dry_run_of_convert_finds_what_would_fail(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    Path("root").mkdir()
+    Path("a.tif").write_bytes(encode(Image.new("RGB", (20, 10)), "TIFF"))
+    write_images("made/b.png")
+    local_files = ["--how", "local-files", "--document-root", "root"]
+
+    assert run("a.tif", "-p", "1", "--convert", "elsewhere", "--dry-run", *local_files) == UNUSABLE
+    assert "elsewhere/a.png isn't below root, the Local Files folder" in capsys.readouterr().err
+
+    Path("made/a.png").write_bytes(b"another")
+    assert run("a.tif", "-p", "1", "--convert", "made", "--dry-run") == UNUSABLE
+    assert "made/a.png is there already, and is another image: give --convert another" in capsys.readouterr().err
+
+
 def test_help_has_examples(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     assert "register photos/ -p 3" in capsys.readouterr().out

@@ -205,3 +205,35 @@ def test_boxes_for_labels_with_a_rectangle_are_two_regions_of_one_id(tmp_path: P
         ("label", None),
     ]
     assert len({region["id"] for region in prediction["result"]}) == 2
+
+
+@pytest.mark.parametrize("name", ["odd", "train"])
+def test_a_file_that_is_no_text_costs_no_other(tmp_path: Path, photo: Path, name: str) -> None:
+    other = tmp_path / f"{name}.png"
+    other.write_bytes(photo.read_bytes())
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (tmp_path / "classes.txt").write_text("RBC")
+    (labels / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (labels / f"{name}.txt").write_bytes("0 0.5 0.5 0.2 0.2".encode("utf-16"))
+    (control,) = parse_labeling_config(BCCD_CONFIG).controls
+
+    labelled = add_labels([photo, other], read_labels(labels), control, None)
+
+    assert [len(item.annotations) for item in labelled.items] == [1, 0]
+    assert labelled.odd == [f"{labels}/{name}.txt can't be read: it isn't text in UTF-8"]
+
+
+def test_a_file_with_another_size_than_its_image_costs_no_other(tmp_path: Path, photo: Path) -> None:
+    other = tmp_path / "b.png"
+    other.write_bytes(photo.read_bytes())
+    thing = "<object><name>RBC</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+    for name, width in (("a", 200), ("b", 640)):
+        size = f"<size><width>{width}</width><height>100</height></size>"
+        (tmp_path / f"{name}.xml").write_text(f"<annotation>{size}{thing}</annotation>")
+    (control,) = parse_labeling_config(BCCD_CONFIG).controls
+
+    labelled = add_labels([photo, other], read_labels(tmp_path), control, None)
+
+    assert [len(item.annotations) for item in labelled.items] == [1, 0]
+    assert labelled.odd == [f"{tmp_path}/b.xml is 640x100 there, but the image's file is 200x100 (turned upright)"]

@@ -309,6 +309,54 @@ def test_each_part_of_a_polygon_becomes_one(tmp_path: Path, photo: Path) -> None
     assert dict(labelled.told) == {"polygons in several parts became a polygon for each part": 1}
 
 
+OUTLINE = [[20, 10, 60, 10, 40, 30]]
+RLE = {"size": [100, 200], "counts": [2010, 30, 70, 30, 17_860]}
+ONE_KIND = """<View><Image name="image" value="$image"/>
+  <{tag} name="one" toName="image"><Label value="RBC"/></{tag}></View>"""
+
+
+@pytest.mark.parametrize("has_box", [True, False])
+@pytest.mark.parametrize(
+    ("segmentation", "tag"), [(OUTLINE, "PolygonLabels"), (OUTLINE, "BrushLabels"), (RLE, "BrushLabels")]
+)
+def test_what_was_drawn_beside_key_points_is_kept_where_they_can_not_be(
+    tmp_path: Path, photo: Path, segmentation: Any, tag: str, has_box: bool
+) -> None:
+    """The regions are those of the same object without key points, and the loss of these is told."""
+    bbox = [20, 10, 40, 20] if has_box else []
+    write(tmp_path, {"a.json": pose(segmentation=segmentation, bbox=bbox)})
+    write(tmp_path, {"bare.json": pose(segmentation=segmentation, bbox=bbox, keypoints=[])})
+    config = ONE_KIND.format(tag=tag)
+
+    labelled, bare = add(tmp_path / "a.json", photo, config), add(tmp_path / "bare.json", photo, config)
+
+    assert [region["value"] for region in regions_of(labelled)] == [region["value"] for region in regions_of(bare)]
+    becomes = "polygons" if tag == "PolygonLabels" else "masks"
+    assert dict(labelled.told) == {
+        f"objects with key points became {becomes}: the project has no KeyPointLabels with their labels": 1
+    }
+
+
+def test_an_outline_in_parts_beside_key_points_is_kept_and_boxes_stay_theirs(tmp_path: Path, photo: Path) -> None:
+    parts = [*OUTLINE, [100, 50, 120, 50, 120, 90]]
+    write(tmp_path, {"a.json": pose(segmentation=parts)})
+
+    assert control_of(add(tmp_path / "a.json", photo, SHAPES)) == ["outlines"] * 2
+    (box,) = regions_of(add(tmp_path / "a.json", photo))
+    assert (box["value"]["x"], box["value"]["width"]) == (pytest.approx(10), pytest.approx(20))
+
+
+def test_key_points_with_an_outline_stay_key_points_where_they_can_be_held(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"a.json": pose(segmentation=OUTLINE), "bare.json": pose()})
+    config = KEY_POINTS.format(more=ONE_KIND.format(tag="PolygonLabels").split("\n")[1].removesuffix("</View>"))
+
+    labelled, bare = add(tmp_path / "a.json", photo, config), add(tmp_path / "bare.json", photo, config)
+
+    assert [region["value"] for region in regions_of(labelled)] == [region["value"] for region in regions_of(bare)]
+    assert "points" in control_of(labelled)
+    assert not labelled.told
+
+
 KEY_POINTS = """<View><Image name="image" value="$image"/>
   <KeyPointLabels name="points" toName="image">
     <Label value="Nose" predicted_values="RBC" model_index="0"/>

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,10 +15,12 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from yolo_backend.detection.masks import Mask
 from yolo_backend.registering.finding import shown
-from yolo_backend.registering.formats.parsing import Pixels, Score, pairs, parse, xyxy_of
+from yolo_backend.registering.formats.parsing import MAX_MASK_PX, Pixels, Score, pairs, parse, xyxy_of
 from yolo_backend.registering.formats.yolo import Classes
 from yolo_backend.registering.objects import (
+    MASK,
     MISSING_POINT,
+    POINTS,
     Aside,
     BoxXYXY,
     Entry,
@@ -113,8 +116,8 @@ def coco_entries(path: Path, content: Any, aside: Aside) -> Iterator[Entry]:
     for image in coco.images:
         size_wh = (image.width, image.height) if image.width and image.height else None
         where = f"{path}: image {shown(image.file_name)}"
-        readers = [partial(_object, said, categories, size_wh, at) for at, said in of_image_id[image.id]]
-        labels = of_image(where, readers, size_wh, is_as_it_lies=is_label_studio)
+        readers = [partial(_object, said, categories, at) for at, said in of_image_id[image.id]]
+        labels = _of_image(where, readers, size_wh, is_as_it_lies=is_label_studio)
         if is_label_studio and size_wh:
             labels = _with_polygons_upright(labels, size_wh)
         yield image.file_name, labels
@@ -136,7 +139,7 @@ def result_entries(path: Path, content: Sequence[Any], classes: Classes, aside: 
     number_of = _numbers_of_classes([result for each in parsed.values() for _, result in each], classes)
     for name, each in parsed.items():
         readers = [partial(_of_result, result, classes, number_of, where) for where, result in each]
-        yield name, of_image(f"{path}: image {shown(name)}", readers, None)
+        yield name, _of_image(f"{path}: image {shown(name)}", readers, None)
 
 
 def decode_counts(counts: str | Sequence[int]) -> NDArray[np.int64]:
@@ -164,11 +167,13 @@ def decode_counts(counts: str | Sequence[int]) -> NDArray[np.int64]:
 def mask_of_rle(rle: Mapping[str, Any], where: str) -> Mask:
     """The mask of a COCO RLE: its runs go down the columns. Raises LabelFileError."""
     height, width = rle["size"]
+    if width * height > MAX_MASK_PX:
+        raise LabelFileError(f"{where}: segmentation: {width}x{height} are more than {MAX_MASK_PX:,} pixels")
     try:
         lengths = decode_counts(rle["counts"])
     except (ValueError, OverflowError) as error:
         raise LabelFileError(f"{where}: segmentation: {error}") from None
-    if (lengths < 0).any() or lengths.sum() != width * height:
+    if (lengths < 0).any() or (lengths > width * height).any() or lengths.sum() != width * height:
         raise LabelFileError(f"{where}: segmentation: its runs aren't those of {width}x{height} pixels")
     edges = np.cumsum(lengths)
     starts, ends = edges[: len(edges) // 2 * 2 : 2], edges[1::2]
@@ -180,28 +185,44 @@ def mask_of_rle(rle: Mapping[str, Any], where: str) -> Mask:
     inside = np.zeros((last - first) * height + 1, np.int8)
     np.add.at(inside, starts[there] - first * height, 1)
     np.add.at(inside, ends[there] - first * height, -1)
-    bitmap = np.cumsum(inside[:-1]).astype(bool).reshape(last - first, height).T
+    bitmap = np.cumsum(inside[:-1], dtype=np.int8).astype(bool).reshape(last - first, height).T
     rows = np.flatnonzero(bitmap.any(axis=1))
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     return Mask.of_bitmap(np.ascontiguousarray(bitmap[top:bottom]), (first, top))
 
 
-def _object(said: Any, categories: Mapping[int, _Category], size_wh: SizeWH | None, where: str) -> FileObject:
+def _of_image(
+    where: str,
+    readers: Sequence[Callable[[SizeWH], FileObject]],
+    said_wh: SizeWH | None,
+    *,
+    is_as_it_lies: bool = False,
+) -> ImageLabels:
+    """Labels of an image. Its masks have to be of the size that the file gives, or of the image's own."""
+
+    def objects(found_wh: SizeWH, orientation: int) -> ObjectsRead:
+        sized = [partial(read, said_wh or found_wh) for read in readers]
+        return of_image(where, sized, said_wh, is_as_it_lies=is_as_it_lies).objects(found_wh, orientation)
+
+    return ImageLabels(where, objects, None if is_as_it_lies else said_wh)
+
+
+def _object(said: Any, categories: Mapping[int, _Category], where: str, size_wh: SizeWH) -> FileObject:
     annotation = parse(_Annotation, said, where)
     if annotation.category_id not in categories:
         raise LabelFileError(f"{where} is of category {annotation.category_id}, which isn't among the categories")
     category = categories[annotation.category_id]
-    label, score, segmentation = category.name, annotation.score, annotation.segmentation
+    label, score = category.name, annotation.score
+    drawn = _drawn(annotation, label, size_wh, where)
     if any(annotation.keypoints):
         points = _points_of(annotation.keypoints, where)
         has_box = len(annotation.bbox) == 4 and annotation.bbox[2] > 0 and annotation.bbox[3] > 0
         # Label Studio's export has a made-up class for all points of an image, and no box.
         box_xyxy = _xyxy(annotation.bbox) if has_box else None
-        return key_points(label, points, score, where, box_xyxy=box_xyxy, names=category.keypoints)
-    if isinstance(segmentation, _Rle):
-        if size_wh and segmentation.size != size_wh[::-1]:
-            raise LabelFileError(f"{where}: segmentation: its size isn't that of the image")
-        return masked(label, mask_of_rle(segmentation.model_dump(), where), score, where)
+        thing = key_points(label, points, score, where, box_xyxy=box_xyxy, names=category.keypoints)
+        return replace(thing, outlines=drawn.outlines, mask=drawn.mask) if drawn else thing
+    if drawn and drawn.shape == MASK:
+        return drawn
     degrees = annotation.attributes.get("rotation")
     is_turned = isinstance(degrees, int | float) and math.isfinite(degrees) and degrees % 360 != 0
     if len(annotation.bbox) == 4 and is_turned:  # as CVAT writes it: the box before it is turned clockwise
@@ -211,17 +232,34 @@ def _object(said: Any, categories: Mapping[int, _Category], size_wh: SizeWH | No
     if len(annotation.bbox) == 5:  # as Detectron2 has it: center, size, degrees the other way round
         x, y, width, height, left_turn = annotation.bbox
         return rotated(label, (x, y, width, height, -math.radians(left_turn)), score, where)
-    if segmentation:
-        parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        outlines = [pairs(part, f"{where}: segmentation") for part in parts]
-        if not _is_the_box(outlines, annotation.bbox):
-            return polygon(label, outlines, score, where)
+    if drawn:
+        return drawn
     if len(annotation.bbox) != 4:
         raise LabelFileError(f"{where}: bbox: Field required")
     return box(label, _xyxy(annotation.bbox), score, where)
 
 
-def _of_result(result: _Result, classes: Classes, number_of: Mapping[int, int], where: str) -> FileObject:
+def _drawn(annotation: _Annotation, label: str, size_wh: SizeWH, where: str) -> FileObject | None:
+    """The mask or the polygon of an annotation; None where it has none, or one that only repeats its box."""
+    segmentation, score = annotation.segmentation, annotation.score
+    if isinstance(segmentation, _Rle):
+        return masked(label, _mask_on(size_wh, segmentation, where), score, where)
+    if not segmentation or segmentation == [[]]:
+        return None
+    parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    outlines = [pairs(part, f"{where}: segmentation") for part in parts]
+    return None if _is_the_box(outlines, annotation.bbox) else polygon(label, outlines, score, where)
+
+
+def _mask_on(size_wh: SizeWH, rle: _Rle, where: str) -> Mask:
+    if rle.size != size_wh[::-1]:
+        raise LabelFileError(f"{where}: segmentation: its size isn't that of the image")
+    return mask_of_rle(rle.model_dump(), where)
+
+
+def _of_result(
+    result: _Result, classes: Classes, number_of: Mapping[int, int], where: str, size_wh: SizeWH
+) -> FileObject:
     if result.category_id not in number_of:
         raise LabelFileError(
             f"{where}: category_id {result.category_id} isn't one of the {len(classes.names)} in {classes.path}"
@@ -240,7 +278,7 @@ def _of_result(result: _Result, classes: Classes, number_of: Mapping[int, int], 
         names = (classes.point_names or {}).get(number, ())
         return key_points(label, points, result.score, where, box_xyxy=_xyxy(result.bbox), names=names)
     if result.segmentation:
-        return masked(label, mask_of_rle(result.segmentation.model_dump(), where), result.score, where)
+        return masked(label, _mask_on(size_wh, result.segmentation, where), result.score, where)
     return box(label, _xyxy(result.bbox), result.score, where)
 
 
@@ -291,5 +329,7 @@ def _with_polygons_upright(labels: ImageLabels, said_wh: SizeWH) -> ImageLabels:
 def _scaled(thing: FileObject, across: float, down: float) -> FileObject:
     if not thing.outlines or (across, down) == (1, 1):
         return thing
-    outlines = [[(x * across, y * down) for x, y in part] for part in thing.outlines]
+    outlines = tuple(tuple((x * across, y * down) for x, y in part) for part in thing.outlines)
+    if thing.shape == POINTS:
+        return replace(thing, outlines=outlines)
     return polygon(thing.label, outlines, thing.score, thing.where)

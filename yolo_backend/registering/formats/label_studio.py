@@ -18,16 +18,22 @@ from yolo_backend.registering.objects import (
     Aside,
     Entry,
     FileObject,
+    ImageLabels,
     LabelFileError,
+    ObjectsRead,
     SizeWH,
     box,
     ellipse,
     key_points,
     masked,
-    of_image,
     polygon,
+    read_each,
     rotated,
+    wrong_size,
 )
+
+_ThingAndPlace = tuple[list[Mapping[str, Any]], str]
+"""The regions of one thing, and where they are in the file."""
 
 _PLACES = {
     "rectangle": ("x", "y", "width", "height"),
@@ -48,20 +54,18 @@ def label_studio_entries(path: Path, content: Sequence[Any], aside: Aside) -> It
     for number, task in enumerate(content):
         said = task if isinstance(task, Mapping) else {}
         where = f"{path}: task {said.get('id', number)}"
-        name = _image_of(said.get("data"))
-        if name is None:
+        images = _images_of(said.get("data"))
+        if not images:
             aside.odd.append(f"{where} has no image in its data")
             continue
         result = _result_of(said)
         if result is None:
             continue
-        things = _things(result)
-        size_wh = next(filter(None, (_size_of(region) for region in result)), None)
-        readers = [
-            partial(_object, thing, size_wh, f"{where}: region {shown(str(thing[0].get('id', position)))}")
-            for position, thing in enumerate(things)
+        things = [
+            (thing, f"{where}: region {shown(str(thing[0].get('id', position)))}")
+            for position, thing in enumerate(_things(result))
         ]
-        yield name, of_image(f"{where}: image {shown(name)}", readers, size_wh)
+        yield images[0][1], _labels_of_first(images, things, f"{where}: image {shown(images[0][1])}")
 
 
 def is_task(said: Any) -> bool:
@@ -69,17 +73,64 @@ def is_task(said: Any) -> bool:
     return isinstance(said, Mapping) and isinstance(said.get("data"), Mapping)
 
 
-def _image_of(data: Any) -> str | None:
+def _images_of(data: Any) -> list[tuple[str, str]]:
+    """The key and the address of each image in a task's data. The first is the one that labels are taken of."""
     if not isinstance(data, Mapping):
-        return None
+        return []
     texts = {str(key): value for key, value in data.items() if isinstance(value, str) and value}
     texts |= {
         str(key): value[0]
         for key, value in data.items()
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
     }
-    named = [value for value in texts.values() if _suffix(value) in SHOWN_SUFFIXES | {".tif", ".tiff"}]
-    return texts.get("image") or next(iter(named), None)
+    images = [(key, value) for key, value in texts.items() if _suffix(value) in SHOWN_SUFFIXES | {".tif", ".tiff"}]
+    if first := texts.get("image"):
+        return [("image", first), *(each for each in images if each[0] != "image")]
+    return images
+
+
+def _labels_of_first(images: Sequence[tuple[str, str]], things: Sequence[_ThingAndPlace], where: str) -> ImageLabels:
+    """The labels of the first of a task's images. Regions of another image, or of another size, are odd.
+
+    A region says the name of its tag, which mostly is the image's key in the data, too. Where it isn't, the size of the
+    image tells which of the tags is meant.
+    """
+    keys = [key for key, _ in images]
+    tags = dict.fromkeys(tag for thing, _ in things if (tag := _tag_of(thing)) in keys or _size_of_thing(thing))
+    own = list(tags)
+    if len(images) > 1:
+        own = [keys[0]] if keys[0] in tags else [tag for tag in tags if tag not in keys]
+    candidates = [each for each in things if (tag := _tag_of(each[0])) in own or tag not in tags]
+    is_doubtful = len(images) > 1 and len(own) > 1
+    sizes = dict.fromkeys(size_wh for thing, _ in candidates if (size_wh := _size_of_thing(thing)))
+    size_wh = next(iter(sizes), None)
+
+    def objects(found_wh: SizeWH, _orientation: int) -> ObjectsRead:
+        if sizes and found_wh not in sizes:
+            raise wrong_size(where, size_wh or found_wh, found_wh)
+        fitting = {_tag_of(thing) for thing, _ in candidates if _size_of_thing(thing) == found_wh}
+
+        def why_odd(thing: Sequence[Mapping[str, Any]]) -> str | None:
+            tag = _tag_of(thing)
+            if tag in tags and tag not in (fitting if is_doubtful else own):
+                return f" is of another image of the task ({tag})"
+            if tag in tags and is_doubtful and len(fitting) > 1:
+                return f": which image of the task it is of can't be told: its tag is {tag}, not {keys[0]}"
+            return " is of an image of another size" if _size_of_thing(thing) not in {None, found_wh} else None
+
+        why = [(thing, at, why_odd(thing)) for thing, at in things]
+        read = read_each(partial(_object, thing, found_wh if sizes else None, at) for thing, at, odd in why if not odd)
+        return ObjectsRead(read.found, [*(at + odd for _, at, odd in why if odd), *read.odd])
+
+    return ImageLabels(where, objects, None if is_doubtful and len(sizes) > 1 else size_wh)
+
+
+def _tag_of(thing: Sequence[Mapping[str, Any]]) -> str:
+    return str(thing[0].get("to_name"))
+
+
+def _size_of_thing(thing: Sequence[Mapping[str, Any]]) -> SizeWH | None:
+    return next(filter(None, map(_size_of, thing)), None)
 
 
 def _suffix(value: str) -> str:
@@ -87,14 +138,17 @@ def _suffix(value: str) -> str:
 
 
 def _result_of(task: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
-    annotations = [each for each in task.get("annotations") or () if isinstance(each, Mapping)]
+    annotations = _mappings(task.get("annotations"))
     kept = [each for each in annotations if not each.get("was_cancelled")]
     kept = [each for each in kept if each.get("ground_truth")] or kept
-    predictions = [each for each in task.get("predictions") or () if isinstance(each, Mapping)]
+    predictions = _mappings(task.get("predictions"))
     for each in [*kept, *(() if annotations else predictions)]:
-        result = each.get("result") or []
-        return [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
+        return _mappings(each.get("result"))
     return None
+
+
+def _mappings(said: Any) -> list[Mapping[str, Any]]:
+    return [each for each in said if isinstance(each, Mapping)] if isinstance(said, list) else []
 
 
 def _things(result: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

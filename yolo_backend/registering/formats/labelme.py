@@ -16,7 +16,7 @@ from PIL import PngImagePlugin
 from pydantic import BaseModel, PositiveInt
 
 from yolo_backend.detection.masks import Mask
-from yolo_backend.registering.formats.parsing import Pixels, Score, parse
+from yolo_backend.registering.formats.parsing import MAX_MASK_PX, Pixels, Score, parse
 from yolo_backend.registering.objects import (
     FileObject,
     ImageLabels,
@@ -31,8 +31,6 @@ from yolo_backend.registering.objects import (
     polygon,
     quadrilateral,
 )
-
-_MAX_MASK_PX = 300_000_000
 
 
 class _Shape(BaseModel):
@@ -89,10 +87,10 @@ def _mask(encoded: str | None, points: Sequence[Point], where: str) -> Mask:
         content = io.BytesIO(base64.b64decode(encoded or "", validate=True))
         # Not Image.open: Ultralytics replaces it by a function that may install a package.
         with PngImagePlugin.PngImageFile(content, "") as image:
-            bitmap = np.asarray(image.convert("L")) > 0 if image.width * image.height <= _MAX_MASK_PX else None
+            bitmap = np.asarray(image.convert("L")) > 0 if image.width * image.height <= MAX_MASK_PX else None
     except (binascii.Error, ValueError, OSError, SyntaxError) as error:
         raise LabelFileError(f"{where}: its mask can't be read: {error}") from None
     if bitmap is None:
-        raise LabelFileError(f"{where}: its mask has more than {_MAX_MASK_PX:,} pixels")
+        raise LabelFileError(f"{where}: its mask has more than {MAX_MASK_PX:,} pixels")
     left, top, _, _ = box_around(points)
     return Mask.of_bitmap(bitmap, (round(left), round(top)))

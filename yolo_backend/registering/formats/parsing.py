@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from yolo_backend.registering.objects import BoxXYXY, LabelFileError, Point
 
+MAX_MASK_PX = 300_000_000
 Parsed = TypeVar("Parsed", bound=BaseModel)
 Pixels = Annotated[float, Field(ge=-1e9, le=1e9)]
 Score = Annotated[float, Field(ge=0, le=1)]

@@ -135,7 +135,11 @@ def _is_list(file: Path) -> bool:
     """Returns True for Darknet's lists of images, such as train.txt: a path a line."""
     if file.stem.lower() not in {"train", "val", "valid", "test"}:
         return False
-    first = next((line for line in read_text(file).splitlines() if line.strip()), "")
+    try:
+        lines = read_text(file).splitlines()
+    except LabelFileError:
+        return False  # it is told as one of labels
+    first = next((line for line in lines if line.strip()), "")
     return bool(first) and not first.lstrip()[0].isdigit()
 
 

@@ -128,6 +128,31 @@ def test_an_odd_segmentation_is_told_and_costs_no_other(tmp_path: Path, changed:
     assert message in told
 
 
+def huge(side: int) -> dict[str, Any]:
+    return {"size": [side, side], "counts": [1, side * side - 2, 1]}
+
+
+def test_a_mask_of_another_size_than_the_image_is_odd_also_where_the_file_gives_none(tmp_path: Path) -> None:
+    image = {"id": 7, "file_name": "a.jpg"}
+    write(tmp_path, {"a.json": coco({"segmentation": huge(1_000_000)}, {"bbox": [1, 2, 3, 4]}, images=[image])})
+    write(tmp_path, CLASSES | {"predictions.json": [RESULT | {"segmentation": huge(1_000_000)}, RESULT]})
+
+    of_image, results = read(tmp_path / "a.json"), read(tmp_path / "predictions.json")
+
+    assert of_image.odd == [f"{tmp_path}/a.json: annotation 1: segmentation: its size isn't that of the image"]
+    assert results.odd == [f"{tmp_path}/predictions.json: entry 0: segmentation: its size isn't that of the image"]
+    assert (len(of_image.found), len(results.found)) == (1, 1)
+
+
+def test_a_mask_has_an_end(tmp_path: Path) -> None:
+    """An image that is an address has the size that its labels give, whatever that is."""
+    image = {"id": 7, "file_name": "a.jpg", "width": 1_000_000, "height": 1_000_000}
+    write(tmp_path, {"a.json": coco({"segmentation": huge(1_000_000)}, images=[image])})
+
+    (told,) = read(tmp_path / "a.json", size_wh=(1_000_000, 1_000_000)).odd
+    assert told.endswith("annotation 1: segmentation: 1000000x1000000 are more than 300,000,000 pixels")
+
+
 def test_key_points_have_their_names(tmp_path: Path) -> None:
     points = {"keypoints": [20, 10, 2, 0, 0, 0, 40, 20, 1], "num_keypoints": 2, "bbox": [10, 5, 50, 30]}
     write(tmp_path, {"a.json": coco(points, {**points, "bbox": [0, 0, 0, 0]}, keypoints=["nose", "tail", "ear"])})

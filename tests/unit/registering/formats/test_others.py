@@ -182,15 +182,27 @@ def test_regions_of_one_id_are_one_object(tmp_path: Path) -> None:
         ({"annotations": [{"result": []}, {"result": [RECTANGLE], "ground_truth": True}]}, 1),
         ({"annotations": [], "predictions": [{"result": [RECTANGLE]}]}, 1),
         ({"annotations": [{"result": None}]}, 0),
+        ({"annotations": [{"result": 5}]}, 0),
+        ({"annotations": 5, "predictions": {"a": 1}}, None),
         ({"annotations": [], "predictions": []}, None),
         ({"annotations": [{"result": [RECTANGLE], "was_cancelled": True}]}, None),
     ],
-    ids=["a skipped one", "the ground truth", "a prediction", "nothing there", "nobody labelled it", "all skipped"],
+    ids=[
+        "a skipped one",
+        "the ground truth",
+        "a prediction",
+        "nothing there",
+        "no list of regions",
+        "no lists",
+        "nobody labelled it",
+        "all skipped",
+    ],
 )
 def test_which_labels_of_a_task_count(tmp_path: Path, changes: dict[str, Any], found: int | None) -> None:
     size = {"original_width": 200, "original_height": 100}
-    for each in [*changes["annotations"], *changes.get("predictions", [])]:
-        each["result"] = [region | size for region in each["result"] or []]
+    both = [each for name in ("annotations", "predictions") if isinstance(each := changes.get(name), list)]
+    for each in [labels for several in both for labels in several if isinstance(labels["result"], list)]:
+        each["result"] = [region | size for region in each["result"]]
     write(tmp_path, {"export.json": [task(**changes)]})
 
     labels = read_labels(tmp_path / "export.json").of([Path("a.jpg")])
@@ -218,6 +230,52 @@ def test_an_odd_region_is_told_and_costs_no_other(tmp_path: Path, odd: dict[str,
     *others, told = of_image.odd
     assert others == [f"{tmp_path}/export.json: task 2 has no image in its data"] * 2
     assert told.startswith(f"{tmp_path}/export.json: task 1: {message}")
+
+
+def on(tag: str, width: int, height: int, **more: Any) -> dict[str, Any]:
+    return {**RECTANGLE, "to_name": tag, "original_width": width, "original_height": height, **more}
+
+
+TWO = {"img1": "/data/upload/4/cb0618f6-a.jpg", "img2": "/data/upload/4/cb0618f6-b.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("regions", "kept", "message"),
+    [
+        ([on("img2", 300, 300), on("img1", 200, 100)], 1, "region 0 is of another image of the task (img2)"),
+        ([on("img1", 200, 100), on("img2", 200, 100)], 1, "region 1 is of another image of the task (img2)"),
+        ([on("img2", 200, 100)], 0, "region 0 is of another image of the task (img2)"),
+        ([on("right", 300, 300), on("left", 200, 100)], 1, "region 0 is of another image of the task (right)"),
+        (
+            [on("left", 200, 100), on("right", 200, 100)],
+            0,
+            "region 0: which image of the task it is of can't be told: its tag is left, not img1",
+        ),
+        ([on("img1", 300, 300), on("img1", 200, 100)], 1, "region 0 is of an image of another size"),
+        ([{"type": "choices", "to_name": "img2", "original_width": None, "value": {"choices": ["good"]}}], 0,
+         "region 0 is of another image of the task (img2)"),
+    ],
+    ids=["other size", "same size", "the other only", "tags by size", "tags in doubt", "one tag", "an answer"],
+)  # fmt: skip
+def test_regions_of_another_image_of_the_task_are_odd(
+    tmp_path: Path, regions: list[dict[str, Any]], kept: int, message: str
+) -> None:
+    write(tmp_path, {"export.json": [task(*regions, data=TWO)]})
+
+    of_image = read(tmp_path / "export.json")
+
+    assert [thing.box_xyxy for thing in of_image.found] == [(20, 10, 60, 30)] * kept
+    assert of_image.odd[0] == f"{tmp_path}/export.json: task 1: {message}"
+    assert len(of_image.found) + len(of_image.odd) == len(regions)
+
+
+def test_two_tags_of_one_image_and_answers_about_a_text_are_kept(tmp_path: Path) -> None:
+    about_text = {"type": "choices", "to_name": "note", "original_width": None, "value": {"choices": ["good"]}}
+    write(tmp_path, {"export.json": [task(on("left", 200, 100), on("right", 200, 100), about_text)]})
+
+    of_image = read(tmp_path / "export.json")
+
+    assert ([thing.shape for thing in of_image.found], of_image.odd) == ([BOX, BOX, WHOLE], [])
 
 
 @pytest.mark.parametrize(
