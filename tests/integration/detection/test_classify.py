@@ -47,7 +47,7 @@ def test_the_middle_by_itself_becomes_the_same_pixels(
 
 @pytest.mark.parametrize("size_wh", [(65_000, 1), (1, 65_000)])
 def test_of_a_long_image_only_the_middle_is_scaled(size_wh: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[int, int]] = []
+    made: list[tuple[int, ...]] = []
     resize = Image.Image.resize
 
     def watched(picture: Image.Image, size: tuple[int, int], *how: object, **more: object) -> Image.Image:
