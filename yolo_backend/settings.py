@@ -20,6 +20,7 @@ from yolo_backend.messages import shortened
 # A body as bytes and as Python objects: 2.0 times its length for `data:` addresses, 7.3 for boxes (measured).
 BODY_COSTS = 8
 
+_SUFFIXES = (".pt", ".onnx")
 _QUOTES = frozenset("\"'`\u2018\u2019\u201c\u201d")
 _WITHOUT_SCHEME = re.compile(r"[a-z0-9.-]+(:\d{1,5})?(/[\w./-]*)?", re.ASCII | re.IGNORECASE)
 _PAGE = re.compile(r"/(projects(/\d+(/.*)?)?|user/login|user/account(/.*)?|api(/.*)?|organization)/?$")
@@ -96,9 +97,8 @@ class Settings(BaseSettings):
     @property
     def model_names(self) -> tuple[str, ...]:
         """The names in MODEL_NAME, one mostly. A comma is a part of a name, unless names of weights are around it."""
-        names = tuple(name.strip() for name in self.model_name.split(","))
-        are_several = all(name == "demo" or name.endswith((".pt", ".onnx")) for name in names)
-        return tuple(dict.fromkeys(names)) if are_several else (self.model_name,)
+        names = _entries(self.model_name)
+        return tuple(dict.fromkeys(names)) if names and all(map(_is_of_weights, names)) else (self.model_name,)
 
     @property
     def max_held_bytes(self) -> int:
@@ -121,6 +121,17 @@ class Settings(BaseSettings):
     def _strip(cls, text: Any) -> Any:
         # Secrets that come from files often end in a newline, and names in a space that nobody sees.
         return text.strip() if isinstance(text, str) else text
+
+    @field_validator("model_name")
+    @classmethod
+    def _check_names(cls, text: str) -> str:
+        names = _entries(text)
+        # Of one name with a comma in it, only the end may be that of a file.
+        if any(name.endswith(_SUFFIXES) for name in names[:-1]):
+            for name in names:
+                if not _is_of_weights(name):
+                    raise ValueError(f'lists "{name}", which ends neither in .pt nor in .onnx: write the whole name')
+        return text
 
     @field_validator("label_studio_api_key")
     @classmethod
@@ -183,6 +194,14 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"LABEL_STUDIO_HOST: {error}") from None
         return self
+
+
+def _entries(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _is_of_weights(name: str) -> bool:
+    return name == "demo" or name.endswith(_SUFFIXES)
 
 
 def split_web_address(url: str) -> SplitResult | None:

@@ -17,10 +17,19 @@ from tests.fakes.engine import FakeEngine, info_of
 from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
+from yolo_backend.detection.weights import WeightsError
 from yolo_backend.doctor.examination import examine
 from yolo_backend.doctor.findings import Finding, LinkState, NotTriedError, Observation
 from yolo_backend.doctor.installation import Installation
-from yolo_backend.doctor.project_links import images, labels, one_of_each_kind, prediction, storage_kind, uploads
+from yolo_backend.doctor.project_links import (
+    images,
+    labels,
+    one_of_each_kind,
+    prediction,
+    storage_kind,
+    uploads,
+    weights,
+)
 from yolo_backend.images import uploads as uploads_module
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
@@ -450,3 +459,23 @@ def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> N
         "`yolo-backend train --project 7`.",
     )
     assert version == Observation("the model_version is untrained")
+
+
+def test_all_weights_are_told_of_also_after_some_that_cannot_be_had(clean_environment: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> FakeEngine:
+        if name.startswith("no"):
+            raise WeightsError(f"there is no {name}")
+        engine = FakeEngine(info_of(name))
+        engine.gate.set()
+        return engine
+
+    url = "http://127.0.0.1:1"
+    settings = load_settings(model_name="no-1.pt, there.pt, no-2.pt", label_studio_url=url)
+    studio = Studio(url, None)
+    with closing(Predictor(settings, fake_catalog(load))) as predictor:
+        found = list(weights(Installation(settings, studio, predictor, None, None)))
+    assert [each.state for each in found] == [LinkState.WRONG, LinkState.OK, LinkState.WRONG]
+    assert [each.detail.partition(":")[0] for each in found][1] == "there.pt"
+    assert "no-1.pt" in found[0].detail
+    assert "no-2.pt" in found[2].detail
+    assert found[0].fix == found[2].fix is not None

@@ -27,6 +27,7 @@ from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.storing import QUICK_IMPORTS
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.tokens import kind_of
+from yolo_backend.labels.controls import table as kinds
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import LABELLED_IMAGES, ProjectPlan, ServedControl
 from yolo_backend.labels.regions import count_boxes
@@ -116,7 +117,8 @@ def weights(it: Installation) -> Iterator[Observation]:
             info = it.predictor.catalog.wait_for_info(name, None)
             runtime = it.predictor.catalog.wait_for_runtime(name)
         except WeightsError as error:
-            raise BrokenLinkError(str(error), _NAME_WEIGHTS) from None
+            yield Observation(str(error), LinkState.WRONG, _NAME_WEIGHTS)
+            continue
         classes = _counted(len(info.class_names), "class", "classes")
         yield Observation(f"{name}: {info.kind}, {classes}, on {runtime.device} in {runtime.engine}")
         if info.remark:
@@ -279,7 +281,8 @@ def _pairs(served: ServedControl) -> Observation:
         return Observation(
             f"{detail}. Labels without a class, which are never predicted: {_shown(without_class)}",
             LinkState.REMARK,
-            'Where a label means one of the classes, rename it or give it predicted_values="<the class>".',
+            kinds.kind_of(served.control).why_unmatched(served.control, served.weights, served.shown_weights)
+            or 'Where a label means one of the classes, rename it or give it predicted_values="<the class>".',
         )
     return Observation(detail)
 

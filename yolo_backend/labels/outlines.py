@@ -23,6 +23,7 @@ _TRIES = 10  # of tolerances; more change a point or two
 _FIRST_SHARE = 0.05  # the first tolerance, in areas by circumferences: often near to what `MIN_IOU` allows
 _AIM = 0.97  # of what may be lost, because less than all of it is most probably not too much
 _SAME_PX = 1e-9
+_PAIRS_AT_ONCE = 250_000  # of sides that are compared: some ten megabytes
 
 # A pixel's corners, in the order in which an outline passes them: the thing is on its left. OpenCV's outlines go from
 # pixel to pixel, with the same on their left. By the step (dx + 1 + 3 * (dy + 1)) into a pixel, and by that out of it,
@@ -91,20 +92,25 @@ def within_tolerance(outline: Points, tolerance_px: float) -> Points:
 
 def is_simple(points: Points) -> bool:
     """Returns True if no two sides of this polygon have a point in common, but for the corner of neighbours."""
-    ends = _following(points)
-    along = ends - points
-    # On which side of each side's line the begin of each other side is: (side, point).
-    turns = along[:, None, 0] * (points[None, :, 1] - points[:, None, 1])
-    turns -= along[:, None, 1] * (points[None, :, 0] - points[:, None, 0])
-    begins, finishes = np.sign(turns), np.sign(_following(turns.T).T)
-    parts_them = begins * finishes <= 0
+    if _turns_back(points):
+        return False
+    count, ends = len(points), _following(points)
     low, high = np.minimum(points, ends), np.maximum(points, ends)
-    overlap = ((low[:, None] <= high[None]) & (high[:, None] >= low[None])).all(axis=2)
-    meets = parts_them & parts_them.T & overlap
-    count = len(points)
-    near = np.arange(count)
-    meets[near, near] = meets[near, near - 1] = meets[near - 1, near] = False
-    return not meets.any() and not _turns_back(points)
+    rows = max(1, _PAIRS_AT_ONCE // count)
+    for begin in range(0, count, rows):
+        block = slice(begin, begin + rows)  # each of these sides with itself and all after it
+        overlap = np.logical_and.reduce(
+            [
+                (low[block, None, axis] <= high[begin:, axis]) & (high[block, None, axis] >= low[begin:, axis])
+                for axis in (0, 1)
+            ]
+        )
+        one, other = np.nonzero(np.triu(overlap, 2))
+        are_neighbours = other - one == count - 1
+        one, other = one[~are_neighbours] + begin, other[~are_neighbours] + begin
+        if (_parts(points, ends, one, other) & _parts(points, ends, other, one)).any():
+            return False
+    return True
 
 
 def mask_of(points: Points, size_wh: tuple[int, int]) -> Mask:
@@ -170,6 +176,21 @@ def _following(rows: NDArray[Any]) -> NDArray[Any]:
 def _within(outline: Points, tolerance_px: float) -> Points:
     kept: Points = cv2.approxPolyDP(outline.astype(np.float32)[:, None], tolerance_px, True)[:, 0].astype(np.float64)
     return kept
+
+
+def _parts(points: Points, ends: Points, sides: _Whole, others: _Whole) -> NDArray[np.bool_]:
+    """Whether the ends of each of the others are on different sides of a side's line, or one of them is on it."""
+    begins = _turn(points[sides], ends[sides], points[others])
+    finishes = _turn(points[sides], ends[sides], ends[others])
+    parted: NDArray[np.bool_] = np.sign(begins) * np.sign(finishes) <= 0
+    return parted
+
+
+def _turn(begin: Points, end: Points, point: Points) -> NDArray[np.float64]:
+    """Above 0 where a point is on one side of a line, below 0 on the other, 0 on it."""
+    (along_x, along_y), (x, y) = (end - begin).T, (point - begin).T
+    turn: NDArray[np.float64] = along_x * y - along_y * x
+    return turn
 
 
 def _turns_back(points: Points) -> bool:

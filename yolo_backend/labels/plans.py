@@ -316,10 +316,13 @@ def _nothing_matches(served: ServedControl) -> str:
     labels, classes = served.control.labels, served.weights.class_names
     if not labels:
         return f'The control "{served.control.from_name}" has no Label: write one for each class that is wanted'
+    weights = shortened(served.shown_weights, _SHOWN_CHARACTERS)
+    if reason := kind_of(served.control).why_unmatched(served.control, served.weights, weights):
+        return reason
     shown = _shown([named(label.value, position) for position, label in enumerate(labels, 1)])
     known = _shown([named(name, number, "class") for number, name in classes.items()])
     return (
-        f"None of the labels {shown} is a class of {shortened(served.shown_weights, _SHOWN_CHARACTERS)}, "
+        f"None of the labels {shown} is a class of {weights}, "
         f'which has {known}: rename a label, or give it predicted_values="<a class>"'
     )
 

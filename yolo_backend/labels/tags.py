@@ -211,11 +211,15 @@ def read_label(value: str, attributes: Mapping[str, str], position: int) -> Labe
         names=tuple(names),
         predicted_values=split_names(attributes.get("predicted_values", "")),
         score_threshold=_threshold(attributes, where),
-        model_index=int(index)
-        if re.fullmatch("[0-9]{1,6}", index := attributes.get("model_index", "").strip())
-        else None,
+        model_index=read_index(attributes),
         point_threshold=read_threshold(attributes, "model_point_threshold", where),
     )
+
+
+def read_index(attributes: Mapping[str, str]) -> int | None:
+    """The number of a key point; None where there is none, or what can't be one."""
+    text = attributes.get("model_index", "").strip()
+    return int(text) if re.fullmatch("[0-9]{1,6}", text) else None
 
 
 def _as_text(value: Any) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from yolo_backend.labels.controls.rectangles import RectangleControl
-from yolo_backend.labels.controls.table import kind_of
+from yolo_backend.labels.controls.table import kind_of, kind_of_region
 from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.labels.regions import region_label, task_score
+from yolo_backend.labels.sizes import bounded
 from yolo_backend.protocol import Prediction, Region
 
 _BESIDE = "\0"  # begins the names of those controls, and of no others
@@ -26,14 +27,17 @@ def lower_thresholds(plan: ProjectPlan, floor: float) -> ProjectPlan:
 
 
 def measured(regions: Sequence[Region], plan: ProjectPlan) -> list[Region]:
-    """Those of a lowered plan's regions whose scores say how unsure it is: one for each box."""
-    as_served = _names_as_served(plan)
-    return [region for region in regions if region["from_name"] not in as_served and region_label(region) is not None]
+    """Those of a lowered plan's regions whose scores say how unsure it is: one for each thing, not for its parts."""
+    return [
+        region
+        for region in _labelled(regions, plan)
+        if (kind := kind_of_region(region["type"])) is None or kind.counts(region)
+    ]
 
 
 def shown(prediction: Prediction) -> Prediction:
-    """A lowered plan's prediction without the boxes that only say how unsure it is."""
-    regions = [region for region in prediction["result"] if not region["from_name"].startswith(_BESIDE)]
+    """A lowered plan's prediction without the boxes that only say how unsure it is, and no larger than may be kept."""
+    regions, _ = bounded(_without_those_beside(prediction["result"]))
     return {**prediction, "result": regions}
 
 
@@ -41,10 +45,13 @@ def as_served(prediction: Prediction, plan: ProjectPlan) -> Prediction:
     """A prediction with boxes down to a floor, as the server gives it: only boxes above the plan's thresholds."""
     threshold_of = thresholds(plan)
     as_it_is = _names_as_served(plan)
-    prediction = shown(prediction)
+    prediction = {**prediction, "result": _without_those_beside(prediction["result"])}
     # By the id, because a box may be two regions: its place and its label.
-    served = {region["id"] for region in measured(prediction["result"], plan) if region["score"] > threshold_of(region)}
-    regions = [region for region in prediction["result"] if region["id"] in served or region["from_name"] in as_it_is]
+    served = {
+        region["id"] for region in _labelled(prediction["result"], plan) if region["score"] > threshold_of(region)
+    }
+    above = [region for region in prediction["result"] if region["id"] in served or region["from_name"] in as_it_is]
+    regions, _ = bounded(above)
     return {**prediction, "result": regions, "score": task_score(regions)}
 
 
@@ -68,6 +75,16 @@ def thresholds(plan: ProjectPlan) -> Callable[[Region], float]:
 def lowest_threshold(plan: ProjectPlan) -> float:
     """The lowest threshold of any label."""
     return min(_lowest_of(served) for served in plan.controls)
+
+
+def _labelled(regions: Sequence[Region], plan: ProjectPlan) -> list[Region]:
+    """The regions with a label that are made of boxes, and not as the server gives them."""
+    as_served = _names_as_served(plan)
+    return [region for region in regions if region["from_name"] not in as_served and region_label(region) is not None]
+
+
+def _without_those_beside(regions: Sequence[Region]) -> list[Region]:
+    return [region for region in regions if not region["from_name"].startswith(_BESIDE)]
 
 
 def _lowest_of(served: ServedControl) -> float:

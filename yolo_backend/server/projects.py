@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.plans import ProjectPlan
 from yolo_backend.protocol import project_id_of
 from yolo_backend.server.status import ProjectStatus
@@ -57,3 +58,5 @@ def _log_what_is_left_out(project: str, plan: ProjectPlan) -> None:
                 ", ".join(served.label_map.labels_without_class),
                 ", ".join(served.label_map.classes_without_label) or "none",
             )
+            if reason := kind_of(served.control).why_unmatched(served.control, served.weights, served.shown_weights):
+                log.info("Project %s: %s", project, reason)

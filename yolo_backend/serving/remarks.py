@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 log = logging.getLogger(__name__)
 
 _KEPT = 20
+_KNOWN = 10_000
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,21 @@ class RemarkLog:
 
     def __init__(self) -> None:
         self._last: deque[Remark] = deque(maxlen=_KEPT)
+        self._known: dict[tuple[str, int | None, str], None] = {}
         self._lock = threading.Lock()
 
     def add(self, remark: Remark) -> None:
-        """Write it to the log, and keep it in place of what was said of the same task before."""
-        log.warning("Task %s: %s", remark.task_id, remark.text)
+        """Write it to the log, if it isn't there yet, and keep it in place of what was said of the same task before."""
         about = (remark.project, remark.task_id)
         with self._lock:
+            is_new = (*about, remark.text) not in self._known
+            self._known[*about, remark.text] = None
+            if len(self._known) > _KNOWN:
+                del self._known[next(iter(self._known))]
             others = [each for each in self._last if (each.project, each.task_id) != about]
             self._last = deque([*others, remark], _KEPT)
+        if is_new:
+            log.warning("Task %s: %s", remark.task_id, remark.text)
 
     def last(self) -> list[Remark]:
         """The last remarks, the newest first."""

@@ -211,7 +211,9 @@ class TaskPredictor:
         return _of_task(regions, plan)
 
     def _prediction_of(self, regions: list[Region], plan: ProjectPlan, task: Task, project: str) -> Prediction:
-        kept, remark = bounded(regions)
+        # Of a plan for lower scores others are left out first: who asked by it bounds what remains above its own.
+        is_lowered = any(served.highest_threshold < 1 for served in plan.controls)
+        kept, remark = (regions, None) if is_lowered else bounded(regions)
         if remark:
             self.remarks.add(Remark(project, task_id_of(task), remark))
         return {"result": kept, "score": task_score(kept), "model_version": plan.model_version}

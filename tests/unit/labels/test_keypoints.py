@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+from tests.fakes.engine import FakeEngine
+from tests.fakes.weights import fake_catalog
 from yolo_backend.detection.detections import Detections, WeightsInfo
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.plans import make_plan
 from yolo_backend.labels.regions import count_boxes, make_regions, task_score
 from yolo_backend.protocol import Region
+from yolo_backend.settings import load_settings
 
 POSE = WeightsInfo("pose.pt", "pose", {0: "person", 1: "dog"}, "f1", (640, 640), points=3)
 POINTS = (
@@ -149,6 +154,56 @@ def test_what_has_no_partner_is_known() -> None:
     assert label_map.classes_without_label == ()
 
 
+@pytest.mark.parametrize(
+    ("points", "weights", "told"),
+    [
+        (
+            '<Label value="nose"/><Label value="ear"/>',
+            POSE,
+            'Label "nose" (as 1 more) of KeyPointLabels "points" has no model_index: give it the number of its key '
+            "point in pose.pt, which has 0 to 2",
+        ),
+        (
+            '<Label value="nose" model_index="17"/>',
+            POSE,
+            'Label "nose" has the model_index="17", and pose.pt has the key points 0 to 2: write the number of one of '
+            "them",
+        ),
+        (
+            POINTS,
+            replace(POSE, points=0),
+            "pose.pt doesn't say how many key points it finds, so none has a label: export it anew with Ultralytics, "
+            'YOLO("best.pt").export(format="onnx")',
+        ),
+        (
+            '<Label value="nose" predicted_values="cat" model_index="0"/>',
+            POSE,
+            "None of the labels nose is a class of pose.pt, which has person, dog: rename a label, or give it "
+            'predicted_values="<a class>"',
+        ),
+    ],
+)
+def test_why_no_label_has_a_point_is_told(
+    clean_environment: pytest.MonkeyPatch, points: str, weights: WeightsInfo, told: str
+) -> None:
+    catalog = fake_catalog(lambda _: FakeEngine(weights))
+    with pytest.raises(LabelingConfigError) as caught:
+        make_plan(config(points, boxes=""), load_settings(model_name="pose.pt"), catalog, 10)
+    assert str(caught.value) == told
+    # Beside a control that is served it is said, too.
+    people = '<RectangleLabels name="people" toName="image"><Label value="person"/></RectangleLabels>'
+    plan = make_plan(config(points, boxes=people), load_settings(model_name="pose.pt"), catalog, 10)
+    assert plan.not_served == (told,)
+    catalog.close()
+
+
+def test_what_has_no_model_index_beside_others_is_told() -> None:
+    control = control_of(config(POINTS + '<Label value="ear"/>'))
+    reason = kind_of(control).why_unmatched(control, POSE, "pose.pt")
+    assert reason is not None
+    assert reason.startswith('Label "ear" of KeyPointLabels "points" has no model_index')
+
+
 def test_imported_boxes_are_none_of_its_regions() -> None:
     boxes = Detections(np.array([[0, 0, 9, 9]], np.float32), np.array([0.9], np.float32), np.array([0], np.int64))
     assert regions_of(config(), boxes) == []
@@ -159,6 +214,8 @@ def test_imported_boxes_are_none_of_its_regions() -> None:
     [
         ('model_point_size="big"', POINTS, r'model_point_size="big" of KeyPointLabels "points" should be a number of'),
         ('model_point_threshold="2"', POINTS, r'model_point_threshold="2" of .* should be a number from 0 to 1'),
+        ("", '<Label value="a" model_index="1234567"/>', r'model_index="1234567" of Label "a" should be the number of'),
+        ("", '<Label value="a" model_index=""/>', r'model_index="" of Label "a" should be the number of a key'),
         ("", '<Label value="a" model_index="one"/>', r'model_index="one" of Label "a" should be the number of a key'),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.unit.labels.masks import Bitmap, bitmaps, blobs, in_image, iou_of, size_wh_of, without_holes
 from yolo_backend.detection.masks import Mask
+from yolo_backend.labels import outlines as outlines_module
 from yolo_backend.labels.outlines import (
     MIN_IOU,
     area_of,
@@ -131,3 +133,28 @@ def test_a_comb_is_never_crossed() -> None:
 )
 def test_what_crosses_itself(points: list[tuple[float, float]], simple: bool) -> None:
     assert is_simple(np.array(points, np.float64)) is simple
+
+
+@pytest.mark.parametrize("crossing", [False, True])
+def test_a_polygon_of_thousands_of_points_is_looked_at_in_little_memory(crossing: bool) -> None:
+    turn = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
+    radius = 2000 + 20 * np.sin(turn * 400)
+    points = np.column_stack([np.cos(turn) * radius, np.sin(turn) * radius])
+    if crossing:
+        points[[2500, 4998]] = points[[4998, 2500]]
+    tracemalloc.start()
+    try:
+        assert is_simple(points) is not crossing
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=12), st.integers(1, 40))
+@settings(deadline=None)
+def test_in_blocks_the_same_is_found(corners: list[tuple[int, int]], pairs_at_once: int) -> None:
+    points = np.array(corners, np.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlines_module, "_PAIRS_AT_ONCE", pairs_at_once)
+        in_blocks = is_simple(points)
+    assert in_blocks is is_simple(points)

@@ -12,7 +12,7 @@ from yolo_backend.detection.pool import WeightsLoadingError
 from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import ProjectPlan, ServedLabel, make_plan
-from yolo_backend.settings import load_settings
+from yolo_backend.settings import SettingsError, load_settings
 
 OWN = "trained/7-00c0ffee/project-7.pt"
 BOXES = '<RectangleLabels name="boxes" toName="image"><Label value="cat"/></RectangleLabels>'
@@ -72,11 +72,19 @@ def served_by(plan: ProjectPlan) -> dict[str, str]:
         (" a.pt , b-seg.onnx,demo ", ("a.pt", "b-seg.onnx", "demo")),
         ("a.pt,a.pt", ("a.pt",)),
         ("cells, second try.pt", ("cells, second try.pt",)),
-        ("a.pt,", ("a.pt,",)),
+        ("a.pt,", ("a.pt",)),
+        (",a.pt, ,b.onnx,", ("a.pt", "b.onnx")),
+        (",", (",",)),
     ],
 )
 def test_names_are_read(text: str, names: tuple[str, ...]) -> None:
     assert load_settings(model_name=text).model_names == names
+
+
+@pytest.mark.parametrize("text", ["yolo26n.pt, yolo26n-pose", "a.pt, yolo26n-pose, b.pt", "yolo26n-pose, a.onnx, b.pt"])
+def test_an_entry_that_names_no_weights_is_told(text: str) -> None:
+    with pytest.raises(SettingsError, match=r'^MODEL_NAME.* lists "yolo26n-pose", which ends neither in \.pt nor in'):
+        load_settings(model_name=text)
 
 
 @pytest.mark.parametrize("names", ["det.pt, pose.pt, cls.pt", "cls.pt,pose.pt,det.pt", "pose.pt, cls.pt, det.pt"])

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -39,6 +39,7 @@ from tests.harness.http_server import (
 from tests.harness.pictures import encode
 from tests.harness.talking_server import be_silent, talking_server
 from yolo_backend.detection.catalog import Catalog
+from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.detection.detector import BULK, PERSON, AbandonedError
 from yolo_backend.detection.weights import WeightsError, read_weights_file
 from yolo_backend.failure_kinds import FailureKind
@@ -51,9 +52,10 @@ from yolo_backend.label_studio.studio import Studio
 from yolo_backend.label_studio.studios import Studios
 from yolo_backend.labels.controls.rectangles import RectangleLabels
 from yolo_backend.labels.labeling_config import parse_labeling_config
-from yolo_backend.labels.plans import make_plan
+from yolo_backend.labels.plans import ProjectPlan, make_plan
 from yolo_backend.labels.sizes import bounded
-from yolo_backend.protocol import Task
+from yolo_backend.protocol import Prediction, Task
+from yolo_backend.sampling.thresholds import as_served, lower_thresholds
 from yolo_backend.serving.task import TaskPredictor, host_of
 from yolo_backend.settings import load_settings
 
@@ -285,6 +287,41 @@ def test_of_a_prediction_that_is_too_large_a_part_is_sent_and_it_is_told(
         (remark,) = house.tasks.remarks.last()
         assert (remark.project, remark.task_id) == ("1", 7)
         assert "1 of 2 shapes, those with the lowest scores, are left out" in remark.text
+
+
+def test_of_a_prediction_that_is_too_large_a_sample_holds_the_same(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five rotated boxes as polygons, the last two below the threshold; the least sure above it has no room."""
+    scores = [0.9, 0.8, 0.7, 0.2, 0.15]
+    boxes = np.array([[number, 0, number + 1, 2, 0.1] for number in range(5)], np.float32)
+
+    class Finder(FakeEngine):
+        def detect(
+            self, batch: Sequence[Letterboxed], score_threshold: float, *, for_person: bool = False
+        ) -> list[Detections]:
+            kept = [number for number, each in enumerate(scores) if each > score_threshold]
+            found = Detections(boxes[kept], np.array(scores, np.float32)[kept], np.zeros(len(kept), np.int64), True)
+            return [found] * len(batch)
+
+    house = make_house(fake_catalog(lambda name: Finder(replace(info_of(name), kind="obb")), detect_timeout_s=WAIT_S))
+    for module in ("serving.task", "sampling.thresholds"):
+        monkeypatch.setattr(f"yolo_backend.{module}.bounded", partial(bounded, most_bytes=800))
+    plan = make_plan(CONFIG.replace("Rectangle", "Polygon"), house.settings, house.catalog, WAIT_S)
+    task: Any = {"id": 7, "data": {"image": inline(encode(np.zeros((8, 12, 3), np.uint8)))}}
+
+    def predicted(plan: ProjectPlan) -> Prediction:
+        prediction = house.tasks.predict_task(task, plan, None, BULK, project="1")
+        assert isinstance(prediction, dict)
+        return prediction
+
+    lowered = predicted(lower_thresholds(plan, 0.1))
+    assert len(lowered["result"]) == 5
+    served = predicted(plan)
+    assert [round(region["score"], 6) for region in served["result"]] == [0.9, 0.8]
+    sampled = as_served(lowered, plan)
+    assert regions(sampled) == regions(served)
+    assert (sampled["score"], sampled["model_version"]) == (served["score"], served["model_version"])
 
 
 def test_a_task_is_recalled_with_all_of_its_images(house: House) -> None:

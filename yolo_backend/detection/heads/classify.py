@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ from yolo_backend.detection.heads.boxes import distance, first
 from yolo_backend.detection.heads.head import HeadOptions
 from yolo_backend.detection.weights import WeightsFileError
 
+_MOST_SCALED_PX = 25_000_000
+"""More pixels than these aren't made of an image only to cut the middle out."""
+
 
 class ClassifyHead:
     """The outputs are a probability for each class. A class is found around the whole image, with it as its score."""
@@ -31,7 +35,30 @@ class ClassifyHead:
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scale an image by its shorter side, and cut its middle out."""
-        return np.array(self._crop(Image.fromarray(image)))
+        picture = Image.fromarray(image)
+        box = self._middle(picture.size)
+        if box is None:
+            return np.array(self._crop(picture))
+        height, width = self._options.image_size
+        return np.array(picture.resize((width, height), Image.Resampling.BILINEAR, box))
+
+    def _middle(self, size_wh: tuple[int, int]) -> tuple[float, float, float, float] | None:
+        """Of an image that would be huge when it is scaled, what is cut out, as x, y, x, y; None of all others.
+
+        Scaled by itself it becomes the same pixels, but for the rounding of its place to a 32-bit float.
+        """
+        height, width = self._options.image_size
+        if height != width:  # it is scaled to just this size
+            return None
+        scaled = [int(height * side / min(size_wh)) for side in size_wh]  # as torchvision's Resize says
+        if math.prod(scaled) <= max(_MOST_SCALED_PX, math.prod(size_wh)):
+            return None
+        begins = [round((side - height) / 2) for side in scaled]  # as its CenterCrop says
+        (left, right), (top, bottom) = (
+            (begin * real / side, min((begin + height) * real / side, real))
+            for begin, side, real in zip(begins, scaled, size_wh, strict=True)
+        )
+        return left, top, right, bottom
 
     def check(self, raw: Any) -> None:
         """Raises WeightsFileError if the outputs can't be probabilities of the classes."""

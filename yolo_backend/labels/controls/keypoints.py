@@ -13,7 +13,7 @@ from yolo_backend.labels.controls.kind import ControlKind, Found, Part, Point, n
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import LabelMap, PointLabel, map_labels
 from yolo_backend.labels.places import Place, places_of
-from yolo_backend.labels.tags import Tag, is_true, read_fields, read_number, read_threshold
+from yolo_backend.labels.tags import Tag, is_true, read_fields, read_index, read_number, read_threshold
 from yolo_backend.messages import shortened
 
 _POSE = "pose"
@@ -100,6 +100,27 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
             classes_without_label=tuple(name for number, name in names.items() if number not in classes),
             label_of_point=of_point,
         )
+
+    def why_unmatched(self, control: KeyPointControl, weights: WeightsInfo, name: str) -> str | None:
+        """Each label needs the number of a point, and the weights have to have such a point."""
+        if not weights.points:
+            return (
+                f"{name} doesn't say how many key points it finds, so none has a label: export it anew with "
+                'Ultralytics, YOLO("best.pt").export(format="onnx")'
+            )
+        without = [label for label in control.labels if label.model_index is None]
+        if without:
+            return (
+                f'{_first_of(without)} of KeyPointLabels "{shortened(control.from_name, 30)}" has no model_index: give '
+                f"it the number of its key point in {name}, which has 0 to {weights.points - 1}"
+            )
+        beyond = [label for label in control.labels if (label.model_index or 0) >= weights.points]
+        if beyond:
+            return (
+                f'{_first_of(beyond)} has the model_index="{beyond[0].model_index}", and {name} has the key points 0 '
+                f"to {weights.points - 1}: write the number of one of them"
+            )
+        return None
 
     def make_parts(self, control: KeyPointControl, found: Found) -> list[list[Part]]:
         """The box, where the config has a control for it, and its points, which know it as their parent."""
@@ -223,12 +244,17 @@ def _boxes_of(tag: Tag, image_tag: Any) -> Any:
 
 def _check_indices(tag: Tag) -> None:
     for value, label in (tag.element.labels_attrs or {}).items():
-        index = str(label.attr.get("model_index", "0")).strip()
-        if not (index.isascii() and index.isdecimal()):
+        index = label.attr.get("model_index")
+        if index is not None and read_index(label.attr) is None:
             raise LabelingConfigError(
-                f'model_index="{shortened(index, 20)}" of Label "{shortened(value, 40)}" should be the number of a key '
-                "point, counted from 0"
+                f'model_index="{shortened(index.strip(), 20)}" of Label "{shortened(value, 40)}" should be the number '
+                "of a key point, counted from 0"
             )
+
+
+def _first_of(labels: Sequence[Label]) -> str:
+    more = f" (as {len(labels) - 1} more)" if len(labels) > 1 else ""
+    return f'Label "{shortened(labels[0].value, 30)}"{more}'
 
 
 def _meta(number: int) -> dict[str, Any]:

@@ -89,6 +89,10 @@ class ControlKind(Protocol[ControlT]):
         """Which class of the weights becomes which label of the control, and at which threshold."""
         return map_labels(control, weights.class_names, default_threshold, weights.thresholds)
 
+    def why_unmatched(self, control: ControlT, weights: WeightsInfo, name: str) -> str | None:
+        """Why labels have no class in these weights, called `name`, and what to do; None where it is by their names."""
+        return None
+
     def is_trainable(self, control: ControlT) -> bool:
         """Returns True if models are trained on what people draw with it."""
         return False
