@@ -44,9 +44,11 @@ def serving_name(label_config: str, settings: Settings) -> str:
     first, *others = settings.model_names
     if not others:
         return first
+    # In torch, because only their kinds and classes are asked for, and an export would go on behind.
+    settings = settings.model_copy(update={"training": "on", "engine": "torch"})
     with closing(open_catalog(settings)) as catalog:
         try:
-            plan = make_plan(label_config, settings.model_copy(update={"training": "on"}), catalog, None)
+            plan = make_plan(label_config, settings, catalog, None)
         except (LabelingConfigError, WeightsError):
             return first
     served = (*plan.controls, *plan.without_class)

@@ -33,3 +33,4 @@ def test_it_is_what_serves_the_rectangles(
     shutil.copyfile(bccd_weights, tmp_path / "bccd.pt")
     settings = load_settings(model_name=names, model_root=tmp_path, model_dir=tmp_path / "data", device="cpu")
     assert serving_name(config, settings) == expected
+    assert not (tmp_path / "data" / "exports").exists()
