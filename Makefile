@@ -38,7 +38,7 @@ install: .venv/.installed ## set up .venv with the backend; CPU=1 leaves out CUD
 
 .venv/.installed-dev: .venv/.installed
 	@echo "Adding what the tests need to .venv: about 1 GB, half a minute"
-	@$(PIP) install --quiet -c constraints.txt --editable '.[dev,ray,openvino]'
+	@$(PIP) install --quiet -c constraints.txt --editable '.[dev,ray,openvino,heic]'
 	@touch $@
 
 .venv-label-studio/.installed: requirements-label-studio.txt
