@@ -42,11 +42,16 @@ class TooManyJobsError(Exception):
 
 @dataclass(frozen=True)
 class JobKey:
-    """Whose predictions: where Label Studio is, its project, and the version of what comes out."""
+    """Whose predictions: where Label Studio is, its project, and the version of what comes out.
+
+    `sent_as` also says when the project was made: one of before with the same id may have had other weights, and what
+    isn't current for the one is for the other.
+    """
 
     studio_url: str
     project: str
     model_version: str
+    sent_as: str = ""
 
     def replaces(self, other: JobKey) -> bool:
         """Returns True if this is another version for the same project."""

@@ -443,7 +443,12 @@ class Predictor:
 
     def _key(self, request: _Request) -> JobKey:
         studio = self.studios.of_project(request.project)
-        return JobKey(studio.url if studio else "", project_id_of(request.project), request.plan.model_version)
+        return JobKey(
+            studio.url if studio else "",
+            project_id_of(request.project),
+            request.plan.model_version,
+            request.project or "",
+        )
 
 
 def nothing(context: Mapping[str, Any] | None) -> Any:

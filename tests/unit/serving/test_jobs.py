@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -376,6 +377,18 @@ def test_another_project_casts_no_doubt(work: Work, other: JobKey) -> None:
     assert not any(job.is_superseded for job, _ in asked)
     work.run()
     assert [answer(job, ask) for job, ask in asked] == [[1, 2, 3]] * len(asked)
+
+
+def test_a_project_of_another_time_with_the_same_id_has_a_job_of_its_own(work: Work) -> None:
+    """It may have had weights of its own: what is void for the one would take the other's tasks with it."""
+    jobs = Jobs()
+    keys = [replace(KEY, sent_as=sent) for sent in ("7.1700000000", "7.1800000000")]
+    (one, one_ask), (other, other_ask) = (jobs.ask(key, tasks(1, 2), lambda: work.job(KEY)) for key in keys)
+    assert one is not other
+    one.give_up("the project's labels changed", TicketState.PENDING, TicketState.READY)
+    work.run()
+    assert answer(one, one_ask) == [None, None]
+    assert answer(other, other_ask) == [1, 2]
 
 
 def test_jobs_side_by_side_take_turns() -> None:
