@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
-import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,7 +15,7 @@ from tests.harness.command import exit_code
 from tests.harness.http_server import RecordingServer, StartServer, reply
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG
-from yolo_backend.cli.common import INTERRUPTED, UNUSABLE
+from yolo_backend.cli.common import UNUSABLE
 
 run = partial(exit_code, "register")
 
@@ -85,23 +83,16 @@ def test_a_file_name_that_is_no_text_is_refused_before_anything_is_sent(
 
 
 class EmptyProject:
-    """A project without tasks, on a server that stops answering with the import of this number."""
+    """A project without tasks."""
 
-    def __init__(self, serve: StartServer, interrupted_import: int | None = None) -> None:
+    def __init__(self, serve: StartServer) -> None:
         self.imports: list[list[dict[str, Any]]] = []
-        self.is_told = threading.Event()
-        self._interrupted_import = interrupted_import
         self._server: RecordingServer = serve(self._answer)
         self.url = self._server.url
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         content: dict[str, Any] = {"title": "Cells", "label_config": BCCD_CONFIG, "tasks": []}
         if handler.command == "POST":
-            if len(self.imports) == self._interrupted_import:
-                # To the thread that waits for us: another may get what is sent to the process, and that one goes on.
-                signal.pthread_kill(int(threading.main_thread().ident or 0), signal.SIGINT)
-                self.is_told.wait(10)
-                return
             tasks = json.loads(self._server.requests[-1].body)
             self.imports.append(tasks)
             content = {"task_ids": list(range(len(tasks)))}
@@ -134,21 +125,6 @@ def test_predictions_have_the_name_of_their_labels(
 
     ((task,),) = project.imports
     assert [prediction["model_version"] for prediction in task["predictions"]] == [version]
-
-
-def test_ctrl_c_tells_how_many_are_registered(
-    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
-) -> None:
-    project = EmptyProject(serve, interrupted_import=1)
-    environment.setenv("LABEL_STUDIO_URL", project.url)
-    Path("all.txt").write_text("\n".join(f"s3://bucket/{number}.jpg" for number in range(1100)))
-
-    assert run("all.txt", "-p", "1", "--json") == INTERRUPTED
-
-    project.is_told.set()
-    printed = capsys.readouterr()
-    told = "Interrupted: 500 of 1,100 were registered, perhaps some more. Run it again after two minutes"
-    assert (printed.err, printed.out) == (f"{told} for the rest\n", "")
 
 
 def write_odd_files() -> None:
