@@ -39,7 +39,13 @@ def test_ctrl_c_tells_how_many_are_registered(serve: StartServer, tmp_path: Path
     (tmp_path / "all.txt").write_text("\n".join(f"s3://bucket/{number}.jpg" for number in range(1100)))
     environment = {"LABEL_STUDIO_URL": server.url, "LABEL_STUDIO_API_KEY": "0" * 40}
     command = ("register", "all.txt", "-p", "1", "--json")
-    with start_command(*command, environment=environment, cwd=tmp_path) as process:
+    # Where the tests run behind a shell's prompt, what they start would ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        started = start_command(*command, environment=environment, cwd=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started as process:
         processes.append(process)
         stdout, stderr = process.communicate(timeout=WAIT_S)
     is_told.set()
