@@ -193,12 +193,10 @@ def _choose(choice: Choice, pool: Pool, predictor: PoolPredictor, scoring: Scori
     """The chosen; with --diverse, the candidates for it."""
     with standard_output_for_scripts():
         if predictor.predictor.plan.model_version == UNTRAINED:
-            found = choice.of_unseen(progress.track(pool.images, pool.size, description="Looking"))
-        else:
-            outcomes = progress.track(predictor.score(pool.images, scoring), pool.size, description="Scoring")
-            found = choice.of(outcomes, pool.size)
-    is_seen = predictor.predictor.plan.model_version != UNTRAINED
-    if choice.is_diverse and is_seen and candidates_for(choice.count, pool.size) == choice.count < pool.size:
+            return choice.of_unseen(progress.track(pool.images, pool.size, description="Looking"))
+        outcomes = progress.track(predictor.score(pool.images, scoring), pool.size, description="Scoring")
+        found = choice.of(outcomes, pool.size)
+    if choice.is_diverse and candidates_for(choice.count, pool.size) == choice.count < pool.size:
         remark(_no_choice(choice.count, pool.size))
     return found
 

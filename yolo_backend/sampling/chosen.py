@@ -33,12 +33,11 @@ def write_to_tasks(project: Project, chosen: Sequence[Scored]) -> Iterator[Writt
     Their data are read again, because somebody may have changed them or deleted the task meanwhile. Raises StudioError
     and requests.Timeout, after it has yielded what is done.
     """
-    there = [item for item in chosen if item.image.task_id is not None]
+    # Of what nothing predicts yet, there is nothing to write.
+    there = [item for item in chosen if item.image.task_id is not None and item.is_predicted]
     for start in range(0, len(there), _CHUNK_TASKS):
         of_task = {item.image.task_id: item for item in there[start : start + _CHUNK_TASKS]}
         tasks = list(project.tasks([task_filter("id", "in_list", list(of_task), "List")], fields=["data"]))
-        # Of what nothing predicts yet, there is nothing to write.
-        tasks = [task for task in tasks if of_task[task["id"]].is_predicted]
         predictions = [{"task": task["id"], **of_task[task["id"]].served} for task in tasks]
         for stored in store_predictions(project.studio, project.id, predictions):
             yield Written(predicted=len(stored.created), rejected=len(stored.rejected))
