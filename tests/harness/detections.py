@@ -69,7 +69,7 @@ def ultralytics_detections(yolo: Any, image: Pixels, score_threshold: float, **o
     if result.probs is not None:
         scores = result.probs.data.numpy()
         order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] > score_threshold]
+        order = order[scores[order] > score_threshold][: options.get("max_det")]  # of classes, it gives them all
         box = np.array([[0, 0, *image.shape[1::-1]]], np.float32)
         return Detections(box.repeat(len(order), 0), scores[order], order)
     rotated = result.obb is not None

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.fakes.labelled_label_studio import CREATED_AT, PROJECT
-from tests.harness.stack import BackendServer, backend_server, pick_port
+from tests.harness.stack import ROOT, BackendServer, backend_server, pick_port
 from tests.harness.stopping_child import EXPORTER, POINTS, PUBLISHED, Stop
 from tests.harness.training_house import (
     ALWAYS_PROMOTED,
@@ -147,7 +147,11 @@ def test_a_server_that_is_killed_costs_no_model(house: House, stop: Stop, points
 
 def started(house: House, stop: dict[str, str], number: int) -> AbstractContextManager[BackendServer]:
     """A server that trains three CPU seconds, and whose trainings stop where they are told to."""
-    environment = house.environment | stop | {"TRAINING": "on", "TRAIN_MINUTES": "0.05", "MODEL_IMAGE_SIZE": "160"}
+    environment = (
+        house.environment
+        | stop
+        | {"PYTHONPATH": str(ROOT), "TRAINING": "on", "TRAIN_MINUTES": "0.05", "MODEL_IMAGE_SIZE": "160"}
+    )
     entry = ("-c", "from tests.harness import stopping_child; stopping_child.serve()", "serve")
     return backend_server(pick_port(0), environment, house.settings.model_dir / f"server-{number}.log", entry)
 
