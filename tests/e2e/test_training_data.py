@@ -151,6 +151,7 @@ def snapshot_of(predictor: Predictor, project_id: int, folder: Path) -> Snapshot
         ImageCache(folder / "images", 50),
         None,
         lambda done, total: None,
+        kind="detect",
     )
 
 

@@ -181,8 +181,8 @@ def make_plan(
     own = catalog.serving(trained, first) if trained else first
 
     def default_names(control: Control) -> tuple[str, ...]:
-        """The weights for a control that names none; a trained model knows rectangles, and stands last for others."""
-        if own == first or kind_of(control).is_trainable(control):
+        """The weights for a control that names none; a trained model stands last for those it wasn't trained for."""
+        if own == first or learns(control, weights_of(own)):
             return (own, *others)
         return (*settings.model_names, own)
 
@@ -191,8 +191,8 @@ def make_plan(
         return catalog.wait_for_info(name, None if ends_at is None else max(0.0, ends_at - time.monotonic()))
 
     for control in config.controls:
-        names = (control.model_path,) if control.model_path else default_names(control)
         try:
+            names = (control.model_path,) if control.model_path else default_names(control)
             mapped = _map(control, names, settings, weights_of)
         except (LabelingConfigError, WeightsError) as error:
             faults.append(_Fault(control, error))
@@ -201,7 +201,7 @@ def make_plan(
             served.append(mapped)
             continue
         faults.append(_Fault(control, LabelingConfigError(_nothing_matches(mapped))))
-        if control.labels and kind_of(control).is_trainable(control):
+        if control.labels and learns(control, mapped.weights):
             without_class.append(mapped)
     taken = {(name, item.control.to_name) for item in served for name in kind_of(item.control).takes_over(item.control)}
     served = [item for item in served if (item.control.from_name, item.control.to_name) not in taken]
@@ -216,6 +216,11 @@ def make_plan(
     version = _model_version(served[0].weights_name, served, settings) if served else UNTRAINED
     sentences = [str(fault.error) for fault in told if (fault.control.from_name, fault.control.to_name) not in taken]
     return ProjectPlan(tuple(served), version, (*sentences, *config.not_served), tuple(without_class))
+
+
+def learns(control: Control, weights: WeightsInfo) -> bool:
+    """Returns True if such weights can be trained on what people draw with the control."""
+    return weights.kind in kind_of(control).trained_with(control)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import map_labels
-from yolo_backend.labels.plans import make_plan
+from yolo_backend.labels.plans import learns, make_plan
 from yolo_backend.messages import shortened
 from yolo_backend.serving.request import open_catalog
 from yolo_backend.settings import Settings
@@ -37,7 +36,7 @@ def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False
 
 
 def serving_name(label_config: str, settings: Settings) -> str:
-    """Of several names in MODEL_NAME the one that serves what models are trained for; the first where none does.
+    """Of several names in MODEL_NAME the first that serves a control on which it can be trained; else the first.
 
     That is what a new model is compared with, and begins with unless another base is named. Waits for the weights.
     """
@@ -52,8 +51,8 @@ def serving_name(label_config: str, settings: Settings) -> str:
         except (LabelingConfigError, WeightsError):
             return first
     served = (*plan.controls, *plan.without_class)
-    trained = (one for one in served if kind_of(one.control).is_trainable(one.control) and not one.control.model_path)
-    return next((one.weights_name for one in trained), first)
+    trained = {one.weights_name for one in served if learns(one.control, one.weights) and not one.control.model_path}
+    return next((name for name in settings.model_names if name in trained), first)
 
 
 def known_classes(controls: Iterable[Control], class_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:

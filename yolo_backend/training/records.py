@@ -15,6 +15,8 @@ State = Literal["collecting", "fitting", "judging", "exporting", "ended", "faile
 Verdict = Literal["promote", "refuse", "aside"]
 """What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged."""
 
+_OF_BOXES = {"detect", "obb", None}
+
 STAGES: tuple[str, ...] = get_args(Stage)
 
 
@@ -119,7 +121,8 @@ class Run:
     """A run as its run.json says: `run` is its number, `project` the project's key, times are times of day.
 
     `failure` is why it failed or was cancelled, in a sentence that says what to do; `remarks` are sentences for the
-    person, in the order in which they came up.
+    person, in the order in which they came up. `kind` is that of the weights; None in runs of earlier versions, which
+    are detect or obb.
     """
 
     run: str
@@ -133,6 +136,7 @@ class Run:
     verdict: Verdict | None = None
     failure: str | None = None
     remarks: tuple[str, ...] = ()
+    kind: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -143,6 +147,11 @@ class Run:
     def map50(self) -> float | None:
         """The candidate's mAP50, where it was judged."""
         return self.result.map50.candidate if self.result else None
+
+
+def are_judged_alike(one: str | None, other: str | None) -> bool:
+    """Returns True if models of these two kinds are judged by the same: `detect` and `obb` both find boxes."""
+    return one == other or {one, other} <= _OF_BOXES
 
 
 def run_to_json(run: Run) -> bytes:

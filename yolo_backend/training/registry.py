@@ -21,7 +21,7 @@ from yolo_backend.errors import UserError
 from yolo_backend.files import remove_half_written, write_json, write_whole
 from yolo_backend.messages import first_line, shortened
 from yolo_backend.protocol import is_key
-from yolo_backend.training.records import Manifest, Options, Run, State, run_from_json, run_to_json
+from yolo_backend.training.records import Manifest, Options, Run, State, are_judged_alike, run_from_json, run_to_json
 
 log = logging.getLogger(__name__)
 
@@ -152,10 +152,16 @@ class ProjectModels:
             log.warning("%s", error)
             return []
 
-    def best(self) -> Run | None:
-        """The run with the best mAP50 of those that ever served and weren't taken back, if its weights are there."""
+    def best(self, kind: str | None = None) -> Run | None:
+        """The run with the best mAP50 of those that ever served and weren't taken back, if its weights are there, and
+        if it is judged by the same as models of this kind.
+        """
         served = {each.run for each in self._serving_promotions()}
-        runs = [run for run in self.runs() if run.run in served and self.weights_of(run.run)]
+        runs = [
+            run
+            for run in self.runs()
+            if run.run in served and are_judged_alike(run.kind, kind) and self.weights_of(run.run)
+        ]
         return max(runs, key=lambda run: -1.0 if run.map50 is None else run.map50, default=None)
 
     def promote(self, run: str) -> str:
@@ -224,9 +230,10 @@ class ProjectModels:
         What is told of a run stays. Raises OSError.
         """
         serving = [each.run for each in self._serving_promotions()]
-        best = self.best()
-        latest = [run.run for run in self.runs()[:_LATEST_KEPT]]
-        kept = {*latest, *serving[-2:], self.promoted(), best.run if best else None}
+        runs = self.runs()
+        best = [self.best(kind) for kind in {run.kind for run in runs}]
+        latest = [run.run for run in runs[:_LATEST_KEPT]]
+        kept = {*latest, *serving[-2:], self.promoted(), *(run.run for run in best if run)}
         for name in self._numbers():
             if name not in kept:
                 (self.folder_of(name) / WEIGHTS).unlink(missing_ok=True)

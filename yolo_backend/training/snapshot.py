@@ -46,6 +46,13 @@ _LABELLED = task_filter("total_annotations", "greater", 0, "Number")  # cancelle
 # Label Studio leaves fields that aren't named out of a task's annotations, too.
 _FIELDS = ("data", "annotations", "result", "was_cancelled", "ground_truth", "updated_at")
 _THREADS = 4
+_LEARNT_FROM = {
+    "detect": "RectangleLabels",
+    "obb": "RectangleLabels",
+    "segment": "PolygonLabels and BrushLabels",
+    "pose": "KeyPointLabels",
+    "classify": "Choices and Taxonomy",
+}
 _MIN_IMAGE_PX = 10  # on each side; Ultralytics leaves out smaller ones
 
 
@@ -72,13 +79,16 @@ def take_snapshot(
     cache: ImageCache,
     group_field: str | None,
     told: Callable[[int, int], None],
+    *,
+    kind: str,
 ) -> Snapshot:
-    """Read the project's submitted work; `told` hears how many of how many tasks are done.
+    """Read the project's submitted work that weights of this kind learn from; `told` hears how many of how many tasks
+    are done.
 
     `group_field` is a field of the tasks' data whose values keep images together. Raises LabelingConfigError,
     SnapshotError, StudioError and ImageCacheError: what is wrong with one image is a remark.
     """
-    controls = trained_controls(project.label_config)
+    controls = trained_controls(project.label_config, kind)
     reader = _Reader(controls, load, cache, group_field)
     readings: dict[int, _Reading] = {}
     try:
@@ -105,25 +115,31 @@ def take_snapshot(
     )
 
 
-def trained_controls(label_config: str) -> list[Control]:
-    """The controls that a model is trained for: those of rectangles that name no weights of their own.
+def trained_controls(label_config: str, kind: str) -> list[Control]:
+    """The controls that weights of this kind are trained for, which name no weights of their own.
 
     Raises SnapshotError if there are none, and LabelingConfigError.
     """
-    trainable = [
-        control for control in parse_labeling_config(label_config).controls if kind_of(control).is_trainable(control)
-    ]
+    controls = parse_labeling_config(label_config).controls
+    trainable = [control for control in controls if kind in kind_of(control).trained_with(control)]
     if not trainable:
+        others = sorted({other for control in controls for other in kind_of(control).trained_with(control)})
         raise SnapshotError(
-            "The labeling config has no rectangles with labels, and models are trained on these: write RectangleLabels"
+            f"The base are {kind} weights, which learn from {_LEARNT_FROM[kind]}, and the labeling config has no such "
+            "control: "
+            + (
+                f"name {' or '.join(others)} weights (--base, or MODEL_NAME), which learn from what it has"
+                if others
+                else "add one"
+            )
         )
-    controls = [control for control in trainable if not control.model_path]
-    if not controls:
+    without_weights = [control for control in trainable if not control.model_path]
+    if not without_weights:
         raise SnapshotError(
-            "Each control of the labeling config has weights of its own (model_path), so there is nothing to train: "
-            "remove model_path from one of them"
+            "Each control of the labeling config from which such a model could learn has weights of its own "
+            "(model_path), so there is nothing to train: remove model_path from one of them"
         )
-    return controls
+    return without_weights
 
 
 def _remarks(readings: Mapping[int, _Reading]) -> Iterator[str]:

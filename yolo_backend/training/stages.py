@@ -37,7 +37,7 @@ from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledBox, Snapshot
-from yolo_backend.training.networks import Base, read_base
+from yolo_backend.training.networks import Base, Kind, read_base
 from yolo_backend.training.records import (
     Comparison,
     ImageCounts,
@@ -46,6 +46,7 @@ from yolo_backend.training.records import (
     Options,
     Result,
     TaskSource,
+    are_judged_alike,
 )
 from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
 from yolo_backend.training.report import write_report
@@ -90,11 +91,12 @@ class _Stages:
         """All of them. Raises UserError, requests.Timeout, OSError, and whatever Ultralytics raises."""
         self._diary.progress("collecting")
         base = read_base(self._run.base)
-        collected = self._collect()
+        self._diary.change(kind=base.kind)
+        collected = self._collect(base.kind)
         _check_kind(base, collected.controls)
         self._note_manifest(collected, base)
         present = self._present(collected, base)
-        if reason := self._why_distrusted(collected, present):
+        if reason := self._why_distrusted(collected, base, present):
             self._diary.remark(
                 "If the labels were changed on purpose, train once with `yolo-backend train --project "
                 f"{self._project.id} --promote always`"
@@ -104,13 +106,13 @@ class _Stages:
         self._write_validation(collected)
         fitted = self._fit(collected, base)
         judgement, thresholds = self._judge(collected, base, fitted, present)
-        self._finish(collected, judgement, thresholds)
+        self._finish(collected, base, judgement, thresholds)
 
     # Collecting
 
-    def _collect(self) -> Collected:
+    def _collect(self, kind: Kind) -> Collected:
         project, models = self._project, self._models
-        controls = trained_controls(project.label_config)
+        controls = trained_controls(project.label_config, kind)
         with closing(Predictor(self._settings)) as predictor:
             snapshot = take_snapshot(
                 project,
@@ -118,6 +120,7 @@ class _Stages:
                 _image_cache(self._settings),
                 self._group_by(),
                 self._tell_collecting,
+                kind=kind,
             )
         self._diary.remark(*snapshot.remarks)
         self._check_enough(snapshot)
@@ -167,7 +170,7 @@ class _Stages:
     def _present(self, collected: Collected, base: Base) -> Findings | None:
         """What serves the project now finds in the validation images; None where it knows none of their labels."""
         file, settings = self._models.file, self._settings
-        if not file.exists():
+        if not are_judged_alike(self._serving_kind(base), base.kind) or not file.exists():
             try:
                 file = find_weights(
                     serving_name(self._project.label_config, settings), settings.model_root, may_download=True
@@ -177,11 +180,22 @@ class _Stages:
                 return None
             if file.samefile(base.path) and not known_classes(collected.controls, base.class_names):
                 return None  # without an export, which takes longer than all the rest
-        return self._found(file, collected)
+        return self._found(file, collected, base)
 
-    def _found(self, weights: Path, collected: Collected) -> Findings | None:
-        """What weights find in the validation images; None where none of their classes is a label."""
+    def _serving_kind(self, base: Base) -> str | None:
+        """The kind of the project's own weights; that of the base where there are none."""
+        promoted = self._models.promoted()
+        if promoted is None:
+            return base.kind
+        return self._models.run(promoted).kind if promoted else read_base(self._models.file).kind
+
+    def _found(self, weights: Path, collected: Collected, base: Base) -> Findings | None:
+        """What weights find in the validation images; None where none of their classes is a label, or where they are
+        of a kind that finds something else than models of the base do.
+        """
         engine = Engine.as_set(weights, self._settings)
+        if not are_judged_alike(engine.info.kind, base.kind):
+            return None
         # The candidate has no thresholds yet, and the same classes as what will serve.
         is_trained = engine.info.thresholds or weights.parent == self._run.work_folder
         controls = [by_name(control) for control in collected.controls] if is_trained else collected.controls
@@ -198,18 +212,19 @@ class _Stages:
             decode=settings.decode,
         )
 
-    def _why_distrusted(self, collected: Collected, present: Findings | None) -> str | None:
+    def _why_distrusted(self, collected: Collected, base: Base, present: Findings | None) -> str | None:
         """Why the labels can't be trusted; a person who promotes in any case says that they can."""
-        then = self._boxes_then()
+        then = self._boxes_then(base)
         if present is None or not then or self._options.promote == "always":
             return None
         return check_labels(collected.split.val, then, present, collected.labels, seed=self._options.seed)
 
-    def _boxes_then(self) -> Mapping[str, Sequence[LabelledBox]]:
+    def _boxes_then(self, base: Base) -> Mapping[str, Sequence[LabelledBox]]:
         """By the images' digests: the validation boxes of the last run whose labels were trusted enough to serve."""
         for run in self._models.runs():
             path = self._models.folder_of(run.run) / VALIDATION
-            if run.verdict in {"promote", "aside"} and path.is_file():
+            is_trusted = run.verdict in {"promote", "aside"} and are_judged_alike(run.kind, base.kind)
+            if is_trusted and path.is_file():
                 return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[LabelledBox, ...]])
         return {}
 
@@ -251,9 +266,9 @@ class _Stages:
         """What the gate says, and the thresholds that the model brings."""
         self._diary.progress("judging", score=fitted.score)
         models, options = self._models, self._options
-        candidate = self._found(fitted.weights, collected)
+        candidate = self._found(fitted.weights, collected, base)
         assert candidate is not None  # noqa: S101  its classes are the project's labels
-        best = models.best()
+        best = models.best(base.kind)
         best_weights = models.weights_of(best.run) if best and best.run != models.promoted() else None
         rule = ThresholdRule(options.precision, default=self._settings.model_score_threshold)
         judgement = judge(
@@ -261,7 +276,7 @@ class _Stages:
             collected.labels,
             candidate,
             present,
-            self._found(best_weights, collected) if best_weights else None,
+            self._found(best_weights, collected, base) if best_weights else None,
             # With enough images, too few of which were drawn without help, a model that serves isn't replaced unseen.
             is_first=not models.promotions() and (present is None or len(collected.split.val) < MIN_IMAGES),
             rule=replace(rule, own=collected.own_thresholds),
@@ -297,7 +312,7 @@ class _Stages:
 
     # Exporting, and the swap
 
-    def _finish(self, collected: Collected, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
+    def _finish(self, collected: Collected, base: Base, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
         weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
         before = file_fingerprint(weights)
         add_record(weights, TrainedRecord(thresholds, name, self._models.key))
@@ -305,10 +320,17 @@ class _Stages:
         hand_over_export(Engine.wish_of(before, self._settings), file_fingerprint(weights))
         weights.replace(self._run.folder / WEIGHTS)
         self._diary.remark(*judgement.remarks)
-        promote = self._options.promote
-        is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote")
+        promote, serving_kind = self._options.promote, self._serving_kind(base)
+        is_other = not are_judged_alike(serving_kind, base.kind)
+        is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote" and not is_other)
         reason = judgement.reason
-        if promote == "never" and judgement.verdict == "promote":
+        if promote == "auto" and judgement.verdict == "promote" and is_other:
+            reason = (
+                f"It is kept aside, because a {serving_kind or 'detect'} model serves this project, and one model "
+                f"serves at a time: `yolo-backend models --project {self._project.id} --promote {name}` puts this one "
+                f"in its place. The gate says: {reason}"
+            )
+        elif promote == "never" and judgement.verdict == "promote":
             reason = f"It is not promoted, because of --promote never. The gate says: {reason}"
         elif promote == "always" and judgement.verdict != "promote":
             reason = f"It is promoted, because of --promote always. The gate says: {reason}"

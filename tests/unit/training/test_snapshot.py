@@ -132,7 +132,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
                 return loader.files(task, controls, studio, project="7")
 
             cache = ImageCache(tmp_path / "images", 50)
-            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told)
+            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind="detect")
 
         yield take
 

@@ -93,9 +93,9 @@ class ControlKind(Protocol[ControlT]):
         """Why labels have no class in these weights, called `name`, and what to do; None where it is by their names."""
         return None
 
-    def is_trainable(self, control: ControlT) -> bool:
-        """Returns True if models are trained on what people draw with it."""
-        return False
+    def trained_with(self, control: ControlT) -> frozenset[str]:
+        """The kinds of weights that can learn from what people draw with it; none, if models aren't trained on that."""
+        return frozenset()
 
     def wants_masks(self, control: ControlT, weights: WeightsInfo) -> bool:
         """Returns True if masks are to be made for it of what these weights find, which takes time and memory."""

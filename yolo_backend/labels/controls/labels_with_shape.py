@@ -58,9 +58,9 @@ class LabelsWithShape(ControlKind[ShapeControl]):
         """As for the shape."""
         _kind_of(control).check_weights(control, weights, name)
 
-    def is_trainable(self, control: ShapeControl) -> bool:
+    def trained_with(self, control: ShapeControl) -> frozenset[str]:
         """As for the shape."""
-        return _kind_of(control).is_trainable(control)
+        return _kind_of(control).trained_with(control)
 
     def wants_masks(self, control: ShapeControl, weights: WeightsInfo) -> bool:
         """As for the shape."""

@@ -34,9 +34,9 @@ class RectangleLabels(ShapeLabels[RectangleControl]):
         """`model_obb` wants rotated boxes."""
         return {"needs_obb": is_true(attributes, "model_obb")}
 
-    def is_trainable(self, control: RectangleControl) -> bool:
-        """Models are trained on rectangles."""
-        return True
+    def trained_with(self, control: RectangleControl) -> frozenset[str]:
+        """Upright and rotated boxes."""
+        return frozenset({"detect", "obb"})
 
     def check_weights(self, control: RectangleControl, weights: WeightsInfo, name: str) -> None:
         """`model_obb` wants rotated boxes."""
