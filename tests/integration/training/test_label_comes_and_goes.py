@@ -60,9 +60,7 @@ def test_old_labels_keep_their_average_precision(house: House, unseen: list[Labe
     assert without_it.value >= before.interval[0], told
 
 
-def trained(
-    house: House, names: tuple[str, ...], order: tuple[str, ...], unseen: list[LabelledImage]
-) -> Resampled:
+def trained(house: House, names: tuple[str, ...], order: tuple[str, ...], unseen: list[LabelledImage]) -> Resampled:
     """The mean AP50 of the old labels on what the model of a new run never saw, and how sure that is.
 
     `names` are the classes that it should have, `order` the labels that should be known by then.
