@@ -80,7 +80,7 @@ coverage: .venv/.installed-dev .venv-label-studio/.installed ## the same tests, 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
 	$(PYTEST) -m "proof and not training_proof"
 
-training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour)
+training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour and a half)
 	$(PYTEST) -m training_proof
 
 test-all: test proofs training-proofs ## all of them
