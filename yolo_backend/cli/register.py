@@ -41,7 +41,7 @@ from yolo_backend.registering.label_files import read_labels
 from yolo_backend.registering.registration import Registered
 from yolo_backend.registering.registration import register as register_items
 from yolo_backend.registering.target import choose_controls
-from yolo_backend.registering.unfit import set_apart
+from yolo_backend.registering.unfit import set_apart, set_broken_apart
 
 _SHOWN_BOXES = 5
 _SHOWN_FILES = 3
@@ -154,6 +154,11 @@ def register(
                 )
         else:
             found.images, found.unfit = set_apart(found.images, uploaded=how == "upload")
+        if labels_path:
+            with err.status("Looking at the images"):
+                found.images, broken = set_broken_apart(found.images, settings.max_image_megapixels)
+            for image, why in broken.items():
+                found.unfit.setdefault(why, []).append(Path(found.originals.get(image, image)))
         alone = left_alone(sources, [path for path in (labels_path, classes_path, convert_to) if path])
         _tell_files(found, alone, convert_to, dry_run=dry_run)
         check_files(found.images, suffixes=TAKEN_SUFFIXES if how == "upload" else SHOWN_SUFFIXES)
@@ -170,6 +175,7 @@ def register(
                     others=controls[1:],
                     label_config="" if control_name else project.label_config,
                     originals=found.originals,
+                    unfit=found.unfit,
                 )
         items = labelled.items
         if how == "local-files":
@@ -189,7 +195,7 @@ def register(
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", becoming)
-    if labelled.odd:
+    if labelled.odd or labelled.lost:
         raise typer.Exit(FAILED)
 
 
@@ -255,6 +261,7 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
         "odd": labelled.odd,
         "changed": dict(labelled.told),
         "labels_without_image": labelled.unused,
+        "labels_not_registered": labelled.lost,
         "task_ids": [task_id for part in parts for task_id in part.task_ids],
     }
 
@@ -273,14 +280,21 @@ def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
         _print(err, f"Boxes left out because they have no area on their image: {len(boxes):,} ({shown})")
     for sentence, count in told["changed"].items():
         _print(err, f"{count:,} {sentence}")
-    if odd := told["odd"]:
-        _print(err, f"Lines or entries left out because they can't be read: {len(odd):,}")
-        for sentence in odd[:_SHOWN_BOXES]:
-            _print(err, f"  {sentence}")
-        if len(odd) > _SHOWN_BOXES:
-            _print(err, f"  and {len(odd) - _SHOWN_BOXES:,} more: --json lists all")
+    _tell_list("Lines or entries left out because they can't be read", told["odd"])
+    _tell_list("Images left out with their labels", told["labels_not_registered"])
     if count := told["labels_without_image"]:
         _print(err, f"Labels without one of the images: {count:,}")
+
+
+def _tell_list(what: str, sentences: Sequence[str]) -> None:
+    """How many there are, and the first of them."""
+    if not sentences:
+        return
+    _print(err, f"{what}: {len(sentences):,}")
+    for sentence in sentences[:_SHOWN_BOXES]:
+        _print(err, f"  {sentence}")
+    if len(sentences) > _SHOWN_BOXES:
+        _print(err, f"  and {len(sentences) - _SHOWN_BOXES:,} more: --json lists all")
 
 
 def _print(console: Console, line: str) -> None:

@@ -14,7 +14,7 @@ from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.regions import make_regions, task_score
 from yolo_backend.protocol import Prediction, Region
-from yolo_backend.registering.finding import FileOrAddress, shown
+from yolo_backend.registering.finding import FileOrAddress, readable, shown
 from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import Labels
 from yolo_backend.registering.objects import (
@@ -27,6 +27,7 @@ from yolo_backend.registering.objects import (
     detections_of,
 )
 from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out
+from yolo_backend.registering.unfit import Unfit, has_pixels
 
 _RIGHT_ANGLE, _SMALL_ANGLE = 90, 0.1  # degrees
 
@@ -36,7 +37,7 @@ class Labelled:
     """Items, some with labels; the objects without area on their image; and of how many labels there is no image.
 
     `odd` are sentences about lines and entries that are no object, and `told` says of how many objects something is
-    lost, and what.
+    lost, and what. `lost` names the files with labels that aren't registered, each with the reason.
     """
 
     items: list[Item]
@@ -44,6 +45,7 @@ class Labelled:
     unused: int
     odd: list[str] = field(default_factory=list)
     told: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -65,29 +67,36 @@ def add_labels(
     others: Sequence[Control] = (),
     label_config: str = "",
     originals: Mapping[FileOrAddress, FileOrAddress] | None = None,
+    unfit: Unfit | None = None,
 ) -> Labelled:
     """Items of these images with their labels: as predictions of this version, or as annotations if it is None.
 
     All is read and checked. An object becomes regions of that one of the controls that holds it best. What Label Studio
     exported is taken as it is where the `label_config` has the same controls. If an object has no score, its regions
-    have none. Labels know an image by the name of its original. Raises LabelFileError, also if nothing can be read.
+    have none. Labels know an image by the name of its original. The labels of `unfit` files, which aren't registered,
+    are lost. Raises LabelFileError, also if nothing can be read.
     """
     original_of = {image: (originals or {}).get(image, image) for image in images}
     labels_of = labels.of(original_of.values())
-    found = [_find(image, labels_of.get(original_of[image])) for image in images]
+    why_unfit = {file: why for why, files in (unfit or {}).items() for file in files}
+    lost_of = labels.of_others(why_unfit, labels_of.values())
+    lost = [f"{readable(file)}: {why}" for file, why in why_unfit.items() if file in lost_of]
     if not labels_of:
-        raise LabelFileError(
-            f"{labels.path}: its {len(labels)} labels fit neither {shown(images[0])} nor another given image"
-        )
+        where = f"{labels.path}: its {len(labels)} labels fit neither {shown(images[0])} nor another given image"
+        raise LabelFileError(f"{where} that can be registered" if lost else where)
+    found = [_find(image, labels_of.get(original_of[image])) for image in images]
     odd = [*labels.odd, *(sentence for item in found for sentence in item.read.odd)]
     if odd and not any(item.read.found for item in found):
         raise LabelFileError(odd[0] + (f" (and {len(odd) - 1:,} more that can't be read)" if len(odd) > 1 else ""))
     things = [thing for item in found for thing in item.read.found]
     maker = _Maker((control, *others), label_config, things, labels.classes)
     items = [maker.item(item, model_version) for item in found]
+    if relations := sum(item.read.relations for item in found):
+        maker.told["relations between regions are left out"] = relations
     if things and not maker.has_made and maker.told:
         raise LabelFileError(f"{labels.path}: none of its objects can be registered: {next(iter(maker.told))}")
-    return Labelled(items, maker.without_area, len(labels) - len(set(labels_of.values())), odd, maker.told)
+    unused = len(labels) - len({*labels_of.values(), *lost_of.values()})
+    return Labelled(items, maker.without_area, unused, odd, maker.told, lost)
 
 
 class _Maker:
@@ -160,7 +169,7 @@ def _is_no_longer_rotated(thing: FileObject, region: Region) -> bool:
 def _find(image: FileOrAddress, labels: ImageLabels | None) -> _ImageWithLabels:
     if labels is None:
         return _ImageWithLabels(image, None)
-    size_wh, orientation = _size_of(image) if isinstance(image, Path) else (labels.size_wh, 1)
+    size_wh, orientation = _size_of(image) if isinstance(image, Path) and has_pixels(image) else (labels.size_wh, 1)
     try:
         read = _read(labels, image, size_wh, orientation)
     except LabelFileError as error:  # one file of labels costs no other

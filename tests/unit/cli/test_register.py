@@ -15,7 +15,7 @@ from tests.harness.command import exit_code
 from tests.harness.http_server import RecordingServer, StartServer, reply
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG
-from yolo_backend.cli.common import UNUSABLE
+from yolo_backend.cli.common import FAILED, UNUSABLE
 
 run = partial(exit_code, "register")
 
@@ -190,6 +190,93 @@ def test_of_many_files_the_first_are_named(
         "Not registered, 1,200 files: photos/0000.tif, photos/0001.tif, photos/0002.tif and 1,197 more: "
         "Label Studio takes no .tif files: make it a PNG or JPEG, or use --convert\n"
     )
+
+
+def write_broken_files() -> dict[str, str]:
+    """A whole image and four broken ones in `photos`, each with a box in `labels`. Returns why they are broken."""
+    Path("photos").mkdir()
+    Path("labels").mkdir()
+    whole = encode(Image.effect_noise((64, 48), 50).convert("RGB"), "JPEG")
+    contents = {"empty": b"", "cut": whole[: len(whole) // 2], "head": whole[:100], "text": b"see there\n"}
+    for name, content in {"whole": whole, **contents}.items():
+        Path("photos", f"{name}.jpg").write_bytes(content)
+        Path("labels", f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    Path("labels/classes.txt").write_text("RBC")
+    return {
+        "photos/cut.jpg": "the image is broken: image file is truncated",
+        "photos/empty.jpg": "has no bytes: replace it",
+        "photos/head.jpg": "the image is broken: a JPEG of too many parts, or of none",
+        "photos/text.jpg": "is text, though named .jpg: open it, or the address, to see what it says",
+    }
+
+
+@pytest.mark.parametrize("how", [[], ["--how", "local-files", "--document-root", "."]])
+def test_a_broken_image_with_labels_costs_itself(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer, how: list[str]
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    why_broken = write_broken_files()
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run", *how) == FAILED
+
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Would register 1 of 1 images in Cells")
+    assert ", 1 of them with 1 boxes as predictions" in printed.out
+    lines = printed.err.splitlines()
+    last = lines[lines.index("Images left out with their labels: 4") + 1 :]
+    for line, (name, why) in zip(sorted(last), why_broken.items(), strict=True):
+        assert line.startswith(f"  {name}: {why}")
+        assert any(line.startswith(f"Not registered, 1 file: {name}: {why}") for line in lines)
+    assert "Labels without one of the images" not in printed.err
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run", "--json", *how) == FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert (told["registered"], told["labels_without_image"], len(told["labels_not_registered"])) == (1, 0, 4)
+    assert sorted(file for files in told["no_images"].values() for file in files) == list(why_broken)
+
+
+def test_a_broken_image_without_labels_is_left_out_and_is_no_failure(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    for name in write_broken_files():
+        Path("labels", Path(name).stem).with_suffix(".txt").unlink()
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert "Not registered, 1 file: photos/cut.jpg: the image is broken" in printed.err
+    assert "with their labels" not in printed.err
+
+
+def test_labels_of_broken_images_alone_are_an_error(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_broken_files()
+    Path("labels/whole.txt").unlink()
+
+    assert run("photos", "-p", "1", "--labels", "labels") == UNUSABLE
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "labels: its 4 labels fit neither photos/whole.jpg nor another given image that can be registered"
+    )
+
+    Path("photos/whole.jpg").unlink()
+    assert run("photos", "-p", "1", "--labels", "labels") == UNUSABLE
+    assert "photos/cut.jpg: the image is broken" in capsys.readouterr().err
+
+
+def test_what_is_converted_is_broken_by_its_own_name(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    """A .jfif is copied as it is, so its pixels are looked at later."""
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_broken_files()
+    Path("photos/cut.jpg").rename("photos/cut.jfif")
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--convert", "made", "--dry-run", "--json") == FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert told["registered"] == 1
+    assert any(sentence.startswith("photos/cut.jfif: the image is") for sentence in told["labels_not_registered"])
 
 
 def test_where_no_image_is_left_nothing_is_asked_of_label_studio(
