@@ -33,9 +33,9 @@ from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.prelabeling.model_versions import is_own
-from yolo_backend.registering.converting import Converted, convert, told_of
+from yolo_backend.registering.converting import Converted, convert, made_of
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, left_alone, readable
-from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.imported_labels import Labelled, add_labels, told_of
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, by_local_files, check_files
 from yolo_backend.registering.label_files import read_labels
 from yolo_backend.registering.registration import Registered
@@ -207,7 +207,7 @@ def _tell_files(found: Converted, alone: Mapping[str, int], convert_to: Path | N
         _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
     if count := sum(alone.values()):
         _print(err, f"{count:,} {'file' if count == 1 else 'files'} left alone: {', '.join(alone)}")
-    if convert_to and (made := told_of(found, convert_to, dry_run=dry_run)):
+    if convert_to and (made := made_of(found, convert_to, dry_run=dry_run)):
         _print(err, made)
     for remark in found.remarks:
         _print(err, remark)
@@ -259,7 +259,10 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
         "are_boxes": types <= _BOX_TYPES,
         "boxes_without_area": [box.where for box in labelled.without_area],
         "odd": labelled.odd,
-        "changed": dict(labelled.told),
+        "changed": dict(told_of(registered)),
+        "labels_of_registered": sum(
+            bool(item.predictions or item.annotations) for part in parts for item in part.left_out
+        ),
         "labels_without_image": labelled.unused,
         "labels_not_registered": labelled.lost,
         "task_ids": [task_id for part in parts for task_id in part.task_ids],
@@ -268,13 +271,15 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
 
 def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
     verb = "Would register" if told["dry_run"] else "Registered"
-    things = "boxes" if told["are_boxes"] else "objects"
+    things = ("box" if told["boxes"] == 1 else "boxes") if told["are_boxes"] else "objects"
     labels = f", {told['labelled']:,} of them with {told['boxes']:,} {things} as {becoming}" if told["labelled"] else ""
     count, left_out = told["registered"], told["left_out"]
     _print(out, f"{verb} {count:,} of {count + left_out:,} images in {project}{labels}")
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in told["left_out_because"].items())
         _print(out, f"Left out: {reasons}")
+    if count := told["labels_of_registered"]:
+        _print(err, f"Images that are registered already, and so get no labels: {count:,}")
     if boxes := told["boxes_without_area"]:
         shown = ", ".join(boxes[:_SHOWN_BOXES]) + (", ..." if len(boxes) > _SHOWN_BOXES else "")
         _print(err, f"Boxes left out because they have no area on their image: {len(boxes):,} ({shown})")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from yolo_backend.addresses import file_name_in
 from yolo_backend.cli.common import out
 from yolo_backend.label_studio.projects import Project
+from yolo_backend.labels.plans import UNTRAINED
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.sampling.choosing import Choice, Sample
-from yolo_backend.sampling.pool import Pool
+from yolo_backend.sampling.pool import Pool, PoolImage
 from yolo_backend.sampling.scoring import Scored, Scoring
 
 _SHOWN_FAILURES = 20
@@ -88,6 +91,7 @@ class SampleOutput:
 
     def _table(self) -> Table:
         table = Table("", "task", "image", "uncertainty", "boxes", "above threshold")
+        table.columns[2].overflow = "fold"  # of a path that is cut off, nobody knows the file
         for column in (table.columns[index] for index in (0, 1, 3, 4, 5)):
             column.justify = "right"
         for rank, item in enumerate(self.sample.chosen, 1):
@@ -96,7 +100,7 @@ class SampleOutput:
             if not item.is_predicted:
                 numbers = "", "", ""
             task = str(self.delivered.task_id_of(item) or "")
-            table.add_row(str(rank), task, escape(item.image.name), *numbers)
+            table.add_row(str(rank), task, escape(_shown(item.image)), *numbers)
         return table
 
     def _print_chosen(self) -> None:
@@ -113,7 +117,9 @@ class SampleOutput:
     def _print_delivered(self) -> None:
         done = self.delivered
         if done.registered:
-            out.print(f"Registered: {len(done.registered):,}, with predictions as {self.model_version}", soft_wrap=True)
+            is_predicted = self.model_version != UNTRAINED
+            what = f"with predictions as {self.model_version}" if is_predicted else "without predictions"
+            out.print(f"Registered: {len(done.registered):,}, {what}", markup=False, soft_wrap=True)
         if done.written:
             out.print(
                 f"Written: data.uncertainty of {len(done.written):,} tasks, and {done.predicted:,} predictions as "
@@ -133,3 +139,8 @@ class SampleOutput:
             out.print(f"Not scored: {one}", style="red", markup=False, soft_wrap=True)
         if len(failed) > _SHOWN_FAILURES:
             out.print(f"and {len(failed) - _SHOWN_FAILURES:,} more, which --json lists", style="red")
+
+
+def _shown(image: PoolImage) -> str:
+    """What a person calls an image: a file by its path, what is at an address by its file's name."""
+    return image.name if isinstance(image.source, Path) else file_name_in(image.name) or image.name

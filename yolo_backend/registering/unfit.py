@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ CONVERTED_SUFFIXES = frozenset({
 })  # fmt: skip
 _START_BYTES = 4096
 _DRAWN_BY_THE_PAGE = ".svg"  # it has no pixels to look at
+_CUT_SHORT = re.compile("truncated", re.IGNORECASE)
 _AS_SMALL_AS_CAN_BE_PX = 1  # decodes a JPEG in a fifth of the time
 
 
@@ -67,7 +69,10 @@ def _why_broken(image: FileOrAddress, max_megapixels: float) -> str | None:
     try:
         decode_image(image.read_bytes(), max_megapixels, _AS_SMALL_AS_CAN_BE_PX)
     except ImageError as error:
-        return None if error.kind == FailureKind.TOO_MANY_PIXELS else error.told_of(image.name)
+        if error.kind == FailureKind.TOO_MANY_PIXELS:
+            return None
+        # Without the numbers in it, files that were cut short at different bytes are told together.
+        return "is cut short: copy it again" if _CUT_SHORT.search(str(error)) else error.told_of(image.name)
     except OSError:
         return None
     return None
