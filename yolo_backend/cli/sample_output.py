@@ -90,7 +90,7 @@ class SampleOutput:
         self._print_failures()
 
     def _table(self) -> Table:
-        table = Table("", "task", "image", "uncertainty", "boxes", "above threshold")
+        table = Table("", "task", "image", "uncertainty", "boxes", "above\nthreshold")
         table.columns[2].overflow = "fold"  # of a path that is cut off, nobody knows the file
         for column in (table.columns[index] for index in (0, 1, 3, 4, 5)):
             column.justify = "right"
