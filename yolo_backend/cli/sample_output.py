@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from yolo_backend.addresses import file_name_in
 from yolo_backend.cli.common import out
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.plans import UNTRAINED
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.sampling.choosing import Choice, Sample
-from yolo_backend.sampling.pool import Pool, PoolImage
+from yolo_backend.sampling.pool import Pool
 from yolo_backend.sampling.scoring import Scored, Scoring
 
 _SHOWN_FAILURES = 20
@@ -100,7 +98,7 @@ class SampleOutput:
             if not item.is_predicted:
                 numbers = "", "", ""
             task = str(self.delivered.task_id_of(item) or "")
-            table.add_row(str(rank), task, escape(_shown(item.image)), *numbers)
+            table.add_row(str(rank), task, escape(item.image.shown), *numbers)
         return table
 
     def _print_chosen(self) -> None:
@@ -139,8 +137,3 @@ class SampleOutput:
             out.print(f"Not scored: {one}", style="red", markup=False, soft_wrap=True)
         if len(failed) > _SHOWN_FAILURES:
             out.print(f"and {len(failed) - _SHOWN_FAILURES:,} more, which --json lists", style="red")
-
-
-def _shown(image: PoolImage) -> str:
-    """What a person calls an image: a file by its path, what is at an address by its file's name."""
-    return image.name if isinstance(image.source, Path) else file_name_in(image.name) or image.name
