@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -19,6 +19,7 @@ _PARAMETER = re.compile(r"[?&#;]([^=?&#;]*)=")
 _SECRET = re.compile(r"sig|token|secret|passw|credential|key|auth|jwt|session", re.IGNORECASE)
 _LOGIN = re.compile(r"((?:^|:)/{2,})[^/]*@|(^|:/)(?=[^/@\s]*:)[^/\s]*@")
 _WEB = re.compile(r"https?:|//", re.IGNORECASE)
+_UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-([^/?]+)$")
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:
@@ -50,6 +51,35 @@ def without_line_breaks(address: str) -> str:
 def is_local_files(path: str) -> bool:
     """Returns True if a path is that of Label Studio's Local Files, whose query names a file."""
     return path.rstrip("/").endswith("/data/local-files")
+
+
+def uploaded_name(address: str) -> str | None:
+    """The stored name of the uploaded file that has this address; None if it is no upload's address."""
+    match = _UPLOAD.search(address)
+    return unquote(match[1]) if match else None
+
+
+def path_in(address: str) -> str:
+    """The path of the file at this address, as a person reads it; that of a Local File is in the query.
+
+    Raises ValueError for a malformed address.
+    """
+    parts = urlsplit(address)
+    return parse_qs(parts.query).get("d", [""])[0] if is_local_files(parts.path) else unquote(parts.path)
+
+
+def file_name_in(address: Any) -> str:
+    """What a person calls the file at this address: its name, without the digits of an upload.
+
+    It is empty if there is none: for inline content, the root of a server, a malformed address, or what is no text.
+    """
+    if not isinstance(address, str) or address[:5].lower() == "data:":
+        return ""
+    try:
+        path = path_in(address)
+    except ValueError:
+        return ""
+    return uploaded_name(address.partition("?")[0]) or path.rstrip("/").rpartition("/")[2]
 
 
 def shown_host(url: str) -> str:

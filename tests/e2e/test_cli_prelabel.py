@@ -297,7 +297,7 @@ def test_versions_says_what_each_is(client: StudioClient, images: list[str], qui
     (control,) = found[version]["served"]["controls"]
     assert len(control["fingerprint"]) == 64
     assert control["thresholds"] == {"RBC": 0.25, "WBC": 0.25, "Platelets": 0.25}
-    assert re.search(rf"{version} .* serves now; \S+ \([0-9a-f]{{8}}\) above 0\.25; since 20", wide)
+    assert re.search(rf"{version} .* serves now; \S+ \([0-9a-f]{{8}}\) at [0-9]+ px, above 0\.25; since 20", wide)
     assert max(map(len, narrow.splitlines())) <= 80
 
 

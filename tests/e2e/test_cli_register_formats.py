@@ -317,6 +317,42 @@ def test_odd_lines_are_told_and_the_rest_is_registered(
     assert annotated == {"0.jpg": 1, "1.jpg": 0, "turned.jpg": 0}
 
 
+def test_a_broken_image_and_relations_cost_only_themselves(
+    client: StudioClient, command_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    """Both of a real export: a relation between two boxes, and a file that was cut short after it."""
+    options: Any = {"environment": command_environment, "cwd": tmp_path}
+    first, second = (client.create_project(f"relations {name}") for name in ("from", "to"))
+    told = run_json("register", photos, "-p", str(first), **options)
+    common = {"type": "rectanglelabels", "from_name": "label", "to_name": "image", "image_rotation": 0}
+    place = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["RBC"]}
+    for task_id in told["task_ids"]:
+        boxes = [
+            {"id": name, "value": place, "original_width": 640, "original_height": 480, **common}
+            for name in ("one", "two")
+        ]
+        relation = {"from_id": "one", "to_id": "two", "type": "relation", "direction": "right", "labels": []}
+        client.annotate(task_id, [*boxes, relation])
+    exported = export(client, first, "JSON", tmp_path / "export")
+    (photos / "turned.jpg").unlink()
+    (photos / "1.jpg").write_bytes((photos / "1.jpg").read_bytes()[:8000])
+
+    done = run_command(
+        "register", photos, "-p", str(second), "--labels", exported / "export.json", "--as", "annotations", **options
+    )
+
+    assert done.returncode == 1
+    assert "Registered 1 of 1 images" in done.stdout
+    assert "1 of them with 2 boxes as annotations" in done.stdout
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if "relation" in line] == ["1 relations between regions are left out"]
+    assert f"  {photos}/1.jpg: is cut short: copy it again" in lines
+    (task,) = client.tasks(second)
+    assert uploaded_name(task) == "0.jpg"
+    (annotation,) = task["annotations"]
+    assert [region["type"] for region in annotation["result"]] == ["rectanglelabels"] * 2
+
+
 def test_scans_are_converted_and_keep_their_labels(
     client: StudioClient, command_environment: dict[str, str], tmp_path: Path, label_studio: Any
 ) -> None:

@@ -148,7 +148,8 @@ def test_without_register_nothing_is_changed_and_the_report_is_drawn(
 
     assert done.returncode == 0, done.stderr
     assert "Chosen: 3 of 7 tasks without annotations, by entropy, mean, of left alone" in done.stdout
-    assert "/data/upload/" in done.stdout
+    assert "/data/upload/" not in done.stdout
+    assert done.stdout.count(".jpg") == 3
     assert "--diverse" not in done.stderr
     assert client.tasks(project) == before
     with (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from yolo_backend.addresses import origin_of, redact, shown_host
+from yolo_backend.addresses import file_name_in, origin_of, redact, shown_host, uploaded_name
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,40 @@ def test_redacted_is_one_short_line(value: str) -> None:
 )
 def test_of_an_address_the_host_alone_is_shown(url: str, host: str) -> None:
     assert shown_host(url) == host
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/data/upload/12/0123abcd-a-b.jpg", "a-b.jpg"),
+        ("/data/upload/12/0123abcd-%C3%A4.jpg", "ä.jpg"),
+        ("/tools/label-studio/data/upload/12/0123abcd-a.jpg", "a.jpg"),
+        ("/data/upload/12/a.jpg", None),
+        ("/data/local-files/?d=0123abcd-a.jpg", None),
+        ("https://example.com/0123abcd-a.jpg", None),
+    ],
+)
+def test_the_name_of_an_upload_is_known_by_its_address(address: str, name: str | None) -> None:
+    assert uploaded_name(address) == name
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/label-studio/data/upload/3/523e3ed0-a%20b.jpg", "a b.jpg"),
+        ("/data/upload/3/523e3ed0-a.jpg?query=1", "a.jpg"),
+        ("/data/local-files/?d=shelf/row%202/9.jpg", "9.jpg"),
+        ("https://a.test/photos/1.jpg?X-Amz-Signature=a/b&d=c.jpg", "1.jpg"),
+        ("https://a.test/photos/1/", "1"),
+        ("s3://bucket/day 1/7.png", "7.png"),
+        ("1.jpg", "1.jpg"),
+        ("https://a.test/", ""),
+        ("data:image/png;base64,AAAA/b.png", ""),
+        ("DATA:image/png,/b.png", ""),
+        ("http://[broken/1.jpg", ""),
+        (None, ""),
+        (["1.jpg"], ""),
+    ],
+)
+def test_the_name_of_the_file_at_an_address(address: Any, name: str) -> None:
+    assert file_name_in(address) == name

@@ -33,15 +33,15 @@ from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.prelabeling.model_versions import is_own
-from yolo_backend.registering.converting import Converted, convert, told_of
+from yolo_backend.registering.converting import Converted, convert, made_of
 from yolo_backend.registering.finding import SHOWN_SUFFIXES, TAKEN_SUFFIXES, find_images, left_alone, readable
-from yolo_backend.registering.imported_labels import Labelled, add_labels
+from yolo_backend.registering.imported_labels import Labelled, add_labels, told_of
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, by_local_files, check_files
 from yolo_backend.registering.label_files import read_labels
 from yolo_backend.registering.registration import Registered
 from yolo_backend.registering.registration import register as register_items
 from yolo_backend.registering.target import choose_controls
-from yolo_backend.registering.unfit import set_apart
+from yolo_backend.registering.unfit import set_apart, set_broken_apart
 
 _SHOWN_BOXES = 5
 _SHOWN_FILES = 3
@@ -154,6 +154,11 @@ def register(
                 )
         else:
             found.images, found.unfit = set_apart(found.images, uploaded=how == "upload")
+        if labels_path:
+            with err.status("Looking at the images"):
+                found.images, broken = set_broken_apart(found.images, settings.max_image_megapixels)
+            for image, why in broken.items():
+                found.unfit.setdefault(why, []).append(Path(found.originals.get(image, image)))
         alone = left_alone(sources, [path for path in (labels_path, classes_path, convert_to) if path])
         _tell_files(found, alone, convert_to, dry_run=dry_run)
         check_files(found.images, suffixes=TAKEN_SUFFIXES if how == "upload" else SHOWN_SUFFIXES)
@@ -170,6 +175,7 @@ def register(
                     others=controls[1:],
                     label_config="" if control_name else project.label_config,
                     originals=found.originals,
+                    unfit=found.unfit,
                 )
         items = labelled.items
         if how == "local-files":
@@ -189,7 +195,7 @@ def register(
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", becoming)
-    if labelled.odd:
+    if labelled.odd or labelled.lost:
         raise typer.Exit(FAILED)
 
 
@@ -201,7 +207,7 @@ def _tell_files(found: Converted, alone: Mapping[str, int], convert_to: Path | N
         _print(err, f"Not registered, {len(files):,} {'file' if len(files) == 1 else 'files'}: {_named(files)}: {why}")
     if count := sum(alone.values()):
         _print(err, f"{count:,} {'file' if count == 1 else 'files'} left alone: {', '.join(alone)}")
-    if convert_to and (made := told_of(found, convert_to, dry_run=dry_run)):
+    if convert_to and (made := made_of(found, convert_to, dry_run=dry_run)):
         _print(err, made)
     for remark in found.remarks:
         _print(err, remark)
@@ -253,34 +259,47 @@ def _summary(parts: Sequence[Registered], labelled: Labelled) -> dict[str, Any]:
         "are_boxes": types <= _BOX_TYPES,
         "boxes_without_area": [box.where for box in labelled.without_area],
         "odd": labelled.odd,
-        "changed": dict(labelled.told),
+        "changed": dict(told_of(registered)),
+        "labels_of_registered": sum(
+            bool(item.predictions or item.annotations) for part in parts for item in part.left_out
+        ),
         "labels_without_image": labelled.unused,
+        "labels_not_registered": labelled.lost,
         "task_ids": [task_id for part in parts for task_id in part.task_ids],
     }
 
 
 def _tell(told: dict[str, Any], project: str, becoming: str) -> None:
     verb = "Would register" if told["dry_run"] else "Registered"
-    things = "boxes" if told["are_boxes"] else "objects"
+    things = ("box" if told["boxes"] == 1 else "boxes") if told["are_boxes"] else "objects"
     labels = f", {told['labelled']:,} of them with {told['boxes']:,} {things} as {becoming}" if told["labelled"] else ""
     count, left_out = told["registered"], told["left_out"]
     _print(out, f"{verb} {count:,} of {count + left_out:,} images in {project}{labels}")
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in told["left_out_because"].items())
         _print(out, f"Left out: {reasons}")
+    if count := told["labels_of_registered"]:
+        _print(err, f"Images that are registered already, and so get no labels: {count:,}")
     if boxes := told["boxes_without_area"]:
         shown = ", ".join(boxes[:_SHOWN_BOXES]) + (", ..." if len(boxes) > _SHOWN_BOXES else "")
         _print(err, f"Boxes left out because they have no area on their image: {len(boxes):,} ({shown})")
     for sentence, count in told["changed"].items():
         _print(err, f"{count:,} {sentence}")
-    if odd := told["odd"]:
-        _print(err, f"Lines or entries left out because they can't be read: {len(odd):,}")
-        for sentence in odd[:_SHOWN_BOXES]:
-            _print(err, f"  {sentence}")
-        if len(odd) > _SHOWN_BOXES:
-            _print(err, f"  and {len(odd) - _SHOWN_BOXES:,} more: --json lists all")
+    _tell_list("Lines or entries left out because they can't be read", told["odd"])
+    _tell_list("Images left out with their labels", told["labels_not_registered"])
     if count := told["labels_without_image"]:
         _print(err, f"Labels without one of the images: {count:,}")
+
+
+def _tell_list(what: str, sentences: Sequence[str]) -> None:
+    """How many there are, and the first of them."""
+    if not sentences:
+        return
+    _print(err, f"{what}: {len(sentences):,}")
+    for sentence in sentences[:_SHOWN_BOXES]:
+        _print(err, f"  {sentence}")
+    if len(sentences) > _SHOWN_BOXES:
+        _print(err, f"  and {len(sentences) - _SHOWN_BOXES:,} more: --json lists all")
 
 
 def _print(console: Console, line: str) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from yolo_backend.cli.common import out
 from yolo_backend.label_studio.projects import Project
+from yolo_backend.labels.plans import UNTRAINED
 from yolo_backend.labels.regions import count_boxes
 from yolo_backend.registering.finding import FileOrAddress
 from yolo_backend.sampling.choosing import Choice, Sample
@@ -87,7 +88,8 @@ class SampleOutput:
         self._print_failures()
 
     def _table(self) -> Table:
-        table = Table("", "task", "image", "uncertainty", "boxes", "above threshold")
+        table = Table("", "task", "image", "uncertainty", "boxes", "above\nthreshold")
+        table.columns[2].overflow = "fold"  # of a path that is cut off, nobody knows the file
         for column in (table.columns[index] for index in (0, 1, 3, 4, 5)):
             column.justify = "right"
         for rank, item in enumerate(self.sample.chosen, 1):
@@ -96,7 +98,7 @@ class SampleOutput:
             if not item.is_predicted:
                 numbers = "", "", ""
             task = str(self.delivered.task_id_of(item) or "")
-            table.add_row(str(rank), task, escape(item.image.name), *numbers)
+            table.add_row(str(rank), task, escape(item.image.shown), *numbers)
         return table
 
     def _print_chosen(self) -> None:
@@ -113,7 +115,9 @@ class SampleOutput:
     def _print_delivered(self) -> None:
         done = self.delivered
         if done.registered:
-            out.print(f"Registered: {len(done.registered):,}, with predictions as {self.model_version}", soft_wrap=True)
+            is_predicted = self.model_version != UNTRAINED
+            what = f"with predictions as {self.model_version}" if is_predicted else "without predictions"
+            out.print(f"Registered: {len(done.registered):,}, {what}", markup=False, soft_wrap=True)
         if done.written:
             out.print(
                 f"Written: data.uncertainty of {len(done.written):,} tasks, and {done.predicted:,} predictions as "

@@ -93,7 +93,7 @@ def _print_csv(rows: Iterable[TaskRow]) -> None:
 
 def _print_table(rows: Iterable[TaskRow], title: str) -> None:
     # A file's name, a version and a day fit into 80 columns; what is longer is folded, for its end tells it apart.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     for name in ("id", "file", "predic-\ntions", "version", "score", "annota-\ntions", "created"):
         is_number = name not in {"file", "version", "created"}
         table.add_column(

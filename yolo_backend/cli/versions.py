@@ -59,7 +59,7 @@ def versions(*, project_name: ProjectName, as_json: AsJson = False, url: Url = N
         out.print(f"{project.title} holds no predictions", markup=False, soft_wrap=True)
     if serves and serves not in {one.model_version for one in held}:
         out.print(
-            f"{serves} serves now, and no task holds it yet: {_what(serves, known[serves])}",
+            f"{serves} serves now, and no task holds it yet: {what_it_is(serves, known[serves])}",
             markup=False,
             soft_wrap=True,
         )
@@ -80,19 +80,20 @@ def _serving(project: Project, settings: Settings) -> str | None:
 
 
 def _table(held: Sequence[HeldVersion], serves: str | None, known: dict[str, VersionRecord | None]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("version", overflow="fold")
     table.add_column("predic-\ntions", justify="right", no_wrap=True)
     table.add_column("newest", no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for one in held:
-        what = _what(one.model_version, known[one.model_version])
+        what = what_it_is(one.model_version, known[one.model_version])
         now = "serves now; " if one.model_version == serves else ""
         table.add_row(escape(one.model_version), f"{one.predictions:,}", one.newest_at[:10], escape(now + what))
     return table
 
 
-def _what(version: str, record: VersionRecord | None) -> str:
+def what_it_is(version: str, record: VersionRecord | None) -> str:
+    """What a version was made of, as far as that is written down."""
     if record is None:
         return "this backend's, of before or elsewhere" if is_own(version) else "another system's"
     parts = []
@@ -100,7 +101,10 @@ def _what(version: str, record: VersionRecord | None) -> str:
         thresholds = control.thresholds
         same = set(thresholds.values())
         shown = f"{same.pop():g}" if len(same) == 1 else _shown(thresholds)
-        parts.append(f"{Path(control.weights).name} ({control.fingerprint[:8]}) above {shown}")
+        pixels = max(control.image_size)
+        parts.append(f"{Path(control.weights).name} ({control.fingerprint[:8]}) at {pixels} px, above {shown}")
+    if record.iou_threshold != Settings.model_fields["model_iou_threshold"].default:
+        parts.append(f"IoU {record.iou_threshold:g}")
     since = datetime.fromtimestamp(record.since).astimezone()
     return f"{', '.join(dict.fromkeys(parts))}; since {since:%Y-%m-%d %H:%M}"
 

@@ -102,14 +102,19 @@ def class_names_of(backend: RemoteBackend, timeout_s: float, tell: Tell = _tell_
 def labeling_config_for(class_names: Iterable[str]) -> str:
     """A labeling config with one rectangle label for each class, each in a color of its own.
 
-    What is in a box can be seen through it. Above 15 labels there is a field to search them.
+    What is in a box can be seen through it. Above 15 labels there is a field to search them, which has a key of its
+    own, because Label Studio would give it the key of the first label.
     """
     names = list(dict.fromkeys(class_names))
     labels = "".join(
         f'\n    <Label value={quoteattr(name)} background="{label_color(number)}"/>'
         for number, name in enumerate(names)
     )
-    search = '  <Filter name="filter" toName="label" minlength="0"/>\n' if len(names) > _LABELS_AT_A_GLANCE else ""
+    search = (
+        '  <Filter name="filter" toName="label" minlength="0" hotkey="shift+f"/>\n'
+        if len(names) > _LABELS_AT_A_GLANCE
+        else ""
+    )
     return (
         f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n{search}'
         f'  <RectangleLabels name="label" toName="image" strokeWidth="2" opacity="0.1">{labels}\n'

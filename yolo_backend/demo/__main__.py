@@ -14,12 +14,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from label_studio_sdk import LabelStudio
 
+from yolo_backend.addresses import file_name_in
 from yolo_backend.connecting.connect import ensure_connected, ensure_project, labeling_config_for
-from yolo_backend.demo.checking import IOU_THRESHOLD, LABELS, SCORE_THRESHOLD, Shown, print_table, problems_of
+from yolo_backend.demo.checking import (
+    IOU_THRESHOLD,
+    LABELS,
+    SCORE_THRESHOLD,
+    Shown,
+    print_table,
+    problems_of,
+    wait_for_predictions,
+)
 from yolo_backend.demo.scenes import Scene, draw_scene, save_scene
 from yolo_backend.demo.stack import (
     LABEL_STUDIO,
@@ -46,6 +56,7 @@ _OUTPUT = ROOT / "demo-output"
 _SCENES = 24
 _MODEL = "YOLO demo"
 _TITLE = "YOLO demo: nuts, bolts and washers"
+_LATER_S = 180.0
 _FIRST_START, _LATER_START = "its first start makes a database: 1 to 3 minutes", "20 to 60 s"
 
 
@@ -185,16 +196,22 @@ def _predict_scenes(
         project=project,
         selected_items={"all": True, "excluded": []},
     )
+    # On a busy machine, some are stored after the click, in the background.
+    names = {path.name for path in scenes}
+    stored = wait_for_predictions(lambda: _stored(client, project), names, _LATER_S)
     took_s = time.monotonic() - started_at
-    stored = {}
-    for task in client.tasks.list(project=project, fields="all"):
-        # Label Studio puts a random prefix before an uploaded file's name.
-        name = str(task.data.get("image")).rsplit("/", 1)[-1].split("-", 1)[-1]
-        predictions = [dict(prediction) for prediction in task.predictions or []]
-        stored[name] = predictions[-1] if predictions else None
-    predicted = sum(stored.get(path.name) is not None for path in scenes)
+    predicted = sum(stored.get(name) is not None for name in names)
     print(f"{predicted} of {len(scenes)} scenes have their prediction, {took_s:.1f} s after the click\n")
     return [Shown(scene, path, stored.get(path.name)) for path, scene in scenes.items()]
+
+
+def _stored(client: LabelStudio, project: int) -> dict[str, dict[str, Any] | None]:
+    """The last prediction of each task, by its file's name."""
+    stored = {}
+    for task in client.tasks.list(project=project, fields="all"):
+        predictions = [dict(prediction) for prediction in task.predictions or []]
+        stored[file_name_in(task.data.get("image"))] = predictions[-1] if predictions else None
+    return stored
 
 
 def _draw_scenes(folder: Path) -> dict[Path, Scene]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from yolo_backend.detection.weights import find_weights
 _MIN_PRECISION = _MIN_RECALL = 0.97
 # The scenes have clumps of bolts, which Ultralytics' defaults answer with a second box here and there.
 SCORE_THRESHOLD, IOU_THRESHOLD = 0.3, 0.5
+Predictions = Mapping[str, dict[str, Any] | None]  # by the name of the scene's file
 LABELS = tuple(name.capitalize() for name in CLASS_NAMES)
 
 
@@ -47,6 +50,18 @@ class Shown:
             self.scene.boxes_xyxy,
             [LABELS[class_id] for class_id in self.scene.class_ids],
         )
+
+
+def wait_for_predictions(
+    read: Callable[[], Predictions], names: Collection[str], timeout_s: float, pause_s: float = 1.0
+) -> Predictions:
+    """What is stored for scenes of these names, when each has a prediction, or when the time is up."""
+    ends_at = time.monotonic() + timeout_s
+    while True:
+        stored = read()
+        if all(stored.get(name) is not None for name in names) or time.monotonic() >= ends_at:
+            return stored
+        time.sleep(pause_s)
 
 
 def print_table(shown: list[Shown]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from yolo_backend.addresses import is_local_files, redact
-from yolo_backend.label_studio.projects import Project, uploaded_name
+from yolo_backend.addresses import file_name_in, redact
+from yolo_backend.label_studio.projects import Project
 from yolo_backend.label_studio.selection import Selection, selected_tasks
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.labeling_config import parse_labeling_config
@@ -50,7 +49,7 @@ def task_rows(project: Project, selection: Selection) -> Iterator[TaskRow]:
             score=newest["score"] if newest else None,
             annotations=int(task["total_annotations"]),
             created_at=str(task["created_at"]),
-            file=_file_name_of(addresses[0]) + others if addresses else "",
+            file=(file_name_in(addresses[0]) or redact(addresses[0])) + others if addresses else "",
         )
 
 
@@ -71,17 +70,3 @@ def _addresses_of(task: Task, image_values: list[str]) -> list[Any]:
     if not values:
         return []
     return values[0] if isinstance(values[0], list) else [values[0]]
-
-
-def _file_name_of(address: Any) -> str:
-    """What a person calls the image at this address: its file's name, without the digits of an upload."""
-    try:
-        parts = urlsplit(address)
-    except (ValueError, TypeError, AttributeError):  # whatever a task holds
-        return redact(address)
-    if not isinstance(address, str) or parts.scheme.lower() == "data":
-        return redact(address)
-    if name := uploaded_name(parts.path):
-        return name
-    path = parse_qs(parts.query).get("d", [""])[0] if is_local_files(parts.path) else unquote(parts.path)
-    return path.rstrip("/").rpartition("/")[2] or redact(address)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -29,7 +29,6 @@ MAX_UPLOAD_FILES = 100
 MAX_UPLOAD_BYTES = 200_000_000
 _SHOWN_PROJECTS = 20
 _UNNAMED = "$undefined$"
-_UPLOAD = re.compile(r"/data/upload/\d+/[0-9a-f]{8}-([^/?]+)$")
 
 
 @dataclass(frozen=True)
@@ -216,9 +215,3 @@ def told_projects(studio: Studio) -> str:
 def stored_name(file_name: str) -> str:
     """What Label Studio calls an uploaded file of this name, without the eight digits that it puts before it."""
     return re.sub(r"[^-\w.]", "", file_name.strip().replace(" ", "_"))
-
-
-def uploaded_name(address: str) -> str | None:
-    """The stored name of the uploaded file that has this address; None if it is no upload's address."""
-    match = _UPLOAD.search(address)
-    return unquote(match[1]) if match else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import requests
 from PIL import Image as Picture
 
+from yolo_backend.addresses import file_name_in
 from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
 from yolo_backend.failures import Failure
@@ -83,9 +83,5 @@ def _write(images: Sequence[TaskImage], prediction: Prediction, colors: LabelCol
 
 
 def _name_of(address: str) -> str:
-    """A file name for the image at this address, without its ending."""
-    if address[:5].lower() == "data:":
-        return "image"
-    parts = urlsplit(address)
-    path = parse_qs(parts.query).get("d", [""])[0] or unquote(parts.path)
-    return re.sub(r"[^\w.-]+", "_", PurePosixPath(path).stem)[:_MAX_NAME] or "image"
+    """A name, without its ending, for the picture of the image at this address."""
+    return re.sub(r"[^\w.-]+", "_", PurePosixPath(file_name_in(address)).stem)[:_MAX_NAME] or "image"

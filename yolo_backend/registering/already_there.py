@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from yolo_backend.label_studio.projects import Project, stored_name, uploaded_name
+from yolo_backend.addresses import uploaded_name
+from yolo_backend.label_studio.projects import Project, stored_name
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.registering.items import LOCAL_FILES, Item

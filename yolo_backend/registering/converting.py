@@ -147,7 +147,7 @@ def _write(target: Path, content: bytes) -> None:
         raise ConvertError(f"{target} can't be written: {error.strerror}") from None
 
 
-def told_of(converted: Converted, folder: Path, *, dry_run: bool = False) -> str | None:
+def made_of(converted: Converted, folder: Path, *, dry_run: bool = False) -> str | None:
     """How many were made of which kinds, or would be, in a sentence; None where none was."""
     if not converted.originals:
         return None

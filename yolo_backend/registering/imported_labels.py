@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.regions import make_regions, task_score
 from yolo_backend.protocol import Prediction, Region
-from yolo_backend.registering.finding import FileOrAddress, shown
+from yolo_backend.registering.finding import FileOrAddress, readable, shown
 from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import Labels
 from yolo_backend.registering.objects import (
@@ -27,6 +27,7 @@ from yolo_backend.registering.objects import (
     detections_of,
 )
 from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out
+from yolo_backend.registering.unfit import Unfit, has_pixels
 
 _RIGHT_ANGLE, _SMALL_ANGLE = 90, 0.1  # degrees
 
@@ -35,15 +36,20 @@ _RIGHT_ANGLE, _SMALL_ANGLE = 90, 0.1  # degrees
 class Labelled:
     """Items, some with labels; the objects without area on their image; and of how many labels there is no image.
 
-    `odd` are sentences about lines and entries that are no object, and `told` says of how many objects something is
-    lost, and what.
+    `odd` are sentences about lines and entries that are no object. `lost` names the files with labels that aren't
+    registered, each with the reason.
     """
 
     items: list[Item]
     without_area: list[FileObject]
     unused: int
     odd: list[str] = field(default_factory=list)
-    told: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> Counter[str]:
+        """Of how many objects of all items something is lost, and what."""
+        return told_of(self.items)
 
 
 @dataclass(frozen=True)
@@ -65,39 +71,52 @@ def add_labels(
     others: Sequence[Control] = (),
     label_config: str = "",
     originals: Mapping[FileOrAddress, FileOrAddress] | None = None,
+    unfit: Unfit | None = None,
 ) -> Labelled:
     """Items of these images with their labels: as predictions of this version, or as annotations if it is None.
 
     All is read and checked. An object becomes regions of that one of the controls that holds it best. What Label Studio
     exported is taken as it is where the `label_config` has the same controls. If an object has no score, its regions
-    have none. Labels know an image by the name of its original. Raises LabelFileError, also if nothing can be read.
+    have none. Labels know an image by the name of its original. The labels of `unfit` files, which aren't registered,
+    are lost. Raises LabelFileError, also if nothing can be read.
     """
     original_of = {image: (originals or {}).get(image, image) for image in images}
     labels_of = labels.of(original_of.values())
-    found = [_find(image, labels_of.get(original_of[image])) for image in images]
+    why_unfit = {file: why for why, files in (unfit or {}).items() for file in files}
+    lost_of = labels.of_others(why_unfit, labels_of.values())
+    lost = [f"{readable(file)}: {why}" for file, why in why_unfit.items() if file in lost_of]
     if not labels_of:
-        raise LabelFileError(
-            f"{labels.path}: its {len(labels)} labels fit neither {shown(images[0])} nor another given image"
-        )
+        where = f"{labels.path}: its {len(labels)} labels fit neither {shown(images[0])} nor another given image"
+        raise LabelFileError(f"{where} that can be registered" if lost else where)
+    found = [_find(image, labels_of.get(original_of[image])) for image in images]
     odd = [*labels.odd, *(sentence for item in found for sentence in item.read.odd)]
     if odd and not any(item.read.found for item in found):
         raise LabelFileError(odd[0] + (f" (and {len(odd) - 1:,} more that can't be read)" if len(odd) > 1 else ""))
     things = [thing for item in found for thing in item.read.found]
     maker = _Maker((control, *others), label_config, things, labels.classes)
     items = [maker.item(item, model_version) for item in found]
-    if things and not maker.has_made and maker.told:
-        raise LabelFileError(f"{labels.path}: none of its objects can be registered: {next(iter(maker.told))}")
-    return Labelled(items, maker.without_area, len(labels) - len(set(labels_of.values())), odd, maker.told)
+    if things and not maker.has_made and (told := told_of(items)):
+        raise LabelFileError(f"{labels.path}: none of its objects can be registered: {next(iter(told))}")
+    unused = len(labels) - len({*labels_of.values(), *lost_of.values()})
+    return Labelled(items, maker.without_area, unused, odd, lost)
+
+
+def told_of(items: Iterable[Item]) -> Counter[str]:
+    """Of how many objects of these items something is lost, and what."""
+    told: Counter[str] = Counter()
+    for item in items:
+        told.update(item.told)
+    return told
 
 
 class _Maker:
-    """Makes regions of objects, and keeps what is to be told of it."""
+    """Makes regions of objects, and keeps what is to be told of the item that it makes."""
 
     def __init__(
         self, controls: Sequence[Control], label_config: str, things: Sequence[FileObject], classes: Sequence[str]
     ) -> None:
         self.without_area: list[FileObject] = []
-        self.told: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
         self._made = 0
         own = OwnRegions(label_config)
         self._own = {id(thing): regions for thing in things if (regions := own.take(thing)) is not None}
@@ -112,23 +131,26 @@ class _Maker:
         """The image with its labels; without any where all of them are lost: empty ones say that nothing is there."""
         if item.labels is None:
             return Item(item.image)
+        self._told = Counter()
         beside = len(self.without_area)
         regions = [region for thing in item.read.found for region in self._of(thing, item.size_wh)]
         self._made += len(regions)
+        if item.read.relations:
+            self._told["relations between regions are left out"] = item.read.relations
         is_lost = bool(item.read.odd) or len(self.without_area) - beside < len(item.read.found)
         if not regions and is_lost:
-            self.told["images have no labels, because none of theirs can be registered"] += 1
-            return Item(item.image)
-        return _item(item.image, regions, model_version)
+            self._told["images have no labels, because none of theirs can be registered"] += 1
+            return Item(item.image, told=self._told)
+        return replace(_item(item.image, regions, model_version), told=self._told)
 
     def _of(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         if (own := self._own.get(id(thing))) is not None:
             return own
         ways = self._routes.ways(thing)
         if not ways:
-            self.told[left_out(thing)] += 1
+            self._told[left_out(thing)] += 1
             return []
-        self.told.update({way.told for way in ways if way.told})
+        self._told.update({way.told for way in ways if way.told})
         made = [region for way in ways for region in self._make(way, size_wh)]
         if not made:
             self.without_area.append(thing)
@@ -141,7 +163,7 @@ class _Maker:
             detections, control, self._routes.map_of(control, thing), size_wh, 0 if control.is_list else None
         )
         if thing.shape == ROTATED and regions and _is_no_longer_rotated(thing, regions[0]):
-            self.told["rotated boxes became the boxes around them, because all their corners are off the image"] += 1
+            self._told["rotated boxes became the boxes around them, because all their corners are off the image"] += 1
         for region in regions:
             if thing.score is None:
                 region.pop("score", None)
@@ -160,7 +182,7 @@ def _is_no_longer_rotated(thing: FileObject, region: Region) -> bool:
 def _find(image: FileOrAddress, labels: ImageLabels | None) -> _ImageWithLabels:
     if labels is None:
         return _ImageWithLabels(image, None)
-    size_wh, orientation = _size_of(image) if isinstance(image, Path) else (labels.size_wh, 1)
+    size_wh, orientation = _size_of(image) if isinstance(image, Path) and has_pixels(image) else (labels.size_wh, 1)
     try:
         read = _read(labels, image, size_wh, orientation)
     except LabelFileError as error:  # one file of labels costs no other

@@ -29,12 +29,16 @@ class RegisterError(UserError):
 
 @dataclass(frozen=True)
 class Item:
-    """What a task is made of: a file, which is uploaded, or an address; more of the task's data; and its labels."""
+    """What a task is made of: a file, which is uploaded, or an address; more of the task's data; and its labels.
+
+    `told` says of how many of its labels something is lost, and what.
+    """
 
     image: FileOrAddress
     data: Mapping[str, Any] = field(default_factory=dict)
     predictions: Sequence[Prediction] = ()
     annotations: Sequence[Mapping[str, Any]] = ()
+    told: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_files(images: Iterable[FileOrAddress], *, suffixes: frozenset[str] = TAKEN_SUFFIXES) -> None:

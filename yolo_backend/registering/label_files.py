@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
+from yolo_backend.addresses import path_in
 from yolo_backend.label_studio.projects import stored_name
 from yolo_backend.registering.finding import FileOrAddress, shown
 from yolo_backend.registering.formats.table import FileLabels, read_format
@@ -46,6 +48,18 @@ class Labels:
         others = [image for image in images if image not in found]
         said = _owned(others, self._said, leaving=owned)
         return {image: labels for image in images if (labels := found.get(image) or said.get(image))}
+
+    def of_others(
+        self, images: Iterable[FileOrAddress], owned: Iterable[ImageLabels]
+    ) -> dict[FileOrAddress, ImageLabels]:
+        """The labels of images that aren't registered, as far as no other image owns them."""
+        leaving = set(owned)
+        found = {}
+        for image in images:
+            with suppress(LabelFileError):  # several could be meant
+                if fit := self._names.find(image, leaving) or self._said.find(image, leaving):
+                    found[image] = fit[1]
+        return found
 
 
 class _Names:
@@ -95,12 +109,10 @@ def _parts(image: FileOrAddress) -> tuple[str, ...]:
     path = image.replace("\\", "/")
     if _ADDRESS.match(image):
         try:
-            address = urlsplit(image)
+            path = path_in(image)
         except ValueError as error:
             name = path.partition("?")[0].rpartition("/")[2]
             raise LabelFileError(f"The address of {shown(name)} can't be read: {error}") from None
-        is_local_files = address.path.endswith("/data/local-files/")
-        path = parse_qs(address.query).get("d", [""])[0] if is_local_files else unquote(address.path)
     return PurePosixPath(path).parts or (image,)
 
 

@@ -70,10 +70,14 @@ class FileObject:
 
 @dataclass(frozen=True)
 class ObjectsRead:
-    """The objects of one image, and a sentence for each odd line or entry, which is no object."""
+    """The objects of one image, and a sentence for each odd line or entry, which is no object.
+
+    `relations` counts those between objects, which aren't read.
+    """
 
     found: list[FileObject]
     odd: list[str] = field(default_factory=list)
+    relations: int = 0
 
 
 @dataclass(frozen=True)

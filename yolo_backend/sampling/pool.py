@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolo_backend.addresses import redact
+from yolo_backend.addresses import file_name_in, redact
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
@@ -30,6 +30,11 @@ class PoolImage:
 
     name: str
     source: FileOrAddress | Task
+
+    @property
+    def shown(self) -> str:
+        """What a person calls it: a file by its path, what is at an address by its file's name."""
+        return self.name if isinstance(self.source, Path) else file_name_in(self.name) or self.name
 
     @property
     def task_id(self) -> int | None:

@@ -34,7 +34,7 @@ def write_report(sample: Sample, folder: Path, label: str, load: Load) -> list[U
             for image in images:
                 regions = [region for region in item.prediction["result"] if image.shows(region)]
                 number = f"{item.uncertainty:.2f}  " if item.is_predicted else ""
-                yield number + _short(item.image.name), Picture.fromarray(image.pixels), regions
+                yield number + _short(item.image.shown), Picture.fromarray(image.pixels), regions
 
     if sample.pool:
         draw_histogram(sample.pool, [item.uncertainty for item in sample.chosen], label, folder / "histogram.png")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.harness.command import exit_code
 from tests.harness.http_server import RecordingServer, StartServer, reply
 from tests.harness.pictures import encode
 from tests.harness.studio_client import BCCD_CONFIG
-from yolo_backend.cli.common import UNUSABLE
+from yolo_backend.cli.common import FAILED, UNUSABLE
 
 run = partial(exit_code, "register")
 
@@ -83,15 +85,16 @@ def test_a_file_name_that_is_no_text_is_refused_before_anything_is_sent(
 
 
 class EmptyProject:
-    """A project without tasks."""
+    """A project without tasks, or with these."""
 
-    def __init__(self, serve: StartServer) -> None:
+    def __init__(self, serve: StartServer, tasks: Sequence[dict[str, Any]] = ()) -> None:
+        self._tasks = [{"id": number, "meta": {}, **task} for number, task in enumerate(tasks, 1)]
         self.imports: list[list[dict[str, Any]]] = []
         self._server: RecordingServer = serve(self._answer)
         self.url = self._server.url
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        content: dict[str, Any] = {"title": "Cells", "label_config": BCCD_CONFIG, "tasks": []}
+        content: dict[str, Any] = {"title": "Cells", "label_config": BCCD_CONFIG, "tasks": self._tasks}
         if handler.command == "POST":
             tasks = json.loads(self._server.requests[-1].body)
             self.imports.append(tasks)
@@ -190,6 +193,122 @@ def test_of_many_files_the_first_are_named(
         "Not registered, 1,200 files: photos/0000.tif, photos/0001.tif, photos/0002.tif and 1,197 more: "
         "Label Studio takes no .tif files: make it a PNG or JPEG, or use --convert\n"
     )
+
+
+def write_broken_files() -> dict[str, str]:
+    """A whole image and four broken ones in `photos`, each with a box in `labels`. Returns why they are broken."""
+    Path("photos").mkdir()
+    Path("labels").mkdir()
+    whole = encode(Image.effect_noise((64, 48), 50).convert("RGB"), "JPEG")
+    contents = {"empty": b"", "cut": whole[: len(whole) // 2], "head": whole[:100], "text": b"see there\n"}
+    for name, content in {"whole": whole, **contents}.items():
+        Path("photos", f"{name}.jpg").write_bytes(content)
+        Path("labels", f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    Path("labels/classes.txt").write_text("RBC")
+    return {
+        "photos/cut.jpg": "is cut short: copy it again",
+        "photos/empty.jpg": "has no bytes: replace it",
+        "photos/head.jpg": "the image is broken: a JPEG of too many parts, or of none",
+        "photos/text.jpg": "is text, though named .jpg: open it, or the address, to see what it says",
+    }
+
+
+@pytest.mark.parametrize("how", [[], ["--how", "local-files", "--document-root", "."]])
+def test_a_broken_image_with_labels_costs_itself(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer, how: list[str]
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    why_broken = write_broken_files()
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run", *how) == FAILED
+
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Would register 1 of 1 images in Cells")
+    assert ", 1 of them with 1 box as predictions" in printed.out
+    lines = printed.err.splitlines()
+    last = lines[lines.index("Images left out with their labels: 4") + 1 :]
+    for line, (name, why) in zip(sorted(last), why_broken.items(), strict=True):
+        assert line.startswith(f"  {name}: {why}")
+        assert any(line.startswith(f"Not registered, 1 file: {name}: {why}") for line in lines)
+    assert "Labels without one of the images" not in printed.err
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run", "--json", *how) == FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert (told["registered"], told["labels_without_image"], len(told["labels_not_registered"])) == (1, 0, 4)
+    assert sorted(file for files in told["no_images"].values() for file in files) == list(why_broken)
+
+
+def test_a_broken_image_without_labels_is_left_out_and_is_no_failure(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    for name in write_broken_files():
+        Path("labels", Path(name).stem).with_suffix(".txt").unlink()
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert "Not registered, 1 file: photos/cut.jpg: is cut short" in printed.err
+    assert "with their labels" not in printed.err
+
+
+def test_labels_of_broken_images_alone_are_an_error(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_broken_files()
+    Path("labels/whole.txt").unlink()
+
+    assert run("photos", "-p", "1", "--labels", "labels") == UNUSABLE
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "labels: its 4 labels fit neither photos/whole.jpg nor another given image that can be registered"
+    )
+
+    Path("photos/whole.jpg").unlink()
+    assert run("photos", "-p", "1", "--labels", "labels") == UNUSABLE
+    assert "photos/cut.jpg: is cut short" in capsys.readouterr().err
+
+
+def test_what_is_converted_is_broken_by_its_own_name(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    """A .jfif is copied as it is, so its pixels are looked at later."""
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_broken_files()
+    Path("photos/cut.jpg").rename("photos/cut.jfif")
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--convert", "made", "--dry-run", "--json") == FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert told["registered"] == 1
+    assert any(sentence.startswith("photos/cut.jfif: is cut short") for sentence in told["labels_not_registered"])
+
+
+def test_what_is_lost_is_told_of_new_tasks_alone(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: StartServer
+) -> None:
+    """Run again, it registers nothing, so no label of that time is lost once more."""
+    Path("photos").mkdir()
+    Path("labels").mkdir()
+    for number, name in enumerate(("one", "two", "three")):
+        Path("photos", f"{name}.png").write_bytes(encode(Image.new("RGB", (20 + number, 10))))
+        Path("labels", f"{name}.txt").write_text("0 0.1 0.1 0.9 0.1 0.5 0.9")
+    Path("labels/classes.txt").write_text("RBC")
+    lost = "polygons became the boxes around them: the project has no PolygonLabels with their labels"
+    there = [
+        {"data": {"image": "/data/upload/1/x.png"}, "meta": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
+        for file in (Path("photos/one.png"), Path("photos/two.png"), Path("photos/three.png"))
+    ]
+
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve, there[:2]).url)
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].startswith("Would register 1 of 3 images")
+    assert f"1 {lost}" in printed.err
+    assert "Images that are registered already, and so get no labels: 2" in printed.err
+
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve, there).url)
+    assert run("photos", "-p", "1", "--labels", "labels", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["registered"], told["changed"], told["labels_of_registered"]) == (0, {}, 3)
 
 
 def test_where_no_image_is_left_nothing_is_asked_of_label_studio(

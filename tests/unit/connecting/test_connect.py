@@ -90,6 +90,7 @@ def test_what_is_in_a_box_can_be_seen_and_many_labels_can_be_searched() -> None:
         assert (control.attr["strokeWidth"], control.attr["opacity"]) == ("2", "0.1")
     assert "<Filter" not in few
     assert '<Filter name="filter" toName="label"' in many
+    assert 'hotkey="shift+f"' in many  # without one, Label Studio gives it the key 1, which is the first label's
 
 
 def test_classes_of_one_name_share_a_label() -> None:

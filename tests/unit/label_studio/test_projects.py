@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness.http_server import StartServer, reply
 from yolo_backend.label_studio.errors import StudioError, StudioMissingError
-from yolo_backend.label_studio.projects import Project, Upload, open_project, stored_name, uploaded_name
+from yolo_backend.label_studio.projects import Project, Upload, open_project, stored_name
 from yolo_backend.label_studio.studio import Studio
 
 TOKEN = "0" * 40
@@ -25,21 +25,6 @@ TOKEN = "0" * 40
 )
 def test_the_name_that_an_upload_gets(name: str, stored: str) -> None:
     assert stored_name(name) == stored
-
-
-@pytest.mark.parametrize(
-    ("address", "name"),
-    [
-        ("/data/upload/12/0123abcd-a-b.jpg", "a-b.jpg"),
-        ("/data/upload/12/0123abcd-%C3%A4.jpg", "ä.jpg"),
-        ("/tools/label-studio/data/upload/12/0123abcd-a.jpg", "a.jpg"),
-        ("/data/upload/12/a.jpg", None),
-        ("/data/local-files/?d=0123abcd-a.jpg", None),
-        ("https://example.com/0123abcd-a.jpg", None),
-    ],
-)
-def test_the_name_of_an_upload_is_known_by_its_address(address: str, name: str | None) -> None:
-    assert uploaded_name(address) == name
 
 
 @pytest.mark.parametrize("prefix", ["", "/tools/label-studio"])

@@ -79,7 +79,7 @@ def test_each_prediction_is_drawn_and_each_outcome_comes_through(house: House) -
     ("address", "name"),
     [
         (ADDRESS, "1-a.jpg"),
-        ("/data/upload/3/0123abcd-photo_1.PNG", "1-0123abcd-photo_1.jpg"),
+        ("/data/upload/3/0123abcd-photo_1.PNG", "1-photo_1.jpg"),
         ("/data/local-files/?d=day%202/my%20photo.jpg", "1-my_photo.jpg"),
         ("s3://bucket/a/b.c.jpeg", "1-b.c.jpg"),
         ("https://images.test/ph%C3%B6t%C3%B6.jpg", "1-phötö.jpg"),

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.harness.pictures import encode
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.other_formats import decode_other
-from yolo_backend.registering.converting import Converted, ConvertError, convert, told_of
+from yolo_backend.registering.converting import Converted, ConvertError, convert, made_of
 
 MAX_MEGAPIXELS = 10.0
 PICTURE = np.zeros((10, 20, 3), np.uint8)
@@ -51,7 +51,7 @@ def test_what_the_page_can_not_show_becomes_a_png_of_the_same_pixels(
     assert made.read_bytes().startswith(b"\x89PNG")
     np.testing.assert_array_equal(pixels_of(made), picture)
     assert (found.originals, found.unfit) == ({made: tmp_path / name}, {})
-    assert told_of(found, tmp_path / "made") == f"Made 1 image in {tmp_path}/made of {Path(name).suffix}"
+    assert made_of(found, tmp_path / "made") == f"Made 1 image in {tmp_path}/made of {Path(name).suffix}"
 
 
 def test_16_bits_are_as_the_decoder_shows_them(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_others_are_left_as_they_are(tmp_path: Path) -> None:
 
     assert (found.images, found.originals) == ([tmp_path / "a.png", address], {})
     assert not (tmp_path / "made").exists()
-    assert told_of(found, tmp_path / "made") is None
+    assert made_of(found, tmp_path / "made") is None
 
 
 @pytest.mark.parametrize(("uploaded", "made"), [(True, 1), (False, 0)])

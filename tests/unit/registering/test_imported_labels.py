@@ -237,3 +237,29 @@ def test_a_file_with_another_size_than_its_image_costs_no_other(tmp_path: Path, 
 
     assert [len(item.annotations) for item in labelled.items] == [1, 0]
     assert labelled.odd == [f"{tmp_path}/b.xml is 640x100 there, but the image's file is 200x100 (turned upright)"]
+
+
+def test_relations_between_regions_are_told_once(tmp_path: Path, photo: Path) -> None:
+    other = tmp_path / "b.png"
+    other.write_bytes(photo.read_bytes())
+    place = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["RBC"]}
+    common = {"from_name": "label", "to_name": "image", "original_width": 200, "original_height": 100}
+    regions = [{"id": name, "type": "rectanglelabels", "value": place, **common} for name in ("one", "two")]
+    relation = {"from_id": "one", "to_id": "two", "type": "relation", "direction": "right"}
+    counts = {"a.png": 2, "b.png": 1, "elsewhere.png": 5}
+    tasks = [
+        {"data": {"image": name}, "annotations": [{"result": [*regions, *[relation] * count]}]}
+        for name, count in counts.items()
+    ]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+
+    labelled = add_labels(
+        [photo, other], read_labels(tmp_path / "export.json"), CONTROL, None, label_config=BCCD_CONFIG
+    )
+
+    assert labelled.told == {"relations between regions are left out": 3}
+    assert labelled.odd == []
+    assert [[region["id"] for region in item.annotations[0]["result"]] for item in labelled.items] == [
+        ["one", "two"],
+        ["one", "two"],
+    ]

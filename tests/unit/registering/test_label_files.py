@@ -159,7 +159,7 @@ def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
         ("0 0.5 nan 0.1 0.1", "a.txt:2 should be `class x y width height`"),
         ("1 0.5 0.5 0.1 0.1", "a.txt:2: class 1 isn't one of the 1 in"),
         ("0.5 0.5 0.5 0.1 0.1", "a.txt:2: class 0.5 isn't one of the 1 in"),
-        ("0 120 40 30 20", "a.txt:2: 120 is no fraction of the image"),
+        ("0 120 40 30 20", "a.txt:2: 120 is no fraction of the image: YOLO's numbers are from 0 to 1"),
         ("0 0.1 0.1 40 0.1 0.9 0.9", "a.txt:2: 40 is no fraction of the image"),
         ("0 0.5 0.5 0.1 0.1 95", "a.txt:2: the score should be from 0 to 1, not 95"),
         ("0 0.1 0.1 0.9 0.1 0.9 0.9 95", "a.txt:2: the score should be from 0 to 1, not 95"),
@@ -241,8 +241,9 @@ def test_an_odd_entry_is_told_and_costs_no_other(tmp_path: Path, name: str, cont
         ({"a.jsonl": f"{json.dumps(LINE)}\n{{"}, "a.jsonl", "a.jsonl:2: Invalid JSON"),
         ({"a.jsonl": json.dumps({"boxes": []})}, "a.jsonl", "a.jsonl:1: image: Field required"),
         ({}, "a.csv", "a.csv is a table: export the labels as COCO, YOLO or Pascal VOC"),
-        ({}, "a.doc", "a.doc should be YOLO, COCO, Pascal VOC, labelme, CreateML, Label Studio's JSON, "),
+        ({"a.doc": ""}, "a.doc", "a.doc should be YOLO, COCO, Pascal VOC, labelme, CreateML, Label Studio's JSON, "),
         ({}, "a.json", "a.json can't be read: No such file"),
+        ({}, "labls", "labls isn't there: give a file or a folder of labels"),
     ],
 )
 def test_a_broken_file_is_told(tmp_path: Path, files: dict[str, Any], path: str, message: str) -> None:

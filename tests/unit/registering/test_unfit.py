@@ -4,7 +4,11 @@ import os
 import threading
 from pathlib import Path
 
-from yolo_backend.registering.unfit import set_apart
+import pytest
+from PIL import Image
+
+from tests.harness.pictures import encode
+from yolo_backend.registering.unfit import set_apart, set_broken_apart
 
 
 def test_a_pipe_is_left_out_and_not_waited_for(tmp_path: Path) -> None:
@@ -21,3 +25,28 @@ def test_a_pipe_is_left_out_and_not_waited_for(tmp_path: Path) -> None:
 def test_what_can_not_be_read_is_told_elsewhere(tmp_path: Path) -> None:
     missing = tmp_path / "x.jpg"
     assert set_apart([missing, "https://host/a.jpg"], uploaded=True) == ([missing, "https://host/a.jpg"], {})
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "avif"])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+def test_an_image_that_was_cut_short_is_broken(tmp_path: Path, suffix: str, share: float) -> None:
+    content = encode(Image.effect_noise((64, 48), 50).convert("RGB"), {"jpg": "JPEG"}.get(suffix, suffix.upper()))
+    whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    whole.write_bytes(content)
+    cut.write_bytes(content[: int(len(content) * share)])
+
+    fit, broken = set_broken_apart([cut, whole], 150)
+
+    assert (fit, list(broken)) == ([whole], [cut])
+    assert broken[cut].startswith(("is cut short: copy it again", "the image is broken"))
+
+
+def test_what_has_no_pixels_to_look_at_is_not_broken(tmp_path: Path) -> None:
+    drawing, large, missing = tmp_path / "a.svg", tmp_path / "large.png", tmp_path / "missing.jpg"
+    drawing.write_bytes(b"<svg/>")
+    large.write_bytes(encode(Image.new("RGB", (2000, 1000))))
+
+    assert set_broken_apart([drawing, large, missing, "s3://b/a.jpg"], 1) == (
+        [drawing, large, missing, "s3://b/a.jpg"],
+        {},
+    )

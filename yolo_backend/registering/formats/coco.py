@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from yolo_backend.detection.masks import Mask
 from yolo_backend.registering.finding import shown
-from yolo_backend.registering.formats.parsing import MAX_MASK_PX, Pixels, Score, pairs, parse, xyxy_of
+from yolo_backend.registering.formats.parsing import MAX_MASK_PX, Pixels, Score, pairs, parse, parse_each, xyxy_of
 from yolo_backend.registering.formats.yolo import Classes
 from yolo_backend.registering.objects import (
     MASK,
@@ -127,13 +127,7 @@ def result_entries(path: Path, content: Sequence[Any], classes: Classes, aside: 
     """The labels of each image of Ultralytics' predictions.json, whose classes are numbers."""
     aside.classes.extend(classes.names.values())
     parsed: dict[str, list[tuple[str, _Result]]] = {}
-    for number, said in enumerate(content):
-        where = f"{path}: entry {number}"
-        try:
-            result = parse(_Result, said, where)
-        except LabelFileError as error:
-            aside.odd.append(str(error))
-            continue
+    for where, result in parse_each(_Result, content, path, aside):
         name = PurePosixPath(result.file_name).stem if result.file_name else str(result.image_id)
         parsed.setdefault(name, []).append((where, result))
     number_of = _numbers_of_classes([result for each in parsed.values() for _, result in each], classes)

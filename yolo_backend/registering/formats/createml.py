@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, Field
 
 from yolo_backend.registering.finding import shown
-from yolo_backend.registering.formats.parsing import Pixels, Score, parse, xyxy_of
-from yolo_backend.registering.objects import Aside, Entry, FileObject, LabelFileError, box, of_image
+from yolo_backend.registering.formats.parsing import Pixels, Score, parse, parse_each, xyxy_of
+from yolo_backend.registering.objects import Aside, Entry, FileObject, box, of_image
 
 
 class _Coordinates(BaseModel):
@@ -34,13 +34,7 @@ class _Image(BaseModel):
 
 def createml_entries(path: Path, content: Sequence[Any], aside: Aside) -> Iterator[Entry]:
     """The labels of each image."""
-    for number, said in enumerate(content):
-        where = f"{path}: entry {number}"
-        try:
-            image = parse(_Image, said, where)
-        except LabelFileError as error:
-            aside.odd.append(str(error))
-            continue
+    for where, image in parse_each(_Image, content, path, aside):
         readers = [
             partial(_object, annotation, f"{where}: annotation {position}")
             for position, annotation in enumerate(image.annotations)

@@ -35,6 +35,7 @@ from yolo_backend.registering.objects import (
 _ThingAndPlace = tuple[list[Mapping[str, Any]], str]
 """The regions of one thing, and where they are in the file."""
 
+_RELATION = "relation"
 _PLACES = {
     "rectangle": ("x", "y", "width", "height"),
     "ellipse": ("x", "y", "radiusX", "radiusY"),
@@ -65,7 +66,8 @@ def label_studio_entries(path: Path, content: Sequence[Any], aside: Aside) -> It
             (thing, f"{where}: region {shown(str(thing[0].get('id', position)))}")
             for position, thing in enumerate(_things(result))
         ]
-        yield images[0][1], _labels_of_first(images, things, f"{where}: image {shown(images[0][1])}")
+        relations = sum(region.get("type") == _RELATION for region in result)
+        yield images[0][1], _labels_of_first(images, things, f"{where}: image {shown(images[0][1])}", relations)
 
 
 def is_task(said: Any) -> bool:
@@ -89,7 +91,9 @@ def _images_of(data: Any) -> list[tuple[str, str]]:
     return images
 
 
-def _labels_of_first(images: Sequence[tuple[str, str]], things: Sequence[_ThingAndPlace], where: str) -> ImageLabels:
+def _labels_of_first(
+    images: Sequence[tuple[str, str]], things: Sequence[_ThingAndPlace], where: str, relations: int
+) -> ImageLabels:
     """The labels of the first of a task's images. Regions of another image, or of another size, are odd.
 
     A region says the name of its tag, which mostly is the image's key in the data, too. Where it isn't, the size of the
@@ -120,7 +124,7 @@ def _labels_of_first(images: Sequence[tuple[str, str]], things: Sequence[_ThingA
 
         why = [(thing, at, why_odd(thing)) for thing, at in things]
         read = read_each(partial(_object, thing, found_wh if sizes else None, at) for thing, at, odd in why if not odd)
-        return ObjectsRead(read.found, [*(at + odd for _, at, odd in why if odd), *read.odd])
+        return ObjectsRead(read.found, [*(at + odd for _, at, odd in why if odd), *read.odd], relations)
 
     return ImageLabels(where, objects, None if is_doubtful and len(sizes) > 1 else size_wh)
 
@@ -155,7 +159,7 @@ def _things(result: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
     """The regions of each thing: those of one id, such as a Rectangle's and its Labels'. Relations are left out."""
     things: dict[Any, list[Mapping[str, Any]]] = {}
     for number, region in enumerate(result):
-        if region.get("type") != "relation":
+        if region.get("type") != _RELATION:
             things.setdefault(str(region.get("id", number)), []).append(region)
     return list(things.values())
 

@@ -32,6 +32,9 @@ from yolo_backend.registering.objects import (
     quadrilateral,
 )
 
+_LEAST_POINTS = {"point": 1, "points": 1, "rectangle": 2, "circle": 2, "mask": 2, "polygon": 3}
+_LEAST_POINTS |= {"rotation": 4, "oriented_rectangle": 4}
+
 
 class _Shape(BaseModel):
     label: str
@@ -60,13 +63,15 @@ def _object(said: Any, where: str) -> FileObject:
     shape = parse(_Shape, said, where)
     points, label, score = shape.points, shape.label, shape.score
     kind = shape.shape_type or "polygon"
-    least = {"rectangle": 2, "circle": 2, "point": 1, "mask": 2, "points": 1}.get(kind, 3)
+    least = _LEAST_POINTS.get(kind)
+    if least is None:
+        raise LabelFileError(f"{where} is a {kind}, which no control of an image holds")
     if len(points) < least:
         raise LabelFileError(f"{where}: a {kind} has {least} points at least, not {len(points)}")
     match kind:
         case "rectangle":
             return box(label, box_around(points), score, where)
-        case "rotation" | "oriented_rectangle" if len(points) == 4:
+        case "rotation" | "oriented_rectangle":
             return quadrilateral(label, points, score, where)
         case "polygon":
             return polygon(label, [points], score, where)
@@ -76,9 +81,7 @@ def _object(said: Any, where: str) -> FileObject:
             return ellipse(label, (x, y, diameter, diameter, 0.0), score, where)
         case "point" | "points":
             return key_points(label, [(x, y, 1.0) for x, y in points], score, where)
-        case "mask":
-            return masked(label, _mask(shape.mask, points, where), score, where)
-    raise LabelFileError(f"{where} is a {kind}, which no control of an image holds")
+    return masked(label, _mask(shape.mask, points, where), score, where)
 
 
 def _mask(encoded: str | None, points: Sequence[Point], where: str) -> Mask:

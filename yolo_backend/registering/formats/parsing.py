@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, Field, ValidationError
 
-from yolo_backend.registering.objects import BoxXYXY, LabelFileError, Point
+from yolo_backend.registering.objects import Aside, BoxXYXY, LabelFileError, Point
 
 MAX_MASK_PX = 300_000_000
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -45,6 +45,16 @@ def parse(model: type[Parsed], content: Any, where: str, field: str = "") -> Par
         field = ".".join(filter(None, [field, *map(str, problem["loc"])]))
         what = "Input should be an object" if problem["type"] == "model_type" else problem["msg"]
         raise LabelFileError(f"{where}: {field + ': ' if field else ''}{what}") from None
+
+
+def parse_each(model: type[Parsed], content: Iterable[Any], path: Path, aside: Aside) -> Iterator[tuple[str, Parsed]]:
+    """Each entry of a list as this model, and where it is. An odd one is put aside."""
+    for number, said in enumerate(content):
+        where = f"{path}: entry {number}"
+        try:
+            yield where, parse(model, said, where)
+        except LabelFileError as error:
+            aside.odd.append(str(error))
 
 
 def xyxy_of(x: float, y: float, width: float, height: float) -> BoxXYXY:

@@ -73,6 +73,8 @@ def _read_file(path: Path, classes_path: Path | None) -> FileLabels:
         return _yolo([path], yolo.find_classes(path.parent, classes_path))
     if what := _OTHERS.get(suffix):
         raise LabelFileError(f"{path} is {what}")
+    if not path.exists():
+        raise LabelFileError(f"{path} isn't there: give a file or a folder of labels")
     raise LabelFileError(f"{path} should be {_NAMED}, or a folder of such files")
 
 

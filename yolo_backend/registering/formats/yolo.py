@@ -38,8 +38,8 @@ _ABOUT_THE_DATA = ("*.yaml", "*.yml", "*.names", "obj.data", "*.data")
 _FAR_OUTSIDE = 2.0  # in images; a box beyond the edge is clipped, but a number beyond this is no fraction
 _VISIBILITIES = {0.0, 1.0, 2.0}
 _EXPECTED = (
-    "should be `class x y width height`, perhaps with a score behind, or a polygon (`class x1 y1 x2 y2 x3 y3 ...`), a "
-    "rotated box (its four corners) or key points behind the box, and no more"
+    "should be `class x y width height`, all numbers, perhaps with a score behind, or a polygon "
+    "(`class x1 y1 x2 y2 x3 y3 ...`), a rotated box (its four corners) or key points behind the box, and no more"
 )
 
 
@@ -215,7 +215,9 @@ def _box_of(numbers: Sequence[float], size_wh: SizeWH, where: str) -> BoxXYXY:
 
 def _check_fractions(numbers: Sequence[float], where: str) -> None:
     if max(map(abs, numbers)) > _FAR_OUTSIDE:
-        raise LabelFileError(f"{where}: {max(numbers, key=abs):g} is no fraction of the image, as YOLO counts")
+        raise LabelFileError(
+            f"{where}: {max(numbers, key=abs):g} is no fraction of the image: YOLO's numbers are from 0 to 1"
+        )
 
 
 def _score(numbers: Sequence[float], where: str) -> float | None:

@@ -68,7 +68,7 @@ def test_the_shapes_of_labelme(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"points": [[1, 2], [3, 4]], "shape_type": "line"}, "shape 1: a line has 3 points at least, not 2"),
+        ({"points": [[1, 2], [3, 4]], "shape_type": "line"}, "shape 1 is a line, which no control of an image holds"),
         ({"points": [[1, 2], [3, 4], [5, 6]], "shape_type": "linestrip"}, "shape 1 is a linestrip, which no control"),
         ({"points": [[1, 2]], "shape_type": "rectangle"}, "shape 1: a rectangle has 2 points at least, not 1"),
         ({"points": [[1, 2], [3, 4]], "shape_type": "mask", "mask": "nothing!"}, "shape 1: its mask can't be read"),
