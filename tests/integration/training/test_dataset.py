@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.outlines import filled
 from yolo_backend.labels.places import corners_of_box
 from yolo_backend.training.annotations import read_drawn
 from yolo_backend.training.dataset import DatasetError, write_dataset
@@ -196,3 +199,89 @@ def test_the_names_of_files_keep_their_order_beyond_thousands(tmp_path: Path, ph
     write_dataset(tmp_path / "d", images, [], CLASSES, kind="detect")
     names = sorted(path.name for path in (tmp_path / "d" / "images" / "train").iterdir())
     assert names == ["000000-99.jpg", "000001-7.jpg", "000002-100000.jpg"]
+
+
+# Outlines, for segmentation weights
+
+RING = (
+    tuple((160 + 80 * math.cos(turn), 100 + 60 * math.sin(turn)) for turn in np.linspace(0, 6.2, 50).tolist()),
+    tuple((150 + 30 * math.cos(turn), 95 + 20 * math.sin(turn)) for turn in np.linspace(0, 6.2, 30).tolist()),
+)
+PARTS = (((20.0, 20.0), (60.0, 20.0), (20.0, 90.0)), ((250.0, 30.0), (300.0, 30.0), (300.0, 120.0), (250.0, 120.0)))
+
+
+def outlined(label: str, *lines: tuple[tuple[float, float], ...]) -> LabelledBox:
+    xs, ys = zip(*(point for line in lines for point in line), strict=True)
+    return replace(box(label, (min(xs), min(ys), max(xs), max(ys))), outlines=lines)
+
+
+def masks_trained_on(data_yaml: Path, image_size: int) -> NDArray[np.uint8]:
+    """The masks of the only image as the loss has them, (things, height, width), each in the pixels of the image."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data.build import build_yolo_dataset
+    from ultralytics.data.utils import check_det_dataset
+
+    data = check_det_dataset(data_yaml, autodownload=False)
+    options = get_cfg(overrides={"task": "segment", "imgsz": image_size, "mask_ratio": 1, "overlap_mask": False})
+    item = build_yolo_dataset(options, data["train"], 1, data, mode="val", rect=True)[0]
+    masks = item["masks"].numpy()
+    assert tuple(item["ori_shape"]) == SIZE_WH[::-1]
+    pad = [(have - want) // 2 for have, want in zip(masks.shape[1:], SIZE_WH[::-1], strict=True)]
+    return np.asarray(masks[:, pad[0] : pad[0] + SIZE_WH[1], pad[1] : pad[1] + SIZE_WH[0]], np.uint8)
+
+
+@pytest.mark.parametrize("lines", [PARTS[:1], RING[:1], RING, PARTS, (*RING, *PARTS)])
+def test_what_was_drawn_is_the_mask_that_is_trained_on(
+    lines: tuple[tuple[tuple[float, float], ...], ...], tmp_path: Path, photograph: Path
+) -> None:
+    """Also of several parts, and with holes. Ultralytics paints a line's own pixels, too, up to one beside it."""
+    thing = outlined("car", *lines)
+    data_yaml = write_dataset(tmp_path / "d", [image(photograph, thing)], [], CLASSES, kind="segment")
+    (mask,) = masks_trained_on(data_yaml, 320)
+    drawn = filled([np.array(line) for line in lines], SIZE_WH)
+    expected = np.zeros(SIZE_WH[::-1], np.uint8)
+    left, top, width, height = drawn.window_xywh
+    expected[top : top + height, left : left + width] = drawn.bitmap()
+    around = np.ones((3, 3), np.uint8)
+    most, least = cv2.dilate(expected, around), cv2.erode(expected, around)
+    assert not (least & ~mask).any(), "something of it is missing"
+    beyond = (mask & ~most).sum()
+    ways = len(lines) - 1  # from one line to the next, a pixel wide
+    assert beyond <= 250 * ways + 3  # and the tips of acute angles
+    np.testing.assert_allclose(boxes_in_pixels(read(data_yaml, kind="segment")), [thing.box_xyxy], atol=0.01)
+
+
+POLYGONS = st.lists(st.tuples(st.floats(-20, 120), st.floats(-20, 120)), min_size=3, max_size=12)
+
+
+@given(drawn=st.lists(POLYGONS, min_size=1, max_size=6))
+def test_no_polygon_that_people_may_draw_is_dropped(
+    drawn: list[list[tuple[float, float]]], photograph: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    controls = parse_labeling_config(
+        '<View><Image name="image" value="$image"/><PolygonLabels name="label" toName="image"><Label value="car"/>'
+        "</PolygonLabels></View>"
+    ).controls
+    regions = [
+        {"type": "polygonlabels", "value": {"points": [list(point) for point in points], "polygonlabels": ["car"]}}
+        for points in drawn
+    ]
+    found = read_drawn([(each, controls[0]) for each in regions], {}, SIZE_WH)
+    assert len(found.boxes) + len(found.faults) == len(drawn)
+    folder = tmp_path_factory.mktemp("polygons") / "dataset"
+    images = [image(photograph, *found.boxes), image(photograph, outlined("car", PARTS[0]))]
+    read_back = read(write_dataset(folder, images, [], CLASSES, kind="segment"), kind="segment")
+    assert [Path(file).name for file in read_back.im_files] == ["000000-1.jpg", "000001-1.jpg"]
+    rows = (folder / "labels" / "train" / "000000-1.txt").read_text().splitlines()
+    assert len(read_back.labels[0]["segments"]) == len(rows) == len(found.boxes)
+    np.testing.assert_allclose(
+        boxes_in_pixels(read_back).reshape(-1, 4),
+        np.reshape([each.box_xyxy for each in found.boxes], (-1, 4)),
+        atol=0.01,
+    )
+
+
+def test_two_outlines_in_one_hull_are_two(tmp_path: Path, photograph: Path) -> None:
+    ones = outlined("car", ((10, 10), (90, 10), (10, 90))), outlined("car", ((90, 90), (90, 10), (10, 90)))
+    data_yaml = write_dataset(tmp_path / "d", [image(photograph, *ones, ones[0])], [], CLASSES, kind="segment")
+    assert len(read(data_yaml, kind="segment").labels[0]["segments"]) == 2
