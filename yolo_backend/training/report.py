@@ -20,7 +20,7 @@ from yolo_backend.files import write_whole
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.drawing import LabelColors, draw_regions
-from yolo_backend.labels.outlines import outlines_of
+from yolo_backend.labels.outlines import nested_outlines_of
 from yolo_backend.labels.places import places_of
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import Judgement
@@ -173,7 +173,7 @@ def _worst(
             )
         else:
             of_drawn = _outlined(truth.labels, truth.outlines, image.size_wh)
-            of_found = _outlined(found.labels, map(outlines_of, found.masks), found.masks_wh, found.scores)
+            of_found = _outlined(found.labels, map(nested_outlines_of, found.masks), found.masks_wh, found.scores)
         pictures = [
             _as_address(draw_regions(Picture.fromarray(pixels), regions, _PICTURE_WH, colors))
             for regions in (of_drawn, of_found)
