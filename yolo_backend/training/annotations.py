@@ -19,7 +19,7 @@ from yolo_backend.protocol import Task
 from yolo_backend.training.drawn_outlines import (
     Line,
     UnreadableMaskError,
-    area_within,
+    area_around,
     hull_of,
     is_outlined,
     outlines_of_region,
@@ -165,7 +165,7 @@ def _outlined(regions: Sequence[Region], size_wh: tuple[int, int]) -> _Place | s
     if not lines:
         return NO_PLACE if None in read else OUTSIDE
     left, top, right, bottom = hull_of(lines)
-    if min(right - left, bottom - top, area_within(lines)) < _MIN_PX:
+    if min(right - left, bottom - top, area_around(lines)) < _MIN_PX:
         return TOO_SMALL
     around = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, 0.0)
     return (left, top, right, bottom), around, tuple(lines)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -14,7 +15,9 @@ from yolo_backend.errors import UserError
 from yolo_backend.labels.places import clip_to_image, corners_of_box
 from yolo_backend.training.drawn_outlines import one_line_through
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
-from yolo_backend.training.networks import Kind
+
+if TYPE_CHECKING:  # which needs torch
+    from yolo_backend.training.networks import Kind
 
 _DIGITS = 6  # a fiftieth of a pixel in the largest images; what differs by less is the same box drawn twice
 

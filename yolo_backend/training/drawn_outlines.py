@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from yolo_backend.detection.masks import Mask
@@ -71,15 +72,15 @@ def outlines_of_region(region: Region, size_wh: tuple[int, int]) -> list[Line] |
     if "rle" in value:
         return [_as_line(line) for line in _lines_of_mask(region, size_wh)] or None
     points = _points_of(value.get("points"))
-    if points is None or area_of(points) < _NO_AREA:
+    if points is None or _area_around(points) < _NO_AREA:
         return None
     clipped = clip_to_image([(x, y) for x, y in (points / 100 * size_wh).tolist()], size_wh)
-    return [tuple(clipped)] if len(clipped) >= 3 and area_of(np.array(clipped)) >= _NO_AREA else []
+    return [tuple(clipped)] if len(clipped) >= 3 and _area_around(np.array(clipped)) >= _NO_AREA else []
 
 
-def area_within(lines: Sequence[Line]) -> float:
-    """The area within these lines in pixels, as if none lay within another."""
-    return sum(area_of(np.array(line)) for line in lines)
+def area_around(lines: Sequence[Line]) -> float:
+    """The area around these lines in pixels, as if none had a bay or lay within another."""
+    return sum(_area_around(np.array(line)) for line in lines)
 
 
 def hull_of(lines: Sequence[Line]) -> tuple[float, float, float, float]:
@@ -101,6 +102,11 @@ def one_line_through(lines: Sequence[Line]) -> Line:
         here, around = here * step, np.roll(other, -there * other_step, axis=0)
         line = np.concatenate([line[: here + 1], around, around[:1], line[here:]])
     return _as_line(line)
+
+
+def _area_around(points: Points) -> float:
+    """Of the hull, because the two halves of an 8 have none together."""
+    return float(cv2.contourArea(cv2.convexHull(points.astype(np.float32))))
 
 
 def _points_of(said: Any) -> Points | None:

@@ -104,6 +104,14 @@ def test_what_is_beyond_the_edge_is_cut_off_also_of_one_with_bays() -> None:
     assert covered.sum() == 200 + 100 + 200
 
 
+def test_an_8_is_its_two_halves() -> None:
+    (box,) = drawn(polygon([[10, 10], [50, 90], [10, 90], [50, 10]])).boxes
+    covered = pixels(box.outlines)
+    assert covered[15, 60]
+    assert covered[85, 60]
+    assert not covered[50, 25]
+
+
 @pytest.mark.parametrize("origin", ["manual", "prediction", "prediction-changed"])
 def test_how_it_came_about(origin: str) -> None:
     assert [box.origin for box in drawn(polygon(origin=origin)).boxes] == [origin]
