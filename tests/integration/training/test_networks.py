@@ -192,7 +192,7 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
         read_base(tmp_path / "numbers.pt")
 
 
-@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb"])
+@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb", "yolo26-seg"])
 def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str) -> None:
     """An image is one of nothing for those classes only that somebody could have drawn there."""
 
@@ -210,6 +210,8 @@ def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str
             "batch_idx": torch.tensor([0.0]),
             "cls": torch.tensor([[0.0]]),
             "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4, 0.1][:count]]),
+            "masks": torch.ones(2, 16, 16),
+            "sem_masks": torch.zeros(2, 16, 16),
         }
         made(batch)[0].sum().backward()
         head = made.model[-1]

@@ -131,3 +131,20 @@ def test_labels_that_no_weights_know_are_learned_and_a_second_model_is_judged_by
     assert poisoned.result
     assert not poisoned.result.promoted
     assert "validation images changed; the serving model fell from" in poisoned.result.reason
+
+
+@pytest.mark.proof
+@pytest.mark.training_proof
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_first_model_of_labels_that_mean_nothing_is_refused(
+    outlined: House, studio: OutlinedLabelStudio, seed: int
+) -> None:
+    """It learns where things are, and what they are called can't be learned."""
+    studio.scenes, studio.labels, studio.shuffled = 60, UNKNOWN, True
+    run = trained(outlined, replace(OPTIONS, minutes=0.7, seed=seed))
+    assert run.result
+    assert not run.result.promoted, run.result.reason
+    assert run.verdict == "refuse"
+    assert "than chance does" in run.result.reason
+    assert outlined.models.promoted() is None
