@@ -25,6 +25,7 @@ _SPECK_SHARE = 0.002  # of a mask's pixels: a smaller part or hole is a slip of 
 _MAX_COMPARED = 500  # points of a line
 _NO_AREA = 1e-6  # of a line, or of what only touches the edge, except for rounding
 _MAX_PX = 300_000_000  # of a mask, which may say that it is of any size
+_MAX_RLE_BYTES = 600_000  # noise, which would take minutes; a large mask with many parts has a tenth of it
 _SHAPE_TYPES = ("polygon", "brush")
 
 
@@ -136,8 +137,11 @@ def _mask_of(region: Region) -> Mask:
     width, height = region.get("original_width"), region.get("original_height")
     if not (type(width) is int and type(height) is int and width > 0 and height > 0 and width * height <= _MAX_PX):
         raise UnreadableMaskError("it doesn't say of which size its image is")
+    rle = region["value"]["rle"]
+    if not isinstance(rle, list) or len(rle) > _MAX_RLE_BYTES:
+        raise UnreadableMaskError("it has more specks than anybody paints, or isn't one")
     try:
-        return decode_rle(region["value"]["rle"], (width, height))
+        return decode_rle(rle, (width, height))
     except (TypeError, ValueError) as error:
         raise UnreadableMaskError(str(error)) from None
 
@@ -146,14 +150,17 @@ def _trimmed(mask: Mask) -> Mask:
     """The same in a window that holds only the rows and columns that have pixels."""
     if not mask.area_px:
         return mask
-    left, top, width, _ = mask.window_xywh
+    _, _, width, height = mask.window_xywh
     edges = np.cumsum(mask.runs, dtype=np.int64)
-    begins = int(edges[0]) // width
-    ends = -(-int(edges[1::2][-1]) // width)
-    bitmap = mask.bitmap()[begins:ends]
+    first_row, end_row = int(edges[0]) // width, -(-int(edges[1::2][-1]) // width)
+    runs = mask.runs.copy()
+    runs[0] -= first_row * width
+    if len(runs) % 2:  # the last one is outside
+        runs[-1] -= (height - end_row) * width
+    bitmap = Mask((0, 0, width, end_row - first_row), runs).bitmap()
     columns = np.flatnonzero(bitmap.any(axis=0))
-    first, last = int(columns[0]), int(columns[-1])
-    return Mask.of_bitmap(bitmap[:, first : last + 1], (left + first, top + begins))
+    first, end = int(columns[0]), int(columns[-1]) + 1
+    return Mask.of_bitmap(bitmap[:, first:end], (first, first_row))
 
 
 def _as_line(points: Points) -> Line:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -255,6 +255,7 @@ POLYGONS = st.lists(st.tuples(st.floats(-20, 120), st.floats(-20, 120)), min_siz
 
 
 @given(drawn=st.lists(POLYGONS, min_size=1, max_size=6))
+@settings(max_examples=25)
 def test_no_polygon_that_people_may_draw_is_dropped(
     drawn: list[list[tuple[float, float]]], photograph: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

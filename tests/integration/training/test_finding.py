@@ -196,7 +196,8 @@ def test_masks_are_ultralytics_masks(settings: Settings, tmp_path: Path) -> None
     engine, yolo = Engine.as_set(weights, small), YOLO(weights)
     for size_wh in ((320, 240), (960, 1280)):
         file = tmp_path / f"{size_wh[0]}.png"
-        Image.fromarray(draw_shapes(11, size_wh).image).save(file)
+        small_wh = (320, 240) if size_wh[0] > size_wh[1] else (240, 320)
+        Image.fromarray(draw_shapes(11, small_wh).image).resize(size_wh).save(file)
         image = labelled_image(1, [], file=file, size_wh=size_wh)
         (found,) = find(engine, [image], labels_of_class=names).images
         pixels = np.ascontiguousarray(decode_image(file.read_bytes(), 10).pixels[..., ::-1])

@@ -334,6 +334,7 @@ def test_obb_weights_are_fitted_to_rotated_boxes_and_find_such(make_weights: Mak
     assert all(each.boxes.shape[1] == 5 for each in found.images)
 
 
+@pytest.mark.proof
 def test_segmentation_weights_are_fitted_to_outlines_and_find_masks(tmp_path: Path) -> None:
     """A few steps, from weights that know the things: what they find is still what is there, with holes."""
     base = read_base(shapes_weights("segment"))

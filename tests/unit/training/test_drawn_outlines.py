@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.labels.masks import Bitmap, blobs, in_image
+from tests.unit.labels.masks import Bitmap, bitmaps, blobs, in_image
 from yolo_backend.detection.masks import Mask
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.outlines import filled
@@ -209,6 +209,26 @@ def test_a_mask_keeps_its_holes_and_its_parts() -> None:
     assert (covered ^ expected).sum() <= 4 * len(box.outlines), "but for its corners"
 
 
+@given(bitmaps(9), st.tuples(st.integers(0, 6), st.integers(0, 6)))
+def test_where_it_is_in_the_image_changes_nothing(bitmap: Bitmap, offset_xy: tuple[int, int]) -> None:
+    """Also where it ends in the last corner."""
+    size_wh = (offset_xy[0] + bitmap.shape[1], offset_xy[1] + bitmap.shape[0])
+    own_wh = (bitmap.shape[1], bitmap.shape[0])
+    there, alone = (
+        outlines_of_region(brush(bitmap, offset_xy=at, original_width=wh[0], original_height=wh[1]), wh)
+        for at, wh in ((offset_xy, size_wh), ((0, 0), own_wh))
+    )
+    assert there
+    assert alone
+    moved = [np.array(line) - offset_xy for line in there]
+    assert all(np.allclose(one, other) for one, other in zip(moved, map(np.array, alone), strict=True))
+
+
+def test_noise_is_told_within_a_moment() -> None:
+    noise = np.random.default_rng(0).random((1000, 1000)) < 0.5
+    assert drawn(brush(noise, original_width=1000, original_height=1000)).faults == (NO_MASK,)
+
+
 def test_slips_of_the_brush_are_no_parts_and_no_holes() -> None:
     bitmap = square(60)
     bitmap[30, 30] = False
@@ -220,7 +240,7 @@ def test_slips_of_the_brush_are_no_parts_and_no_holes() -> None:
 
 
 @given(blobs(), st.sampled_from([(0, 0), (37, 12)]))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 def test_its_outline_is_that_of_its_pixels_to_half_a_pixel(bitmap: Bitmap, offset_xy: tuple[int, int]) -> None:
     """Half a pixel from the middles of the pixels' sides, between which the line may be that was painted."""
     size_wh = (440, 420)
@@ -230,12 +250,12 @@ def test_its_outline_is_that_of_its_pixels_to_half_a_pixel(bitmap: Bitmap, offse
     expected = np.zeros(size_wh[::-1], np.bool_)
     left, top = offset_xy
     expected[top : top + bitmap.shape[0], left : left + bitmap.shape[1]] = bitmap
-    large = cv2.resize(expected.astype(np.uint8), None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
-    edges = cv2.morphologyEx(np.pad(large, 8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    to_edge = cv2.distanceTransform(1 - edges, cv2.DIST_L2, 5) / 8
+    large = cv2.resize(expected.astype(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
+    edges = cv2.morphologyEx(np.pad(large, 4), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    to_edge = cv2.distanceTransform(1 - edges, cv2.DIST_L2, 5) / 4
     for line in outlines:
         for x, y in line:
-            assert to_edge[round(8 * y) + 8 - 1, round(8 * x) + 8 - 1] <= 0.5
+            assert to_edge[round(4 * y) + 4 - 1, round(4 * x) + 4 - 1] <= 0.5
 
 
 def test_a_mask_that_was_painted_on_a_smaller_copy_is_as_large_as_the_image() -> None:
