@@ -216,7 +216,10 @@ def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str
         made(batch)[0].sum().backward()
         head = made.model[-1]
         branches = [branch for branch in (head.cv3, getattr(head, "one2one_cv3", None)) if branch is not None]
-        return [[bool(layers[-1].bias.grad[row]) for row in range(3)] for branch in branches for layers in branch]
+        last = [layers[-1] for branch in branches for layers in branch]
+        if "seg" in name:
+            last.append(head.proto.semseg[-1])
+        return [[bool(layer.bias.grad[row]) for row in range(3)] for layer in last]
 
     everything = what_the_rows_learn({})
     assert all(learns == [True, True, True] for learns in everything)
