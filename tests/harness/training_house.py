@@ -22,7 +22,6 @@ from yolo_backend.training.launch import Order, Training, start
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import WEIGHTS, ProjectModels, Registry
 from yolo_backend.training.run import begin_run
-from yolo_backend.training.stages import work
 
 OPTIONS = Options("bccd.pt", minutes=20, image_size=160)
 ALWAYS_PROMOTED = Options("bccd.pt", minutes=0.05, image_size=160, promote="always")
@@ -31,7 +30,7 @@ COMES_S = 600.0  # on a machine that is busy with something else, a training com
 
 
 class House:
-    """A Label Studio, one with 14 scenes if there is no other, and a MODEL_DIR beside it."""
+    """A Label Studio, and a MODEL_DIR beside it."""
 
     def __init__(self, serve: StartServer, weights: Path, model_dir: Path, studio: LabelStudio | None = None) -> None:
         self.studio = studio or LabelStudio(scenes=14)
@@ -67,10 +66,12 @@ class House:
         return training
 
     def train_here(self, options: Options) -> Run:
-        """A training in this process, where it doesn't give way to what runs beside it; as it ended."""
+        """A whole run in this process, which gives way to nobody; how it ended."""
+        from yolo_backend.training.stages import work
+
         with begin_run(Order(PROJECT, options, {}), self.settings) as run:
             work(run)
-        return self.models.run(run.diary.run.run)
+        return run.models.run(run.diary.run.run)
 
     @property
     def models(self) -> ProjectModels:

@@ -119,7 +119,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
             else:
                 box_xyxy, box_xywhr, outlines = place
                 origin = _ORIGINS.get(region.get("origin"), "manual")
-                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines))
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines=outlines))
         if not region_labels(region):
             faults.append(NO_LABEL)
     return Drawn(

@@ -110,5 +110,5 @@ def labelled(detections: Detections, labels_of_class: LabelsOfClass) -> FoundBox
         detections.boxes[indices].astype(np.float64),
         detections.scores[indices].astype(np.float64),
         tuple(label for _, label in pairs),
-        None if detections.masks is None else tuple(detections.masks[index] for index in indices),
+        masks=None if detections.masks is None else tuple(detections.masks[index] for index in indices),
     )

@@ -233,7 +233,7 @@ class _Fitting:
         trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride"])
         with _same_randomness():
             metrics, _ = trainer.validate()
-        self._score = float(metrics[_SCORES.get(self._spec.base.kind, "metrics/mAP50(B)")])
+        self._score = float(metrics[_SCORE_OF.get(self._spec.base.kind, "metrics/mAP50(B)")])
 
     def _tell(self, pace: Pace, *, now: bool = False) -> None:
         if now or time.monotonic() - self._told_at >= _TOLD_EACH_S:
@@ -334,7 +334,7 @@ class _SegmentationLoop(_Quiet, SegmentationTrainer):  # type: ignore[misc]
 
 
 _LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop, "segment": _SegmentationLoop}
-_SCORES = {"segment": "metrics/mAP50(M)"}  # of masks; of boxes otherwise
+_SCORE_OF = {"segment": "metrics/mAP50(M)"}  # of masks; of boxes otherwise
 
 
 def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:

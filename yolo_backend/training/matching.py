@@ -42,7 +42,7 @@ class TrueBoxes:
             np.array([box.box_xyxy for box in kept], np.float64).reshape(-1, 4),
             np.array([box.box_xywhr for box in kept], np.float64).reshape(-1, 5),
             size_wh,
-            tuple(_outlines_of(box) for box in kept),
+            outlines=tuple(_outlines_of(box) for box in kept),
         )
 
 
@@ -228,5 +228,5 @@ def _moved_to(truth: TrueBoxes, size_wh: tuple[int, int]) -> TrueBoxes:
         truth.boxes_xyxy * np.tile(scale_xy, 2),
         truth.boxes_xywhr * scale_xywhr,
         size_wh,
-        tuple(tuple(line * scale_xy for line in lines) for lines in truth.outlines),
+        outlines=tuple(tuple(line * scale_xy for line in lines) for lines in truth.outlines),
     )

@@ -202,7 +202,7 @@ def test_masks_are_drawn_by_their_outlines(tmp_path: Path) -> None:
     image = labelled(1, [("RBC", (20, 10, 180, 90))], size_wh=(200, 100), file=file)
     image = replace(image, boxes=(replace(image.boxes[0], outlines=(triangle,)),))
     mask = Mask.of_bitmap(np.ones((20, 20), np.bool_), (70, 20))
-    those = FoundBoxes(np.array([[140.0, 40, 180, 80]]), np.array([0.9]), ("RBC",), (mask,), (100, 50))
+    those = FoundBoxes(np.array([[140.0, 40, 180, 80]]), np.array([0.9]), ("RBC",), masks=(mask,), masks_wh=(100, 50))
     found = Findings(frozenset({"RBC"}), [those])
     judgement = judge([image], ["RBC"], found, None, is_first=True, rule=ThresholdRule())
     write_report(tmp_path / "r.html", judgement, [image], found, title="t", facts={}, max_megapixels=1)
