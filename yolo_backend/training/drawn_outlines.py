@@ -21,7 +21,8 @@ Line = tuple[tuple[float, float], ...]
 
 _TOLERANCE_PX = 0.5
 _TOLERANCE_SHARE = 1 / 2000  # of the longer side: what a model sees of a large image is much smaller
-_SPECK_SHARE = 0.002  # of a mask's pixels: a smaller part or hole is a slip of the brush
+_SPECK_SHARE = 0.002  # of a mask's largest part: a smaller part or hole is a slip of the brush
+_MOST_LINES = 500
 _MAX_COMPARED = 500  # points of a line
 _NO_AREA = 1e-6  # of a line, or of what only touches the edge, except for rounding
 _MAX_PX = 300_000_000  # of a mask, which may say that it is of any size
@@ -48,16 +49,22 @@ def with_parts(regions: Sequence[tuple[Region, Control]]) -> list[tuple[list[Reg
     With model_parts="all" a mask of several parts is predicted as a polygon for each, and the first one is the parent
     of the others.
     """
-    things: list[tuple[list[Region], Control]] = []
-    of_id: dict[Any, list[Region]] = {}
+    of_id = {region.get("id"): region for region, _ in reversed(regions)}
+
+    def first_of(region: Region, control: Control) -> Region | None:
+        parent = of_id.get(region.get("parentID"))
+        is_part = getattr(control, "all_parts", False) and parent is not None and _is_same_thing(parent, region)
+        return parent if is_part else None
+
+    things: dict[int, tuple[list[Region], Control]] = {}
     for region, control in regions:
-        parts = of_id.get(region.get("parentID"))
-        if parts and getattr(control, "all_parts", False) and _is_same_thing(parts[0], region):
+        if first_of(region, control) is None:
+            things[id(region)] = ([region], control)
+    for region, control in regions:
+        if (first := first_of(region, control)) is not None:
+            parts, _ = things.setdefault(id(first), ([], control))
             parts.append(region)
-        else:
-            things.append(([region], control))
-            of_id.setdefault(region.get("id"), things[-1][0])
-    return things
+    return list(things.values())
 
 
 def _is_same_thing(first: Region, other: Region) -> bool:
@@ -126,10 +133,10 @@ def _lines_of_mask(region: Region, size_wh: tuple[int, int]) -> Iterator[Points]
     mask = _mask_of(region)
     own_wh = mask.window_xywh[2:]
     tolerance_px = max(_TOLERANCE_PX, max(own_wh) * _TOLERANCE_SHARE)
-    lines = nested_outlines_of(_trimmed(mask))
-    least_px = _SPECK_SHARE * mask.area_px
-    for line in lines:
-        if area_of(line) >= least_px:
+    # A hole is smaller than the part that it is in, so it goes first.
+    lines = sorted(nested_outlines_of(_trimmed(mask)), key=area_of, reverse=True)
+    for line in lines[:_MOST_LINES]:
+        if area_of(line) >= _SPECK_SHARE * area_of(lines[0]):
             yield smoothed(line, tolerance_px) / own_wh * size_wh
 
 

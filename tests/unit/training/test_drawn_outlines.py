@@ -161,10 +161,15 @@ def test_what_was_drawn_twice_counts_once_and_another_outline_in_the_same_hull_t
 def test_parts_that_were_predicted_as_polygons_of_one_thing_are_one_thing() -> None:
     far = [[70, 10], [90, 10], [70, 50]]
     parts = (polygon(id="a"), polygon(far, id="b", parentID="a"), polygon(far, "cat", id="c", parentID="a"))
-    (car, cat) = drawn(*parts, config=ALL_PARTS).boxes
-    assert len(car.outlines) == 2
-    assert car.box_xyxy == (20, 10, 180, 50)
-    assert len(cat.outlines) == 1
+    for order in (parts, parts[::-1]):
+        cat, car = sorted(drawn(*order, config=ALL_PARTS).boxes, key=lambda box: len(box.outlines))
+        assert (car.label, cat.label) == ("car", "cat")
+        assert len(car.outlines) == 2
+        assert car.box_xyxy == (20, 10, 180, 50)
+        assert len(cat.outlines) == 1
+    # A part of itself, and one whose first part is gone, are things by themselves.
+    alone = (polygon(id="a", parentID="a"), polygon(far, id="b", parentID="gone"))
+    assert [len(box.outlines) for box in drawn(*alone, config=ALL_PARTS).boxes] == [1, 1]
     # Otherwise a person put one region below another, which says nothing of what it is.
     assert [len(box.outlines) for box in drawn(*parts).boxes] == [1, 1, 1]
 
@@ -207,6 +212,13 @@ def test_a_mask_keeps_its_holes_and_its_parts() -> None:
     expected = np.zeros_like(covered)
     expected[30:70, 50:150] = bitmap
     assert (covered ^ expected).sum() <= 4 * len(box.outlines), "but for its corners"
+
+
+def test_of_a_heap_of_equal_parts_the_most_are_kept() -> None:
+    dots = np.zeros((100, 200), np.bool_)
+    dots[::4, ::4] = dots[1::4, ::4] = True
+    (box,) = drawn(brush(dots)).boxes
+    assert len(box.outlines) == 500
 
 
 @given(bitmaps(9), st.tuples(st.integers(0, 6), st.integers(0, 6)))
