@@ -18,15 +18,21 @@ from PIL import Image, ImageDraw
 from tests.harness.studio_client import StudioClient, uploaded_name
 from tests.harness.turned_files import orientation
 from yolo_backend.label_studio.projects import open_project
+from yolo_backend.labels.outlines import mask_of
+from yolo_backend.labels.rle import encode_rle
 from yolo_backend.serving.request import Predictor
 from yolo_backend.settings import load_settings
 from yolo_backend.training.classes import choose_classes
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledImage, Snapshot
+from yolo_backend.training.networks import Kind
 from yolo_backend.training.snapshot import take_snapshot
 
 LABELS = '<Label value="red"/><Label value="blue"/>'
+OUTLINED = f"""<View><Image name="image" value="$image"/>
+<PolygonLabels name="outline" toName="image">{LABELS}</PolygonLabels>
+<BrushLabels name="mask" toName="image">{LABELS}</BrushLabels></View>"""
 CONFIG = f"""<View><Image name="image" value="$image"/>
 <RectangleLabels name="label" toName="image">{LABELS}</RectangleLabels></View>"""
 PAGES = CONFIG.replace('value="$image"', 'valueList="$pages"')
@@ -142,7 +148,7 @@ def predictor(command_environment: dict[str, str]) -> Iterator[Predictor]:
         yield predictor
 
 
-def snapshot_of(predictor: Predictor, project_id: int, folder: Path) -> Snapshot:
+def snapshot_of(predictor: Predictor, project_id: int, folder: Path, kind: str = "detect") -> Snapshot:
     studio = predictor.studios.of_project(str(project_id))
     assert studio is not None
     return take_snapshot(
@@ -151,7 +157,7 @@ def snapshot_of(predictor: Predictor, project_id: int, folder: Path) -> Snapshot
         ImageCache(folder / "images", 50),
         None,
         lambda done, total: None,
-        kind="detect",
+        kind=kind,
     )
 
 
@@ -169,7 +175,7 @@ def submit(client: StudioClient, task: dict[str, Any], regions: list[dict[str, A
     return dict(client.call("POST", f"/api/tasks/{task['id']}/annotations/", json={"result": regions, **more}))
 
 
-def read(images: Sequence[LabelledImage], snapshot: Snapshot, folder: Path, *, rotated: bool) -> Any:
+def read(images: Sequence[LabelledImage], snapshot: Snapshot, folder: Path, *, kind: Kind) -> Any:
     """What Ultralytics trains on."""
     from ultralytics.cfg import get_cfg
     from ultralytics.data.build import build_yolo_dataset
@@ -177,9 +183,8 @@ def read(images: Sequence[LabelledImage], snapshot: Snapshot, folder: Path, *, r
 
     classes = choose_classes(images, snapshot.labels, ()).names
     assert classes == ("red", "blue")
-    data = check_det_dataset(write_dataset(folder, images, [], classes, rotated=rotated), autodownload=False)
-    task = "obb" if rotated else "detect"
-    found = build_yolo_dataset(get_cfg(overrides={"task": task, "imgsz": 640}), data["train"], 4, data, mode="val")
+    data = check_det_dataset(write_dataset(folder, images, [], classes, kind=kind), autodownload=False)
+    found = build_yolo_dataset(get_cfg(overrides={"task": kind, "imgsz": 640}), data["train"], 4, data, mode="val")
     assert len(found.labels) == len(images)
     return found
 
@@ -225,11 +230,43 @@ def test_what_was_drawn_is_what_is_trained_on(
     snapshot = snapshot_of(predictor, project, tmp_path)
     assert snapshot.remarks == ()
     assert snapshot.labels == ("red", "blue")
-    found = read(snapshot.images, snapshot, tmp_path / "dataset", rotated=rotated)
+    found = read(snapshot.images, snapshot, tmp_path / "dataset", kind="obb" if rotated else "detect")
     names = {int(task["id"]): name for name, task in tasks.items()}
     for index, image in enumerate(snapshot.images):
         things, image_wh, _ = FILES[names[image.task_id]]
         assert_as_drawn(found, index, things, image_wh, rotated=rotated)
+
+
+def as_polygon(thing: Thing, image_wh: tuple[int, int]) -> dict[str, Any]:
+    points = (thing.corners / image_wh * 100).tolist()
+    value = {"points": points, "closed": True, "polygonlabels": [thing.label]}
+    return {**thing.region(image_wh), "from_name": "outline", "type": "polygonlabels", "value": value}
+
+
+def as_mask(thing: Thing, image_wh: tuple[int, int]) -> dict[str, Any]:
+    rle = encode_rle(mask_of(thing.corners, image_wh), image_wh)
+    value = {"format": "rle", "rle": rle, "brushlabels": [thing.label]}
+    return {**thing.region(image_wh), "from_name": "mask", "type": "brushlabels", "value": value}
+
+
+@pytest.mark.parametrize("drawn", [as_polygon, as_mask])
+def test_polygons_and_masks_are_what_is_trained_on(
+    client: StudioClient, predictor: Predictor, tmp_path: Path, drawn: Any
+) -> None:
+    project = client.create_project(f"training data, {drawn.__name__}", OUTLINED)
+    tasks = upload(client, project, tmp_path)
+    for name, (things, image_wh, _) in FILES.items():
+        submit(client, tasks[name], [drawn(thing, image_wh) for thing in things])
+    snapshot = snapshot_of(predictor, project, tmp_path, "segment")
+    assert snapshot.remarks == ()
+    found = read(snapshot.images, snapshot, tmp_path / "dataset", kind="segment")
+    names = {int(task["id"]): name for name, task in tasks.items()}
+    for index, image in enumerate(snapshot.images):
+        things, image_wh, _ = FILES[names[image.task_id]]
+        if drawn is as_polygon:
+            assert_as_drawn(found, index, things, image_wh, rotated=True)
+        elif things is not ROTATED:  # whose corners are no whole pixels
+            assert_as_drawn(found, index, things, image_wh, rotated=False)
 
 
 def test_the_pages_of_a_list_have_boxes_of_their_own(
@@ -247,7 +284,7 @@ def test_the_pages_of_a_list_have_boxes_of_their_own(
     submit(client, task, regions)
     snapshot = snapshot_of(predictor, project, tmp_path)
     assert [image.page for image in snapshot.images] == [0, 1, 2]
-    found = read(snapshot.images, snapshot, tmp_path / "dataset", rotated=True)
+    found = read(snapshot.images, snapshot, tmp_path / "dataset", kind="obb")
     for page, name in enumerate(names):
         assert_as_drawn(found, page, *FILES[name][:2], rotated=True)
 
@@ -265,7 +302,7 @@ def test_labels_with_a_rectangle_beside_them(client: StudioClient, predictor: Pr
     submit(client, tasks["turned.jpg"], regions)
     snapshot = snapshot_of(predictor, project, tmp_path)
     assert snapshot.remarks == ()
-    found = read(snapshot.images, snapshot, tmp_path / "dataset", rotated=False)
+    found = read(snapshot.images, snapshot, tmp_path / "dataset", kind="detect")
     assert_as_drawn(found, 0, things, image_wh, rotated=False)
 
 

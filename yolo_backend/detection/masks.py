@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+Places = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -46,6 +48,32 @@ class Mask:
     def nbytes(self) -> int:
         """How much memory its numbers take."""
         return self.runs.nbytes + sum(polygon.nbytes for polygon in self.polygons)
+
+    def spans(self, size_wh: tuple[int, int]) -> tuple[Places, Places]:
+        """Where its runs begin, and where they end, in an image of this size: numbers of pixels, row by row.
+
+        They are in order, no two touch, and what is beyond the image's edges is left out.
+        """
+        left, top, width, _ = self.window_xywh
+        image_width, image_height = size_wh
+        edges = np.cumsum(self.runs, dtype=np.int64)
+        starts, ends = edges[: len(edges) // 2 * 2 : 2], edges[1::2]
+        if left or width != image_width:  # a run through several rows of the window is one in each of the image's
+            rows_of_each = (ends - 1) // width - starts // width + 1
+            firsts = np.repeat(np.cumsum(rows_of_each) - rows_of_each, rows_of_each)
+            rows = np.repeat(starts // width, rows_of_each) + np.arange(len(firsts)) - firsts
+            columns = np.stack([np.repeat(starts, rows_of_each), np.repeat(ends, rows_of_each)]) - rows * width
+            columns = (columns.clip(0, width) + left).clip(0, image_width)
+            starts, ends = (rows + top) * image_width + columns
+        else:
+            starts, ends = starts + top * image_width, ends + top * image_width
+        pixels = image_width * image_height
+        starts, ends = starts.clip(0, pixels), ends.clip(0, pixels)
+        is_there = ends > starts
+        starts, ends = starts[is_there], ends[is_there]
+        is_first, is_last = np.ones((2, len(starts)), bool)
+        is_first[1:] = is_last[:-1] = starts[1:] > ends[:-1]
+        return starts[is_first], ends[is_last]
 
     def moved(self, offset_xy: tuple[int, int]) -> Mask:
         """The same, so many pixels further right and down."""

@@ -5,6 +5,7 @@ Points are (n, 2) of x and y in the image's pixels, whose corners have whole num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ _TRIES = 10  # of tolerances; more change a point or two
 _FIRST_SHARE = 0.05  # the first tolerance, in areas by circumferences: often near to what `MIN_IOU` allows
 _AIM = 0.97  # of what may be lost, because less than all of it is most probably not too much
 _SAME_PX = 1e-9
+_MAX_NESTED = 8  # parts in holes of parts in holes ...: deeper ones are left out
 _PAIRS_AT_ONCE = 250_000  # of sides that are compared: some ten megabytes
 
 # A pixel's corners, in the order in which an outline passes them: the thing is on its left. OpenCV's outlines go from
@@ -46,6 +48,41 @@ def outlines_of(mask: Mask) -> list[Points]:
     loops = [loop for contour in contours for loop in _apart(_along_sides(contour[:, 0].astype(np.int64)), width + 1)]
     outlines = [_without_straights(loop + np.array([left, top])).astype(np.float64) for loop in loops]
     return sorted(outlines, key=area_of, reverse=True)
+
+
+def nested_outlines_of(mask: Mask) -> list[Points]:
+    """The exact outlines of the mask's parts, of the holes in them, and of the parts in these: `filled` makes the mask
+    of them again.
+    """
+    outlines: list[Points] = []
+    for _ in range(_MAX_NESTED):
+        parts = outlines_of(mask)
+        if not parts:
+            break
+        outlines += parts
+        # What is within the parts, and isn't in the mask.
+        left, top, width, height = mask.window_xywh
+        within = filled([part - (left, top) for part in parts], (width, height))
+        holes = np.zeros((height, width), np.bool_)
+        x, y, _, _ = within.window_xywh
+        bitmap = within.bitmap()
+        place = (slice(y, y + len(bitmap)), slice(x, x + bitmap.shape[1]))
+        holes[place] = bitmap & ~mask.bitmap()[place]
+        mask = Mask.of_bitmap(holes, (left, top))
+    return outlines
+
+
+def smoothed(outline: Points, tolerance_px: float) -> Points:
+    """An exact outline through the middles of its pixels' sides, with as few points as keep it within so many pixels.
+
+    So the steps of a line that isn't upright are straight again. The outline itself, if hardly anything would be left.
+    """
+    ends = _following(outline)
+    counts = np.abs(ends - outline).sum(axis=1).astype(np.int64)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    middles = outline.repeat(counts, axis=0) + np.sign(ends - outline).repeat(counts, axis=0) * (number + 0.5)[:, None]
+    kept = _within(middles, tolerance_px)
+    return kept if len(kept) >= 3 else outline
 
 
 def area_of(points: Points) -> float:
@@ -115,10 +152,20 @@ def is_simple(points: Points) -> bool:
 
 def mask_of(points: Points, size_wh: tuple[int, int]) -> Mask:
     """The mask of the pixels of an image whose middle is within this polygon."""
+    return filled([points], size_wh)
+
+
+def filled(outlines: Sequence[Points], size_wh: tuple[int, int]) -> Mask:
+    """The mask of the pixels of an image whose middle is within an odd number of these polygons, one at least.
+
+    So one within another is a hole.
+    """
+    points = np.concatenate(outlines)
     low = np.floor(points.min(axis=0)).clip(0, size_wh).astype(int)
     high = np.ceil(points.max(axis=0)).clip(0, size_wh).astype(int)
     window_width, window_height = (high - low).tolist()
-    borders = _borders(points - low, window_width, window_height)
+    of_each = [_borders(outline - low, window_width, window_height) for outline in outlines]
+    borders = of_each[0] if len(of_each) == 1 else np.sort(np.concatenate(of_each))
     runs = np.diff(np.concatenate([[0], borders, [window_width * window_height]]))
     return Mask((int(low[0]), int(low[1]), window_width, window_height), runs.astype(np.uint32))
 

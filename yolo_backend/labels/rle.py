@@ -73,28 +73,8 @@ def decode_rle(rle: Sequence[int], size_wh: tuple[int, int]) -> Mask:
 
 def _runs_of_image(mask: Mask, size_wh: tuple[int, int]) -> Runs:
     """The lengths of the mask's runs through all of the image, by turns outside and inside."""
-    left, top, width, _ = mask.window_xywh
-    image_width, image_height = size_wh
-    edges = np.cumsum(mask.runs, dtype=np.int64)
-    starts, ends = edges[: len(edges) // 2 * 2 : 2], edges[1::2]
-    if left or width != image_width:  # a run through several rows of the window is one in each of the image's
-        rows_of_each = (ends - 1) // width - starts // width + 1
-        firsts = np.repeat(np.cumsum(rows_of_each) - rows_of_each, rows_of_each)
-        rows = np.repeat(starts // width, rows_of_each) + np.arange(len(firsts)) - firsts
-        columns = np.stack([np.repeat(starts, rows_of_each), np.repeat(ends, rows_of_each)]) - rows * width
-        columns = (columns.clip(0, width) + left).clip(0, image_width)
-        starts, ends = (rows + top) * image_width + columns
-    else:
-        starts, ends = starts + top * image_width, ends + top * image_width
-    pixels = image_width * image_height
-    starts, ends = starts.clip(0, pixels), ends.clip(0, pixels)
-    is_there = ends > starts
-    starts, ends = starts[is_there], ends[is_there]
-    # Runs that touch are one.
-    is_first, is_last = np.ones((2, len(starts)), bool)
-    is_first[1:] = is_last[:-1] = starts[1:] > ends[:-1]
-    borders = np.stack([starts[is_first], ends[is_last]], axis=1).ravel()
-    return np.diff(np.concatenate([[0], borders, [pixels]]))
+    borders = np.stack(mask.spans(size_wh), axis=1).ravel()
+    return np.diff(np.concatenate([[0], borders, [size_wh[0] * size_wh[1]]]))
 
 
 def _bits_needed(numbers: Runs) -> Runs:

@@ -1,4 +1,4 @@
-"""Which annotation of a task counts, and which boxes it has on each of the task's images."""
+"""Which annotation of a task counts, and which boxes and outlines it has on each of the task's images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from yolo_backend.labels.regions import region_labels
 from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import shortened
 from yolo_backend.protocol import Task
+from yolo_backend.training.drawn_outlines import (
+    Line,
+    UnreadableMaskError,
+    area_around,
+    hull_of,
+    is_outlined,
+    outlines_of_region,
+    with_parts,
+)
 from yolo_backend.training.labelled import LabelledBox, Origin
 
 # Why a region isn't trained on; `boxes` stands before it.
@@ -24,6 +33,7 @@ NO_PLACE = "without an area"
 TOO_SMALL = "smaller than a pixel"
 NO_LABEL = "without a label"
 UNKNOWN_LABEL = 'with the label "{}", which the labeling config doesn\'t have'
+NO_MASK = "whose mask can't be read"
 NO_IMAGE = "on an image that their task doesn't have"
 TWICE = "drawn a second time with the same label"
 
@@ -35,6 +45,7 @@ _ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-change
 Region = Mapping[str, Any]
 ImageKey = tuple[str, int]
 """The name of the `<Image>`, and the page of its `valueList`; 0 without one."""
+_Place = tuple[tuple[float, float, float, float], Box, tuple[Line, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,13 +76,14 @@ def changed_at(annotation: Mapping[str, Any]) -> datetime:
 
 
 def regions_by_image(
-    annotation: Mapping[str, Any], controls: Sequence[Control]
+    annotation: Mapping[str, Any], controls: Sequence[Control], kind: str = "detect"
 ) -> dict[ImageKey, list[tuple[Region, Control]]]:
-    """The annotation's rectangles that are of these controls, by the image that they are on."""
+    """The annotation's regions of these controls from which weights of this kind learn, by the image they are on."""
+    is_learnt_from = is_outlined if kind == "segment" else _is_rectangle
     found: dict[ImageKey, list[tuple[Region, Control]]] = {}
     for region in annotation["result"] or []:  # null, if a script stored it so
         control = _control_of(region, controls)
-        if control is not None and _is_rectangle(region):
+        if control is not None and is_learnt_from(region):
             page = region.get("item_index")
             key = (control.to_name, page if isinstance(page, int) else 0)
             found.setdefault(key, []).append((region, control))
@@ -92,20 +104,22 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
     """What these regions of one image are in its pixels; `data` is the task's, `size_wh` the upright image's size."""
     boxes: list[LabelledBox] = []
     faults: list[str] = []
-    for region, control in _with_labels(regions):
-        place = _place_of(region, size_wh)
+    for parts, control in with_parts(_with_labels(regions)):
+        region = parts[0]
+        place = _outlined(parts, size_wh) if is_outlined(region) else _place_of(region, size_wh)
         if isinstance(place, str):
             faults.append(place)
             continue
-        box_xyxy, box_xywhr = place
         known = labels_of(control, data)
         for label in region_labels(region):
             if label not in known:
                 faults.append(UNKNOWN_LABEL.format(shortened(label)))
-            elif any(box.label == label and box.box_xywhr == box_xywhr for box in boxes):
+            elif any((box.label, box.box_xywhr, box.outlines) == (label, *place[1:]) for box in boxes):
                 faults.append(TWICE)
             else:
-                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, _ORIGINS.get(region.get("origin"), "manual")))
+                box_xyxy, box_xywhr, outlines = place
+                origin = _ORIGINS.get(region.get("origin"), "manual")
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines=outlines))
         if not region_labels(region):
             faults.append(NO_LABEL)
     return Drawn(
@@ -141,7 +155,23 @@ def _is_rectangle(region: Region) -> bool:
     )
 
 
-def _place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, float, float, float], Box] | str:
+def _outlined(regions: Sequence[Region], size_wh: tuple[int, int]) -> _Place | str:
+    """The hull of what was drawn as polygons or as a mask, once more as a box, and its outlines; or what is wrong."""
+    try:
+        read = [outlines_of_region(region, size_wh) for region in regions]
+    except UnreadableMaskError:
+        return NO_MASK
+    lines = [line for each in read for line in each or ()]
+    if not lines:
+        return NO_PLACE if None in read else OUTSIDE
+    left, top, right, bottom = hull_of(lines)
+    if min(right - left, bottom - top, area_around(lines)) < _MIN_PX:
+        return TOO_SMALL
+    around = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, 0.0)
+    return (left, top, right, bottom), around, tuple(lines)
+
+
+def _place_of(region: Region, size_wh: tuple[int, int]) -> _Place | str:
     """The hull and the rectangle itself, or what is wrong with them."""
     box = box_of_place(region.get("value") or {}, size_wh)
     if box is None:
@@ -155,7 +185,7 @@ def _place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, fl
     top, bottom = max(0.0, min(ys)), min(float(size_wh[1]), max(ys))
     if min(right - left, bottom - top, visible_px) < _MIN_PX:
         return TOO_SMALL
-    return (left, top, right, bottom), box
+    return (left, top, right, bottom), box, ()
 
 
 def _area(corners: Sequence[tuple[float, float]]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import MIN_IMAGES
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
+from yolo_backend.training.mask_overlaps import Outlines
 from yolo_backend.training.matching import IOUS, Floats, TrueBoxes, match, match_all, overlap_matrix
 from yolo_backend.training.scores import Resampled, as_they_are, resample, score
 from yolo_backend.training.thresholds import MIN_BOXES, ThresholdRule
@@ -105,9 +106,16 @@ def _is_same(one: TrueBoxes, other: TrueBoxes) -> bool:
         return False
     left = list(range(len(other.labels)))
     mine, theirs = (np.concatenate([each.boxes_xyxy, each.boxes_xywhr[:, :4]], axis=1) for each in (one, other))
-    for label, box in zip(one.labels, mine, strict=True):
+    for label, box, outlines in zip(one.labels, mine, one.outlines, strict=True):
         for number in left:
-            if other.labels[number] == label and np.abs(theirs[number] - box).max() <= _SAME_PX:
+            is_there = other.labels[number] == label and np.abs(theirs[number] - box).max() <= _SAME_PX
+            if is_there and _have_same_lines(outlines, other.outlines[number]):
                 left.remove(number)
                 break
     return not left
+
+
+def _have_same_lines(one: Outlines, other: Outlines) -> bool:
+    return [len(line) for line in one] == [len(line) for line in other] and all(
+        np.abs(mine - theirs).max() <= _SAME_PX for mine, theirs in zip(one, other, strict=True)
+    )

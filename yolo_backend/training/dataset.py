@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from yolo_backend.errors import UserError
 from yolo_backend.labels.places import clip_to_image, corners_of_box
+from yolo_backend.training.drawn_outlines import one_line_through
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
+
+if TYPE_CHECKING:  # which needs torch
+    from yolo_backend.training.networks import Kind
 
 _DIGITS = 6  # a fiftieth of a pixel in the largest images; what differs by less is the same box drawn twice
 
@@ -27,19 +32,19 @@ def write_dataset(
     val: Sequence[LabelledImage],
     classes: Sequence[str],
     *,
-    rotated: bool,
+    kind: Kind,
 ) -> Path:
     """Write both sides into a new folder; returns its data.yaml. Boxes of other labels than `classes` are left out.
 
-    With `rotated`, for OBB weights, a box has the corners of its visible part, else its upright hull. Files
-    are in the order of the images. data.yaml says of which files to train on not all classes can be drawn, and which
-    ones can. Raises DatasetError.
+    By the `kind` of weights a box has the corners of its visible part (obb), one line through its outlines (segment),
+    or its upright hull. Files are in the order of the images. data.yaml says of which files to train on not all classes
+    can be drawn, and which ones can. Raises DatasetError.
     """
     drawable: dict[str, list[int]] = {}
     try:
         for side, images in (("train", train), ("val", val)):
-            for kind in ("images", "labels"):
-                (folder / kind / side).mkdir(parents=True)
+            for part in ("images", "labels"):
+                (folder / part / side).mkdir(parents=True)
             for number, image in enumerate(images):
                 # By number, because a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
@@ -49,10 +54,11 @@ def write_dataset(
                 rows: dict[tuple[int, tuple[str, ...]], str] = {}
                 for box in image.boxes:
                     if box.label in classes:
-                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, rotated=rotated)
+                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, kind)
                         # Of those with one upright hull Ultralytics takes one, with a warning.
-                        hull = tuple(f(numbers[axis::2]) for axis in (0, 1) for f in (min, max)) if rotated else numbers
-                        rows.setdefault((class_id, tuple(hull)), f"{class_id} {' '.join(numbers)}\n")
+                        hull = tuple(f(numbers[axis::2]) for axis in (0, 1) for f in (min, max))
+                        same = hull if kind == "obb" else tuple(numbers)
+                        rows.setdefault((class_id, same), f"{class_id} {' '.join(numbers)}\n")
                 (folder / "labels" / side / f"{name}.txt").write_text("".join(rows.values()), encoding="ascii")
         path = folder / "data.yaml"
         content = {
@@ -71,11 +77,15 @@ def write_dataset(
     return path
 
 
-def _numbers(box: LabelledBox, size_wh: tuple[int, int], *, rotated: bool) -> list[str]:
-    """A box's numbers, as a share of the image: its corners, or center and size."""
+def _numbers(box: LabelledBox, size_wh: tuple[int, int], kind: Kind) -> list[str]:
+    """A box's numbers, as a share of the image: corners, or center and size."""
     width, height = size_wh
-    if rotated:
-        corners = clip_to_image(corners_of_box(box.box_xywhr), size_wh)
+    if kind in {"obb", "segment"}:
+        corners = (
+            one_line_through(box.outlines)
+            if kind == "segment"
+            else clip_to_image(corners_of_box(box.box_xywhr), size_wh)
+        )
         numbers = [number for x, y in corners for number in (x / width, y / height)]
     else:
         left, top, right, bottom = box.box_xyxy

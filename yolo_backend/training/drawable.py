@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+_ABSENT = -30.0  # a score of 0
+
 
 class DrawableClasses:
     """Lets the loss count a class only in images on which it can be drawn.
@@ -28,6 +30,8 @@ class DrawableClasses:
         for part in (getattr(criterion, "one2many", criterion), getattr(criterion, "one2one", criterion)):
             if not isinstance(part.bce, _Heeding):
                 part.bce = _Heeding(part.bce, self)
+                if hasattr(part, "bcedice_loss"):  # of masks: what each pixel shows
+                    part.bcedice_loss = _HeedingByPixel(part.bcedice_loss, self)
 
     def now(self, files: Sequence[str]) -> None:
         """These are the images of the next step, in their order."""
@@ -37,6 +41,13 @@ class DrawableClasses:
                 counts[number] = 0.0
                 counts[number, 0, list(ids)] = 1.0
         self._counts = counts
+
+    def absent_where_uncounted(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of (images, classes, height, width) what counts; the rest says that nothing is there, as the targets do."""
+        if self._counts is None:
+            return logits
+        counts = self._counts.to(logits.device).transpose(1, 2)[..., None] > 0
+        return torch.where(counts, logits, torch.full_like(logits, _ABSENT))
 
     def counted(self, loss: torch.Tensor) -> torch.Tensor:
         """Of (images, places, classes) what counts; the rest is 0."""
@@ -53,3 +64,15 @@ class _Heeding(torch.nn.Module):
     def forward(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = self._loss(scores, targets)
         return self._drawable.counted(loss)
+
+
+class _HeedingByPixel(torch.nn.Module):
+    """A loss by image, class and pixel, of which some doesn't count."""
+
+    def __init__(self, loss: torch.nn.Module, drawable: DrawableClasses) -> None:
+        super().__init__()
+        self._loss, self._drawable = loss, drawable
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self._loss(self._drawable.absent_where_uncounted(logits), targets)
+        return loss

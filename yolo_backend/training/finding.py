@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.detection.engine import Engine
-from yolo_backend.detection.views import show, view_for
+from yolo_backend.detection.views import WHOLE, show, view_for
 from yolo_backend.errors import UserError
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
@@ -17,6 +18,7 @@ from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.parallel import in_parallel
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledImage
+from yolo_backend.training.mask_overlaps import grid_of
 
 SCORE_FLOOR = 0.01
 """Boxes with less are of no use: for the average precision, all others are looked at, whatever the thresholds."""
@@ -54,6 +56,7 @@ def find_boxes(
     """
     view = view_for(engine.info)
     enough_px = view.enough_px(engine.info) if decode == "fast" else None
+    has_masks = engine.info.kind == "segment"
 
     def find(image: LabelledImage) -> FoundBoxes:
         try:
@@ -65,10 +68,16 @@ def find_boxes(
             raise FindingError(
                 f"The image of task {image.task_id} can't be read from {image.file} ({why}): start the training anew"
             ) from None
-        shown = show(view, decoded.pixels, decoded.size_wh, engine.letterbox)
+        # As if the image were smaller: its masks take less time and memory so, and its boxes are the same.
+        size_wh = grid_of(decoded.size_wh) if has_masks and view is WHOLE else decoded.size_wh
+        shown = show(view, decoded.pixels, size_wh, engine.letterbox)
+        shown = shown.asking_for_masks() if has_masks else shown
         # One by one, as an engine takes those of other shapes; the boxes are the same in any batch.
-        found = [engine.detect([each], SCORE_FLOOR)[0] for each in shown.images]
-        return labelled(shown.merge(found), _on_image(image, labels_of_class))
+        detections = shown.merge([engine.detect([each], SCORE_FLOOR)[0] for each in shown.images])
+        found = labelled(detections, _on_image(image, labels_of_class))
+        if found.masks is None:
+            return found
+        return replace(found, boxes=found.boxes * np.tile(np.divide(decoded.size_wh, size_wh), 2), masks_wh=size_wh)
 
     found_in: dict[int, FoundBoxes] = {}
     numbered = enumerate(images)
@@ -101,4 +110,5 @@ def labelled(detections: Detections, labels_of_class: LabelsOfClass) -> FoundBox
         detections.boxes[indices].astype(np.float64),
         detections.scores[indices].astype(np.float64),
         tuple(label for _, label in pairs),
+        masks=None if detections.masks is None else tuple(detections.masks[index] for index in indices),
     )

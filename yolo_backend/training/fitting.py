@@ -24,6 +24,7 @@ import yaml
 from ultralytics import __version__ as ultralytics_version
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
@@ -232,7 +233,7 @@ class _Fitting:
         trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride"])
         with _same_randomness():
             metrics, _ = trainer.validate()
-        self._score = float(metrics["metrics/mAP50(B)"])
+        self._score = float(metrics[_SCORE_OF.get(self._spec.base.kind, "metrics/mAP50(B)")])
 
     def _tell(self, pace: Pace, *, now: bool = False) -> None:
         if now or time.monotonic() - self._told_at >= _TOLD_EACH_S:
@@ -328,7 +329,12 @@ class _OBBLoop(_Quiet, OBBTrainer):  # type: ignore[misc]
     pass
 
 
-_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop}
+class _SegmentationLoop(_Quiet, SegmentationTrainer):  # type: ignore[misc]
+    pass
+
+
+_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop, "segment": _SegmentationLoop}
+_SCORE_OF = {"segment": "metrics/mAP50(M)"}  # of masks; of boxes otherwise
 
 
 def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:

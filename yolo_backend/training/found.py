@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from yolo_backend.detection.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -14,16 +16,29 @@ class FoundBoxes:
     """What a model found in one image, best score first, in pixels of the upright image.
 
     `boxes` is (n, 4) xyxy, or of weights for rotated boxes (n, 5) xywhr: center, size, clockwise radians. `scores` is
-    (n,), and `labels` has an entry for each.
+    (n,), and `labels` has an entry for each. Of segmentation weights there are n `masks`, in pixels of the image made
+    as small as `masks_wh`.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: tuple[str, ...]
+    masks: tuple[Mask, ...] | None = None
+    masks_wh: tuple[int, int] = (0, 0)
 
     @property
     def is_rotated(self) -> bool:
         return self.boxes.shape[1] == 5
+
+    def at(self, indices: Sequence[int]) -> FoundBoxes:
+        """Those of these indices, in their order."""
+        return replace(
+            self,
+            boxes=self.boxes[indices],
+            scores=self.scores[indices],
+            labels=tuple(self.labels[index] for index in indices),
+            masks=None if self.masks is None else tuple(self.masks[index] for index in indices),
+        )
 
     def above(self, thresholds: dict[str, float]) -> FoundBoxes:
         """Those with a score above the threshold of their label; a label without one is left out."""
@@ -32,7 +47,7 @@ class FoundBoxes:
             for index, (label, score) in enumerate(zip(self.labels, self.scores, strict=True))
             if score > thresholds.get(label, 1.0)
         ]
-        return FoundBoxes(self.boxes[kept], self.scores[kept], tuple(self.labels[index] for index in kept))
+        return self.at(kept)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ class LabelledBox:
     """A box with its label, in pixels of the upright image.
 
     `box_xywhr` is what was drawn: center, size, clockwise radians. `box_xyxy` is its upright hull, clipped to the
-    image.
+    image. What was drawn as a polygon or a mask has `outlines`: closed lines, of which one within another is a hole.
     """
 
     label: str
     box_xyxy: tuple[float, float, float, float]
     box_xywhr: tuple[float, float, float, float, float]
     origin: Origin = "manual"
+    outlines: tuple[tuple[tuple[float, float], ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from yolo_backend.labels.polygons import Point, iou_matrix, polygon_iou, shared_areas
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
+from yolo_backend.training.mask_overlaps import Outlines, mask_ious
 
 Floats = NDArray[np.float64]
 
@@ -21,12 +22,16 @@ IOUS: Floats = np.linspace(0.5, 0.95, 10, dtype=np.float64)
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """What people drew in an image of this size: `boxes_xyxy` (n, 4), `boxes_xywhr` (n, 5), and n labels."""
+    """What people drew in an image of this size: `boxes_xyxy` (n, 4), `boxes_xywhr` (n, 5), and n labels.
+
+    `outlines` are those of each; the sides of its upright hull where none were drawn. They are (points, 2).
+    """
 
     labels: tuple[str, ...]
     boxes_xyxy: Floats
     boxes_xywhr: Floats
     size_wh: tuple[int, int]
+    outlines: tuple[Outlines, ...] = ()
 
     @classmethod
     def of(cls, boxes: Iterable[LabelledBox], size_wh: tuple[int, int], labels: Collection[str]) -> TrueBoxes:
@@ -37,7 +42,14 @@ class TrueBoxes:
             np.array([box.box_xyxy for box in kept], np.float64).reshape(-1, 4),
             np.array([box.box_xywhr for box in kept], np.float64).reshape(-1, 5),
             size_wh,
+            outlines=tuple(_outlines_of(box) for box in kept),
         )
+
+
+def _outlines_of(box: LabelledBox) -> Outlines:
+    left, top, right, bottom = box.box_xyxy
+    lines = box.outlines or (((left, top), (right, top), (right, bottom), (left, bottom)),)
+    return tuple(np.array(line, np.float64) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ def match_all(
     truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str], ious: Floats = IOUS
 ) -> dict[str, Matches]:
     """The matches of each label. Boxes that were found rotated are held against the drawn ones as they were drawn,
-    others against their upright hulls.
+    others against their upright hulls, and masks against what was drawn within its outlines.
     """
     numbers = {label: number for number, label in enumerate(labels)}
     rows: list[tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]] = []
@@ -105,8 +117,12 @@ def match(overlaps: Floats, ious: Floats = IOUS) -> NDArray[np.bool_]:
 def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_] | None = None) -> Floats:
     """IoU of each found box with each drawn one, (found, drawn); 0 where a pair isn't `wanted`.
 
-    Of rotated boxes those below the first of `IOUS` may be 0, too.
+    Of masks it is that of their pixels. Of masks and of rotated boxes those below the first of `IOUS` may be 0, too.
     """
+    if found.masks is not None:
+        scale_xy = np.divide(found.masks_wh, truth.size_wh)
+        drawn = [[line * scale_xy for line in lines] for lines in truth.outlines]
+        return mask_ious(found.masks, drawn, found.masks_wh, IOUS[0], wanted)
     if found.is_rotated:
         return _rotated_overlaps(found.boxes, truth.boxes_xywhr, wanted)
     overlaps = iou_matrix(found.boxes, truth.boxes_xyxy)
@@ -207,4 +223,10 @@ def _moved_to(truth: TrueBoxes, size_wh: tuple[int, int]) -> TrueBoxes:
     scale_xy = np.divide(size_wh, truth.size_wh)
     mean = math.sqrt(scale_xy.prod())
     scale_xywhr = np.array([*scale_xy, mean, mean, 1.0])
-    return TrueBoxes(truth.labels, truth.boxes_xyxy * np.tile(scale_xy, 2), truth.boxes_xywhr * scale_xywhr, size_wh)
+    return TrueBoxes(
+        truth.labels,
+        truth.boxes_xyxy * np.tile(scale_xy, 2),
+        truth.boxes_xywhr * scale_xywhr,
+        size_wh,
+        outlines=tuple(tuple(line * scale_xy for line in lines) for lines in truth.outlines),
+    )

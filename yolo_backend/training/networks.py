@@ -15,10 +15,10 @@ from yolo_backend.detection.networks import named
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.messages import first_line, shortened
 
-Kind = Literal["detect", "obb"]
+Kind = Literal["detect", "obb", "segment"]
 
-_NEEDED = "name a .pt for detection or OBB, such as yolo26n.pt (--base, or MODEL_NAME)"
-_KIND_OF_NETWORK: Mapping[str, Kind] = {"DetectionModel": "detect", "OBBModel": "obb"}
+_NEEDED = "name a .pt for detection, OBB or segmentation, such as yolo26n.pt (--base, or MODEL_NAME)"
+_KIND_OF_NETWORK: Mapping[str, Kind] = {"DetectionModel": "detect", "OBBModel": "obb", "SegmentationModel": "segment"}
 _BRANCHES = ("cv3", "one2one_cv3")  # where a head tells classes; the second one in networks that need no NMS
 _IMAGE_SIZE = 640  # Ultralytics' own, in which it counts how rare objects are
 
@@ -40,7 +40,7 @@ class Base:
 
 
 def read_base(path: Path) -> Base:
-    """Open the weights. Raises WeightsError for those from which no detector can be trained."""
+    """Open the weights. Raises WeightsError for those that can't be trained."""
     fingerprint = file_fingerprint(path)
     try:
         yolo = load_checkpoint(path)
@@ -83,6 +83,16 @@ def set_class_rows(network: Any, base: Any, known: Mapping[int, Sequence[int]]) 
                 last.bias.fill_(math.log(5 / head.nc / (_IMAGE_SIZE / float(stride)) ** 2))
                 if base_levels is not None:
                     _copy_rows(last, base_levels[level][-1], known)
+        if (last := _by_pixel(head)) is not None:
+            last.reset_parameters()
+            if (base_last := _by_pixel(base_head)) is not None:
+                _copy_rows(last, base_last, known)
+
+
+def _by_pixel(head: Any) -> Any:
+    """The layer by which YOLO26's masks are told, while they are trained, what each pixel shows; None of others."""
+    layers = getattr(getattr(head, "proto", None), "semseg", None)
+    return None if layers is None else layers[-1]
 
 
 def _copy_rows(last: Any, base_last: Any, known: Mapping[int, Sequence[int]]) -> None:

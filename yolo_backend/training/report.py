@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -19,10 +20,12 @@ from yolo_backend.files import write_whole
 from yolo_backend.images.decode import decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.labels.drawing import LabelColors, draw_regions
+from yolo_backend.labels.outlines import nested_outlines_of
 from yolo_backend.labels.places import places_of
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import Judgement
 from yolo_backend.training.labelled import LabelledImage
+from yolo_backend.training.mask_overlaps import Outlines
 from yolo_backend.training.matching import Matches, TrueBoxes, count_confusions, match_all
 from yolo_backend.training.pages import render
 from yolo_backend.training.scores import precisions_at_recalls
@@ -163,9 +166,17 @@ def _worst(
         drawn = FoundBoxes(
             truth.boxes_xywhr if found.is_rotated else truth.boxes_xyxy, np.zeros(len(truth.labels)), truth.labels
         )
+        if found.masks is None:
+            of_drawn, of_found = (
+                _regions(drawn, image.size_wh, scored=False),
+                _regions(found, image.size_wh, scored=True),
+            )
+        else:
+            of_drawn = _outlined(truth.labels, truth.outlines, image.size_wh)
+            of_found = _outlined(found.labels, map(nested_outlines_of, found.masks), found.masks_wh, found.scores)
         pictures = [
             _as_address(draw_regions(Picture.fromarray(pixels), regions, _PICTURE_WH, colors))
-            for regions in (_regions(drawn, image.size_wh, scored=False), _regions(found, image.size_wh, scored=True))
+            for regions in (of_drawn, of_found)
         ]
         page = "" if image.page is None else f", page {image.page + 1}"
         worst.append(_Worst(f"Task {image.task_id}{page}", missed[number], wrong[number], pictures[0], pictures[1]))
@@ -189,6 +200,25 @@ def _regions(boxes: FoundBoxes, size_wh: tuple[int, int], *, scored: bool) -> li
         }
         for place, label, score in zip(places, boxes.labels, boxes.scores, strict=True)
         if place
+    ]
+
+
+def _outlined(
+    labels: Sequence[str],
+    outlines: Iterable[Outlines],
+    size_wh: tuple[int, int],
+    scores: Iterable[float] = (),
+) -> list[dict[str, Any]]:
+    """The lines around each thing, in a picture of this size, as Label Studio has polygons; the first has the label."""
+    return [
+        {
+            "type": "polygonlabels",
+            "value": {"points": (line / size_wh * 100).tolist(), "polygonlabels": [label]},
+            **({} if score is None else {"score": float(score)}),
+            **({"parentID": label} if number else {}),
+        }
+        for label, lines, score in zip_longest(labels, outlines, scores)
+        for number, line in enumerate(lines)
     ]
 
 

@@ -89,7 +89,7 @@ def take_snapshot(
     SnapshotError, StudioError and ImageCacheError: what is wrong with one image is a remark.
     """
     controls = trained_controls(project.label_config, kind)
-    reader = _Reader(controls, load, cache, group_field)
+    reader = _Reader(controls, load, cache, group_field, kind)
     readings: dict[int, _Reading] = {}
     try:
         total = project.count([_LABELLED])
@@ -165,7 +165,14 @@ def manifest_rows(images: Iterable[LabelledImage]) -> list[dict[str, Any]]:
 
 
 def _digest_of_labels(image: LabelledImage) -> str:
-    boxes = sorted([box.label, *(round(number, 3) for number in box.box_xywhr)] for box in image.boxes)
+    boxes = sorted(
+        [
+            box.label,
+            *(round(number, 3) for number in box.box_xywhr),
+            *(round(number, 3) for line in box.outlines for point in line for number in point),
+        ]
+        for box in image.boxes
+    )
     return blake3(json.dumps(boxes).encode()).hexdigest()
 
 
@@ -177,6 +184,7 @@ class _Reader:
     load: LoadImages
     cache: ImageCache
     group_field: str | None
+    kind: str
 
     def read(self, task: Task) -> _Reading:
         """The task's images with their boxes; none where all its annotations were cancelled."""
@@ -188,7 +196,7 @@ class _Reader:
         reading.labels = [
             label for control in self.controls if control.labels_value for label in labels_of(control, data)
         ]
-        regions = regions_by_image(annotation, self.controls)
+        regions = regions_by_image(annotation, self.controls, self.kind)
         group = self._group_of(data)
         reading.has_group = group is not None
         try:

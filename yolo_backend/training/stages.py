@@ -237,7 +237,7 @@ class _Stages:
         self._diary.progress("fitting")
         work = self._run.work_folder
         split, classes = collected.split, collected.classes
-        data = write_dataset(work / "data", split.train, split.val, classes.names, rotated=base.kind == "obb")
+        data = write_dataset(work / "data", split.train, split.val, classes.names, kind=base.kind)
         spec = FitSpec(
             data=data,
             base=base,

@@ -16,6 +16,7 @@ from ultralytics import YOLO
 
 from tests.harness.detections import BOX_TOLERANCE_PX, SCORE_TOLERANCE, MakeWeights, ultralytics_detections
 from tests.harness.findings import labelled as labelled_image
+from tests.harness.shapes import CLASS_NAMES, draw_shapes, shapes_weights
 from tests.harness.studio_client import BCCD_CONFIG
 from tests.integration.detection import conftest as detection
 from yolo_backend.detection.engine import Engine
@@ -182,3 +183,52 @@ def test_an_image_that_is_gone_is_named(
             find(engine, [*images[:2], replace(images[2], file=file)])
         assert str(caught.value).startswith(f"The image of task 2 can't be read from {file} ({why}")
         assert str(caught.value).endswith("): start the training anew")
+
+
+# Masks
+
+
+def test_masks_are_ultralytics_masks(settings: Settings, tmp_path: Path) -> None:
+    """Of an image as large as the grid in which they are compared, and those of a larger one in that grid."""
+    weights = shapes_weights("segment")
+    names = {number: (name,) for number, name in enumerate(CLASS_NAMES)}
+    small = settings.model_copy(update={"model_image_size": 160})
+    engine, yolo = Engine.as_set(weights, small), YOLO(weights)
+    for size_wh in ((320, 240), (960, 1280)):
+        file = tmp_path / f"{size_wh[0]}.png"
+        small_wh = (320, 240) if size_wh[0] > size_wh[1] else (240, 320)
+        Image.fromarray(draw_shapes(11, small_wh).image).resize(size_wh).save(file)
+        image = labelled_image(1, [], file=file, size_wh=size_wh)
+        (found,) = find(engine, [image], labels_of_class=names).images
+        pixels = np.ascontiguousarray(decode_image(file.read_bytes(), 10).pixels[..., ::-1])
+        (expected,) = yolo.predict(
+            pixels, conf=0.01, iou=small.model_iou_threshold, imgsz=160, retina_masks=True, verbose=False
+        )
+        assert len(found.labels) == len(expected) > 1
+        assert found.masks_wh == ((320, 240) if size_wh == (320, 240) else (480, 640))
+        np.testing.assert_allclose(found.boxes, expected.boxes.xyxy.numpy(), rtol=0, atol=BOX_TOLERANCE_PX)
+        assert found.masks
+        factor = size_wh[0] // found.masks_wh[0]
+        for mask, theirs in zip(found.masks, expected.masks.data.numpy().astype(bool), strict=True):
+            ours = np.zeros(found.masks_wh[::-1], np.bool_)
+            left, top, width, height = mask.window_xywh
+            ours[top : top + height, left : left + width] = mask.bitmap()
+            if factor == 1:
+                np.testing.assert_array_equal(ours, theirs)
+            else:
+                share = theirs.reshape(ours.shape[0], factor, ours.shape[1], factor).mean(axis=(1, 3))
+                np.testing.assert_array_equal(ours[share == 1], True)
+                np.testing.assert_array_equal(ours[share == 0], False)
+
+
+def test_masks_of_large_images_take_little_memory(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    Image.fromarray(draw_shapes(11, (320, 240)).image).resize((4000, 3000)).save(file)
+    image = labelled_image(1, [], file=file, size_wh=(4000, 3000))
+    engine = Engine.as_set(shapes_weights("segment"), settings.model_copy(update={"model_image_size": 160}))
+    (found,) = find(
+        engine, [image], labels_of_class={0: ("bar",), 1: ("ring",), 2: ("arrow",)}, max_megapixels=20
+    ).images
+    assert found.masks
+    assert found.masks_wh == (640, 480)
+    assert all(mask.nbytes <= 4 * (4 * 480 + 1) for mask in found.masks)

@@ -22,21 +22,26 @@ from PIL import Image
 from ultralytics import YOLO
 
 from tests.harness.detections import MakeWeights
-from tests.harness.findings import labelled
+from tests.harness.findings import box, labelled
+from tests.harness.shapes import CLASS_NAMES, draw_shapes, shapes_weights
 from tests.harness.stack import ROOT
 from tests.integration.detection import conftest as detection
 from yolo_backend.demo.scenes import draw_scene
 from yolo_backend.detection.contents import content_problem
 from yolo_backend.detection.engine import Engine
+from yolo_backend.detection.masks import Mask
 from yolo_backend.detection.weights import file_fingerprint
+from yolo_backend.labels.outlines import nested_outlines_of
 from yolo_backend.settings import load_settings
 from yolo_backend.training import fitting
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.finding import find_boxes
 from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, FittingError, fit, is_out_of_memory, tells_sides
 from yolo_backend.training.labelled import LabelledBox
+from yolo_backend.training.matching import TrueBoxes, match_all
 from yolo_backend.training.networks import Base, read_base
 from yolo_backend.training.pace import cpu_seconds
+from yolo_backend.training.scores import as_they_are, score
 
 make_weights = detection.make_weights  # a fixture
 
@@ -320,10 +325,38 @@ def test_obb_weights_are_fitted_to_rotated_boxes_and_find_such(make_weights: Mak
         Image.fromarray(np.full((96, 128, 3), 60 * number, np.uint8)).save(file)
         drawn = LabelledBox("bar", (34, 20, 94, 76), (64.0, 48.0, 60.0, 16.0, 0.7))
         images.append(replace(labelled(number, [], size_wh=(128, 96), file=file), boxes=(drawn,)))
-    data = write_dataset(tmp_path / "data", images, images[:1], ["bar"], rotated=True)
+    data = write_dataset(tmp_path / "data", images, images[:1], ["bar"], kind="obb")
     fitted = fit(spec(data, base, tmp_path, steps=3, batch=2))
     again = read_base(fitted.weights)
     assert (again.kind, again.class_names) == ("obb", {0: "bar"})
     settings = load_settings(model_dir=tmp_path / "models", device="cpu", engine="torch", model_image_size=96)
     found = find_boxes(Engine.as_set(fitted.weights, settings), images, {0: ("bar",)}, max_megapixels=10)
     assert all(each.boxes.shape[1] == 5 for each in found.images)
+
+
+@pytest.mark.proof
+def test_segmentation_weights_are_fitted_to_outlines_and_find_masks(tmp_path: Path) -> None:
+    """A few steps, from weights that know the things: what they find is still what is there, with holes."""
+    base = read_base(shapes_weights("segment"))
+    images = []
+    for number in range(6):
+        scene = draw_shapes(7000 + number, (160, 120))
+        file = tmp_path / f"{number}.png"
+        Image.fromarray(scene.image).save(file)
+        boxes = []
+        for thing in scene.things:
+            lines = tuple(
+                tuple((x, y) for x, y in line.tolist()) for line in nested_outlines_of(Mask.of_bitmap(thing.mask))
+            )
+            boxes.append(replace(box(CLASS_NAMES[thing.class_id], thing.box_xyxy.tolist()), outlines=lines))
+        images.append(replace(labelled(number, [], size_wh=(160, 120), file=file), boxes=tuple(boxes)))
+    data = write_dataset(tmp_path / "data", images[:4], images[4:], CLASS_NAMES, kind="segment")
+    known = {name: (number,) for number, name in enumerate(CLASS_NAMES)}
+    fitted = fit(spec(data, base, tmp_path, known=known, image_size=160, steps=3, batch=2))
+    again = read_base(fitted.weights)
+    assert (again.kind, tuple(again.class_names.values())) == ("segment", CLASS_NAMES)
+    settings = load_settings(model_dir=tmp_path / "models", device="cpu", engine="torch", model_image_size=160)
+    names = {number: (name,) for number, name in enumerate(CLASS_NAMES)}
+    found = find_boxes(Engine.as_set(fitted.weights, settings), images, names, max_megapixels=10)
+    truths = [TrueBoxes.of(image.boxes, image.size_wh, CLASS_NAMES) for image in images]
+    assert score(match_all(truths, found.images, CLASS_NAMES), as_they_are(6)).map50().value > 0.4

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, OBBModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, OBBModel, SegmentationModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
@@ -33,7 +33,8 @@ def architecture(name: str, classes: int) -> dict[str, Any]:
 def network(name: str, classes: int, *, seed: int = 0) -> Any:
     """A network of this kind whose rows all differ."""
     torch.manual_seed(seed)
-    made = (OBBModel if "obb" in name else DetectionModel)(architecture(name, classes), verbose=False)
+    kinds = {"obb": OBBModel, "seg": SegmentationModel}
+    made = kinds.get(name.partition("-")[2], DetectionModel)(architecture(name, classes), verbose=False)
     with torch.no_grad():
         for branch in (made.model[-1].cv3, getattr(made.model[-1], "one2one_cv3", None) or ()):
             for layers in branch:
@@ -64,7 +65,7 @@ def logits(made: Any) -> list[torch.Tensor]:
     return [branch["scores"][0] for branch in branches]
 
 
-@pytest.mark.parametrize("name", ["yolo11n", "yolo26n", "yolo11n-obb", "yolov8n"])
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n", "yolo11n-obb", "yolo26n-seg", "yolov8n"])
 @pytest.mark.parametrize(
     ("base_classes", "known"),
     [
@@ -129,6 +130,20 @@ def rows_for(
     return names, {number: begins_with[name] for number, name in enumerate(names) if name in begins_with}
 
 
+@pytest.mark.parametrize("known", [{0: [2], 1: [0, 1]}, {1: [3]}])
+def test_what_a_pixel_shows_begins_with_what_the_base_knows_of_the_class(known: dict[int, list[int]]) -> None:
+    """YOLO26's masks learn it beside; Ultralytics would copy rows by position where there are as many."""
+    base = network("yolo26n-seg", 4)
+    made = begun(base, 4, known)
+    ours, theirs = (each.model[-1].proto.semseg[-1] for each in (made, base))
+    for row in range(4):
+        if row in known:
+            torch.testing.assert_close(ours.weight[row], theirs.weight[known[row]].mean(0))
+            torch.testing.assert_close(ours.bias[row], theirs.bias[known[row]].mean())
+        else:
+            assert not torch.equal(ours.weight[row], theirs.weight[row])
+
+
 @pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
 def test_boxes_begin_where_the_base_finds_them(name: str) -> None:
     base = network(name, 80)
@@ -153,6 +168,9 @@ def test_a_base_says_what_it_is(bccd_weights: Path, tmp_path: Path) -> None:
     obb.names = {0: "ship", 1: "plane"}
     assert read_base(save(obb, tmp_path / "obb.pt")).kind == "obb"
     assert read_base(tmp_path / "obb.pt").image_size == 96
+    segment = network("yolo26n-seg", 2)
+    segment.names = {0: "ship", 1: "plane"}
+    assert read_base(save(segment, tmp_path / "segment.pt")).kind == "segment"
 
 
 def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
@@ -161,9 +179,7 @@ def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
         read_base(save(fused, tmp_path / "fused.pt"))
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [("yolo11n-seg", "segment"), ("yolo11n-pose", "pose"), ("yolo11n-cls", "classify")]
-)
+@pytest.mark.parametrize(("name", "task"), [("yolo11n-pose", "pose"), ("yolo11n-cls", "classify")])
 def test_weights_for_something_else_are_refused_with_what_is_needed(name: str, task: str, tmp_path: Path) -> None:
     YOLO(f"{name}.yaml").save(tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=rf"other\.pt are weights for {task}, .* yolo26n\.pt"):
@@ -176,7 +192,7 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
         read_base(tmp_path / "numbers.pt")
 
 
-@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb"])
+@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb", "yolo26-seg"])
 def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str) -> None:
     """An image is one of nothing for those classes only that somebody could have drawn there."""
 
@@ -194,11 +210,16 @@ def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str
             "batch_idx": torch.tensor([0.0]),
             "cls": torch.tensor([[0.0]]),
             "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4, 0.1][:count]]),
+            "masks": torch.ones(2, 16, 16),
+            "sem_masks": torch.zeros(2, 16, 16),
         }
         made(batch)[0].sum().backward()
         head = made.model[-1]
         branches = [branch for branch in (head.cv3, getattr(head, "one2one_cv3", None)) if branch is not None]
-        return [[bool(layers[-1].bias.grad[row]) for row in range(3)] for branch in branches for layers in branch]
+        last = [layers[-1] for branch in branches for layers in branch]
+        if "seg" in name:
+            last.append(head.proto.semseg[-1])
+        return [[bool(layer.bias.grad[row]) for row in range(3)] for layer in last]
 
     everything = what_the_rows_learn({})
     assert all(learns == [True, True, True] for learns in everything)

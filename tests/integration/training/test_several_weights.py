@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.outlined_label_studio import outlined_config
 from tests.harness.shapes import shapes_weights
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.settings import load_settings
@@ -23,12 +24,13 @@ from yolo_backend.training.base import serving_name
         ("pose.pt, bccd.pt", BCCD_CONFIG.replace('"RBC"', '"ring"'), "pose.pt"),
         ("pose.pt, bccd.pt", "<View/>", "pose.pt"),
         ("gone.pt", BCCD_CONFIG, "gone.pt"),
+        ("bccd.pt, segment.pt", outlined_config(), "segment.pt"),
     ],
 )
-def test_it_is_what_serves_the_rectangles(
+def test_it_is_what_serves_that_on_which_it_can_be_trained(
     names: str, config: str, expected: str, bccd_weights: Path, tmp_path: Path
 ) -> None:
-    for name in ("pose", "classify"):
+    for name in ("pose", "classify", "segment"):
         shutil.copyfile(shapes_weights(name), tmp_path / f"{name}.pt")
     shutil.copyfile(bccd_weights, tmp_path / "bccd.pt")
     settings = load_settings(model_name=names, model_root=tmp_path, model_dir=tmp_path / "data", device="cpu")

@@ -41,3 +41,26 @@ def test_a_moved_mask_takes_its_polygons_along(offset_xy: tuple[int, int]) -> No
 def test_its_memory_is_that_of_its_runs(row: list[int]) -> None:
     mask = Mask.of_bitmap(np.array([row], np.uint8) > 4)
     assert mask.nbytes == 4 * len(mask.runs)
+
+
+@given(
+    arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)),
+    st.tuples(st.integers(-4, 9), st.integers(-4, 9)),
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+)
+def test_spans_are_the_pixels_in_the_image(
+    bitmap: NDArray[np.bool_], offset_xy: tuple[int, int], size_wh: tuple[int, int]
+) -> None:
+    """Those beyond its edges are left out, and a span goes on over the end of a row."""
+    image = np.zeros((40, 40), np.bool_)
+    (left, top), (height, width) = offset_xy, bitmap.shape
+    image[10 + top : 10 + top + height, 10 + left : 10 + left + width] = bitmap
+    expected = image[10 : 10 + size_wh[1], 10 : 10 + size_wh[0]].ravel()
+    starts, ends = Mask.of_bitmap(bitmap, offset_xy).spans(size_wh)
+    found = np.zeros(expected.shape, np.bool_)
+    for start, end in zip(starts, ends, strict=True):
+        assert end > start
+        assert not found[start:end].any()
+        found[start:end] = True
+    np.testing.assert_array_equal(found, expected)
+    assert (starts[1:] > ends[:-1]).all()

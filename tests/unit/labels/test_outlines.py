@@ -18,10 +18,13 @@ from yolo_backend.labels import outlines as outlines_module
 from yolo_backend.labels.outlines import (
     MIN_IOU,
     area_of,
+    filled,
     is_simple,
     mask_of,
+    nested_outlines_of,
     outlines_of,
     simplified,
+    smoothed,
     within_tolerance,
 )
 
@@ -158,3 +161,58 @@ def test_in_blocks_the_same_is_found(corners: list[tuple[int, int]], pairs_at_on
         patch.setattr(outlines_module, "_PAIRS_AT_ONCE", pairs_at_once)
         in_blocks = is_simple(points)
     assert in_blocks is is_simple(points)
+
+
+@given(bitmaps())
+@settings(deadline=None)
+def test_nested_outlines_make_the_mask_again(bitmap: Bitmap) -> None:
+    """With its holes, the parts in these, and the holes in those."""
+    outlines = nested_outlines_of(Mask.of_bitmap(bitmap, OFFSET))
+    size_wh = (bitmap.shape[1] + OFFSET[0], bitmap.shape[0] + OFFSET[1])
+    again = in_image(filled(outlines, size_wh), size_wh)
+    np.testing.assert_array_equal(again[OFFSET[1] :, OFFSET[0] :], bitmap)
+
+
+def test_a_mask_without_pixels_has_no_outlines() -> None:
+    assert nested_outlines_of(Mask((3, 4, 2, 2), np.array([4], np.uint32))) == []
+
+
+def test_holes_in_parts_in_holes_have_an_end() -> None:
+    """Each ring takes as long as the first."""
+    y, x = np.mgrid[:81, :81] - 40
+    rings = np.maximum(abs(x), abs(y)) % 4 < 2
+    outlines = nested_outlines_of(Mask.of_bitmap(rings))
+    assert len(outlines) == 8
+    assert [area_of(outline) for outline in outlines[:2]] == [81.0**2, 79.0**2]
+
+
+@pytest.mark.parametrize("tolerance_px", [0.5, 2.0])
+@given(blobs())
+@settings(deadline=None, max_examples=30)
+def test_a_smoothed_outline_stays_near(tolerance_px: float, bitmap: Bitmap) -> None:
+    """Near the middles of the pixels' sides, which are half a pixel from any point of the exact outline."""
+    (outline,) = outlines_of(Mask.of_bitmap(bitmap))[:1]
+    points = smoothed(outline, tolerance_px)
+    assert len(points) <= len(outline)
+    size_wh = size_wh_of(bitmap)
+    changed = in_image(mask_of(points, size_wh), size_wh) ^ in_image(mask_of(outline, size_wh), size_wh)
+    lengths = np.abs(np.roll(outline, -1, axis=0) - outline).sum()
+    assert changed.sum() <= tolerance_px * lengths
+    kept = outline.astype(np.float32)[:, None]
+    assert max(abs(cv2.pointPolygonTest(kept, (x, y), True)) for x, y in points.tolist()) < 0.01
+
+
+def test_a_slanted_side_is_straight_again() -> None:
+    size_wh = (120, 90)
+    drawn = np.array([[10.0, 10.0], [110.0, 40.0], [30.0, 80.0]])
+    (outline,) = outlines_of(mask_of(drawn, size_wh))
+    points = smoothed(outline, 0.75)
+    assert len(points) < len(outline) / 4
+    kept = drawn.astype(np.float32)[:, None]
+    assert max(abs(cv2.pointPolygonTest(kept, (x, y), True)) for x, y in points.tolist()) < 0.8
+
+
+def test_a_single_pixel_is_smoothed_to_something() -> None:
+    square = np.array([[4.0, 4.0], [4.0, 5.0], [5.0, 5.0], [5.0, 4.0]])
+    assert area_of(smoothed(square, 0.1)) == pytest.approx(0.5)
+    assert area_of(smoothed(square, 5.0)) == 1.0

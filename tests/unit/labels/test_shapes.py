@@ -295,6 +295,16 @@ def test_weights_that_cannot_serve_it_are_told(shape: str, served: str, apart: b
             kind.check_weights(control, weights, "x.pt")
 
 
+@pytest.mark.parametrize(
+    ("shape", "learning"),
+    [("Rectangle", {"detect", "obb"}), ("Ellipse", set()), ("Polygon", {"segment"}), ("Brush", {"segment"})],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_which_weights_learn_from_it(shape: str, learning: set[str], apart: bool) -> None:
+    control = control_of(config(shape, apart=apart))
+    assert kind_of(control).trained_with(control) == learning
+
+
 def test_the_version_depends_on_what_changes_a_region_and_on_nothing_else() -> None:
     configs = [config(shape, apart=apart) for shape in SHAPES for apart in (False, True)]
     configs += [config("Polygon", attribute) for attribute in ('model_parts="all"', 'model_polygon_tolerance="2"')]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.harness.findings import box
+from yolo_backend.detection.masks import Mask
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.matching import (
@@ -174,3 +176,51 @@ def test_rotated_boxes_become_their_hulls_within_the_image() -> None:
     assert hulls.images[0].scores is turned.scores
     assert hulls.images[0].labels == turned.labels
     assert hulls.images[2] is upright
+
+
+# Masks
+
+
+def painted(*boxes: tuple[str, float, Any]) -> FoundBoxes:
+    """Full boxes as masks, in a picture half as large."""
+    those = found(*boxes)
+    masks = []
+    for left, top, right, bottom in (those.boxes / 2).astype(int).tolist():
+        masks.append(Mask.of_bitmap(np.ones((bottom - top, right - left), np.bool_), (left, top)))
+    return replace(those, masks=tuple(masks), masks_wh=(50, 50))
+
+
+def outlined(label: str, *lines: Any, hull: Any = A) -> LabelledBox:
+    return replace(box(label, hull), outlines=lines)
+
+
+def test_masks_are_held_against_outlines_and_not_against_boxes() -> None:
+    rest = ((0, 0), (10, 0), (10, 4), (4, 4), (4, 10), (0, 10))
+    truth = TrueBoxes.of([outlined("cat", rest), box("cat", B)], (100, 100), LABELS)
+    overlaps = overlap_matrix(painted(("cat", 0.9, A), ("cat", 0.8, B)), truth)
+    assert overlaps[0, 0] == pytest.approx(0.64), "so much of the box"
+    assert overlaps[1, 1] == 1, "without outlines it is all of the box"
+    assert overlap_matrix(found(("cat", 0.9, A)), truth)[0, 0] == 1
+
+
+def test_masks_match_as_boxes_do() -> None:
+    truths = [drawn(("cat", A), ("dog", B)), drawn()]
+    those = [painted(("dog", 0.9, B), ("cat", 0.8, B), ("cat", 0.7, A)), painted(("cat", 0.5, A))]
+    matches = match_all(truths, those, LABELS)
+    assert matches["cat"].hits[:, 0].tolist() == [False, True, False]
+    assert matches["dog"].hits[:, 0].tolist() == [True]
+    assert count_confusions(truths, those, LABELS).tolist() == [[1, 0, 0], [0, 1, 0], [2, 0, 0]]
+
+
+def test_those_above_a_threshold_keep_their_masks() -> None:
+    those = painted(("dog", 0.9, B), ("cat", 0.8, A))
+    (mask,) = those.above({"cat": 0.5}).masks or ()
+    assert mask is (those.masks or ())[1]
+
+
+def test_outlines_come_along_to_another_image() -> None:
+    truth = TrueBoxes.of([outlined("cat", ((0, 0), (10, 0), (0, 10)))], (100, 100), LABELS)
+    for moved in shuffled_places([truth, replace(truth, size_wh=(100, 100))], np.random.default_rng(0)):
+        assert moved.outlines[0][0].tolist() == [[0, 0], [10, 0], [0, 10]]
+    (moved, _) = shuffled_places([drawn(size_wh=(200, 50)), truth], np.random.default_rng(0))
+    assert moved.outlines[0][0].tolist() == [[0, 0], [20, 0], [0, 5]]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.harness.findings import LABELS, Recorded, labelled, recorded, with_labels
+from yolo_backend.detection.masks import Mask
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import Judgement, judge
 from yolo_backend.training.history import HistoryPoint, draw_history
@@ -191,3 +192,23 @@ def test_one_run_is_a_dot_and_none_is_nothing() -> None:
     assert draw_history([]) == ""
     root = ElementTree.fromstring(draw_history([HistoryPoint("1", 0, 0.5, is_promoted=True)]))
     assert [each.tag.rpartition("}")[2] for each in root] == ["path", "circle"]
+
+
+def test_masks_are_drawn_by_their_outlines(tmp_path: Path) -> None:
+    """A triangle that is labelled, and a square that is found: the pictures have these lines, and no boxes around."""
+    file = tmp_path / "white.jpg"
+    Image.new("RGB", (200, 100), (255, 255, 255)).save(file)
+    triangle = ((20.0, 10.0), (180.0, 10.0), (20.0, 90.0))
+    image = labelled(1, [("RBC", (20, 10, 180, 90))], size_wh=(200, 100), file=file)
+    image = replace(image, boxes=(replace(image.boxes[0], outlines=(triangle,)),))
+    mask = Mask.of_bitmap(np.ones((20, 20), np.bool_), (70, 20))
+    those = FoundBoxes(np.array([[140.0, 40, 180, 80]]), np.array([0.9]), ("RBC",), masks=(mask,), masks_wh=(100, 50))
+    found = Findings(frozenset({"RBC"}), [those])
+    judgement = judge([image], ["RBC"], found, None, is_first=True, rule=ThresholdRule())
+    write_report(tmp_path / "r.html", judgement, [image], found, title="t", facts={}, max_megapixels=1)
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", (tmp_path / "r.html").read_text())
+    drawn, shown = (np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))).min(axis=2) < 200 for each in pictures)
+    assert drawn[85, 18:23].any(), "the triangle's left side"
+    assert not drawn[60:90, 120:].any(), "nothing is in the other half of its box"
+    assert shown[60, 138:143].any()
+    assert not shown[:, :100].any()

@@ -123,6 +123,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
             group_field: str | None = None,
             told: Callable[[int, int], None] = lambda done, total: None,
             server: RecordingServer | None = None,
+            kind: str = "detect",
         ) -> Snapshot:
             server = server or serve(LabelStudio(tasks))
             studio = Studio(server.url, TOKEN)
@@ -132,7 +133,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
                 return loader.files(task, controls, studio, project="7")
 
             cache = ImageCache(tmp_path / "images", 50)
-            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind="detect")
+            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind=kind)
 
         yield take
 
@@ -183,6 +184,37 @@ def test_boxes_are_percent_of_the_upright_image(take: Take) -> None:
     (image,) = take([turned]).images
     assert image.size_wh == (20, 40)
     assert image.boxes[0].box_xyxy == pytest.approx((2, 8, 8, 24))
+
+
+def outline(label: str = "car", **more: Any) -> dict[str, Any]:
+    value = {"points": [[10, 20], [40, 20], [10, 60]], "closed": True, "polygonlabels": [label]}
+    return region(**more) | {"from_name": "outline", "type": "polygonlabels", "value": value}
+
+
+def test_segmentation_weights_learn_from_outlines_and_not_from_rectangles(take: Take) -> None:
+    """On upright images, and on each page of a list."""
+    config = CONFIG.replace(
+        "</View>",
+        '<PolygonLabels name="outline" toName="image"><Label value="car"/></PolygonLabels>'
+        '<BrushLabels name="mask" toName="image"><Label value="road"/></BrushLabels></View>',
+    )
+    turned = task(1, submitted(region(), outline(original_width=20, original_height=40)))
+    turned["data"]["image"] = picture(1, orientation_=6)
+    snapshot = take([turned], config, kind="segment")
+    (image,) = snapshot.images
+    assert snapshot.labels == ("car", "road")
+    assert [box.outlines for box in image.boxes] == [(((2, 8), (8, 8), (2, 24)),)]
+    assert boxes_of(take([turned], config)) == {(1, None): ["car"]}
+    with pytest.raises(SnapshotError, match=r"name detect or obb weights .* which learn from what it has"):
+        take([turned], kind="segment")
+
+    paged = config.replace('value="$image"', 'valueList="$pages"')
+    drawn = submitted(outline(item_index=0), outline(item_index=2), outline("bus", item_index=2))
+    snapshot = take([task(1, drawn, pages=[picture(number) for number in range(3)])], paged, kind="segment")
+    assert boxes_of(snapshot) == {(1, 0): ["car"], (1, 1): [], (1, 2): ["car"]}
+    assert snapshot.remarks == (
+        'Not trained on: 1 box with the label "bus", which the labeling config doesn\'t have (task 1)',
+    )
 
 
 def test_what_can_not_be_drawn_on_an_image_is_not_said_to_be_absent_there(take: Take) -> None:
@@ -371,3 +403,14 @@ def test_the_manifest_tells_one_snapshot_from_another(take: Take) -> None:
     for other in (submitted(region("car")), submitted(region("car"), region("cat", 51)), submitted()):
         assert rows(other)[0]["labels"] != row["labels"]
         assert rows(other)[0]["image"] == row["image"]
+
+
+def test_the_manifest_tells_one_outline_from_another_in_the_same_box(take: Take) -> None:
+    config = CONFIG.replace("RectangleLabels", "PolygonLabels").replace('name="label"', 'name="outline"')
+    other = outline()
+    other["value"] = other["value"] | {"points": [[10, 20], [40, 20], [40, 60], [10, 60]]}
+    digests = {
+        manifest_rows(take([task(1, submitted(each))], config, kind="segment").images)[0]["labels"]
+        for each in (outline(), other)
+    }
+    assert len(digests) == 2

@@ -44,6 +44,10 @@ class BrushLabels(ShapeLabels[BrushControl]):
                 f"weights, and {name} are {weights.kind} weights: name others in model_path, or write RectangleLabels"
             )
 
+    def trained_with(self, control: BrushControl) -> frozenset[str]:
+        """Masks."""
+        return frozenset({"segment"})
+
     def wants_masks(self, control: BrushControl, weights: WeightsInfo) -> bool:
         """Always."""
         return True

@@ -60,6 +60,10 @@ class PolygonLabels(ShapeLabels[PolygonControl]):
                 "RectangleLabels"
             )
 
+    def trained_with(self, control: PolygonControl) -> frozenset[str]:
+        """Masks, which learn from outlines."""
+        return frozenset({"segment"})
+
     def wants_masks(self, control: PolygonControl, weights: WeightsInfo) -> bool:
         """Of segmentation weights."""
         return weights.kind == "segment"
