@@ -73,7 +73,7 @@ def test_of_a_run_that_collects_how_many_images_it_has() -> None:
 def test_a_project_without_a_model_says_what_to_do() -> None:
     untrained = ProjectStatus("7", ProjectPlan((), "untrained", ("None of the labels is a class",)), NOON)
     page = html.unescape(render_page(replace(status(None), projects=[untrained])))
-    assert "Nothing is trained yet for these labels, so its tasks get no boxes. Label 40 images or more" in page
+    assert "Nothing is trained yet for these labels, so its tasks get no predictions. Label 40 images or more" in page
     assert "Not served" not in page
 
 
