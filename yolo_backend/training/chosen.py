@@ -28,7 +28,7 @@ OF_SEVERAL = (
     "labeling config, and choose for each"
 )
 # Why a choice isn't; `choices` stands before it.
-NO_PAGE = "that don't say which of the images of their task they are about"
+NO_PAGE = "for no single image of their task"
 
 ANY_PAGE = -1
 """The page of a choice that says none, where there are several."""

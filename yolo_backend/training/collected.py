@@ -16,7 +16,7 @@ from yolo_backend.training.split import Side, Split, split_images
 from yolo_backend.training.things import Things, things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
-_OF_SEVERAL_LABELS = "several choices, of which a classifier can learn only one; such images are judged by all the same"
+_OF_SEVERAL_LABELS = "several choices, of which a classifier can learn only one; it is judged by them all the same"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ _KIND_OF_NETWORK: Mapping[str, Kind] = {
 }
 _BRANCHES = ("cv3", "one2one_cv3")  # where a head tells classes; the second one in networks that need no NMS
 _IMAGE_SIZE = 640  # Ultralytics' own, in which it counts how rare objects are
-_CLASSIFIERS_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def read_base(path: Path) -> Base:
         )
     if int(getattr(network, "yaml", {}).get("channels", 3)) != 3:
         raise WeightsError(f"{shortened(path.name)} doesn't take RGB images: {_NEEDED}")
-    size = yolo.overrides.get("imgsz", _CLASSIFIERS_IMAGE_SIZE if kind == "classify" else _IMAGE_SIZE)
+    size = yolo.overrides.get("imgsz", _IMAGE_SIZE)
     image_size = max(size) if isinstance(size, Sequence) else int(size)
     return Base(path, fingerprint, kind, named(network.names), image_size, network)
 

@@ -123,6 +123,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
             group_field: str | None = None,
             told: Callable[[int, int], None] = lambda done, total: None,
             server: RecordingServer | None = None,
+            kind: str = "detect",
         ) -> Snapshot:
             server = server or serve(LabelStudio(tasks))
             studio = Studio(server.url, TOKEN)
@@ -132,7 +133,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
                 return loader.files(task, controls, studio, project="7")
 
             cache = ImageCache(tmp_path / "images", 50)
-            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind="detect")
+            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind=kind)
 
         yield take
 
