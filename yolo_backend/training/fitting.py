@@ -44,6 +44,7 @@ _BATCH_ON_GPU = 16
 _RATE_OF_NEW = 0.003
 _TOLD_EACH_S = 1.0
 _MAX_CACHED_BYTES = 1 << 30  # of images, small as they are trained on
+_BYTES_OF_PIXEL = {"detect": 3, "obb": 3, "classify": 12}  # a classifier is shown parts of larger images
 _LOOKS = 4  # at the validation images
 _LOOKS_TAKE = 0.08  # of the budget, at most
 _SAVING_TAKES = 0.02
@@ -265,7 +266,7 @@ class _Fitting:
             # float16 needs a test for which Ultralytics downloads weights.
             "amp": "bf16" if spec.device.startswith("cuda") and torch.cuda.is_bf16_supported() else False,
             "workers": 0,
-            "cache": "ram" if images * image_size**2 * 3 <= _MAX_CACHED_BYTES else False,
+            "cache": "ram" if images * _BYTES_OF_PIXEL[spec.base.kind] * image_size**2 <= _MAX_CACHED_BYTES else False,
             "cls_remap": False,
             "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
