@@ -20,13 +20,14 @@ def write_class_folders(
     The folders have numbers, because a label may have any characters, and files are in the order of the images.
     Raises DatasetError.
     """
+    names = folder_names(classes)
     try:
         for side, images in (("train", train), ("val", val)):
             (folder / side).mkdir(parents=True)
             for number, image in enumerate(images):
                 labels = {box.label for box in image.boxes}.intersection(classes)
                 if len(labels) == 1:
-                    of_class = folder / side / folder_names(classes)[classes.index(labels.pop())]
+                    of_class = folder / side / names[classes.index(labels.pop())]
                     of_class.mkdir(exist_ok=True)
                     # By number, because a task may have several images, and tasks may have the same one.
                     link_file(image.file, of_class / f"{number:06d}-{image.task_id}{image.file.suffix}")

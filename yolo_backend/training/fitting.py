@@ -44,7 +44,7 @@ _BATCH_ON_GPU = 16
 _RATE_OF_NEW = 0.003
 _TOLD_EACH_S = 1.0
 _MAX_CACHED_BYTES = 1 << 30  # of images, small as they are trained on
-_BYTES_OF_PIXEL = {"detect": 3, "obb": 3, "classify": 12}  # a classifier is shown parts of larger images
+_LARGER = {"classify": 4}  # by how much images are larger in memory than the parts of them that are shown
 _LOOKS = 4  # at the validation images
 _LOOKS_TAKE = 0.08  # of the budget, at most
 _SAVING_TAKES = 0.02
@@ -249,6 +249,7 @@ class _Fitting:
     def _overrides(self, names: Mapping[int, str], images: int, folder: Path) -> dict[str, Any]:
         spec = self._spec
         image_size = spec.image_size or spec.base.image_size
+        cached_bytes = images * 3 * image_size**2 * _LARGER.get(spec.base.kind, 1)
         return {
             "task": spec.base.kind,
             "model": "base.pt",  # only a name: the network is given
@@ -266,7 +267,7 @@ class _Fitting:
             # float16 needs a test for which Ultralytics downloads weights.
             "amp": "bf16" if spec.device.startswith("cuda") and torch.cuda.is_bf16_supported() else False,
             "workers": 0,
-            "cache": "ram" if images * _BYTES_OF_PIXEL[spec.base.kind] * image_size**2 <= _MAX_CACHED_BYTES else False,
+            "cache": "ram" if cached_bytes <= _MAX_CACHED_BYTES else False,
             "cls_remap": False,
             "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
