@@ -193,7 +193,7 @@ def test_images_keep_their_classes_and_are_no_larger_than_is_of_use(
 
 @pytest.fixture
 def studio() -> ChosenLabelStudio:
-    return ChosenLabelStudio(scenes=60)
+    return ChosenLabelStudio(scenes=160)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def house(serve: StartServer, tmp_path: Path, studio: ChosenLabelStudio) -> Hous
 
 def train(house: House, **options: Any) -> Run:
     """A run as it ended, in this process: one of its own would come last on a machine that is busy with something."""
-    values: dict[str, Any] = {"minutes": 1, "image_size": 96}
+    values: dict[str, Any] = {"minutes": 0.5, "image_size": 96}
     with begin_run(Order(PROJECT, Options("shapes-classify.pt", **values | options), {}), house.settings) as run:
         work(run)
         return run.diary.run
@@ -261,17 +261,17 @@ def test_classifiers_are_judged_swapped_and_refused(house: House, studio: Chosen
     assert first.result.reason.startswith(
         "Nothing else serves these labels, and it finds more than chance does: mAP50 "
     )
-    assert first.result.images.train + first.result.images.val == 60
+    assert (first.result.images.train, first.result.images.val) == (120, 40)
     assert set(first.result.labels) == set(CHOICES)
     assert first.remarks == () or all("box" not in remark for remark in first.remarks)
 
-    unseen = range(100, 140)
+    unseen = range(300, 340)
     chosen, version = chosen_for(house, unseen)
     assert version == first.result.model_version
     right = [each == [[CHOICES[scene(number)[1]]]] for number, each in zip(unseen, chosen, strict=True)]
     assert np.mean(right) > 0.6
 
-    studio.scenes = 100
+    studio.scenes = 200
     second = ended(house, seed=1)
     assert second.result
     scores = second.result.map50
