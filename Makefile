@@ -66,7 +66,7 @@ check: .venv/.installed-dev ## ruff and mypy --strict
 	.venv/bin/mypy
 
 quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a minute)
-	$(PYTEST) tests/unit -n 3 --dist loadfile -q -m "not alone and not proof"
+	$(PYTEST) tests/unit -n 3 --dist loadfile -q -m "not alone and not proof and not long" --hypothesis-profile quick
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
 	$(PYTEST) $(IN_PARALLEL) -m "not proof and not alone"
@@ -80,7 +80,7 @@ coverage: .venv/.installed-dev .venv-label-studio/.installed ## the same tests, 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
 	$(PYTEST) -m "proof and not training_proof"
 
-training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour)
+training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour and a half)
 	$(PYTEST) -m training_proof
 
 test-all: test proofs training-proofs ## all of them

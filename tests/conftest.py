@@ -24,6 +24,7 @@ from yolo_backend.images.decode import decode_image
 from yolo_backend.settings import setting_variables
 
 hypothesis.settings.register_profile("backend", deadline=None, derandomize=True, max_examples=60, database=None)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("backend"), max_examples=10)
 hypothesis.settings.load_profile("backend")
 bypass_proxies()
 

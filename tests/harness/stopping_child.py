@@ -19,7 +19,7 @@ from yolo_backend.training import child, launch
 CHILD = __spec__.name if __spec__ else __name__
 STOP_AT, STOP_IN = "STOP_AT", "STOP_IN"
 
-_STAGES = "yolo_backend.training.stages"
+_STAGES, _REGISTRY = "yolo_backend.training.stages", "yolo_backend.training.registry"
 
 
 class Point(NamedTuple):
@@ -61,8 +61,8 @@ POINTS = {
     "the exporter runs": Point("yolo_backend.detection.exports", "_run_exporter"),
     "it is half-published": _replaced("project-7.pt"),
     "it is published, which is half-noted": _replaced("promotions.json"),
-    "it is promoted, which isn't told yet": Point(_STAGES, "ProjectModels.promote", is_after=True),
-    "it has ended, and old weights are removed": Point(_STAGES, "ProjectModels.prune"),
+    "it is promoted, which isn't told yet": Point(_REGISTRY, "ProjectModels.promote", is_after=True),
+    "it has ended, and old weights are removed": Point(_REGISTRY, "ProjectModels.prune"),
 }
 """In the order in which a run comes by."""
 

@@ -188,7 +188,7 @@ def _watched(training: Training) -> Run:
             training.cancel()
             ended = training.run()
             if ended.state == "cancelled":
-                remark("The training was cancelled, and changed nothing")
+                remark("The training was cancelled, and what serves is as before")
             else:
                 remark(ended.failure or f"It was too late to cancel: run {ended.run} serves")
             raise typer.Exit(INTERRUPTED) from None

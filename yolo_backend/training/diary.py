@@ -10,7 +10,7 @@ from typing import Any
 from yolo_backend.training.records import Progress, Run, Stage, State
 from yolo_backend.training.registry import ProjectModels
 
-CANCELLED = "It was cancelled, and changed nothing"
+CANCELLED = "It was cancelled, and what serves is as before"
 
 
 class Diary:

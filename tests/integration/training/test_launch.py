@@ -74,7 +74,7 @@ def test_while_it_fits_the_kernel_lets_others_go_first_and_it_ends_in_a_moment(h
     training.process.wait(END_S)
     assert time.monotonic() - began < END_S
     run = training.wait()
-    assert (run.state, run.failure) == ("cancelled", "It was cancelled, and changed nothing")
+    assert (run.state, run.failure) == ("cancelled", "It was cancelled, and what serves is as before")
     assert TrainingLock(house.settings.model_dir).holder() is None
     assert house.models.promoted() is None
 

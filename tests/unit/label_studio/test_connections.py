@@ -304,6 +304,7 @@ def test_the_label_studios_of_a_server_share_them(serve: StartServer, clean_envi
     assert [request.headers["authorization"][6:] for request in house.server.requests] == [LEGACY, LEGACY[::-1]]
 
 
+@pytest.mark.long
 def test_the_body_of_a_redirect_is_not_waited_for(serve: StartServer) -> None:
     """What stands in front of Label Studio may redirect, with a page that never ends."""
 

@@ -145,6 +145,7 @@ def test_a_sheet_of_many_photographs_can_be_sent(tmp_path: Path) -> None:
         assert sheet.width / sheet.height == pytest.approx(1600 / (15 * 322), rel=0.01)
 
 
+@pytest.mark.long
 def test_so_many_rows_as_no_jpeg_has(tmp_path: Path) -> None:
     path = tmp_path / "sheet.jpg"
     small = Image.new("RGB", (4, 3))

@@ -29,6 +29,7 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
         count_tasks(io.BytesIO(body))
 
 
+@pytest.mark.long
 def test_the_tasks_are_not_kept() -> None:
     body = io.BytesIO(json.dumps({"tasks": [{"data": {"image": "/x.jpg", "n": n}} for n in range(200_000)]}).encode())
     tracemalloc.start()

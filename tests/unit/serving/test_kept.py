@@ -62,6 +62,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_size_is_within_twice_the_truth(shape: dict[str, Any]) -> None:
     content = json.dumps([shape] * (20 if len(str(shape)) > 100_000 else 500)).encode()  # many: Python reuses some

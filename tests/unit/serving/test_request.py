@@ -501,6 +501,7 @@ def test_a_click_on_many_is_stored_by_import_while_it_waits(house: House) -> Non
     assert house.label_studio.stored == Counter(range(1, 101))
 
 
+@pytest.mark.long
 def test_where_label_studio_cannot_answer_meanwhile_the_answer_brings_them(house: House) -> None:
     house.label_studio.tasks.update(range(1, 101))
     is_waiting = threading.Lock()  # it has one thread

@@ -48,7 +48,7 @@ def test_nothing_is_written_after_the_end(diary: Diary, models: ProjectModels) -
     run = read(models)
     assert run.state == "cancelled"
     assert run.ended_at
-    assert run.failure == "It was cancelled, and changed nothing"
+    assert run.failure == "It was cancelled, and what serves is as before"
 
 
 @pytest.mark.parametrize("end", [lambda diary: diary.cancel(1), lambda diary: diary.fail("no memory")])

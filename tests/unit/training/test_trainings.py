@@ -116,6 +116,7 @@ def test_a_flood_of_clicks_is_one_training_and_one_after(trainings: Trainings, s
     assert len(starter.trainings) == 2
 
 
+@pytest.mark.long
 def test_projects_wait_for_each_other_in_the_order_of_their_clicks(trainings: Trainings, starter: Starter) -> None:
     trainings.ask(SEVEN)
     until(lambda: len(starter.trainings) == 1)
@@ -205,6 +206,7 @@ def test_what_is_told_of_a_run_that_was_cut_off_is_set_right_at_the_start(
     assert (models.run("1").state, models.run("1").failure) == ("failed", CUT_OFF)
 
 
+@pytest.mark.long
 def test_whoever_asks_while_others_are_trained_asks_for_one_training(trainings: Trainings, starter: Starter) -> None:
     trainings.ask(SEVEN)
     until(lambda: len(starter.trainings) == 1)
@@ -242,6 +244,7 @@ def test_a_run_whose_model_serves_is_not_begun_anew(
     assert starter.trainings == []
 
 
+@pytest.mark.long
 def test_what_was_cut_off_waits_for_a_label_studio_that_introduces_itself(tmp_path: Path, starter: Starter) -> None:
     settings = load_settings(model_dir=tmp_path, training="on", train_minutes=3)
     Registry(tmp_path).project(KEY).begin_run(Options(base=settings.model_name, minutes=3))
