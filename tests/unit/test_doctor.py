@@ -453,7 +453,7 @@ def test_a_project_that_nothing_was_trained_for_yet_is_told_what_it_needs() -> N
             with pytest.raises(NotTriedError):
                 list(link(it))
     assert lack == Observation(
-        "nothing is trained yet, and absent has no class for newt, toad: tasks get no boxes",
+        "nothing is trained yet, and absent has no class for newt, toad: tasks get no predictions",
         LinkState.REMARK,
         "Label 40 images or more, and press Start Training (Settings > Model), or run "
         "`yolo-backend train --project 7`.",

@@ -36,6 +36,7 @@ from yolo_backend.cores import has_full_share
 from yolo_backend.settings import Settings
 from yolo_backend.training.launch import Training, cancel_running, start
 from yolo_backend.training.records import Comparison, LabelScore, Options, Result, Run
+from yolo_backend.training.things import Things, things_of
 
 _STAGES = {
     "collecting": "Collecting",
@@ -155,7 +156,7 @@ def train(
     if as_json:
         print_json(msgspec.to_builtins(run.result))
     else:
-        _tell(run.result)
+        _tell(run.result, things_of(run.kind))
 
 
 def _cancel(project_name: str, settings: Settings) -> None:
@@ -206,11 +207,12 @@ def _show(run: Run, progress: Bar, bar: TaskID) -> None:
     now = run.progress
     if now is None:
         return
-    score = "" if now.score is None else f", mAP50 {now.score:.2f} so far"
+    scored = "right" if run.kind == "classify" else "mAP50"
+    score = "" if now.score is None else f", {scored} {now.score:.2f} so far"
     progress.update(bar, description=_STAGES[now.stage] + score, total=now.epochs, completed=now.epoch or 0)
 
 
-def _tell(result: Result) -> None:
+def _tell(result: Result, things: Things) -> None:
     out.print(
         f"Run {result.run}: {'it serves' if result.promoted else 'it does not serve'}, {result.reason}",
         style="green" if result.promoted else "yellow",
@@ -222,7 +224,7 @@ def _tell(result: Result) -> None:
         if compared.candidate is not None:
             out.print(f"{name} {_compared(compared)}", markup=False, soft_wrap=True)
     if result.labels:
-        table = Table("Label", *_columns("Validation boxes", "AP50", "Recall", "Threshold"), box=None)
+        table = Table("Label", *_columns(f"Validation {things.several}", "AP50", "Recall", "Threshold"), box=None)
         for label, score in result.labels.items():
             table.add_row(label, *_cells(score))
         out.print(table)

@@ -140,7 +140,7 @@ def labels(it: Installation) -> Iterator[Observation]:
     if plan.is_untrained:
         shown = _shown(plan.without_class[0].label_map.labels_without_class)
         yield Observation(
-            f"nothing is trained yet, and {it.settings.model_name} has no class for {shown}: tasks get no boxes",
+            f"nothing is trained yet, and {it.settings.model_name} has no class for {shown}: tasks get no predictions",
             LinkState.REMARK,
             f"Label {LABELLED_IMAGES} images or more, and press Start Training (Settings > Model), or run "
             f"`yolo-backend train --project {it.project.id}`.",

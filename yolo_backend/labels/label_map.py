@@ -101,9 +101,21 @@ def _thresholds(
 def by_name(control: Control) -> Control:
     """The control as weights that were trained for its project know it: their classes are its labels.
 
-    `predicted_values` are about the base. With them, a label could claim the class of another one.
+    `predicted_values` are about the base. With them, a label could claim the class of another one; and with a name that
+    is another one's value, as an alias can be, or the last part of a path.
     """
-    return replace(control, labels=tuple(replace(label, predicted_values=()) for label in control.labels))
+    values = {label.value for label in control.labels}
+    return replace(
+        control,
+        labels=tuple(
+            replace(
+                label,
+                predicted_values=(),
+                names=tuple(name for name in label.names if name == label.value or name not in values),
+            )
+            for label in control.labels
+        ),
+    )
 
 
 def _claims(labels: Iterable[Label], names_of: Callable[[Label], Iterable[str]]) -> dict[str, Label]:

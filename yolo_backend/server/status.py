@@ -32,6 +32,7 @@ from yolo_backend.serving.remarks import Remark
 from yolo_backend.training.history import HistoryPoint, draw_history
 from yolo_backend.training.records import Run
 from yolo_backend.training.report import label_tags
+from yolo_backend.training.things import things_of
 from yolo_backend.training.trainings import ProjectTrainings
 
 ModelState = Literal["UP", "LOADING", "DOWN", "STOPPING"]
@@ -164,6 +165,7 @@ def render_page(status: Status, *, refreshes: bool = True) -> str:
         training_fact=_training_fact(status),
         history=_history,
         label_tags=_label_tags,
+        things_of=things_of,
         labelled_images=LABELLED_IMAGES,
     )
 
@@ -230,7 +232,8 @@ def _history(item: ProjectTrainings) -> Markup:
 def _label_tags(run: Run) -> Markup:
     """The thresholds of a run's model, as tags to be pasted: a line each, and whole."""
     scores = run.result.labels if run.result else {}
-    tags = label_tags({name: score.threshold for name, score in scores.items() if score.threshold is not None})
+    thresholds = {name: score.threshold for name, score in scores.items() if score.threshold is not None}
+    tags = label_tags(thresholds, things_of(run.kind))
     return Markup("\n").join(_printable(tag) for tag in tags.split("\n"))
 
 

@@ -40,7 +40,7 @@ TWICE = "drawn a second time with the same label"
 _MIN_PX = 1.0  # on each side, and in all
 _NO_AREA_PX = 1e-6  # where it only touches the edge, except for rounding
 _SAME_ASPECT = 0.02  # what rounding, and the sizes of thumbnails, make of one
-_ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
+ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
 
 Region = Mapping[str, Any]
 ImageKey = tuple[str, int]
@@ -118,7 +118,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
                 faults.append(TWICE)
             else:
                 box_xyxy, box_xywhr, outlines = place
-                origin = _ORIGINS.get(region.get("origin"), "manual")
+                origin = ORIGINS.get(region.get("origin"), "manual")
                 boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines=outlines))
         if not region_labels(region):
             faults.append(NO_LABEL)

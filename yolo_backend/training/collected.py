@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from yolo_backend.labels.control import Control, Label
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.found import Findings
-from yolo_backend.training.labelled import Snapshot
+from yolo_backend.training.labelled import LabelledImage, Snapshot
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
-from yolo_backend.training.remarks import left_out_remarks, why_few_validate
+from yolo_backend.training.remarks import left_out_remarks, on_images, why_few_validate
 from yolo_backend.training.split import Side, Split, split_images
+from yolo_backend.training.things import Things, things_of
 from yolo_backend.training.thresholds import ThresholdRule
+
+_OF_SEVERAL_LABELS = "several choices, of which a classifier can learn only one; it is judged by them all the same"
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What there is to train on, and what the model shall know: `labels` are those that are judged."""
+    """What there is to train on, and what the model shall know: `labels` are those that are judged.
+
+    `of_several_labels` are images that can't be trained on for that reason.
+    """
 
     split: Split
     classes: Classes
     labels: tuple[str, ...]
     controls: tuple[Control, ...]
+    kind: str = "detect"
+    of_several_labels: tuple[LabelledImage, ...] = ()
 
     @classmethod
     def of(
-        cls, snapshot: Snapshot, controls: Sequence[Control], sides: Mapping[str, Side], known: Sequence[str]
+        cls,
+        snapshot: Snapshot,
+        controls: Sequence[Control],
+        sides: Mapping[str, Side],
+        known: Sequence[str],
+        kind: str = "detect",
     ) -> Collected:
-        """Of a snapshot; `sides` and `known` are the sides of images and the order of classes so far."""
+        """Of a snapshot; `sides` and `known` are the sides of images and the order of classes so far.
+
+        A classifier is trained on images of one label, because it says of an image that it is one thing.
+        """
         split = split_images(snapshot.images, sides)
+        most = 1 if kind == "classify" else sys.maxsize
+        of_several = tuple(image for image in split.train if len(image.boxes) > most)
+        split = replace(split, train=tuple(image for image in split.train if len(image.boxes) <= most))
         classes = choose_classes(split.train, snapshot.labels, known)
         validated = {box.label for image in split.val for box in image.boxes}
         labels = tuple(
@@ -37,7 +57,18 @@ class Collected:
             for label in classes.order
             if label in classes.names or (label in snapshot.labels and label in validated)
         )
-        return cls(split, classes, labels, tuple(_with_labels(control, snapshot.labels) for control in controls))
+        with_labels = tuple(_with_labels(control, snapshot.labels) for control in controls)
+        return cls(split, classes, labels, with_labels, kind, of_several)
+
+    @property
+    def things(self) -> Things:
+        """What people drew, or chose."""
+        return things_of(self.kind)
+
+    @property
+    def is_single(self) -> bool:
+        """Returns True if the controls take one label for an image."""
+        return self.kind == "classify" and not any(getattr(control, "is_multiple", False) for control in self.controls)
 
     @property
     def own_thresholds(self) -> dict[str, float]:
@@ -54,16 +85,17 @@ class Collected:
         """The threshold of each label, by what the candidate found in the validation images of these numbers."""
         images = [self.split.val[number] for number in judged]
         truths = [TrueBoxes.of(image.boxes, image.size_wh, self.labels) for image in images]
-        return rule.choose(match_all(truths, candidate.at(judged).images, self.labels, IOUS[:1]))
+        return rule.choose(match_all(truths, candidate.at(judged).shown, self.labels, IOUS[:1]))
 
     def remarks(self) -> Iterator[str]:
         """What a person should know of it."""
         yield from left_out_remarks(self.split.left_out)
+        yield from on_images([(image.task_id, _OF_SEVERAL_LABELS) for image in self.of_several_labels])
         if reason := why_few_validate(self.split):
             yield reason
         if self.classes.without_box:
             names = ", ".join(self.classes.without_box)
-            yield f"No training image has a box with these labels, so the model won't know them: {names}"
+            yield f"No training image has a {self.things.one} with these labels, so the model won't know them: {names}"
 
 
 def _with_labels(control: Control, labels: Sequence[str]) -> Control:

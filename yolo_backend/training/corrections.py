@@ -41,7 +41,8 @@ def check_labels(
     common = [number for number, image in enumerate(now) if image.digest in then and tasks[image.digest] == 1]
     if len(common) < MIN_IMAGES:
         return None
-    images, found = [now[number] for number in common], current.at(common).images
+    current = current.at(common)
+    images, found = [now[number] for number in common], current.images
     drawn_then = Counter(box.label for image in images for box in then[image.digest])
     known = [label for label in labels if drawn_then[label]]
     many = [label for label in known if drawn_then[label] >= MIN_BOXES] or known
@@ -67,7 +68,7 @@ def check_labels(
     if value_now >= min(value.interval[0], (1 - _TOLERATED_FALL) * value.value):
         value, value_now = fell(known)
         thresholds = ThresholdRule().choose(matches)
-        shown = [each.above(thresholds) for each in found]
+        shown = [each.above(thresholds) for each in current.shown]
         if value_now >= value.value or not _are_relabelled(before, after, shown):
             return None
     return (

@@ -48,7 +48,7 @@ def write_dataset(
             for number, image in enumerate(images):
                 # By number, because a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
-                _link(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
+                link_file(image.file, folder / "images" / side / f"{name}{image.file.suffix}")
                 if image.labels is not None and side == "train":
                     drawable[name] = [number for number, label in enumerate(classes) if label in image.labels]
                 rows: dict[tuple[int, tuple[str, ...]], str] = {}
@@ -94,7 +94,7 @@ def _numbers(box: LabelledBox, size_wh: tuple[int, int], kind: Kind) -> list[str
     return [f"{min(1.0, max(0.0, number)):.{_DIGITS}f}" for number in numbers]
 
 
-def _link(file: Path, link: Path) -> None:
+def link_file(file: Path, link: Path) -> None:
     """The same file under another name; a copy, where the disk has no links."""
     for make in (os.link, os.symlink):
         with suppress(OSError):

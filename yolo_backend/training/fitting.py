@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import yaml
 from ultralytics import __version__ as ultralytics_version
+from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
@@ -33,6 +34,7 @@ from yolo_backend.messages import first_line
 from yolo_backend.training.drawable import DrawableClasses
 from yolo_backend.training.networks import Base, set_class_rows
 from yolo_backend.training.pace import Budget, Looks, Pace
+from yolo_backend.training.pictures import Pictures
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ _BATCH_ON_GPU = 16
 _RATE_OF_NEW = 0.003
 _TOLD_EACH_S = 1.0
 _MAX_CACHED_BYTES = 1 << 30  # of images, small as they are trained on
+_LARGER = {"classify": 4}  # by how much images are larger in memory than the parts of them that are shown
 _LOOKS = 4  # at the validation images
 _LOOKS_TAKE = 0.08  # of the budget, at most
 _SAVING_TAKES = 0.02
@@ -79,7 +82,9 @@ class FitSpec:
 
 @dataclass(frozen=True)
 class FitProgress:
-    """How far it is: `score` is the last mAP50 on the validation images, by Ultralytics."""
+    """How far it is: `score` is the last mAP50 on the validation images, by Ultralytics; of a classifier, the share of
+    images whose likeliest class is theirs.
+    """
 
     epoch: int
     epochs: int | None
@@ -156,7 +161,7 @@ class _Fitting:
         data = yaml.safe_load(spec.data.read_text(encoding="utf-8"))
         names: Mapping[int, str] = data["names"]
         self._drawable = DrawableClasses(data["drawable"], len(names)) if "drawable" in data else None
-        images = len(list((spec.data.parent / data["train"]).iterdir()))
+        images = sum(path.is_file() for path in (spec.data.parent / data["train"]).rglob("*"))
         with TemporaryDirectory(prefix="fitting-", dir=spec.weights.parent) as folder:
             trainer: Any = _LOOPS[spec.base.kind](overrides=self._overrides(names, images, Path(folder)))
             threads = usable_cores()
@@ -233,7 +238,7 @@ class _Fitting:
         trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride"])
         with _same_randomness():
             metrics, _ = trainer.validate()
-        self._score = float(metrics[_SCORE_OF.get(self._spec.base.kind, "metrics/mAP50(B)")])
+        self._score = float(metrics[trainer.scored_by])
 
     def _tell(self, pace: Pace, *, now: bool = False) -> None:
         if now or time.monotonic() - self._told_at >= _TOLD_EACH_S:
@@ -245,6 +250,7 @@ class _Fitting:
     def _overrides(self, names: Mapping[int, str], images: int, folder: Path) -> dict[str, Any]:
         spec = self._spec
         image_size = spec.image_size or spec.base.image_size
+        cached_bytes = images * 3 * image_size**2 * _LARGER.get(spec.base.kind, 1)
         return {
             "task": spec.base.kind,
             "model": "base.pt",  # only a name: the network is given
@@ -262,11 +268,14 @@ class _Fitting:
             # float16 needs a test for which Ultralytics downloads weights.
             "amp": "bf16" if spec.device.startswith("cuda") and torch.cuda.is_bf16_supported() else False,
             "workers": 0,
-            "cache": "ram" if images * image_size**2 * 3 <= _MAX_CACHED_BYTES else False,
+            "cache": "ram" if cached_bytes <= _MAX_CACHED_BYTES else False,
             "cls_remap": False,
             "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
             **({"mosaic": 0.0} if self._drawable else {}),
+            # Of classifiers: what they are shown otherwise takes more steps than are made to be of use (docs/journal).
+            "auto_augment": None,
+            "erasing": 0.0,
             "plots": False,
             "verbose": False,
         }
@@ -278,6 +287,7 @@ class _Quiet:
     None of its classes may have `Trainer` in its name: to those it adds the loggers that the user's settings turn on.
     """
 
+    scored_by = "metrics/mAP50(B)"
     fitting: _Fitting
     pace: Pace
 
@@ -330,11 +340,18 @@ class _OBBLoop(_Quiet, OBBTrainer):  # type: ignore[misc]
 
 
 class _SegmentationLoop(_Quiet, SegmentationTrainer):  # type: ignore[misc]
-    pass
+    scored_by = "metrics/mAP50(M)"
 
 
-_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop, "segment": _SegmentationLoop}
-_SCORE_OF = {"segment": "metrics/mAP50(M)"}  # of masks; of boxes otherwise
+class _ClassificationLoop(_Quiet, ClassificationTrainer):  # type: ignore[misc]
+    scored_by = "metrics/accuracy_top1"
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: Any = None) -> Pictures:
+        """Of the images in the folders of their classes."""
+        return Pictures(img_path, self.args, is_trained_on=mode == "train", classes=list(self.data["names"].values()))
+
+
+_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop, "segment": _SegmentationLoop, "classify": _ClassificationLoop}
 
 
 def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:

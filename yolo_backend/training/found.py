@@ -49,18 +49,31 @@ class FoundBoxes:
         ]
         return self.at(kept)
 
+    def likeliest(self) -> FoundBoxes:
+        """The one with the best score, if there is one."""
+        return FoundBoxes(self.boxes[:1], self.scores[:1], self.labels[:1])
+
 
 @dataclass(frozen=True)
 class Findings:
-    """What a model found in a number of images, in their order, and the labels that it can find at all."""
+    """What a model found in a number of images, in their order, and the labels that it can find at all.
+
+    With `is_single`, an image is said to be one thing only, which is the likeliest.
+    """
 
     labels: frozenset[str]
     images: Sequence[FoundBoxes]
+    is_single: bool = False
 
     @property
     def is_rotated(self) -> bool:
         return any(each.is_rotated for each in self.images)
 
+    @property
+    def shown(self) -> Sequence[FoundBoxes]:
+        """What people would see of it, but for the thresholds."""
+        return [each.likeliest() for each in self.images] if self.is_single else self.images
+
     def at(self, indices: Sequence[int]) -> Findings:
         """Those in the images of these indices."""
-        return Findings(self.labels, [self.images[index] for index in indices])
+        return replace(self, images=[self.images[index] for index in indices])

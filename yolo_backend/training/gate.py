@@ -28,6 +28,7 @@ from yolo_backend.training.scores import (
     resample,
     score,
 )
+from yolo_backend.training.things import BOXES, Things
 from yolo_backend.training.thresholds import MIN_BOXES, ThresholdRule
 
 MIN_IMAGES = 10
@@ -119,18 +120,20 @@ def judge(
     rule: ThresholdRule,
     may_have_seen: str | None = None,
     seed: int = 0,
+    things: Things = BOXES,
 ) -> Judgement:
     """Judge a candidate on the validation images, in all of which `candidate`, `current` and `best` were searched.
 
     If only some of them find rotated boxes, all are scored by upright hulls.
     `current` is what serves, None if nothing does; `best` is the best that was ever promoted, if it isn't that one.
     `is_first` says that nothing was promoted yet. `may_have_seen` names a base whose training nobody here knows.
+    `things` are what people drew or chose.
     """
-    bench = _bench(images, labels)
+    bench = _bench(images, labels, things)
     candidate, current, best = _comparable(images, candidate, current, best)
     weights = resample(len(bench.numbers), seed)
     models = {
-        name: _Model(found, match_all(bench.truths, found.at(bench.numbers).images, labels), weights, ious)
+        name: _Model(found.at(bench.numbers), bench.truths, labels, weights, ious)
         for name, found, ious in (
             ("candidate", candidate, len(IOUS)),
             ("current", current, len(IOUS)),
@@ -139,8 +142,8 @@ def judge(
         if found is not None
     }
     new, serving = models["candidate"], models.get("current")
-    thresholds = rule.choose(new.matches)
-    remarks = [*bench.remarks, *rule.remarks(new.matches)]
+    thresholds = rule.choose(new.shown)
+    remarks = [*bench.remarks, *rule.remarks(new.shown, things)]
     if may_have_seen:
         remarks.append(
             f"The base {shortened(may_have_seen)} may have seen the validation images when it was trained: its scores, "
@@ -197,19 +200,23 @@ class _Bench:
     truths: list[TrueBoxes]
     remarks: list[str]
     why_not_judged: str | None
+    things: Things
 
     def __str__(self) -> str:
         return f"{len(self.numbers)} validation images"
 
 
 class _Model:
-    """What one model found, matched and scored."""
+    """What one model found, matched and scored; `shown` are the matches that people would see, but for thresholds."""
 
-    def __init__(self, found: Findings, matches: Mapping[str, Matches], weights: Weights, ious: int) -> None:
+    def __init__(
+        self, found: Findings, truths: Sequence[TrueBoxes], labels: Sequence[str], weights: Weights, ious: int
+    ) -> None:
         self.labels = found.labels
-        self.matches = matches
+        self.matches: Mapping[str, Matches] = match_all(truths, found.images, labels)
+        self.shown = match_all(truths, found.shown, labels) if found.is_single else self.matches
         self.weights = weights
-        self.scores: Scores = score(matches, weights, ious)
+        self.scores: Scores = score(self.matches, weights, ious)
         self.map50 = self.scores.map50()
 
     def judged_labels(self) -> list[str]:
@@ -217,12 +224,12 @@ class _Model:
         return [label for label, matches in self.matches.items() if matches.boxes >= MIN_BOXES]
 
 
-def _bench(images: Sequence[LabelledImage], labels: Sequence[str]) -> _Bench:
+def _bench(images: Sequence[LabelledImage], labels: Sequence[str], things: Things) -> _Bench:
     def bench(numbers: Sequence[int], remarks: Sequence[str], why_not: str | None) -> _Bench:
         truths = [TrueBoxes.of(images[number].boxes, images[number].size_wh, labels) for number in numbers]
         if why_not is None and not any(truth.labels for truth in truths):
-            why_not = f"none of the {len(numbers)} validation images has a box"
-        return _Bench(list(numbers), truths, list(remarks), why_not)
+            why_not = f"none of the {len(numbers)} validation images has a {things.one}"
+        return _Bench(list(numbers), truths, list(remarks), why_not, things)
 
     everything = range(len(images))
     if len(images) < MIN_IMAGES:
@@ -233,19 +240,20 @@ def _bench(images: Sequence[LabelledImage], labels: Sequence[str]) -> _Bench:
     if not kept:
         return bench(everything, [], None)
     said = (
-        f"{_percent(kept)} of the validation boxes are predictions that were accepted as they were, which flatters the "
-        "model that made them"
+        f"{_percent(kept)} of the validation {things.several} are predictions that were accepted as they were, which "
+        "flatters the model that made them"
     )
     if kept <= MAX_KEPT_PREDICTIONS:
         return bench(everything, [said], None)
     unaided = [number for number in everything if images[number].is_drawn_without_help]
     if len(unaided) < MIN_IMAGES:
         why_not = (
-            f"{_percent(kept)} of the validation boxes are predictions that were accepted as they were, and only "
-            f"{len(unaided)} of the {len(images)} validation images were drawn without help: {MIN_IMAGES} are needed"
+            f"{_percent(kept)} of the validation {things.several} are predictions that were accepted as they were, and "
+            f"only {len(unaided)} of the {len(images)} validation images were {things.made} without help: {MIN_IMAGES} "
+            "are needed"
         )
         return bench(everything, [], why_not)
-    return bench(unaided, [f"{said}: only the {len(unaided)} images drawn without help are judged"], None)
+    return bench(unaided, [f"{said}: only the {len(unaided)} images {things.made} without help are judged"], None)
 
 
 def _without_judging(why: str, *, is_first: bool) -> tuple[Verdict, str]:
@@ -259,7 +267,7 @@ def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | 
     if not low > chance.places:
         return (
             f"It finds no more than chance does: mAP50 {new.map50.value:.2f} ({low:.2f} to {high:.2f}) on {bench}, and "
-            f"{chance.places:.2f} with the boxes of other images"
+            f"{chance.places:.2f} with the {bench.things.several} of other images"
         )
     shuffled = chance.labels
     if shuffled is None:  # then only places can be shuffled
@@ -276,7 +284,7 @@ def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | 
     )
     return (
         f"It tells labels apart no better than chance does: AP50 of {shortened(label, 30)} {own[label].value:.2f} "
-        f"({low:.2f} to {high:.2f}) on {bench}, and {shuffled.ap50[label]:.2f} with the labels on other boxes{fit_too}"
+        f"({low:.2f} to {high:.2f}) on {bench}, and {shuffled.ap50[label]:.2f} with {bench.things.shuffled}{fit_too}"
     )
 
 
@@ -302,12 +310,12 @@ def _forgotten(new: _Model, serving: _Model | None, rule: ThresholdRule) -> str 
     """
     if serving is None:
         return None
-    thresholds, its_thresholds = rule.choose(new.matches), rule.choose(serving.matches)
+    thresholds, its_thresholds = rule.choose(new.shown), rule.choose(serving.shown)
     for label in new.judged_labels():
         if label not in serving.labels:
             continue
-        mine = recall(new.matches[label], thresholds[label], new.weights)
-        theirs = recall(serving.matches[label], its_thresholds[label], new.weights)
+        mine = recall(new.shown[label], thresholds[label], new.weights)
+        theirs = recall(serving.shown[label], its_thresholds[label], new.weights)
         share = (mine - theirs).share_below(-MAX_RECALL_FALL)
         if share >= RECALL_SHARE:
             return (
@@ -335,7 +343,7 @@ def _why_promoted(new: _Model, serving: _Model | None, bench: _Bench) -> str:
 
 
 def _label_score(new: _Model, label: str, threshold: float) -> LabelScore:
-    matches = new.matches[label]
+    matches = new.shown[label]
     if not matches.boxes:
         return LabelScore(0, None, None, threshold)
     recalled = recall(matches, threshold, new.weights[:0]).value

@@ -15,10 +15,15 @@ from yolo_backend.detection.networks import named
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.messages import first_line, shortened
 
-Kind = Literal["detect", "obb", "segment"]
+Kind = Literal["detect", "obb", "segment", "classify"]
 
-_NEEDED = "name a .pt for detection, OBB or segmentation, such as yolo26n.pt (--base, or MODEL_NAME)"
-_KIND_OF_NETWORK: Mapping[str, Kind] = {"DetectionModel": "detect", "OBBModel": "obb", "SegmentationModel": "segment"}
+_NEEDED = "name a .pt for detection, OBB, segmentation or classification, such as yolo26n.pt (--base, or MODEL_NAME)"
+_KIND_OF_NETWORK: Mapping[str, Kind] = {
+    "DetectionModel": "detect",
+    "OBBModel": "obb",
+    "SegmentationModel": "segment",
+    "ClassificationModel": "classify",
+}
 _BRANCHES = ("cv3", "one2one_cv3")  # where a head tells classes; the second one in networks that need no NMS
 _IMAGE_SIZE = 640  # Ultralytics' own, in which it counts how rare objects are
 
@@ -51,7 +56,8 @@ def read_base(path: Path) -> Base:
     if kind is None:
         what = getattr(yolo, "task", None) or type(network).__name__
         raise WeightsError(f"{shortened(path.name)} are weights for {what}, which aren't trained here: {_NEEDED}")
-    if network.is_fused() or getattr(network.model[-1], "cv3", None) is None:
+    tells_classes = "linear" if kind == "classify" else "cv3"
+    if network.is_fused() or getattr(network.model[-1], tells_classes, None) is None:
         raise WeightsError(
             f"{shortened(path.name)} is fused for predicting, and can't be trained: name the best.pt that a training "
             "wrote (--base, or MODEL_NAME)"
@@ -71,6 +77,9 @@ def set_class_rows(network: Any, base: Any, known: Mapping[int, Sequence[int]]) 
     """
     head, base_head = network.model[-1], base.model[-1]
     with torch.no_grad():
+        if (linear := getattr(head, "linear", None)) is not None:  # a classifier's
+            linear.reset_parameters()
+            _copy_rows(linear, base_head.linear, known)
         for branch in _BRANCHES:
             levels = getattr(head, branch, None)
             if levels is None:

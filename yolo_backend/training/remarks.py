@@ -10,6 +10,7 @@ from typing import NamedTuple
 from yolo_backend.messages import shortened
 from yolo_backend.training.gate import MIN_IMAGES
 from yolo_backend.training.split import SHARE, LeftOut, Split
+from yolo_backend.training.things import BOXES, Things
 
 _SHOWN_TASKS, _SHOWN_REASONS = 5, 10
 _BY_CHANCE = 0.01
@@ -49,11 +50,11 @@ def why_few_validate(split: Split) -> str | None:
     )
 
 
-def on_boxes(faults: Faults) -> Iterator[str]:
-    """Boxes that aren't trained on."""
+def on_boxes(faults: Faults, things: Things = BOXES) -> Iterator[str]:
+    """Boxes, or choices, that aren't trained on."""
     for count, tasks, reason in _by_reason(faults):
         told = f" {reason} ({tasks})" if reason else " for other reasons"
-        yield f"Not trained on: {_counted(count, 'box', 'boxes')}{told}"
+        yield f"Not trained on: {_counted(count, things.one, things.several)}{told}"
 
 
 def on_other_images(task_ids: Sequence[int]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from yolo_backend.training.mask_overlaps import Outlines
 from yolo_backend.training.matching import Matches, TrueBoxes, count_confusions, match_all
 from yolo_backend.training.pages import render
 from yolo_backend.training.scores import precisions_at_recalls
+from yolo_backend.training.things import BOXES, CHOICES, Things
 
 _WORST = 12
 _PICTURE_WH = (420, 320)
@@ -76,17 +77,19 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     max_megapixels: float,
+    things: Things = BOXES,
 ) -> None:
     """Write the report of a run: `images` and `candidate` are those that were given to `judge`.
 
-    `title` names the run, and `facts` are shown below the verdict, in their order. It opens offline, and runs nothing.
+    `title` names the run, and `facts` are shown below the verdict, in their order. `things` are what people drew or
+    chose. It opens offline, and runs nothing.
     Raises OSError.
     """
     labels = list(judgement.labels)
     judged = [images[number] for number in judgement.judged]
     found = candidate.at(judgement.judged)
     truths = [TrueBoxes.of(image.boxes, image.size_wh, labels) for image in judged]
-    shown = [each.above(judgement.thresholds) for each in found.images]
+    shown = [each.above(judgement.thresholds) for each in found.shown]
     colors = LabelColors()
     for label in labels:
         colors[label]
@@ -97,18 +100,20 @@ def write_report(
         facts=facts,
         judgement=judgement,
         images=len(judged),
-        curves=_curves(match_all(truths, found.images, labels), judgement, colors),
+        curves=_curves(match_all(truths, found.shown, labels), judgement, colors),
         confusions=_confusions(truths, shown, labels),
         worst=_worst(judged, truths, shown, colors, max_megapixels),
-        xml=label_tags(judgement.thresholds),
+        xml=label_tags(judgement.thresholds, things),
+        things=things,
+        is_chosen=things is CHOICES,
     )
     write_whole(path, page.encode())
 
 
-def label_tags(thresholds: Mapping[str, float]) -> str:
+def label_tags(thresholds: Mapping[str, float], things: Things = BOXES) -> str:
     """The thresholds as tags of a labeling config, a line each."""
     return "\n".join(
-        f'<Label value={quoteattr(label)} model_score_threshold="{threshold:g}"/>'
+        f'<{things.tag} value={quoteattr(label)} model_score_threshold="{threshold:g}"/>'
         for label, threshold in thresholds.items()
     )
 

@@ -35,9 +35,21 @@ from yolo_backend.training.annotations import (
     read_drawn,
     regions_by_image,
 )
+from yolo_backend.training.chosen import (
+    ANY_PAGE,
+    NO_CHOICE,
+    NO_PAGE,
+    OF_SEVERAL,
+    choices_by_image,
+    for_one_model,
+    of_several_images,
+    read_chosen,
+    rivals,
+)
 from yolo_backend.training.image_cache import CachedImage, ImageCache
 from yolo_backend.training.labelled import LabelledImage, Snapshot
 from yolo_backend.training.remarks import Used, on_boxes, on_images, on_late_labels, on_other_images
+from yolo_backend.training.things import Things, things_of
 
 LoadImages = Callable[[Task, Sequence[Control]], Iterable[TaskFile]]
 """`Predictor.files` of one project."""
@@ -111,7 +123,7 @@ def take_snapshot(
     return Snapshot(
         tuple(image for reading in ordered for image in reading.images),
         tuple(dict.fromkeys(labels)),
-        tuple(_remarks(readings)),
+        tuple(_remarks(readings, things_of(kind))),
     )
 
 
@@ -139,13 +151,26 @@ def trained_controls(label_config: str, kind: str) -> list[Control]:
             "Each control of the labeling config from which such a model could learn has weights of its own "
             "(model_path), so there is nothing to train: remove model_path from one of them"
         )
-    return without_weights
+    return _of_one_model(without_weights) if kind == "classify" else without_weights
 
 
-def _remarks(readings: Mapping[int, _Reading]) -> Iterator[str]:
+def _of_one_model(controls: Sequence[Control]) -> list[Control]:
+    """Those that a classifier can learn together, because it says one thing of an image. Raises SnapshotError."""
+    learnt = for_one_model(controls)
+    if both := rivals(learnt):
+        names = " and ".join(f'"{shortened(control.from_name, 40)}"' for control in both)
+        raise SnapshotError(
+            f"A classifier says one thing of an image, and {names} both ask for one: write "
+            'model_skip="true" into those in which people are to choose by themselves, or give them weights of their '
+            "own (model_path)"
+        )
+    return learnt
+
+
+def _remarks(readings: Mapping[int, _Reading], things: Things) -> Iterator[str]:
     in_order = sorted(readings.items())
     yield from on_images([(task_id, fault) for task_id, reading in in_order for fault in reading.image_faults])
-    yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults])
+    yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults], things)
     yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another])
     yield from on_late_labels([reading.used for _, reading in in_order if reading.used])
 
@@ -196,19 +221,31 @@ class _Reader:
         reading.labels = [
             label for control in self.controls if control.labels_value for label in labels_of(control, data)
         ]
-        regions = regions_by_image(annotation, self.controls, self.kind)
+        is_chosen, controls = self.kind == "classify", self.controls
+        if is_chosen:
+            controls = [control for control in self.controls if not of_several_images(control, data)]
+            of_several = {control.value: of_several_images(control, data) for control in self.controls}
+            reading.image_faults = [OF_SEVERAL] * sum(of_several.values())
+            regions = choices_by_image(annotation, controls, data)
+        else:
+            regions = regions_by_image(annotation, controls, self.kind)
         group = self._group_of(data)
         reading.has_group = group is not None
         try:
-            for file in self.load(task, self.controls):
+            for file in self.load(task, controls) if controls else ():
                 key_of = [(name, file.item_index or 0) for name in sorted(file.to_names)]
                 mine = [pair for key in key_of for pair in regions.pop(key, ())]
+                if is_chosen and not mine:
+                    reading.image_faults.append(NO_CHOICE)
+                    continue
                 try:
                     digest, cached, drawn = self._read_file(file, data, mine)
                 except ImageError as error:
                     reading.image_faults.append(error.told_of(redact(file.address)))
                     continue
                 reading.faults += drawn.faults
+                if is_chosen and not drawn.boxes:
+                    continue
                 reading.is_of_another |= drawn.is_of_another
                 reading.images.append(
                     LabelledImage(
@@ -229,7 +266,9 @@ class _Reader:
         except ImageError as error:
             reading.image_faults.append(str(error))
         else:
-            reading.faults += [NO_IMAGE for left in regions.values() for _ in left]
+            reading.faults += [
+                NO_PAGE if page == ANY_PAGE else NO_IMAGE for (_, page), left in regions.items() for _ in left
+            ]
         if reading.images:
             labels = frozenset(box.label for image in reading.images for box in image.boxes)
             reading.used = Used(changed_at(annotation), labels)
@@ -245,7 +284,7 @@ class _Reader:
         cached = self.cache.take(digest, file.content)
         if min(cached.size_wh) < _MIN_IMAGE_PX:
             raise ImageError(FailureKind.BROKEN, f"the image has fewer than {_MIN_IMAGE_PX} pixels on a side")
-        drawn = read_drawn(regions, data, cached.size_wh)
+        drawn = (read_chosen if self.kind == "classify" else read_drawn)(regions, data, cached.size_wh)
         if drawn.is_turned:  # without these boxes it would be one of which people say that they aren't there
             raise ImageError(
                 FailureKind.WRONG_TYPE,

@@ -24,9 +24,11 @@ from yolo_backend.files import write_json
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.label_map import by_name, map_labels
 from yolo_backend.labels.plans import make_plan
+from yolo_backend.messages import shortened
 from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
 from yolo_backend.training.base import known_classes, serving_name
+from yolo_backend.training.class_folders import write_class_folders
 from yolo_backend.training.collected import Collected
 from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.dataset import write_dataset
@@ -52,6 +54,7 @@ from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
 from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
 from yolo_backend.training.snapshot import manifest_rows, take_snapshot, trained_controls
+from yolo_backend.training.things import Things, things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
 log = logging.getLogger(__name__)
@@ -94,6 +97,7 @@ class _Stages:
         self._diary.change(kind=base.kind)
         collected = self._collect(base.kind)
         _check_kind(base, collected.controls)
+        _check_classes(base, collected)
         self._note_manifest(collected, base)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, base, present):
@@ -123,8 +127,8 @@ class _Stages:
                 kind=kind,
             )
         self._diary.remark(*snapshot.remarks)
-        self._check_enough(snapshot)
-        collected = Collected.of(snapshot, controls, models.split(), models.classes())
+        self._check_enough(snapshot, things_of(kind))
+        collected = Collected.of(snapshot, controls, models.split(), models.classes(), kind)
         models.add_to_split(collected.split.sides)
         models.append_classes(collected.classes.order)
         self._diary.remark(*collected.remarks())
@@ -141,12 +145,12 @@ class _Stages:
             self._told_at = time.monotonic()
             self._diary.progress("collecting", epoch=done, epochs=of)
 
-    def _check_enough(self, snapshot: Snapshot) -> None:
+    def _check_enough(self, snapshot: Snapshot, things: Things) -> None:
         """Raises TrainingError."""
         labelled = sum(bool(image.boxes) for image in snapshot.images)
         if labelled < LEAST_LABELLED:
             raise TrainingError(
-                f"A training needs at least {LEAST_LABELLED} labelled images with boxes, and project "
+                f"A training needs at least {LEAST_LABELLED} labelled images with {things.several}, and project "
                 f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
             )
 
@@ -204,13 +208,14 @@ class _Stages:
         if not labels_of_class:
             return None
         settings = self._settings
-        return find_boxes(
+        found = find_boxes(
             engine,
             collected.split.val,
             labels_of_class,
             max_megapixels=settings.max_image_megapixels,
             decode=settings.decode,
         )
+        return replace(found, is_single=collected.is_single)
 
     def _why_distrusted(self, collected: Collected, base: Base, present: Findings | None) -> str | None:
         """Why the labels can't be trusted; a person who promotes in any case says that they can."""
@@ -237,7 +242,10 @@ class _Stages:
         self._diary.progress("fitting")
         work = self._run.work_folder
         split, classes = collected.split, collected.classes
-        data = write_dataset(work / "data", split.train, split.val, classes.names, kind=base.kind)
+        if base.kind == "classify":
+            data = write_class_folders(work / "data", split.train, split.val, classes.names)
+        else:
+            data = write_dataset(work / "data", split.train, split.val, classes.names, kind=base.kind)
         spec = FitSpec(
             data=data,
             base=base,
@@ -282,6 +290,7 @@ class _Stages:
             rule=replace(rule, own=collected.own_thresholds),
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
+            things=collected.things,
         )
         try:
             write_report(
@@ -292,6 +301,7 @@ class _Stages:
                 title=f"Run {self._diary.run.run} of {self._project.title}",
                 facts=_facts(collected, base, fitted, options),
                 max_megapixels=self._settings.max_image_megapixels,
+                things=collected.things,
             )
         except Exception as error:  # which costs no model
             log.exception("The report can't be written")
@@ -388,6 +398,18 @@ def _check_kind(base: Base, controls: Sequence[Control]) -> None:
     if base.kind != "obb" and any(getattr(control, "needs_obb", False) for control in controls):
         raise TrainingError(
             'model_obb="true" in the labeling config needs OBB weights: name an OBB base (--base), or leave it out'
+        )
+
+
+def _check_classes(base: Base, collected: Collected) -> None:
+    """Raises TrainingError for a classifier that would have nothing to choose between."""
+    names = collected.classes.names
+    if base.kind == "classify" and len(names) < 2:
+        raise TrainingError(
+            "A classifier needs images of two choices at least to learn from, and all that it could be trained on are "
+            f"{shortened(names[0], 40)}: label images of others, too"
+            if names
+            else "None of the images has a single choice, and a classifier learns from such only: label more images"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from yolo_backend.messages import shortened
 from yolo_backend.training.matching import Floats, Matches
+from yolo_backend.training.things import BOXES, Things
 
 MIN_BOXES = 10
 """A label with fewer validation boxes isn't judged by itself, and has no threshold of its own."""
@@ -39,19 +40,19 @@ class ThresholdRule:
             chosen[label] = next(each for each in candidates if each is not None)
         return chosen
 
-    def remarks(self, matches: Mapping[str, Matches]) -> list[str]:
+    def remarks(self, matches: Mapping[str, Matches], things: Things = BOXES) -> list[str]:
         """What a person should know of them."""
         mine = {label: those for label, those in matches.items() if label not in self.own}
         remarks = []
         if few := [label for label, those in mine.items() if those.boxes < MIN_BOXES]:
             remarks.append(
-                f"Fewer than {MIN_BOXES} validation boxes are too few for a threshold of their own, so these labels "
-                f"have that of all labels together: {names_of(few)}"
+                f"Fewer than {MIN_BOXES} validation {things.several} are too few for a threshold of their own, so "
+                f"these labels have that of all labels together: {names_of(few)}"
             )
         if missed := [label for label, those in mine.items() if label not in few and choose_threshold(those) is None]:
             remarks.append(
-                "None of the validation boxes of these labels was found, so they have no threshold of their own: "
-                f"{names_of(missed)}"
+                f"None of the validation {things.several} of these labels was found, so they have no threshold of "
+                f"their own: {names_of(missed)}"
             )
         if self.precision is not None:
             unreached = [

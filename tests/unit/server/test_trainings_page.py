@@ -64,6 +64,15 @@ def test_of_a_run_its_epoch_its_score_and_the_time_that_is_left() -> None:
     assert "under way" in text
 
 
+def test_of_a_classifier_what_is_told_is_of_choices() -> None:
+    """Its score so far is the share of images that it is right about."""
+    fitting, ended = replace(FITTING, kind="classify"), replace(ENDED, kind="classify")
+    text = text_of(ProjectTrainings("7", [fitting, ended], "1", running=fitting))
+    assert "epoch 12 of 48 · right so far 0.42 ·" in text
+    assert "Label Validation choices AP50" in text
+    assert '<Choice value="nut" model_score_threshold="0.25"/>' in text
+
+
 def test_of_a_run_that_collects_how_many_images_it_has() -> None:
     collecting = replace(FITTING, state="collecting", progress=Progress("collecting", NOON, 9, 40))
     text = text_of(ProjectTrainings("7", [collecting], None, running=collecting))
@@ -73,7 +82,7 @@ def test_of_a_run_that_collects_how_many_images_it_has() -> None:
 def test_a_project_without_a_model_says_what_to_do() -> None:
     untrained = ProjectStatus("7", ProjectPlan((), "untrained", ("None of the labels is a class",)), NOON)
     page = html.unescape(render_page(replace(status(None), projects=[untrained])))
-    assert "Nothing is trained yet for these labels, so its tasks get no boxes. Label 40 images or more" in page
+    assert "Nothing is trained yet for these labels, so its tasks get no predictions. Label 40 images or more" in page
     assert "Not served" not in page
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from yolo_backend.detection.detections import WeightsInfo
@@ -66,6 +66,15 @@ class _ChoicesKind(WholeImageKind[ChoicesT]):
                 'others, or choose what these find by model_presence="true"'
             )
 
+    def trained_with(self, control: ChoicesT) -> frozenset[str]:
+        """What an image is; what `model_presence` finds is learnt from who draws it."""
+        return frozenset() if control.is_of_presence else frozenset({"classify"})
+
+    def chosen(self, control: ChoicesT, region: Mapping[str, Any]) -> list[str]:
+        """The labels of a region, each once; also such as the control doesn't have. Regions may be anybody's."""
+        values = (region.get("value") or {}).get(self.key)
+        return list(dict.fromkeys(self._label(control, each) for each in values)) if isinstance(values, list) else []
+
     def make_whole(self, control: ChoicesT, found: Found) -> list[Part]:
         """One region with the labels; none without any."""
         best = best_of_labels(found)
@@ -110,6 +119,10 @@ class _ChoicesKind(WholeImageKind[ChoicesT]):
 
     def _value(self, control: ChoicesT, label: str) -> Any:
         return label
+
+    def _label(self, control: ChoicesT, value: Any) -> str:
+        """The label of a value, as `_value` makes it."""
+        return str(value)
 
     def _shown(self, control: ChoicesT) -> str:
         return f'{self.key.capitalize()} "{shortened(control.from_name, 40)}"'
@@ -171,7 +184,8 @@ class Taxonomy(_ChoicesKind[TaxonomyControl]):
             path = tuple(_name_of(node) for node in nodes)
             if _is_leaf(nodes[-1]) or not leaves_only:
                 label = read_label(_SEPARATOR.join(path), dict(nodes[-1].attrib), number)
-                found.setdefault(path, label)
+                # Weights that were trained for it have the paths as their classes.
+                found.setdefault(path, replace(label, names=tuple(dict.fromkeys((*label.names, label.value)))))
         fields["labels"] = tuple(found.values())
         most = own.get("maxusages", "")
         return TaxonomyControl(
@@ -192,6 +206,10 @@ class Taxonomy(_ChoicesKind[TaxonomyControl]):
     def _value(self, control: TaxonomyControl, label: str) -> Any:
         values = [each.value for each in control.labels]
         return list(control.paths[values.index(label)])
+
+    def _label(self, control: TaxonomyControl, value: Any) -> str:
+        path = tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+        return control.labels[control.paths.index(path)].value if path in control.paths else _SEPARATOR.join(path)
 
 
 def _is_likeliest(found: Found) -> bool:
