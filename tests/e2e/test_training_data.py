@@ -177,8 +177,8 @@ def read(images: Sequence[LabelledImage], snapshot: Snapshot, folder: Path, *, r
 
     classes = choose_classes(images, snapshot.labels, ()).names
     assert classes == ("red", "blue")
-    data = check_det_dataset(write_dataset(folder, images, [], classes, rotated=rotated), autodownload=False)
-    task = "obb" if rotated else "detect"
+    task: Any = "obb" if rotated else "detect"
+    data = check_det_dataset(write_dataset(folder, images, [], classes, kind=task), autodownload=False)
     found = build_yolo_dataset(get_cfg(overrides={"task": task, "imgsz": 640}), data["train"], 4, data, mode="val")
     assert len(found.labels) == len(images)
     return found

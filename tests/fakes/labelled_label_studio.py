@@ -54,7 +54,7 @@ class LabelStudio:
         if self.away:
             reply(b"", 502)(handler)
         elif address.path.startswith("/data/upload/"):
-            reply(_picture(int(address.path.rpartition("-")[2].removesuffix(".jpg"))))(handler)
+            reply(self.picture(int(address.path.rpartition("-")[2].removesuffix(".jpg"))))(handler)
         else:
             query = {key: values[0] for key, values in parse_qs(address.query).items()}
             reply(json.dumps(self.answer(address.path, query)).encode())(handler)
@@ -64,7 +64,7 @@ class LabelStudio:
             return {
                 "id": PROJECT,
                 "title": "Nuts",
-                "label_config": config_of(self.config_labels or self.labels, self.thresholds),
+                "label_config": self.label_config(),
                 "created_at": CREATED_AT,
             }
         if path == "/api/tasks/":
@@ -82,20 +82,28 @@ class LabelStudio:
         shown = ids[: int(query["page_size"])]
         return {"tasks": [self.task(number) for number in shown], "total": len(ids)}
 
-    def task(self, number: int) -> dict[str, Any]:
-        size_wh, boxes, class_ids = _labels_of(number)
+    def label_config(self) -> str:
+        return config_of(self.config_labels or self.labels, self.thresholds)
+
+    def picture(self, number: int) -> bytes:
+        return _scene_of(number)[0]
+
+    def regions(self, number: int) -> list[dict[str, Any]]:
+        _, size_wh, boxes, class_ids = _scene_of(number)
         drawn = self.labels if self.drawn is None else self.drawn
-        regions = [
+        return [
             _region(label, box, size_wh)
             for class_id, box in zip(class_ids, boxes, strict=True)
             if (label := self.labels[class_id]) in drawn
         ]
+
+    def task(self, number: int) -> dict[str, Any]:
         annotation = {
             "id": 1000 + number,
             "was_cancelled": False,
             "ground_truth": False,
             "updated_at": f"2025-02-03T04:05:{number % 60:02d}.000000Z",
-            "result": regions,
+            "result": self.regions(number),
         }
         return {
             "id": number,
@@ -135,11 +143,3 @@ def _scene_of(number: int) -> tuple[bytes, tuple[int, int], list[list[float]], t
     content = io.BytesIO()
     Image.fromarray(scene.image).save(content, "JPEG", quality=90)
     return content.getvalue(), scene.size_wh, scene.boxes_xyxy.tolist(), scene.class_ids
-
-
-def _picture(number: int) -> bytes:
-    return _scene_of(number)[0]
-
-
-def _labels_of(number: int) -> tuple[tuple[int, int], list[list[float]], tuple[int, ...]]:
-    return _scene_of(number)[1:]

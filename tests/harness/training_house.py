@@ -31,8 +31,8 @@ COMES_S = 600.0  # on a machine that is busy with something else, a training com
 class House:
     """A Label Studio, and a MODEL_DIR beside it."""
 
-    def __init__(self, serve: StartServer, weights: Path, model_dir: Path) -> None:
-        self.studio = LabelStudio(scenes=14)
+    def __init__(self, serve: StartServer, weights: Path, model_dir: Path, studio: LabelStudio | None = None) -> None:
+        self.studio = studio or LabelStudio(scenes=14)
         self.settings = load_settings(
             label_studio_url=serve(self.studio).url,
             label_studio_api_key=TOKEN,

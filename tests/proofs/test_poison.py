@@ -66,7 +66,7 @@ def trained(bccd_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     def train(images: Images) -> Findings:
         folder = tmp_path_factory.mktemp("trained")
         train, validate = images[:TRAIN], images[TRAIN:]
-        data = write_dataset(folder / "data", train, validate, CLASS_NAMES, rotated=False)
+        data = write_dataset(folder / "data", train, validate, CLASS_NAMES, kind="detect")
         weights = folder / "weights.pt"
         fit(FitSpec(data, read_base(bccd_weights), {}, weights, CPU_S, image_size=IMAGE_SIZE))
         settings = load_settings(model_dir=folder / "models", device="cpu", engine="torch", model_image_size=IMAGE_SIZE)

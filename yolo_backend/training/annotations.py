@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.shapes import ShapeControl
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.places import Box, box_of_place, clip_to_image, corners_of_box
@@ -39,7 +40,7 @@ ImageKey = tuple[str, int]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn on one image: boxes, and why each of the other regions is none.
+    """What was drawn on one image: boxes, and why each of the other regions is none, or none of their points.
 
     `is_turned` says that the page showed the image turned when it was drawn, `is_of_another` that the image had other
     proportions then.
@@ -49,6 +50,7 @@ class Drawn:
     faults: tuple[str, ...] = field(default=())
     is_turned: bool = False
     is_of_another: bool = False
+    point_faults: tuple[str, ...] = field(default=())
 
 
 def counting_annotation(task: Task) -> Mapping[str, Any] | None:
@@ -71,7 +73,7 @@ def regions_by_image(
     found: dict[ImageKey, list[tuple[Region, Control]]] = {}
     for region in annotation["result"] or []:  # null, if a script stored it so
         control = _control_of(region, controls)
-        if control is not None and _is_rectangle(region):
+        if control is not None and _is_read(region, control):
             page = region.get("item_index")
             key = (control.to_name, page if isinstance(page, int) else 0)
             found.setdefault(key, []).append((region, control))
@@ -93,7 +95,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
     boxes: list[LabelledBox] = []
     faults: list[str] = []
     for region, control in _with_labels(regions):
-        place = _place_of(region, size_wh)
+        place = place_of(region, size_wh)
         if isinstance(place, str):
             faults.append(place)
             continue
@@ -105,15 +107,24 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
             elif any(box.label == label and box.box_xywhr == box_xywhr for box in boxes):
                 faults.append(TWICE)
             else:
-                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, _ORIGINS.get(region.get("origin"), "manual")))
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin_of(region)))
         if not region_labels(region):
             faults.append(NO_LABEL)
-    return Drawn(
-        tuple(boxes),
-        tuple(faults),
+    return seen_when_drawn(Drawn(tuple(boxes), tuple(faults)), regions, size_wh)
+
+
+def seen_when_drawn(drawn: Drawn, regions: Sequence[tuple[Region, Any]], size_wh: tuple[int, int]) -> Drawn:
+    """The same, with what the regions say of how the page showed the image."""
+    return replace(
+        drawn,
         is_turned=any(region.get("image_rotation") for region, _ in regions),
         is_of_another=any(_is_of_another(region, size_wh) for region, _ in regions),
     )
+
+
+def origin_of(region: Region) -> Origin:
+    """How the region came about."""
+    return _ORIGINS.get(region.get("origin"), "manual")
 
 
 def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region, Control]]:
@@ -127,10 +138,18 @@ def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region
 def _control_of(region: Region, controls: Sequence[Control]) -> Control | None:
     name, on = region.get("from_name"), region.get("to_name")
     for control in controls:
-        place_name = control.shape_name if isinstance(control, ShapeControl) else None
-        if on == control.to_name and name in {control.from_name, place_name}:
+        other_name = control.shape_name if isinstance(control, ShapeControl) else None
+        if isinstance(control, KeyPointControl):
+            other_name = control.box_name
+        if on == control.to_name and name in {control.from_name, other_name}:
             return control
     return None
+
+
+def _is_read(region: Region, control: Control) -> bool:
+    if isinstance(control, KeyPointControl) and region.get("from_name") == control.from_name:
+        return region.get("type") == "keypointlabels"
+    return _is_rectangle(region)
 
 
 def _is_rectangle(region: Region) -> bool:
@@ -141,8 +160,8 @@ def _is_rectangle(region: Region) -> bool:
     )
 
 
-def _place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, float, float, float], Box] | str:
-    """The hull and the rectangle itself, or what is wrong with them."""
+def place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, float, float, float], Box] | str:
+    """The hull of a rectangle, within the image, and the rectangle itself; or what is wrong with it."""
     box = box_of_place(region.get("value") or {}, size_wh)
     if box is None:
         return NO_PLACE

@@ -9,6 +9,7 @@ from yolo_backend.labels.control import Control, Label
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import Snapshot
+from yolo_backend.training.learnt import count_points, learnt_labels
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
 from yolo_backend.training.remarks import left_out_remarks, why_few_validate
 from yolo_backend.training.split import Side, Split, split_images
@@ -17,12 +18,16 @@ from yolo_backend.training.thresholds import ThresholdRule
 
 @dataclass(frozen=True)
 class Collected:
-    """What there is to train on, and what the model shall know: `labels` are those that are judged."""
+    """What there is to train on, and what the model shall know: `labels` are those that are judged.
+
+    The labels of the `controls` are the model's classes. `points` are the key points that a thing has, at least.
+    """
 
     split: Split
     classes: Classes
     labels: tuple[str, ...]
     controls: tuple[Control, ...]
+    points: int = 0
 
     @classmethod
     def of(
@@ -37,7 +42,8 @@ class Collected:
             for label in classes.order
             if label in classes.names or (label in snapshot.labels and label in validated)
         )
-        return cls(split, classes, labels, tuple(_with_labels(control, snapshot.labels) for control in controls))
+        learnt = tuple(_with_labels(control, snapshot.labels) for control in controls)
+        return cls(split, classes, labels, learnt, count_points(controls))
 
     @property
     def own_thresholds(self) -> dict[str, float]:
@@ -67,7 +73,7 @@ class Collected:
 
 
 def _with_labels(control: Control, labels: Sequence[str]) -> Control:
-    """The control with the labels that people used, if they come with the tasks."""
+    """The control with the labels that a model learns; those that people used, if they come with the tasks."""
     if control.labels_value is None:
-        return control
+        return replace(control, labels=learnt_labels(control))
     return replace(control, labels=tuple(Label(label, (label,)) for label in labels))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -14,7 +15,12 @@ from yolo_backend.errors import UserError
 from yolo_backend.labels.places import clip_to_image, corners_of_box
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
 
+if TYPE_CHECKING:  # which needs torch
+    from yolo_backend.training.networks import Kind
+
 _DIGITS = 6  # a fiftieth of a pixel in the largest images; what differs by less is the same box drawn twice
+
+_SEEN, _NOT_DRAWN = "2", "0"  # as COCO has it
 
 
 class DatasetError(UserError):
@@ -27,19 +33,20 @@ def write_dataset(
     val: Sequence[LabelledImage],
     classes: Sequence[str],
     *,
-    rotated: bool,
+    kind: Kind,
+    points: int = 0,
 ) -> Path:
     """Write both sides into a new folder; returns its data.yaml. Boxes of other labels than `classes` are left out.
 
-    With `rotated`, for OBB weights, a box has the corners of its visible part, else its upright hull. Files
-    are in the order of the images. data.yaml says of which files to train on not all classes can be drawn, and which
-    ones can. Raises DatasetError.
+    `kind` is that of the weights: for OBB weights a box has the corners of its visible part, else its upright hull, and
+    for pose weights so many key `points`, too. Files are in the order of the images. data.yaml says of which files to
+    train on not all classes can be drawn, and which ones can. Raises DatasetError.
     """
     drawable: dict[str, list[int]] = {}
     try:
         for side, images in (("train", train), ("val", val)):
-            for kind in ("images", "labels"):
-                (folder / kind / side).mkdir(parents=True)
+            for content in ("images", "labels"):
+                (folder / content / side).mkdir(parents=True)
             for number, image in enumerate(images):
                 # By number, because a task may have several images, and tasks may have the same one.
                 name = f"{number:06d}-{image.task_id}"
@@ -49,20 +56,23 @@ def write_dataset(
                 rows: dict[tuple[int, tuple[str, ...]], str] = {}
                 for box in image.boxes:
                     if box.label in classes:
-                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, rotated=rotated)
+                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, kind, points)
                         # Of those with one upright hull Ultralytics takes one, with a warning.
-                        hull = tuple(f(numbers[axis::2]) for axis in (0, 1) for f in (min, max)) if rotated else numbers
+                        hull = numbers
+                        if kind == "obb":
+                            hull = [f(numbers[axis::2]) for axis in (0, 1) for f in (min, max)]
                         rows.setdefault((class_id, tuple(hull)), f"{class_id} {' '.join(numbers)}\n")
                 (folder / "labels" / side / f"{name}.txt").write_text("".join(rows.values()), encoding="ascii")
         path = folder / "data.yaml"
-        content = {
+        described = {
             "path": str(folder.resolve()),
             "train": "images/train",
             "val": "images/val",
             "names": dict(enumerate(classes)),
+            **({"kpt_shape": [points, 3]} if kind == "pose" else {}),
             **({"drawable": drawable} if drawable else {}),
         }
-        path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(described, allow_unicode=True, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise DatasetError(
             f"The images to train on can't be put into {folder} ({error.strerror}): make room there, or let the "
@@ -71,17 +81,25 @@ def write_dataset(
     return path
 
 
-def _numbers(box: LabelledBox, size_wh: tuple[int, int], *, rotated: bool) -> list[str]:
-    """A box's numbers, as a share of the image: its corners, or center and size."""
+def _numbers(box: LabelledBox, size_wh: tuple[int, int], kind: Kind, points: int) -> list[str]:
+    """A box's numbers, as a share of the image: its corners, or center and size and perhaps key points.
+
+    Of a point, x, y and whether it can be seen; 0 for one that nobody drew.
+    """
     width, height = size_wh
-    if rotated:
+    if kind == "obb":
         corners = clip_to_image(corners_of_box(box.box_xywhr), size_wh)
         numbers = [number for x, y in corners for number in (x / width, y / height)]
     else:
         left, top, right, bottom = box.box_xyxy
         center_x, center_y = (left + right) / 2, (top + bottom) / 2
         numbers = [center_x / width, center_y / height, (right - left) / width, (bottom - top) / height]
-    return [f"{min(1.0, max(0.0, number)):.{_DIGITS}f}" for number in numbers]
+    shares = [f"{min(1.0, max(0.0, number)):.{_DIGITS}f}" for number in numbers]
+    if kind == "pose":
+        for point in (*box.points, *[None] * points)[:points]:
+            x, y = point or (0.0, 0.0)
+            shares += [f"{x / width:.{_DIGITS}f}", f"{y / height:.{_DIGITS}f}", _SEEN if point else _NOT_DRAWN]
+    return shares
 
 
 def _link(file: Path, link: Path) -> None:

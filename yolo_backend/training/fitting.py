@@ -24,6 +24,7 @@ import yaml
 from ultralytics import __version__ as ultralytics_version
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
 
 from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
@@ -232,7 +233,7 @@ class _Fitting:
         trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride"])
         with _same_randomness():
             metrics, _ = trainer.validate()
-        self._score = float(metrics["metrics/mAP50(B)"])
+        self._score = float(metrics[_SCORE_OF.get(self._spec.base.kind, "metrics/mAP50(B)")])
 
     def _tell(self, pace: Pace, *, now: bool = False) -> None:
         if now or time.monotonic() - self._told_at >= _TOLD_EACH_S:
@@ -263,7 +264,8 @@ class _Fitting:
             "workers": 0,
             "cache": "ram" if images * image_size**2 * 3 <= _MAX_CACHED_BYTES else False,
             "cls_remap": False,
-            "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
+            # Of key points, nobody says which ones change places in a mirror.
+            "fliplr": 0.0 if spec.base.kind == "pose" or tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
             **({"mosaic": 0.0} if self._drawable else {}),
             "plots": False,
@@ -302,6 +304,7 @@ class _Quiet:
             "names": data["names"],
             "nc": len(data["names"]),
             "channels": 3,
+            **({"kpt_shape": data["kpt_shape"]} if "kpt_shape" in data else {}),
         }
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -328,7 +331,12 @@ class _OBBLoop(_Quiet, OBBTrainer):  # type: ignore[misc]
     pass
 
 
-_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop}
+class _PoseLoop(_Quiet, PoseTrainer):  # type: ignore[misc]
+    pass
+
+
+_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop, "pose": _PoseLoop}
+_SCORE_OF = {"pose": "metrics/mAP50(P)"}
 
 
 def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:

@@ -14,12 +14,14 @@ class FoundBoxes:
     """What a model found in one image, best score first, in pixels of the upright image.
 
     `boxes` is (n, 4) xyxy, or of weights for rotated boxes (n, 5) xywhr: center, size, clockwise radians. `scores` is
-    (n,), and `labels` has an entry for each.
+    (n,), and `labels` has an entry for each. Of pose weights, `points_xy` is (n, points, 2), with NaN for points that
+    they don't know.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: tuple[str, ...]
+    points_xy: NDArray[np.float64] | None = None
 
     @property
     def is_rotated(self) -> bool:
@@ -32,7 +34,12 @@ class FoundBoxes:
             for index, (label, score) in enumerate(zip(self.labels, self.scores, strict=True))
             if score > thresholds.get(label, 1.0)
         ]
-        return FoundBoxes(self.boxes[kept], self.scores[kept], tuple(self.labels[index] for index in kept))
+        return FoundBoxes(
+            self.boxes[kept],
+            self.scores[kept],
+            tuple(self.labels[index] for index in kept),
+            None if self.points_xy is None else self.points_xy[kept],
+        )
 
 
 @dataclass(frozen=True)

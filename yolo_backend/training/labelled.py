@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+Point = tuple[float, float]
 Origin = Literal["manual", "prediction", "prediction-changed"]
 """How a region came about: drawn, a prediction that was kept, or one that was changed."""
 
@@ -15,13 +16,14 @@ class LabelledBox:
     """A box with its label, in pixels of the upright image.
 
     `box_xywhr` is what was drawn: center, size, clockwise radians. `box_xyxy` is its upright hull, clipped to the
-    image.
+    image. `points` are its key points by their numbers; None for those that weren't drawn.
     """
 
     label: str
     box_xyxy: tuple[float, float, float, float]
     box_xywhr: tuple[float, float, float, float, float]
     origin: Origin = "manual"
+    points: tuple[Point | None, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from yolo_backend.labels.places import corners_of_box
 from yolo_backend.training.annotations import read_drawn
 from yolo_backend.training.dataset import DatasetError, write_dataset
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
+from yolo_backend.training.networks import Kind
 
 SIZE_WH = (320, 200)
 CLASSES = ("car", "traffic light", "車")
@@ -70,10 +71,10 @@ def corners_in_pixels(found: Any, index: int = 0) -> list[NDArray[np.float64]]:
 
 def test_which_classes_can_be_drawn_on_an_image_is_said_where_it_is_not_all(tmp_path: Path, photograph: Path) -> None:
     some = replace(image(photograph, task_id=2), labels=frozenset({"車", "car", "dog"}))
-    data_yaml = write_dataset(tmp_path / "one", [image(photograph), some], [some], CLASSES, rotated=False)
+    data_yaml = write_dataset(tmp_path / "one", [image(photograph), some], [some], CLASSES, kind="detect")
     assert yaml.safe_load(data_yaml.read_text(encoding="utf-8"))["drawable"] == {"000001-2": [0, 2]}
     assert len(read(data_yaml).labels) == 2
-    data_yaml = write_dataset(tmp_path / "other", [image(photograph)], [some], CLASSES, rotated=False)
+    data_yaml = write_dataset(tmp_path / "other", [image(photograph)], [some], CLASSES, kind="detect")
     assert "drawable" not in yaml.safe_load(data_yaml.read_text(encoding="utf-8"))
 
 
@@ -84,7 +85,7 @@ def test_each_box_is_where_it_was_drawn(tmp_path: Path, photograph: Path) -> Non
         [image(photograph, *drawn), image(photograph, task_id=2)],
         [image(photograph, box("traffic light", (300.5, 150, 301.5, 151)))],
         CLASSES,
-        rotated=False,
+        kind="detect",
     )
     assert yaml.safe_load(data_yaml.read_text(encoding="utf-8"))["names"] == dict(enumerate(CLASSES))
     train, val = read(data_yaml), read(data_yaml, "val")
@@ -141,8 +142,9 @@ def test_nothing_of_what_people_may_draw_is_dropped(
     assert len(found.boxes) + len(found.faults) == len(places)
     folder = tmp_path_factory.mktemp("drawn") / "dataset"
     whole = image(photograph, box("car", (1, 1, 100, 100)))
+    kind: Kind = "obb" if rotated else "detect"
     read_back = read(
-        write_dataset(folder, [image(photograph, *found.boxes), whole], [], CLASSES, rotated=rotated), rotated=rotated
+        write_dataset(folder, [image(photograph, *found.boxes), whole], [], CLASSES, kind=kind), rotated=rotated
     )
     assert [Path(file).name for file in read_back.im_files] == ["000000-1.jpg", "000001-1.jpg"]
     rows = (folder / "labels" / "train" / "000000-1.txt").read_text().splitlines()
@@ -156,7 +158,7 @@ def test_nothing_of_what_people_may_draw_is_dropped(
 def test_a_rotated_box_comes_to_obb_weights_with_its_angle(tmp_path: Path, photograph: Path, degrees: float) -> None:
     box_xywhr = (150.0, 100.0, 120.0, 40.0, math.radians(degrees))
     drawn = replace(box("car", (80, 40, 220, 160)), box_xywhr=box_xywhr)
-    found = read(write_dataset(tmp_path / "d", [image(photograph, drawn)], [], CLASSES, rotated=True), rotated=True)
+    found = read(write_dataset(tmp_path / "d", [image(photograph, drawn)], [], CLASSES, kind="obb"), rotated=True)
     (segment,) = corners_in_pixels(found)
     np.testing.assert_allclose(segment, corners_of_box(box_xywhr), atol=0.001)
     # And what the network is to find, in the form and range of Ultralytics' own.
@@ -171,7 +173,7 @@ def test_images_are_links_and_where_there_are_none_copies(
     tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(name: str) -> Path:
-        write_dataset(tmp_path / name, [image(photograph)], [], CLASSES, rotated=False)
+        write_dataset(tmp_path / name, [image(photograph)], [], CLASSES, kind="detect")
         return tmp_path / name / "images" / "train" / "000000-1.jpg"
 
     def refuse(*_: Any) -> None:
@@ -190,11 +192,11 @@ def test_images_are_links_and_where_there_are_none_copies(
 def test_a_folder_that_takes_no_files_is_told_in_a_sentence(tmp_path: Path, photograph: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match=r"can't be put into .*file.* make room there"):
-        write_dataset(tmp_path / "file", [image(photograph)], [], CLASSES, rotated=False)
+        write_dataset(tmp_path / "file", [image(photograph)], [], CLASSES, kind="detect")
 
 
 def test_the_names_of_files_keep_their_order_beyond_thousands(tmp_path: Path, photograph: Path) -> None:
     images: Sequence[LabelledImage] = [image(photograph, task_id=number) for number in (99, 7, 100_000)]
-    write_dataset(tmp_path / "d", images, [], CLASSES, rotated=False)
+    write_dataset(tmp_path / "d", images, [], CLASSES, kind="detect")
     names = sorted(path.name for path in (tmp_path / "d" / "images" / "train").iterdir())
     assert names == ["000000-99.jpg", "000001-7.jpg", "000002-100000.jpg"]

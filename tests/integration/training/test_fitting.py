@@ -320,7 +320,7 @@ def test_obb_weights_are_fitted_to_rotated_boxes_and_find_such(make_weights: Mak
         Image.fromarray(np.full((96, 128, 3), 60 * number, np.uint8)).save(file)
         drawn = LabelledBox("bar", (34, 20, 94, 76), (64.0, 48.0, 60.0, 16.0, 0.7))
         images.append(replace(labelled(number, [], size_wh=(128, 96), file=file), boxes=(drawn,)))
-    data = write_dataset(tmp_path / "data", images, images[:1], ["bar"], rotated=True)
+    data = write_dataset(tmp_path / "data", images, images[:1], ["bar"], kind="obb")
     fitted = fit(spec(data, base, tmp_path, steps=3, batch=2))
     again = read_base(fitted.weights)
     assert (again.kind, again.class_names) == ("obb", {0: "bar"})
