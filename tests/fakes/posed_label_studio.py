@@ -13,7 +13,7 @@ from PIL import Image
 from tests.fakes.labelled_label_studio import LabelStudio
 from tests.harness.shapes import POINT_NAMES, Shapes, draw_shapes
 
-THINGS = ("Riegel", "Ring", "Pfeil")
+THINGS = ("Riegel", "Reif", "Pfeil")
 """That no weights know, in the order of the scenes' classes."""
 SIZE_WH = (160, 120)
 _FIRST_SEED = 50_000

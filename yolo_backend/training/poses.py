@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yolo_backend.labels.controls.keypoint_classes import LearntPoints
 from yolo_backend.labels.controls.keypoints import KeyPointControl, is_later_point
-from yolo_backend.labels.places import Box, are_numbers, corners_of_box
+from yolo_backend.labels.places import Box, are_numbers
 from yolo_backend.labels.regions import region_labels
 from yolo_backend.messages import shortened
 from yolo_backend.training.annotations import (
@@ -30,12 +31,13 @@ NO_POINT_PLACE = "without a place"
 NO_NUMBER = 'with the label "{}", which has no model_index'
 OTHER_CLASS = "in a box of another class than theirs"
 POINT_TWICE = "that their box has already"
-IN_SEVERAL = "in several boxes, of which none is their parent"
+IN_SEVERAL = "in several boxes, and below none of them in the Regions panel"
 IN_NONE = "outside of all boxes"
 MIXED = "of several things without boxes"
 NO_CLASS = "without a box, and of several classes"
 NO_HULL = "without a box, on which no other point is"
 
+_BESIDE = 0.05  # of the longer side of a box, on each side: a point so near belongs to it
 _MARGIN = 0.1  # of the longer side of points without a box, on each side
 _MIN_HULL_PX = 2.0
 
@@ -59,8 +61,8 @@ class _Thing:
         return True
 
     def has_room_for(self, point: _Drawn) -> bool:
-        """Returns True if the point lies in the box, and may be one of it."""
-        return point.number not in self.points and point.may_be_of(self) and _is_within(point.xy, self.box_xywhr)
+        """Returns True if the point may be one of it."""
+        return point.number not in self.points and point.may_be_of(self)
 
     def labelled(self, points: int) -> LabelledBox:
         places = tuple(self.points.get(number) for number in range(points))
@@ -207,12 +209,21 @@ class _Reading:
             if self._boxes_for(point):
                 self._point_faults.append(IN_SEVERAL)
                 continue
-            around = [thing for thing in self.things if _is_within(point.xy, thing.box_xywhr)]
+            around = self._boxes_around(point)
             is_full = any(point.may_be_of(thing) for thing in around)
             self._point_faults.append(POINT_TWICE if is_full else OTHER_CLASS if around else IN_NONE)
 
     def _boxes_for(self, point: _Drawn) -> list[_Thing]:
-        return [thing for thing in self.things if thing.has_room_for(point)]
+        return [thing for thing in self._boxes_around(point) if thing.has_room_for(point)]
+
+    def _boxes_around(self, point: _Drawn) -> list[_Thing]:
+        """Those in which it lies, else those to whose edge it is near: a tip is easily drawn beside its box."""
+        within = [thing for thing in self.things if _px_outside(point.xy, thing.box_xywhr) <= 0]
+        return within or [
+            thing
+            for thing in self.things
+            if _px_outside(point.xy, thing.box_xywhr) <= _BESIDE * max(thing.box_xywhr[2:4])
+        ]
 
     def _make_things(self, points: Sequence[_Drawn]) -> None:
         """Of points without boxes."""
@@ -266,12 +277,9 @@ def _thing_of(id_: str) -> str:
     return id_.partition("-")[0] if is_later_point(id_) else id_
 
 
-def _is_within(xy: Point, box_xywhr: Box) -> bool:
-    """Returns True if the point lies in the rectangle, or on its edge."""
-    corners = corners_of_box(box_xywhr)
-    (x0, y0), (x1, y1), _, (x3, y3) = corners
-    along = (xy[0] - x0) * (x1 - x0) + (xy[1] - y0) * (y1 - y0)
-    down = (xy[0] - x0) * (x3 - x0) + (xy[1] - y0) * (y3 - y0)
-    width, height = box_xywhr[2:4]
-    slack_px = 1e-6 * max(width, height)
-    return -slack_px <= along / width <= width + slack_px and -slack_px <= down / height <= height + slack_px
+def _px_outside(xy: Point, box_xywhr: Box) -> float:
+    """How far beyond the sides of a rectangle a point is, along the rectangle's own directions; 0 or less within it."""
+    center_x, center_y, width, height, radians = box_xywhr
+    x, y = xy[0] - center_x, xy[1] - center_y
+    cos, sin = math.cos(radians), math.sin(radians)
+    return max(abs(x * cos + y * sin) - width / 2, abs(y * cos - x * sin) - height / 2)

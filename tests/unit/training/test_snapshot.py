@@ -123,6 +123,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
             group_field: str | None = None,
             told: Callable[[int, int], None] = lambda done, total: None,
             server: RecordingServer | None = None,
+            kind: str = "detect",
         ) -> Snapshot:
             server = server or serve(LabelStudio(tasks))
             studio = Studio(server.url, TOKEN)
@@ -132,7 +133,7 @@ def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
                 return loader.files(task, controls, studio, project="7")
 
             cache = ImageCache(tmp_path / "images", 50)
-            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind="detect")
+            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind=kind)
 
         yield take
 
@@ -371,3 +372,38 @@ def test_the_manifest_tells_one_snapshot_from_another(take: Take) -> None:
     for other in (submitted(region("car")), submitted(region("car"), region("cat", 51)), submitted()):
         assert rows(other)[0]["labels"] != row["labels"]
         assert rows(other)[0]["image"] == row["image"]
+
+
+POSES = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="points_bbox" toName="image"><Label value="Mensch" predicted_values="person"/></RectangleLabels>
+<KeyPointLabels name="points" toName="image"><Label value="nose" predicted_values="person" model_index="0"/>
+<Label value="ear" predicted_values="person" model_index="2"/></KeyPointLabels></View>"""
+
+
+def key_point(label: str, x: float, y: float, **more: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 1, "keypointlabels": [label]}
+    return region(**more) | {"id": label, "from_name": "points", "type": "keypointlabels", "value": value}
+
+
+def test_key_points_are_percent_of_the_upright_image_and_belong_to_their_box(take: Take) -> None:
+    box = region("Mensch") | {"from_name": "points_bbox"}
+    odd = [key_point("nose", 95, 50), key_point("wing", 20, 30)]
+    tasks = [
+        task(1, submitted(box, key_point("nose", 15, 25), key_point("ear", 90, 90, parentID=box["id"]))),
+        task(2, submitted(box, *odd), image=picture(2, (20, 40), orientation_=6)),
+        task(3, submitted()),
+    ]
+    snapshot = take(tasks, POSES, kind="pose")
+    assert snapshot.labels == ("person",)
+    first, second, nothing = snapshot.images
+    assert first.size_wh == second.size_wh == (40, 20)
+    assert [box.label for box in (*first.boxes, *second.boxes, *nothing.boxes)] == ["person", "person"]
+    assert [point and pytest.approx(point) for point in first.boxes[0].points] == [(6, 5), None, (36, 18)]
+    assert second.boxes[0].points == (None, None, None)
+    assert snapshot.remarks == (
+        'Not trained on: 1 key point with the label "wing", which the labeling config doesn\'t have (task 2)',
+        "Not trained on: 1 key point outside of all boxes (task 2)",
+    )
+    digests = {row["task"]: row["labels"] for row in manifest_rows(snapshot.images)}
+    assert digests[1] != digests[2]
+    assert first.labels is None
