@@ -52,7 +52,7 @@ class _Thing:
     origins: set[Origin]
     points: dict[int, Point] = field(default_factory=dict)
 
-    def take(self, point: _Drawn) -> bool:
+    def take(self, point: _DrawnPoint) -> bool:
         """Returns False if it has such a point already."""
         if point.number in self.points:
             return False
@@ -60,7 +60,7 @@ class _Thing:
         self.origins.add(point.origin)
         return True
 
-    def has_room_for(self, point: _Drawn) -> bool:
+    def has_room_for(self, point: _DrawnPoint) -> bool:
         """Returns True if the point may be one of it."""
         return point.number not in self.points and point.may_be_of(self)
 
@@ -72,7 +72,7 @@ class _Thing:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _DrawnPoint:
     """A point that somebody drew: the classes that its label is for, and its number in these."""
 
     number: int
@@ -120,7 +120,7 @@ class _Reading:
             if region.get("from_name") == self._control.box_name:
                 self._read_box(region)
         parents = {str(region.get("id")): str(region.get("parentID") or "") for region in regions}
-        alone: list[_Drawn] = []
+        alone: list[_DrawnPoint] = []
         for region in regions:
             if region.get("from_name") == self._control.box_name:
                 continue
@@ -159,7 +159,7 @@ class _Reading:
         if not region_labels(region):
             self._faults.append(NO_LABEL)
 
-    def _read_points(self, region: Region) -> Iterator[_Drawn]:
+    def _read_points(self, region: Region) -> Iterator[_DrawnPoint]:
         """One for each label of the region."""
         value = region.get("value") or {}
         if not are_numbers(value, "x", "y"):
@@ -176,7 +176,7 @@ class _Reading:
             if number is None:
                 self._point_faults.append((NO_NUMBER if label in known else UNKNOWN_LABEL).format(shortened(label)))
                 continue
-            yield _Drawn(
+            yield _DrawnPoint(
                 number,
                 (x / 100 * width, y / 100 * height),
                 self.learnt.classes_of_point[label],
@@ -197,7 +197,7 @@ class _Reading:
             id_ = parents.get(id_, "")
         return []
 
-    def _put_into_boxes(self, points: Sequence[_Drawn]) -> None:
+    def _put_into_boxes(self, points: Sequence[_DrawnPoint]) -> None:
         """Each into the only box in which it lies and that has room for it; what that fills has no room for others."""
         left = list(points)
         while taken := [(point, its[0]) for point in left if len(its := self._boxes_for(point)) == 1]:
@@ -213,10 +213,10 @@ class _Reading:
             is_full = any(point.may_be_of(thing) for thing in around)
             self._point_faults.append(POINT_TWICE if is_full else OTHER_CLASS if around else IN_NONE)
 
-    def _boxes_for(self, point: _Drawn) -> list[_Thing]:
+    def _boxes_for(self, point: _DrawnPoint) -> list[_Thing]:
         return [thing for thing in self._boxes_around(point) if thing.has_room_for(point)]
 
-    def _boxes_around(self, point: _Drawn) -> list[_Thing]:
+    def _boxes_around(self, point: _DrawnPoint) -> list[_Thing]:
         """Those in which it lies, else those to whose edge it is near: a tip is easily drawn beside its box."""
         within = [thing for thing in self.things if _px_outside(point.xy, thing.box_xywhr) <= 0]
         return within or [
@@ -225,21 +225,21 @@ class _Reading:
             if _px_outside(point.xy, thing.box_xywhr) <= _BESIDE * max(thing.box_xywhr[2:4])
         ]
 
-    def _make_things(self, points: Sequence[_Drawn]) -> None:
+    def _make_things(self, points: Sequence[_DrawnPoint]) -> None:
         """Of points without boxes."""
         has_one_class = all(len(point.classes) == 1 for point in points)
-        groups: dict[frozenset[str], list[_Drawn]] = {}
+        groups: dict[frozenset[str], list[_DrawnPoint]] = {}
         for point in points:
             groups.setdefault(point.classes if has_one_class else frozenset(), []).append(point)
         for those in groups.values():
             for group in self._those_of_one_thing(those):
                 self._make_thing(group)
 
-    def _those_of_one_thing(self, points: Sequence[_Drawn]) -> Iterator[Sequence[_Drawn]]:
+    def _those_of_one_thing(self, points: Sequence[_DrawnPoint]) -> Iterator[Sequence[_DrawnPoint]]:
         if _are_different(points):
             yield points
             return
-        of_prediction: dict[str, list[_Drawn]] = {}
+        of_prediction: dict[str, list[_DrawnPoint]] = {}
         for point in points:
             of_prediction.setdefault(_thing_of(point.id), []).append(point)
         for those in of_prediction.values():
@@ -248,7 +248,7 @@ class _Reading:
             else:
                 self._point_faults += [MIXED] * len(those)
 
-    def _make_thing(self, points: Sequence[_Drawn]) -> None:
+    def _make_thing(self, points: Sequence[_DrawnPoint]) -> None:
         """With the hull of its points as the box."""
         classes = frozenset.intersection(*(point.classes for point in points))
         xs, ys = zip(*(point.xy for point in points), strict=True)
@@ -268,7 +268,7 @@ class _Reading:
             self.things.append(thing)
 
 
-def _are_different(points: Sequence[_Drawn]) -> bool:
+def _are_different(points: Sequence[_DrawnPoint]) -> bool:
     return len({point.number for point in points}) == len(points)
 
 

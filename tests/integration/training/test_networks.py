@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, OBBModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
@@ -33,7 +33,8 @@ def architecture(name: str, classes: int) -> dict[str, Any]:
 def network(name: str, classes: int, *, seed: int = 0) -> Any:
     """A network of this kind whose rows all differ."""
     torch.manual_seed(seed)
-    made = (OBBModel if "obb" in name else DetectionModel)(architecture(name, classes), verbose=False)
+    kinds = {"obb": OBBModel, "pose": PoseModel}
+    made = kinds.get(name.rpartition("-")[2], DetectionModel)(architecture(name, classes), verbose=False)
     with torch.no_grad():
         for branch in (made.model[-1].cv3, getattr(made.model[-1], "one2one_cv3", None) or ()):
             for layers in branch:
@@ -153,6 +154,8 @@ def test_a_base_says_what_it_is(bccd_weights: Path, tmp_path: Path) -> None:
     obb.names = {0: "ship", 1: "plane"}
     assert read_base(save(obb, tmp_path / "obb.pt")).kind == "obb"
     assert read_base(tmp_path / "obb.pt").image_size == 96
+    pose = read_base(save(network("yolo26n-pose", 1), tmp_path / "pose.pt"))
+    assert (pose.kind, pose.points) == ("pose", 17)
 
 
 def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
@@ -161,9 +164,7 @@ def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
         read_base(save(fused, tmp_path / "fused.pt"))
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [("yolo11n-seg", "segment"), ("yolo11n-pose", "pose"), ("yolo11n-cls", "classify")]
-)
+@pytest.mark.parametrize(("name", "task"), [("yolo11n-seg", "segment"), ("yolo11n-cls", "classify")])
 def test_weights_for_something_else_are_refused_with_what_is_needed(name: str, task: str, tmp_path: Path) -> None:
     YOLO(f"{name}.yaml").save(tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=rf"other\.pt are weights for {task}, .* yolo26n\.pt"):
@@ -176,7 +177,7 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
         read_base(tmp_path / "numbers.pt")
 
 
-@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb"])
+@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb", "yolo11-pose"])
 def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str) -> None:
     """An image is one of nothing for those classes only that somebody could have drawn there."""
 
@@ -194,6 +195,7 @@ def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str
             "batch_idx": torch.tensor([0.0]),
             "cls": torch.tensor([[0.0]]),
             "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4, 0.1][:count]]),
+            "keypoints": torch.full((1, 17, 3), 0.5),
         }
         made(batch)[0].sum().backward()
         head = made.model[-1]

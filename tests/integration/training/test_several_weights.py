@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.shapes import shapes_weights
+from tests.fakes.posed_label_studio import pose_config
+from tests.harness.shapes import CLASS_NAMES, shapes_weights
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.settings import load_settings
 from yolo_backend.training.base import serving_name
@@ -23,9 +24,11 @@ from yolo_backend.training.base import serving_name
         ("pose.pt, bccd.pt", BCCD_CONFIG.replace('"RBC"', '"ring"'), "pose.pt"),
         ("pose.pt, bccd.pt", "<View/>", "pose.pt"),
         ("gone.pt", BCCD_CONFIG, "gone.pt"),
+        ("bccd.pt, pose.pt", pose_config(), "pose.pt"),
+        ("bccd.pt, pose.pt", pose_config(CLASS_NAMES), "pose.pt"),
     ],
 )
-def test_it_is_what_serves_the_rectangles(
+def test_it_is_what_serves_the_rectangles_or_the_points(
     names: str, config: str, expected: str, bccd_weights: Path, tmp_path: Path
 ) -> None:
     for name in ("pose", "classify"):
