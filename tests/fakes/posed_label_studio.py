@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -37,10 +37,11 @@ def pose_config(things: tuple[str, ...] = THINGS, points: tuple[str, ...] = POIN
 class PosedLabelStudio(LabelStudio):
     """In every second task the points are below their boxes, in the others they only lie in them.
 
-    With `is_poisoned` the things of the tasks have each other's labels and points.
+    `poison` says what of the things is another one's: their "labels", all their "places", or which of their "points" is
+    which.
     """
 
-    is_poisoned: bool = False
+    poison: Literal["", "labels", "places", "points"] = ""
 
     def label_config(self) -> str:
         return pose_config()
@@ -51,20 +52,17 @@ class PosedLabelStudio(LabelStudio):
         return content.getvalue()
 
     def regions(self, number: int) -> list[dict[str, Any]]:
-        shown = scene_of(number + 1 if self.is_poisoned else number)
         generator = np.random.default_rng(number)
-        return [
-            region
-            for index, thing in enumerate(shown.things)
-            for region in thing_regions(
-                f"thing{number}{index}",
-                THINGS[generator.integers(len(THINGS)) if self.is_poisoned else thing.class_id],
-                thing.box_xyxy.tolist(),
-                [None if is_hidden else tuple(xy) for xy, is_hidden in
-                 zip(thing.points_xy.tolist(), thing.are_hidden.tolist(), strict=True)],
-                has_parents=number % 2 == 0,
-            )
-        ]  # fmt: skip
+        regions: list[dict[str, Any]] = []
+        for index, thing in enumerate(scene_of(number + (self.poison == "places")).things):
+            class_id = generator.integers(len(THINGS)) if self.poison == "labels" else thing.class_id
+            seen = zip(thing.points_xy.tolist(), thing.are_hidden.tolist(), strict=True)
+            points = [None if is_hidden else (x, y) for (x, y), is_hidden in seen]
+            if self.poison == "points":
+                points = [points[at] for at in generator.permutation(len(points))]
+            id_, box_xyxy = f"thing{number}{index}", thing.box_xyxy.tolist()
+            regions += thing_regions(id_, THINGS[class_id], box_xyxy, points, has_parents=number % 2 == 0)
+        return regions
 
 
 def thing_regions(

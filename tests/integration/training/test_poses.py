@@ -193,7 +193,7 @@ def test_key_points_are_learned_judged_and_served_and_poison_is_refused(posed: H
     assert second.verdict in {"promote", "refuse"}
 
     assert isinstance(posed.studio, PosedLabelStudio)
-    posed.studio.is_poisoned = True
+    posed.studio.poison = "places"
     poisoned = posed.start(replace(_OPTIONS, seed=2)).wait()
     assert poisoned.result, poisoned.failure
     assert poisoned.verdict == "refuse"
