@@ -9,7 +9,7 @@ from yolo_backend.labels.control import Control, Label
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import Snapshot
-from yolo_backend.training.learnt import count_points, learnt_labels
+from yolo_backend.training.learnt import count_points, learnt_labels, undrawn_points
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
 from yolo_backend.training.remarks import left_out_remarks, why_few_validate
 from yolo_backend.training.split import Side, Split, split_images
@@ -20,7 +20,8 @@ from yolo_backend.training.thresholds import ThresholdRule
 class Collected:
     """What there is to train on, and what the model shall know: `labels` are those that are judged.
 
-    The labels of the `controls` are the model's classes. `points` are the key points that a thing has, at least.
+    The labels of the `controls` are the model's classes. `points` are the key points that a thing has, at least, and
+    `undrawn_points` the labels of those that no training image has.
     """
 
     split: Split
@@ -28,6 +29,7 @@ class Collected:
     labels: tuple[str, ...]
     controls: tuple[Control, ...]
     points: int = 0
+    undrawn_points: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -43,7 +45,8 @@ class Collected:
             if label in classes.names or (label in snapshot.labels and label in validated)
         )
         learnt = tuple(_with_labels(control, snapshot.labels) for control in controls)
-        return cls(split, classes, labels, learnt, count_points(controls))
+        undrawn = tuple(undrawn_points(controls, split.train))
+        return cls(split, classes, labels, learnt, count_points(controls), undrawn)
 
     @property
     def own_thresholds(self) -> dict[str, float]:
@@ -70,6 +73,9 @@ class Collected:
         if self.classes.without_box:
             names = ", ".join(self.classes.without_box)
             yield f"No training image has a box with these labels, so the model won't know them: {names}"
+        if self.undrawn_points:
+            names = ", ".join(self.undrawn_points)
+            yield f"No training image has key points with these labels, so the model won't know where they are: {names}"
 
 
 def _with_labels(control: Control, labels: Sequence[str]) -> Control:

@@ -9,6 +9,7 @@ from yolo_backend.labels.control import Control, Label
 from yolo_backend.labels.controls.keypoint_classes import LearntPoints
 from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.training.labelled import LabelledImage
 
 
 def learnt_labels(control: Control) -> tuple[Label, ...]:
@@ -27,6 +28,25 @@ def map_classes(control: Control, class_names: Mapping[int, str], threshold: flo
         for label in control.labels
     )
     return map_labels(replace(control, labels=labels), class_names, threshold)
+
+
+def undrawn_points(controls: Iterable[Control], images: Iterable[LabelledImage]) -> list[str]:
+    """The labels of key points that nobody drew in any thing of these images."""
+    drawn = {
+        (box.label, number)
+        for image in images
+        for box in image.boxes
+        for number, point in enumerate(box.points)
+        if point is not None
+    }
+    learnt = [LearntPoints.of(each) for each in controls if isinstance(each, KeyPointControl)]
+    labels = [
+        label
+        for each in learnt
+        for label, number in each.number_of_point.items()
+        if not any((name, number) in drawn for name in each.classes_of_point[label])
+    ]
+    return list(dict.fromkeys(labels))
 
 
 def count_points(controls: Iterable[Control]) -> int:

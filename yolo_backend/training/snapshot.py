@@ -53,7 +53,7 @@ _LEARNT_FROM = {
     "detect": "RectangleLabels",
     "obb": "RectangleLabels",
     "segment": "PolygonLabels and BrushLabels",
-    "pose": "KeyPointLabels",
+    "pose": "KeyPointLabels with a model_index",
     "classify": "Choices and Taxonomy",
 }
 _MIN_IMAGE_PX = 10  # on each side; Ultralytics leaves out smaller ones

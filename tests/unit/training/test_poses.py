@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,10 @@ from yolo_backend.training.annotations import (
     Drawn,
     regions_by_image,
 )
+from yolo_backend.training.base import known_classes
+from yolo_backend.training.collected import Collected
+from yolo_backend.training.labelled import LabelledBox, LabelledImage, Snapshot
+from yolo_backend.training.learnt import learnt_labels, undrawn_points
 from yolo_backend.training.poses import (
     IN_NONE,
     IN_SEVERAL,
@@ -30,7 +36,7 @@ from yolo_backend.training.poses import (
     POINT_TWICE,
     read_poses,
 )
-from yolo_backend.training.snapshot import trained_controls
+from yolo_backend.training.snapshot import SnapshotError, trained_controls
 
 SIZE_WH = (200, 100)
 IMAGE = '<Image name="image" value="$image"/>'
@@ -303,3 +309,58 @@ def test_two_controls_on_an_image_have_things_of_their_own() -> None:
         (None, None, (30, 30)),
         ((20, 20), None, (70, 40)),
     ]
+
+
+# What a run makes of it
+
+
+def image_of(*boxes: LabelledBox, number: int = 1) -> LabelledImage:
+    return LabelledImage(number, number, "", f"{number:064x}", number << 40, Path(), SIZE_WH, boxes)
+
+
+def test_labels_of_points_that_nobody_drew_are_told_once() -> None:
+    (control,) = trained_controls(WITH_BOXES, "pose")
+    dog, bird = drawn(DOG, BIRD, point("nose", 20, 20), point("tail", 150, 50)).boxes
+    assert undrawn_points([control, control], [image_of(dog), image_of(bird)]) == ["beak", "ear"]
+    assert undrawn_points([control], [image_of(bird)]) == ["nose", "beak", "ear"]
+    assert undrawn_points([], [image_of(dog)]) == []
+
+
+def test_a_run_learns_the_classes_of_the_points() -> None:
+    (control,) = trained_controls(WITH_BOXES, "pose")
+    dog, bird = drawn(DOG, BIRD, point("nose", 20, 20), point("tail", 150, 50)).boxes
+    images = tuple(image_of(dog, bird, number=number) for number in range(1, 40))
+    collected = Collected.of(Snapshot(images, ("dog", "bird")), [control], {}, ())
+    assert (collected.classes.names, collected.labels, collected.points) == (("dog", "bird"), ("dog", "bird"), 3)
+    (learnt,) = collected.controls
+    assert [label.value for label in learnt.labels] == ["dog", "bird"]
+    assert known_classes(collected.controls, {0: "cat", 1: "Dog", 2: "bird"}) == {"dog": (1,), "bird": (2,)}
+    assert list(collected.remarks())[-1] == (
+        "No training image has key points with these labels, so the model won't know where they are: beak, ear"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        ({0: "person", 1: "dog"}, {"object": (0, 1)}),
+        ({0: "person", 1: "object"}, {"object": (1,)}),
+    ],
+)
+def test_the_only_class_is_known_from_all_classes_of_the_base(
+    names: dict[int, str], known: dict[str, tuple[int, ...]]
+) -> None:
+    (control,) = trained_controls(
+        f'<View>{IMAGE}<KeyPointLabels name="kp" toName="image"><Label value="a" model_index="0"/></KeyPointLabels>'
+        "</View>",
+        "pose",
+    )
+    assert known_classes([replace(control, labels=learnt_labels(control))], names) == known
+
+
+def test_labels_without_a_number_are_nothing_to_train() -> None:
+    config = f'<View>{IMAGE}<KeyPointLabels name="kp" toName="image"><Label value="a"/></KeyPointLabels></View>'
+    with pytest.raises(
+        SnapshotError, match="which learn from KeyPointLabels with a model_index, and the labeling config"
+    ):
+        trained_controls(config, "pose")
