@@ -18,9 +18,10 @@ from yolo_backend.detection.record import TrainedRecord, add_record
 from yolo_backend.detection.weights import file_fingerprint
 from yolo_backend.protocol import project_key, sent_project
 from yolo_backend.settings import load_settings
-from yolo_backend.training.launch import Training, start
+from yolo_backend.training.launch import Order, Training, start
 from yolo_backend.training.records import Options, Run
 from yolo_backend.training.registry import WEIGHTS, ProjectModels, Registry
+from yolo_backend.training.run import begin_run
 
 OPTIONS = Options("bccd.pt", minutes=20, image_size=160)
 ALWAYS_PROMOTED = Options("bccd.pt", minutes=0.05, image_size=160, promote="always")
@@ -63,6 +64,14 @@ class House:
         wait_for(lambda: is_so(training.run()) or training.process.poll() is not None)
         assert training.process.poll() is None, training.run()
         return training
+
+    def train_here(self, options: Options) -> Run:
+        """A whole run in this process, which gives way to nobody; how it ended."""
+        from yolo_backend.training.stages import work
+
+        with begin_run(Order(PROJECT, options, {}), self.settings) as run:
+            work(run)
+        return run.models.run(run.diary.run.run)
 
     @property
     def models(self) -> ProjectModels:

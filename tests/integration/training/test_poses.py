@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from label_studio_sdk.label_interface import LabelInterface
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.fakes.labelled_label_studio import CREATED_AT, PROJECT
 from tests.fakes.posed_label_studio import (
     SIZE_WH,
     THINGS,
@@ -27,9 +30,8 @@ from tests.harness.training_house import House
 from yolo_backend.detection.engine import Engine
 from yolo_backend.detection.trained import trained_name
 from yolo_backend.labels.plans import UNTRAINED, ProjectPlan, make_plan
-from yolo_backend.labels.regions import make_regions
-from yolo_backend.protocol import Region
-from yolo_backend.serving.request import open_catalog
+from yolo_backend.protocol import Region, sent_project
+from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import load_settings
 from yolo_backend.training.annotations import regions_by_image
 from yolo_backend.training.dataset import write_dataset
@@ -126,11 +128,8 @@ def test_weights_for_more_points_have_layers_of_their_own(
 
 
 @pytest.fixture
-def posed(serve: StartServer, tmp_path: Path) -> Iterator[House]:
-    house = House(serve, BASE, tmp_path, PosedLabelStudio(scenes=44))
-    yield house
-    for training in house.started:
-        training.cancel()
+def posed(serve: StartServer, tmp_path: Path) -> House:
+    return House(serve, BASE, tmp_path, PosedLabelStudio(scenes=44))
 
 
 def plan_of(house: House) -> ProjectPlan:
@@ -140,13 +139,16 @@ def plan_of(house: House) -> ProjectPlan:
         return make_plan(pose_config(), settings, catalog, None, trained=trained_name(keys[0]) if keys else None)
 
 
-def predicted(house: House, number: int) -> list[Region]:
-    """What the served control makes of a scene."""
-    (served,) = plan_of(house).controls
-    engine = Engine.as_set(house.models.file, house.settings.model_copy(update={"model_image_size": 160}))
-    assert engine.info.fingerprint == served.weights.fingerprint
-    (found,) = engine.detect([engine.letterbox(scene_of(number).image)], served.label_map.lowest_threshold)
-    return make_regions(found, served.control, served.label_map, SIZE_WH, None)
+def predicted(house: House, numbers: Sequence[int]) -> list[Any]:
+    """What the server answers for tasks that nobody labelled."""
+    settings = house.settings.model_copy(update={"training": "on", "model_image_size": 160})
+    tasks: Any = [{"id": number, "data": house.studio.task(number)["data"]} for number in numbers]
+    project = sent_project(PROJECT, CREATED_AT)
+    with closing(Predictor(settings)) as predictor:
+        ends_at = time.monotonic() + 60
+        while not all(answers := predictor.predict(tasks, pose_config(), project=project)):
+            assert time.monotonic() < ends_at, answers
+    return answers
 
 
 def distances_px(regions: Sequence[Region], label: str, place_xy: NDArray[np.float64]) -> list[float]:
@@ -162,7 +164,7 @@ def distances_px(regions: Sequence[Region], label: str, place_xy: NDArray[np.flo
 @pytest.mark.timeout(3600)
 def test_key_points_are_learned_judged_and_served_and_poison_is_refused(posed: House) -> None:
     assert plan_of(posed).model_version == UNTRAINED
-    first = posed.start(_OPTIONS).wait()
+    first = posed.train_here(_OPTIONS)
     assert first.result, first.failure
     assert first.result.promoted, first.result.reason
     assert first.result.reason.startswith("Nothing else serves these labels, and it finds more than chance does")
@@ -172,29 +174,30 @@ def test_key_points_are_learned_judged_and_served_and_poison_is_refused(posed: H
     assert plan.model_version == first.result.model_version
     (served,) = plan.controls
     assert served.label_map.labels_without_class == ()
+    assert sorted(served.label_map.label_of_class.values()) == sorted(THINGS)
 
     found = there = 0
-    for number in range(200, 212):
-        regions = predicted(posed, number)
-        assert {region["from_name"] for region in regions} <= {"points", "points_bbox"}
+    numbers = range(200, 212)
+    for number, answer in zip(numbers, predicted(posed, numbers), strict=True):
+        assert answer["model_version"] == first.result.model_version
+        regions = answer["result"]
+        assert LabelInterface(pose_config()).validate_prediction(answer, return_errors=True) == []
         for thing in scene_of(number).things:
-            seen = [index for index in range(len(POINT_NAMES)) if not thing.are_hidden[index]]
-            for index in seen:
+            for index in np.flatnonzero(~thing.are_hidden).tolist():
                 there += 1
-                found += any(
-                    px <= 0.15 * thing.box_xywhr[2]
-                    for px in distances_px(regions, POINT_NAMES[index], thing.points_xy[index])
-                )
-    assert found / there > 0.4, "of the points in images that nobody labelled"
+                distances = distances_px(regions, POINT_NAMES[index], thing.points_xy[index])
+                found += any(px <= 0.15 * thing.box_xywhr[2] for px in distances)
+    print(f"{found} of {there} points in images that nobody labelled")
+    assert found / there > 0.4
 
-    second = posed.start(replace(_OPTIONS, seed=1)).wait()
+    second = posed.train_here(replace(_OPTIONS, seed=1))
     assert second.result, second.failure
     assert second.result.map50.current == pytest.approx(first.result.map50.candidate, abs=0.01)
     assert second.verdict in {"promote", "refuse"}
 
     assert isinstance(posed.studio, PosedLabelStudio)
     posed.studio.poison = "places"
-    poisoned = posed.start(replace(_OPTIONS, seed=2)).wait()
+    poisoned = posed.train_here(replace(_OPTIONS, seed=2))
     assert poisoned.result, poisoned.failure
     assert poisoned.verdict == "refuse"
     assert "validation images changed; the serving model fell from" in poisoned.result.reason
