@@ -21,14 +21,28 @@ def similarities(found_xy: Floats, drawn_xy: Floats, areas_px: Floats) -> Floats
     `found_xy` (found, points, 2), `drawn_xy` (drawn, points, 2) with NaN for a point that nobody drew, which doesn't
     count, and `areas_px` (drawn,) of their boxes. A found point that is NaN is as far away as can be.
     """
-    points = drawn_xy.shape[1]
-    sigmas = _OF_A_PERSON if points == len(_OF_A_PERSON) else np.full(points, 1 / max(points, 1))
     squares = ((found_xy[:, None] - drawn_xy) ** 2).sum(axis=-1)
-    scales = (2 * sigmas) ** 2 * (_AREA_SHARE * areas_px[:, None] + _NOTHING) * 2
-    alike = np.nan_to_num(np.exp(-squares / scales), nan=0.0)
+    alike = np.nan_to_num(np.exp(-squares / _scales(drawn_xy.shape[1], areas_px)), nan=0.0)
     are_drawn = ~np.isnan(drawn_xy).any(axis=-1)
     result: Floats = (alike * are_drawn).sum(axis=-1) / (are_drawn.sum(axis=-1) + _NOTHING)
     return result
+
+
+def of_each_point(found_xy: Floats, drawn_xy: Floats, area_px: float) -> Floats:
+    """How alike each found point of a thing and each drawn one are, (found points, drawn points), of the same numbers:
+    `similarities` is the mean of the diagonal, over the points that are drawn.
+    """
+    squares = ((found_xy[:, None] - drawn_xy) ** 2).sum(axis=-1)
+    scales = _scales(len(drawn_xy), np.array([area_px]))
+    alike: Floats = np.nan_to_num(np.exp(-squares / scales.T), nan=0.0)
+    return alike
+
+
+def _scales(points: int, areas_px: Floats) -> Floats:
+    """The squared distance over which a point loses most of its likeness: (areas, points)."""
+    sigmas = _OF_A_PERSON if points == len(_OF_A_PERSON) else np.full(points, 1 / max(points, 1))
+    scales: Floats = (2 * sigmas) ** 2 * (_AREA_SHARE * areas_px[:, None] + _NOTHING) * 2
+    return scales
 
 
 def with_points(points_xy: Floats, count: int) -> Floats:
