@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ from yolo_backend.training.registry import Registry
 from yolo_backend.training.snapshot import trained_controls
 
 BASE = shapes_weights("pose")
-_OPTIONS = Options(BASE.name, minutes=1, image_size=160)
+_OPTIONS = Options(BASE.name, minutes=1.5, image_size=160)
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +201,21 @@ def test_key_points_are_learned_judged_and_served_and_poison_is_refused(posed: H
     assert poisoned.result, poisoned.failure
     assert poisoned.verdict == "refuse"
     assert "validation images changed; the serving model fell from" in poisoned.result.reason
+
+
+@pytest.mark.alone
+@pytest.mark.proof
+@pytest.mark.training_proof
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [("labels", "It tells labels apart no better than chance"), ("points", "It tells key points apart no better than")],
+)
+def test_a_first_model_of_poison_is_refused(posed: House, poison: Literal["labels", "points"], reason: str) -> None:
+    """By OKS, half of what the second one finds are hits: all points in the middle of a thing are near enough."""
+    assert isinstance(posed.studio, PosedLabelStudio)
+    posed.studio.poison = poison
+    run = posed.train_here(replace(_OPTIONS, minutes=0.6))
+    assert run.result, run.failure
+    assert run.verdict == "refuse"
+    assert run.result.reason.startswith(reason)
