@@ -108,5 +108,5 @@ def labelled(detections: Detections, labels_of_class: LabelsOfClass, points: int
         detections.boxes[indices].astype(np.float64),
         detections.scores[indices].astype(np.float64),
         tuple(label for _, label in pairs),
-        None if points_xy is None else with_points(points_xy[indices], points),
+        points_xy=None if points_xy is None else with_points(points_xy[indices], points),
     )

@@ -38,7 +38,7 @@ class FoundBoxes:
             self.boxes[kept],
             self.scores[kept],
             tuple(self.labels[index] for index in kept),
-            None if self.points_xy is None else self.points_xy[kept],
+            points_xy=None if self.points_xy is None else self.points_xy[kept],
         )
 
 

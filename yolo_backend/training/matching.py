@@ -42,7 +42,7 @@ class TrueBoxes:
             np.array([box.box_xyxy for box in kept], np.float64).reshape(-1, 4),
             np.array([box.box_xywhr for box in kept], np.float64).reshape(-1, 5),
             size_wh,
-            _points_of(kept),
+            points_xy=_points_of(kept),
         )
 
 
@@ -176,7 +176,7 @@ def as_upright(found: Findings, sizes_wh: Sequence[tuple[int, int]]) -> Findings
                 np.clip(_hulls([corners_of(box) for box in each.boxes.tolist()]), 0, np.tile(size_wh, 2)),
                 each.scores,
                 each.labels,
-                each.points_xy,
+                points_xy=each.points_xy,
             )
             if each.is_rotated
             else each
@@ -236,5 +236,5 @@ def _moved_to(truth: TrueBoxes, size_wh: tuple[int, int]) -> TrueBoxes:
         truth.boxes_xyxy * np.tile(scale_xy, 2),
         truth.boxes_xywhr * scale_xywhr,
         size_wh,
-        truth.points_xy * scale_xy,
+        points_xy=truth.points_xy * scale_xy,
     )

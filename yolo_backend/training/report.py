@@ -165,7 +165,7 @@ def _worst(
             truth.boxes_xywhr if found.is_rotated else truth.boxes_xyxy,
             np.zeros(len(truth.labels)),
             truth.labels,
-            truth.points_xy if truth.points_xy.size else None,
+            points_xy=truth.points_xy if truth.points_xy.size else None,
         )
         pictures = [
             _as_address(draw_regions(Picture.fromarray(pixels), regions, _PICTURE_WH, colors))

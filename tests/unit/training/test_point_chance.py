@@ -48,7 +48,7 @@ def found_in(those: list[LabelledImage], change: Change, seed: int = 1) -> list[
             np.array([each.box_xyxy for each in image.boxes]),
             np.array([0.9]),
             LABELS,
-            np.array([change(np.array(each.points), generator) for each in image.boxes]),
+            points_xy=np.array([change(np.array(each.points), generator) for each in image.boxes]),
         )
         for image in those
     ]
@@ -107,7 +107,7 @@ def test_with_too_little_to_shuffle_nothing_is_said() -> None:
     those = images(20)
     elsewhere = [replace(each, boxes=each.boxes + 80) for each in found_in(those, near(1))]
     assert shuffles(those, elsewhere) is None
-    nothing = FoundBoxes(np.zeros((0, 4)), np.zeros(0), (), np.zeros((0, 3, 2)))
+    nothing = FoundBoxes(np.zeros((0, 4)), np.zeros(0), (), points_xy=np.zeros((0, 3, 2)))
     assert shuffles(those, [nothing] * 20) is None
     boxes_only = [replace(each, points_xy=None) for each in found_in(those, near(1))]
     assert shuffles(those, boxes_only) is None
