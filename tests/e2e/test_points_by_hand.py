@@ -56,6 +56,7 @@ def entry(browser: StudioBrowser, number: int) -> tuple[float, float]:
     return place["x"] + 60, place["y"] + place["height"] / 2
 
 
+@pytest.mark.proof
 def test_points_that_are_dragged_below_their_box_belong_to_it(
     client: StudioClient, browser: StudioBrowser, tmp_path: Path
 ) -> None:
