@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from yolo_backend.labels.control import Control, Label
+
+ControlT = TypeVar("ControlT", bound=Control)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def map_labels(
     classes = set(class_names.values())
 
     def alike(names: Iterable[str]) -> list[str]:
-        return [folded for name in names if name not in classes and (folded := _fold(name))]
+        return [key for name in names if name not in classes and (key := folded(name))]
 
     claims = [
         _claims(control.labels, lambda label: label.predicted_values),
@@ -66,7 +69,7 @@ def map_labels(
     ]
     label_of_class: dict[int, Label] = {}
     for class_id, class_name in class_names.items():
-        names = (class_name, _fold(class_name), class_name, _fold(class_name))
+        names = (class_name, folded(class_name), class_name, folded(class_name))
         for claim, name in zip(claims, names, strict=True):
             if name in claim:
                 label_of_class[class_id] = claim[name]
@@ -98,7 +101,7 @@ def _thresholds(
     }
 
 
-def by_name(control: Control) -> Control:
+def by_name(control: ControlT) -> ControlT:
     """The control as weights that were trained for its project know it: their classes are its labels.
 
     `predicted_values` are about the base. With them, a label could claim the class of another one; and with a name that
@@ -126,5 +129,6 @@ def _claims(labels: Iterable[Label], names_of: Callable[[Label], Iterable[str]])
     return claims
 
 
-def _fold(name: str) -> str:
+def folded(name: str) -> str:
+    """A name without what makes no difference: case, spaces, `_` and `-`."""
     return re.sub(r"[\s_-]+", "", name).casefold()

@@ -24,6 +24,7 @@ _TRIES = 10  # of tolerances; more change a point or two
 _FIRST_SHARE = 0.05  # the first tolerance, in areas by circumferences: often near to what `MIN_IOU` allows
 _AIM = 0.97  # of what may be lost, because less than all of it is most probably not too much
 _SAME_PX = 1e-9
+_ROUNDING_PX = 1e-3
 _MAX_NESTED = 8  # parts in holes of parts in holes ...: deeper ones are left out
 _PAIRS_AT_ONCE = 250_000  # of sides that are compared: some ten megabytes
 
@@ -117,14 +118,31 @@ def simplified(outline: Points) -> Points:
 def within_tolerance(outline: Points, tolerance_px: float) -> Points:
     """The outline with as few of its points as keep it within so many pixels of all others, and never crossing itself.
 
-    Where it would cross itself the tolerance is halved.
+    Where it would cross itself, or OpenCV goes further than it should, which it does now and then, half of the tolerance
+    is tried.
     """
-    while tolerance_px > _SAME_PX:
-        tried = _within(outline, tolerance_px)
-        if len(tried) >= 3 and is_simple(tried):
+    asked_px = tolerance_px
+    while asked_px > _SAME_PX:
+        tried = _within(outline, asked_px)
+        if len(tried) >= 3 and _furthest(outline, tried) <= tolerance_px + _ROUNDING_PX and is_simple(tried):
             return tried
-        tolerance_px = tolerance_px / 2 if tolerance_px > 0.1 else 0
+        asked_px = asked_px / 2 if asked_px > 0.1 else 0
     return outline
+
+
+def _furthest(outline: Points, kept: Points) -> float:
+    """How far the points of an outline are at most from the sides that replace them; `kept` are some of them."""
+    numbers: list[int] = []
+    begin = int(np.flatnonzero((outline == kept[0]).all(axis=1))[0])
+    turned = np.roll(outline, -begin, axis=0)
+    for point in kept:
+        after = numbers[-1] + 1 if numbers else 0
+        numbers.append(after + int(np.flatnonzero((turned[after:] == point).all(axis=1))[0]))
+    side = np.repeat(np.arange(len(kept)), np.diff([*numbers, len(turned)]))
+    starts, along = kept[side], (_following(kept) - kept)[side]
+    lengths = np.maximum((along**2).sum(axis=1), _SAME_PX)
+    shares = (((turned - starts) * along).sum(axis=1) / lengths).clip(0, 1)
+    return float(np.hypot(*(turned - starts - along * shares[:, None]).T).max())
 
 
 def is_simple(points: Points) -> bool:
@@ -257,7 +275,8 @@ def _borders(points: Points, width: int, height: int) -> _Whole:
     starts = np.cumsum(counts) - counts
     rows = np.arange(counts.sum()) + np.repeat(np.minimum(turns[1:], turns[:-1]) - starts, counts)
     at_row_0 = x[:-1] - 0.5 + (0.5 - y[:-1]) * slopes
-    columns = np.ceil(np.repeat(at_row_0, counts) + rows * np.repeat(slopes, counts))
+    # Rounding may not decide about a pixel whose middle is on the line: it differs with the picture's place.
+    columns = np.ceil(np.repeat(at_row_0, counts) + rows * np.repeat(slopes, counts) - _SAME_PX)
     borders: _Whole = np.sort(rows * width + columns.clip(0, width).astype(np.int64))
     return borders
 

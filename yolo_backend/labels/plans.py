@@ -18,7 +18,7 @@ from yolo_backend.detection.weights import WeightsError
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.label_map import LabelMap, by_name
+from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import named, shortened, to_latin1
@@ -271,8 +271,9 @@ def _check_weights(control: Control, weights: WeightsInfo, name: str) -> None:
 
 
 def _label_map(control: Control, weights: WeightsInfo, default_threshold: float) -> LabelMap:
-    known = by_name(control) if weights.thresholds else control
-    return kind_of(control).map_labels(known, weights, default_threshold)
+    kind = kind_of(control)
+    known = kind.as_trained(control) if weights.thresholds else control
+    return kind.map_labels(known, weights, default_threshold)
 
 
 def _model_version(weights_name: str, served: Sequence[ServedControl], settings: Settings) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.shapes import ShapeControl
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.places import Box, box_of_place, clip_to_image, corners_of_box
@@ -40,7 +41,7 @@ TWICE = "drawn a second time with the same label"
 _MIN_PX = 1.0  # on each side, and in all
 _NO_AREA_PX = 1e-6  # where it only touches the edge, except for rounding
 _SAME_ASPECT = 0.02  # what rounding, and the sizes of thumbnails, make of one
-ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
+_ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
 
 Region = Mapping[str, Any]
 ImageKey = tuple[str, int]
@@ -50,7 +51,7 @@ _Place = tuple[tuple[float, float, float, float], Box, tuple[Line, ...]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn on one image: boxes, and why each of the other regions is none.
+    """What was drawn on one image: boxes, and why each of the other regions is none, or none of their points.
 
     `is_turned` says that the page showed the image turned when it was drawn, `is_of_another` that the image had other
     proportions then.
@@ -60,6 +61,7 @@ class Drawn:
     faults: tuple[str, ...] = field(default=())
     is_turned: bool = False
     is_of_another: bool = False
+    point_faults: tuple[str, ...] = field(default=())
 
 
 def counting_annotation(task: Task) -> Mapping[str, Any] | None:
@@ -79,11 +81,10 @@ def regions_by_image(
     annotation: Mapping[str, Any], controls: Sequence[Control], kind: str = "detect"
 ) -> dict[ImageKey, list[tuple[Region, Control]]]:
     """The annotation's regions of these controls from which weights of this kind learn, by the image they are on."""
-    is_learnt_from = is_outlined if kind == "segment" else _is_rectangle
     found: dict[ImageKey, list[tuple[Region, Control]]] = {}
     for region in annotation["result"] or []:  # null, if a script stored it so
         control = _control_of(region, controls)
-        if control is not None and is_learnt_from(region):
+        if control is not None and _is_read(region, control, kind):
             page = region.get("item_index")
             key = (control.to_name, page if isinstance(page, int) else 0)
             found.setdefault(key, []).append((region, control))
@@ -106,7 +107,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
     faults: list[str] = []
     for parts, control in with_parts(_with_labels(regions)):
         region = parts[0]
-        place = _outlined(parts, size_wh) if is_outlined(region) else _place_of(region, size_wh)
+        place = _outlined(parts, size_wh) if is_outlined(region) else _boxed(region, size_wh)
         if isinstance(place, str):
             faults.append(place)
             continue
@@ -118,16 +119,24 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
                 faults.append(TWICE)
             else:
                 box_xyxy, box_xywhr, outlines = place
-                origin = ORIGINS.get(region.get("origin"), "manual")
-                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines=outlines))
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin_of(region), outlines=outlines))
         if not region_labels(region):
             faults.append(NO_LABEL)
-    return Drawn(
-        tuple(boxes),
-        tuple(faults),
+    return seen_when_drawn(Drawn(tuple(boxes), tuple(faults)), regions, size_wh)
+
+
+def seen_when_drawn(drawn: Drawn, regions: Sequence[tuple[Region, Any]], size_wh: tuple[int, int]) -> Drawn:
+    """The same, with what the regions say of how the page showed the image."""
+    return replace(
+        drawn,
         is_turned=any(region.get("image_rotation") for region, _ in regions),
         is_of_another=any(_is_of_another(region, size_wh) for region, _ in regions),
     )
+
+
+def origin_of(region: Region) -> Origin:
+    """How the region came about."""
+    return _ORIGINS.get(region.get("origin"), "manual")
 
 
 def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region, Control]]:
@@ -141,10 +150,20 @@ def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region
 def _control_of(region: Region, controls: Sequence[Control]) -> Control | None:
     name, on = region.get("from_name"), region.get("to_name")
     for control in controls:
-        place_name = control.shape_name if isinstance(control, ShapeControl) else None
-        if on == control.to_name and name in {control.from_name, place_name}:
+        other_name = control.shape_name if isinstance(control, ShapeControl) else None
+        if isinstance(control, KeyPointControl):
+            other_name = control.box_name
+        if on == control.to_name and name in {control.from_name, other_name}:
             return control
     return None
+
+
+def _is_read(region: Region, control: Control, kind: str) -> bool:
+    if kind == "segment":
+        return is_outlined(region)
+    if isinstance(control, KeyPointControl) and region.get("from_name") == control.from_name:
+        return region.get("type") == "keypointlabels"
+    return _is_rectangle(region)
 
 
 def _is_rectangle(region: Region) -> bool:
@@ -171,8 +190,14 @@ def _outlined(regions: Sequence[Region], size_wh: tuple[int, int]) -> _Place | s
     return (left, top, right, bottom), around, tuple(lines)
 
 
-def _place_of(region: Region, size_wh: tuple[int, int]) -> _Place | str:
-    """The hull and the rectangle itself, or what is wrong with them."""
+def _boxed(region: Region, size_wh: tuple[int, int]) -> _Place | str:
+    """A rectangle, which has no outlines of its own."""
+    place = place_of(region, size_wh)
+    return place if isinstance(place, str) else (*place, ())
+
+
+def place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, float, float, float], Box] | str:
+    """The hull of a rectangle, within the image, and the rectangle itself; or what is wrong with it."""
     box = box_of_place(region.get("value") or {}, size_wh)
     if box is None:
         return NO_PLACE
@@ -185,7 +210,7 @@ def _place_of(region: Region, size_wh: tuple[int, int]) -> _Place | str:
     top, bottom = max(0.0, min(ys)), min(float(size_wh[1]), max(ys))
     if min(right - left, bottom - top, visible_px) < _MIN_PX:
         return TOO_SMALL
-    return (left, top, right, bottom), box, ()
+    return (left, top, right, bottom), box
 
 
 def _area(corners: Sequence[tuple[float, float]]) -> float:

@@ -9,11 +9,11 @@ from pathlib import Path
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.label_map import map_labels
 from yolo_backend.labels.plans import learns, make_plan
 from yolo_backend.messages import shortened
 from yolo_backend.serving.request import open_catalog
 from yolo_backend.settings import Settings
+from yolo_backend.training.learnt import map_classes
 
 
 def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False) -> Path:
@@ -59,6 +59,6 @@ def known_classes(controls: Iterable[Control], class_names: Mapping[int, str]) -
     """By label: the classes of the base that become it, as the label map says; labels without one are left out."""
     known: dict[str, set[int]] = {}
     for control in controls:
-        for class_id, label in map_labels(control, class_names, 0.0).label_of_class.items():
+        for class_id, label in map_classes(control, class_names, 0.0).label_of_class.items():
             known.setdefault(label, set()).add(class_id)
     return {label: tuple(sorted(class_ids)) for label, class_ids in known.items()}

@@ -19,6 +19,7 @@ from yolo_backend.training.matching import (
     overlap_matrix,
     shuffled_places,
 )
+from yolo_backend.training.point_chance import ShuffledPoints, shuffle_points
 from yolo_backend.training.scores import RESAMPLES, as_they_are, score
 from yolo_backend.training.thresholds import MIN_BOXES
 
@@ -44,11 +45,13 @@ class ShuffledLabels:
 class Chance:
     """What shuffled boxes give: the mAP50 with each image's boxes in another image, and what other labels give.
 
-    `labels` is None if too few boxes have another label than most have.
+    `labels` is None if too few boxes have another label than most have, and `points` if too few things were found that
+    have several key points.
     """
 
     places: float
     labels: ShuffledLabels | None
+    points: ShuffledPoints | None = None
 
     @classmethod
     def of(cls, truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str], seed: int) -> Chance:
@@ -64,6 +67,7 @@ class Chance:
         return cls(
             max((value for value in places if not math.isnan(value)), default=0.0),
             _shuffle_labels(some, found, generator),
+            shuffle_points(some, found, generator),
         )
 
 

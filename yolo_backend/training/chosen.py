@@ -12,12 +12,12 @@ from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened
 from yolo_backend.training.annotations import (
     NO_LABEL,
-    ORIGINS,
     UNKNOWN_LABEL,
     Drawn,
     ImageKey,
     Region,
     labels_of,
+    origin_of,
 )
 from yolo_backend.training.labelled import LabelledBox
 
@@ -70,7 +70,7 @@ def read_chosen(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: t
             if label not in known:
                 faults.append(UNKNOWN_LABEL.format(shortened(label)))
                 continue
-            origin = ORIGINS.get(region.get("origin"), "manual")
+            origin = origin_of(region)
             place = (width / 2, height / 2, float(width), float(height), 0.0)
             boxes.setdefault(label, LabelledBox(label, (0.0, 0.0, float(width), float(height)), place, origin))
         if not chosen:

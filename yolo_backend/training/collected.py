@@ -10,6 +10,7 @@ from yolo_backend.labels.control import Control, Label
 from yolo_backend.training.classes import Classes, choose_classes
 from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import LabelledImage, Snapshot
+from yolo_backend.training.learnt import count_points, learnt_labels, undrawn_points
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
 from yolo_backend.training.remarks import left_out_remarks, on_images, why_few_validate
 from yolo_backend.training.split import Side, Split, split_images
@@ -23,7 +24,9 @@ _OF_SEVERAL_LABELS = "several choices, of which a classifier can learn only one;
 class Collected:
     """What there is to train on, and what the model shall know: `labels` are those that are judged.
 
-    `of_several_labels` are images that can't be trained on for that reason.
+    `of_several_labels` are images that can't be trained on for that reason. The labels of the `controls` are the
+    model's classes. `points` are the key points that a thing has, at least, and `undrawn_points` the labels of those
+    that no training image has.
     """
 
     split: Split
@@ -32,6 +35,8 @@ class Collected:
     controls: tuple[Control, ...]
     kind: str = "detect"
     of_several_labels: tuple[LabelledImage, ...] = ()
+    points: int = 0
+    undrawn_points: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -57,8 +62,9 @@ class Collected:
             for label in classes.order
             if label in classes.names or (label in snapshot.labels and label in validated)
         )
-        with_labels = tuple(_with_labels(control, snapshot.labels) for control in controls)
-        return cls(split, classes, labels, with_labels, kind, of_several)
+        learnt = tuple(_with_labels(control, snapshot.labels) for control in controls)
+        undrawn = tuple(undrawn_points(controls, split.train))
+        return cls(split, classes, labels, learnt, kind, of_several, count_points(controls), undrawn)
 
     @property
     def things(self) -> Things:
@@ -96,10 +102,13 @@ class Collected:
         if self.classes.without_box:
             names = ", ".join(self.classes.without_box)
             yield f"No training image has a {self.things.one} with these labels, so the model won't know them: {names}"
+        if self.undrawn_points:
+            names = ", ".join(self.undrawn_points)
+            yield f"No training image has key points with these labels, so the model won't know where they are: {names}"
 
 
 def _with_labels(control: Control, labels: Sequence[str]) -> Control:
-    """The control with the labels that people used, if they come with the tasks."""
+    """The control with the labels that a model learns; those that people used, if they come with the tasks."""
     if control.labels_value is None:
-        return control
+        return replace(control, labels=learnt_labels(control))
     return replace(control, labels=tuple(Label(label, (label,)) for label in labels))

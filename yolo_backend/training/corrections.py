@@ -12,6 +12,7 @@ from yolo_backend.training.gate import MIN_IMAGES
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
 from yolo_backend.training.mask_overlaps import Outlines
 from yolo_backend.training.matching import IOUS, Floats, TrueBoxes, match, match_all, overlap_matrix
+from yolo_backend.training.oks import with_points
 from yolo_backend.training.scores import Resampled, as_they_are, resample, score
 from yolo_backend.training.thresholds import MIN_BOXES, ThresholdRule
 
@@ -102,15 +103,18 @@ def _overlaps_of_own_label(found: FoundBoxes, truth: TrueBoxes) -> Floats:
 
 
 def _is_same(one: TrueBoxes, other: TrueBoxes) -> bool:
-    """Returns True if both have the same labels in the same places, in whatever order."""
+    """Returns True if both have the same labels, and key points, in the same places, in whatever order."""
     if sorted(one.labels) != sorted(other.labels):
         return False
     left = list(range(len(other.labels)))
     mine, theirs = (np.concatenate([each.boxes_xyxy, each.boxes_xywhr[:, :4]], axis=1) for each in (one, other))
-    for label, box, outlines in zip(one.labels, mine, one.outlines, strict=True):
+    points = max(one.points_xy.shape[1], other.points_xy.shape[1])
+    my_points, their_points = (with_points(each.points_xy, points) for each in (one, other))
+    for index, (label, box, outlines) in enumerate(zip(one.labels, mine, one.outlines, strict=True)):
         for number in left:
             is_there = other.labels[number] == label and np.abs(theirs[number] - box).max() <= _SAME_PX
-            if is_there and _have_same_lines(outlines, other.outlines[number]):
+            has_lines = is_there and _have_same_lines(outlines, other.outlines[number])
+            if has_lines and np.allclose(their_points[number], my_points[index], 0, _SAME_PX, equal_nan=True):
                 left.remove(number)
                 break
     return not left

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # which needs torch
 
 _DIGITS = 6  # a fiftieth of a pixel in the largest images; what differs by less is the same box drawn twice
 
+_SEEN, _NOT_DRAWN = "2", "0"  # as COCO has it
+
 
 class DatasetError(UserError):
     """The folder of a run can't be written; the message says why."""
@@ -33,12 +35,13 @@ def write_dataset(
     classes: Sequence[str],
     *,
     kind: Kind,
+    points: int = 0,
 ) -> Path:
     """Write both sides into a new folder; returns its data.yaml. Boxes of other labels than `classes` are left out.
 
     By the `kind` of weights a box has the corners of its visible part (obb), one line through its outlines (segment),
-    or its upright hull. Files are in the order of the images. data.yaml says of which files to train on not all classes
-    can be drawn, and which ones can. Raises DatasetError.
+    or its upright hull, with so many key `points` beside it (pose). Files are in the order of the images. data.yaml
+    says of which files to train on not all classes can be drawn, and which ones can. Raises DatasetError.
     """
     drawable: dict[str, list[int]] = {}
     try:
@@ -54,21 +57,22 @@ def write_dataset(
                 rows: dict[tuple[int, tuple[str, ...]], str] = {}
                 for box in image.boxes:
                     if box.label in classes:
-                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, kind)
+                        class_id, numbers = classes.index(box.label), _numbers(box, image.size_wh, kind, points)
                         # Of those with one upright hull Ultralytics takes one, with a warning.
                         hull = tuple(f(numbers[axis::2]) for axis in (0, 1) for f in (min, max))
                         same = hull if kind == "obb" else tuple(numbers)
                         rows.setdefault((class_id, same), f"{class_id} {' '.join(numbers)}\n")
                 (folder / "labels" / side / f"{name}.txt").write_text("".join(rows.values()), encoding="ascii")
         path = folder / "data.yaml"
-        content = {
+        described = {
             "path": str(folder.resolve()),
             "train": "images/train",
             "val": "images/val",
             "names": dict(enumerate(classes)),
+            **({"kpt_shape": [points, 3]} if kind == "pose" else {}),
             **({"drawable": drawable} if drawable else {}),
         }
-        path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(described, allow_unicode=True, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise DatasetError(
             f"The images to train on can't be put into {folder} ({error.strerror}): make room there, or let the "
@@ -77,8 +81,11 @@ def write_dataset(
     return path
 
 
-def _numbers(box: LabelledBox, size_wh: tuple[int, int], kind: Kind) -> list[str]:
-    """A box's numbers, as a share of the image: corners, or center and size."""
+def _numbers(box: LabelledBox, size_wh: tuple[int, int], kind: Kind, points: int) -> list[str]:
+    """A box's numbers, as a share of the image: corners, or center and size and perhaps key points.
+
+    Of a point, x, y and whether it can be seen; 0 for one that nobody drew.
+    """
     width, height = size_wh
     if kind in {"obb", "segment"}:
         corners = (
@@ -91,7 +98,12 @@ def _numbers(box: LabelledBox, size_wh: tuple[int, int], kind: Kind) -> list[str
         left, top, right, bottom = box.box_xyxy
         center_x, center_y = (left + right) / 2, (top + bottom) / 2
         numbers = [center_x / width, center_y / height, (right - left) / width, (bottom - top) / height]
-    return [f"{min(1.0, max(0.0, number)):.{_DIGITS}f}" for number in numbers]
+    shares = [f"{min(1.0, max(0.0, number)):.{_DIGITS}f}" for number in numbers]
+    if kind == "pose":
+        for point in (*box.points, *[None] * points)[:points]:
+            x, y = point or (0.0, 0.0)
+            shares += [f"{x / width:.{_DIGITS}f}", f"{y / height:.{_DIGITS}f}", _SEEN if point else _NOT_DRAWN]
+    return shares
 
 
 def link_file(file: Path, link: Path) -> None:

@@ -19,6 +19,7 @@ from yolo_backend.parallel import in_parallel
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.mask_overlaps import grid_of
+from yolo_backend.training.oks import with_points
 
 SCORE_FLOOR = 0.01
 """Boxes with less are of no use: for the average precision, all others are looked at, whatever the thresholds."""
@@ -46,13 +47,15 @@ def find_boxes(
     *,
     max_megapixels: float,
     decode: Literal["full", "fast"] = "full",
+    points: int = 0,
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> Findings:
     """What the weights find in each image, down to `SCORE_FLOOR`; `told` hears how many are done.
 
     As where it serves, a label that can't be drawn on an image isn't found there.
     Only the images that are in work are in memory. Raises FindingError for an image that can't be read, and what the
-    engine raises. `decode` is the setting DECODE: images are decoded as they are where it serves.
+    engine raises. `decode` is the setting DECODE: images are decoded as they are where it serves. Of pose weights, each
+    find has so many key `points`, whatever these weights have.
     """
     view = view_for(engine.info)
     enough_px = view.enough_px(engine.info) if decode == "fast" else None
@@ -74,7 +77,7 @@ def find_boxes(
         shown = shown.asking_for_masks() if has_masks else shown
         # One by one, as an engine takes those of other shapes; the boxes are the same in any batch.
         detections = shown.merge([engine.detect([each], SCORE_FLOOR)[0] for each in shown.images])
-        found = labelled(detections, _on_image(image, labels_of_class))
+        found = labelled(detections, _on_image(image, labels_of_class), points)
         if found.masks is None:
             return found
         return replace(found, boxes=found.boxes * np.tile(np.divide(decoded.size_wh, size_wh), 2), masks_wh=size_wh)
@@ -97,8 +100,11 @@ def _on_image(image: LabelledImage, labels_of_class: LabelsOfClass) -> LabelsOfC
     return {number: [label for label in those if label in drawable] for number, those in labels_of_class.items()}
 
 
-def labelled(detections: Detections, labels_of_class: LabelsOfClass) -> FoundBoxes:
-    """Detections as boxes with labels; a class without a label is left out, one with two is found twice."""
+def labelled(detections: Detections, labels_of_class: LabelsOfClass, points: int = 0) -> FoundBoxes:
+    """Detections as boxes with labels; a class without a label is left out, one with two is found twice.
+
+    Those of pose weights have so many key `points`: the first of theirs, and those that they don't know are NaN.
+    """
     pairs = [
         (index, label)
         for index, class_id in enumerate(detections.class_ids.tolist())
@@ -106,9 +112,11 @@ def labelled(detections: Detections, labels_of_class: LabelsOfClass) -> FoundBox
         for label in labels_of_class.get(class_id, ())
     ]
     indices = [index for index, _ in pairs]
+    points_xy = detections.extras.get("points_xy")
     return FoundBoxes(
         detections.boxes[indices].astype(np.float64),
         detections.scores[indices].astype(np.float64),
         tuple(label for _, label in pairs),
         masks=None if detections.masks is None else tuple(detections.masks[index] for index in indices),
+        points_xy=None if points_xy is None else with_points(points_xy[indices], points),
     )

@@ -25,6 +25,7 @@ from ultralytics import __version__ as ultralytics_version
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 
 from yolo_backend.cores import usable_cores
@@ -270,7 +271,8 @@ class _Fitting:
             "workers": 0,
             "cache": "ram" if cached_bytes <= _MAX_CACHED_BYTES else False,
             "cls_remap": False,
-            "fliplr": 0.0 if tells_sides(names.values()) else 0.5,
+            # Of key points, nobody says which ones change places in a mirror.
+            "fliplr": 0.0 if spec.base.kind == "pose" or tells_sides(names.values()) else 0.5,
             "conf": _LEAST_SCORE,
             **({"mosaic": 0.0} if self._drawable else {}),
             # Of classifiers: what they are shown otherwise takes more steps than are made to be of use (docs/journal).
@@ -313,6 +315,7 @@ class _Quiet:
             "names": data["names"],
             "nc": len(data["names"]),
             "channels": 3,
+            **({"kpt_shape": data["kpt_shape"]} if "kpt_shape" in data else {}),
         }
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -343,6 +346,10 @@ class _SegmentationLoop(_Quiet, SegmentationTrainer):  # type: ignore[misc]
     scored_by = "metrics/mAP50(M)"
 
 
+class _PoseLoop(_Quiet, PoseTrainer):  # type: ignore[misc]
+    scored_by = "metrics/mAP50(P)"
+
+
 class _ClassificationLoop(_Quiet, ClassificationTrainer):  # type: ignore[misc]
     scored_by = "metrics/accuracy_top1"
 
@@ -351,7 +358,13 @@ class _ClassificationLoop(_Quiet, ClassificationTrainer):  # type: ignore[misc]
         return Pictures(img_path, self.args, is_trained_on=mode == "train", classes=list(self.data["names"].values()))
 
 
-_LOOPS = {"detect": _DetectionLoop, "obb": _OBBLoop, "segment": _SegmentationLoop, "classify": _ClassificationLoop}
+_LOOPS = {
+    "detect": _DetectionLoop,
+    "obb": _OBBLoop,
+    "segment": _SegmentationLoop,
+    "pose": _PoseLoop,
+    "classify": _ClassificationLoop,
+}
 
 
 def _highest_rate(names: Mapping[int, str], known: Container[str]) -> float:

@@ -17,7 +17,7 @@ class FoundBoxes:
 
     `boxes` is (n, 4) xyxy, or of weights for rotated boxes (n, 5) xywhr: center, size, clockwise radians. `scores` is
     (n,), and `labels` has an entry for each. Of segmentation weights there are n `masks`, in pixels of the image made
-    as small as `masks_wh`.
+    as small as `masks_wh`. Of pose weights, `points_xy` is (n, points, 2), with NaN for points that they don't know.
     """
 
     boxes: NDArray[np.float64]
@@ -25,6 +25,7 @@ class FoundBoxes:
     labels: tuple[str, ...]
     masks: tuple[Mask, ...] | None = None
     masks_wh: tuple[int, int] = (0, 0)
+    points_xy: NDArray[np.float64] | None = None
 
     @property
     def is_rotated(self) -> bool:
@@ -38,6 +39,7 @@ class FoundBoxes:
             scores=self.scores[indices],
             labels=tuple(self.labels[index] for index in indices),
             masks=None if self.masks is None else tuple(self.masks[index] for index in indices),
+            points_xy=None if self.points_xy is None else self.points_xy[indices],
         )
 
     def above(self, thresholds: dict[str, float]) -> FoundBoxes:

@@ -269,6 +269,12 @@ def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | 
             f"It finds no more than chance does: mAP50 {new.map50.value:.2f} ({low:.2f} to {high:.2f}) on {bench}, and "
             f"{chance.places:.2f} with the {bench.things.several} of other images"
         )
+    if chance.points and chance.points.as_good > MOST_AS_GOOD:
+        return (
+            "It tells key points apart no better than chance does: those of "
+            f"{chance.points.things:,} things on {bench} fit what it finds as well in {chance.points.as_good:,} of "
+            f"{RESAMPLES:,} shuffles, in which the points of each thing change places"
+        )
     shuffled = chance.labels
     if shuffled is None:  # then only places can be shuffled
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+Point = tuple[float, float]
 Origin = Literal["manual", "prediction", "prediction-changed"]
 """How a region came about: drawn, a prediction that was kept, or one that was changed."""
 
@@ -16,6 +17,7 @@ class LabelledBox:
 
     `box_xywhr` is what was drawn: center, size, clockwise radians. `box_xyxy` is its upright hull, clipped to the
     image. What was drawn as a polygon or a mask has `outlines`: closed lines, of which one within another is a hole.
+    `points` are its key points by their numbers; None for those that weren't drawn.
     """
 
     label: str
@@ -23,6 +25,7 @@ class LabelledBox:
     box_xywhr: tuple[float, float, float, float, float]
     origin: Origin = "manual"
     outlines: tuple[tuple[tuple[float, float], ...], ...] = ()
+    points: tuple[Point | None, ...] = ()
 
 
 @dataclass(frozen=True)

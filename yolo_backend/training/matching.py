@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from yolo_backend.labels.polygons import Point, iou_matrix, polygon_iou, shared_
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.mask_overlaps import Outlines, mask_ious
+from yolo_backend.training.oks import similarities, with_points
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,7 @@ class TrueBoxes:
     """What people drew in an image of this size: `boxes_xyxy` (n, 4), `boxes_xywhr` (n, 5), and n labels.
 
     `outlines` are those of each; the sides of its upright hull where none were drawn. They are (points, 2).
+    `points_xy` (n, points, 2) are their key points; NaN where nobody drew one.
     """
 
     labels: tuple[str, ...]
@@ -32,6 +34,7 @@ class TrueBoxes:
     boxes_xywhr: Floats
     size_wh: tuple[int, int]
     outlines: tuple[Outlines, ...] = ()
+    points_xy: Floats = field(default_factory=lambda: np.zeros((0, 0, 2)))
 
     @classmethod
     def of(cls, boxes: Iterable[LabelledBox], size_wh: tuple[int, int], labels: Collection[str]) -> TrueBoxes:
@@ -43,6 +46,7 @@ class TrueBoxes:
             np.array([box.box_xywhr for box in kept], np.float64).reshape(-1, 5),
             size_wh,
             outlines=tuple(_outlines_of(box) for box in kept),
+            points_xy=_points_of(kept),
         )
 
 
@@ -115,9 +119,10 @@ def match(overlaps: Floats, ious: Floats = IOUS) -> NDArray[np.bool_]:
 
 
 def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_] | None = None) -> Floats:
-    """IoU of each found box with each drawn one, (found, drawn); 0 where a pair isn't `wanted`.
+    """How alike each found thing and each drawn one are, (found, drawn); 0 where a pair isn't `wanted`.
 
-    Of masks it is that of their pixels. Of masks and of rotated boxes those below the first of `IOUS` may be 0, too.
+    It is the IoU of their boxes, or of the pixels of masks; what was found with key points is held against the drawn
+    ones instead, by their OKS. Of masks and of rotated boxes those below the first of `IOUS` may be 0, too.
     """
     if found.masks is not None:
         scale_xy = np.divide(found.masks_wh, truth.size_wh)
@@ -126,7 +131,23 @@ def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_
     if found.is_rotated:
         return _rotated_overlaps(found.boxes, truth.boxes_xywhr, wanted)
     overlaps = iou_matrix(found.boxes, truth.boxes_xyxy)
+    if found.points_xy is not None and truth.points_xy.size:
+        drawn_xy = with_points(truth.points_xy, found.points_xy.shape[1])
+        # A box of which no point was drawn has only its place.
+        are_drawn = ~np.isnan(drawn_xy).all(axis=(1, 2))
+        oks = similarities(found.points_xy, drawn_xy, (truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).prod(axis=1))
+        overlaps = np.where(are_drawn, oks, overlaps)
     return overlaps if wanted is None else overlaps * wanted
+
+
+def _points_of(boxes: Sequence[LabelledBox]) -> Floats:
+    """Of boxes with different numbers of points, those that one doesn't have were not drawn."""
+    points_xy = np.full((len(boxes), max((len(box.points) for box in boxes), default=0), 2), np.nan)
+    for number, box in enumerate(boxes):
+        for index, point in enumerate(box.points):
+            if point is not None:
+                points_xy[number, index] = point
+    return points_xy
 
 
 def _rotated_overlaps(found_xywhr: Floats, true_xywhr: Floats, wanted: NDArray[np.bool_] | None) -> Floats:
@@ -169,6 +190,7 @@ def as_upright(found: Findings, sizes_wh: Sequence[tuple[int, int]]) -> Findings
                 np.clip(_hulls([corners_of(box) for box in each.boxes.tolist()]), 0, np.tile(size_wh, 2)),
                 each.scores,
                 each.labels,
+                points_xy=each.points_xy,
             )
             if each.is_rotated
             else each
@@ -229,4 +251,5 @@ def _moved_to(truth: TrueBoxes, size_wh: tuple[int, int]) -> TrueBoxes:
         truth.boxes_xywhr * scale_xywhr,
         size_wh,
         outlines=tuple(tuple(line * scale_xy for line in lines) for lines in truth.outlines),
+        points_xy=truth.points_xy * scale_xy,
     )

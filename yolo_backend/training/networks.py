@@ -11,17 +11,20 @@ from typing import Any, Literal
 import torch
 
 from yolo_backend.detection.models import load_checkpoint
-from yolo_backend.detection.networks import named
+from yolo_backend.detection.networks import named, points_of
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.messages import first_line, shortened
 
-Kind = Literal["detect", "obb", "segment", "classify"]
+Kind = Literal["detect", "obb", "segment", "pose", "classify"]
 
-_NEEDED = "name a .pt for detection, OBB, segmentation or classification, such as yolo26n.pt (--base, or MODEL_NAME)"
+_NEEDED = (
+    "name a .pt for detection, OBB, segmentation, pose or classification, such as yolo26n.pt (--base, or MODEL_NAME)"
+)
 _KIND_OF_NETWORK: Mapping[str, Kind] = {
     "DetectionModel": "detect",
     "OBBModel": "obb",
     "SegmentationModel": "segment",
+    "PoseModel": "pose",
     "ClassificationModel": "classify",
 }
 _BRANCHES = ("cv3", "one2one_cv3")  # where a head tells classes; the second one in networks that need no NMS
@@ -30,7 +33,10 @@ _IMAGE_SIZE = 640  # Ultralytics' own, in which it counts how rare objects are
 
 @dataclass(frozen=True)
 class Base:
-    """Weights to begin with: their kind, class names by number, image size, and the network itself."""
+    """Weights to begin with: their kind, class names by number, image size, and the network itself.
+
+    `points` is how many key points they find in a box.
+    """
 
     path: Path
     fingerprint: str
@@ -38,6 +44,7 @@ class Base:
     class_names: Mapping[int, str]
     image_size: int
     network: Any
+    points: int = 0
 
     @property
     def name(self) -> str:
@@ -66,7 +73,8 @@ def read_base(path: Path) -> Base:
         raise WeightsError(f"{shortened(path.name)} doesn't take RGB images: {_NEEDED}")
     size = yolo.overrides.get("imgsz", _IMAGE_SIZE)
     image_size = max(size) if isinstance(size, Sequence) else int(size)
-    return Base(path, fingerprint, kind, named(network.names), image_size, network)
+    points, _ = points_of(network) or (0, 0)
+    return Base(path, fingerprint, kind, named(network.names), image_size, network, points)
 
 
 def set_class_rows(network: Any, base: Any, known: Mapping[int, Sequence[int]]) -> None:

@@ -57,6 +57,13 @@ def on_boxes(faults: Faults, things: Things = BOXES) -> Iterator[str]:
         yield f"Not trained on: {_counted(count, things.one, things.several)}{told}"
 
 
+def on_points(faults: Faults) -> Iterator[str]:
+    """Key points that aren't trained on."""
+    for count, tasks, reason in _by_reason(faults):
+        told = f" {reason} ({tasks})" if reason else " for other reasons"
+        yield f"Not trained on: {_counted(count, 'key point')}{told}"
+
+
 def on_other_images(task_ids: Sequence[int]) -> Iterator[str]:
     """Tasks whose image isn't the one that was labelled."""
     if task_ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,7 +170,10 @@ def _worst(
         except (OSError, ImageError):
             continue
         drawn = FoundBoxes(
-            truth.boxes_xywhr if found.is_rotated else truth.boxes_xyxy, np.zeros(len(truth.labels)), truth.labels
+            truth.boxes_xywhr if found.is_rotated else truth.boxes_xyxy,
+            np.zeros(len(truth.labels)),
+            truth.labels,
+            points_xy=truth.points_xy if truth.points_xy.size else None,
         )
         if found.masks is None:
             of_drawn, of_found = (
@@ -189,7 +193,7 @@ def _worst(
 
 
 def _regions(boxes: FoundBoxes, size_wh: tuple[int, int], *, scored: bool) -> list[dict[str, Any]]:
-    """Boxes as Label Studio has them, which is what can be drawn."""
+    """Boxes, and their key points, as Label Studio has them, which is what can be drawn."""
     detections = Detections(
         boxes.boxes.astype(np.float32),
         boxes.scores.astype(np.float32),
@@ -205,6 +209,22 @@ def _regions(boxes: FoundBoxes, size_wh: tuple[int, int], *, scored: bool) -> li
         }
         for place, label, score in zip(places, boxes.labels, boxes.scores, strict=True)
         if place
+    ] + _points(boxes, size_wh)
+
+
+def _points(boxes: FoundBoxes, size_wh: tuple[int, int]) -> list[dict[str, Any]]:
+    """Each in its box's color, and without a text of its own."""
+    if boxes.points_xy is None:
+        return []
+    return [
+        {
+            "type": "keypointlabels",
+            "parentID": "",
+            "value": {"x": 100 * x / size_wh[0], "y": 100 * y / size_wh[1], "keypointlabels": [label]},
+        }
+        for label, points in zip(boxes.labels, boxes.points_xy.tolist(), strict=True)
+        for x, y in points
+        if not math.isnan(x)
     ]
 
 

@@ -18,6 +18,7 @@ from yolo_backend.label_studio.errors import explain
 from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.task_values import find_value
@@ -47,8 +48,10 @@ from yolo_backend.training.chosen import (
     rivals,
 )
 from yolo_backend.training.image_cache import CachedImage, ImageCache
-from yolo_backend.training.labelled import LabelledImage, Snapshot
-from yolo_backend.training.remarks import Used, on_boxes, on_images, on_late_labels, on_other_images
+from yolo_backend.training.labelled import LabelledBox, LabelledImage, Snapshot
+from yolo_backend.training.learnt import learnt_labels
+from yolo_backend.training.poses import read_poses
+from yolo_backend.training.remarks import Used, on_boxes, on_images, on_late_labels, on_other_images, on_points
 from yolo_backend.training.things import Things, things_of
 
 LoadImages = Callable[[Task, Sequence[Control]], Iterable[TaskFile]]
@@ -62,7 +65,7 @@ _LEARNT_FROM = {
     "detect": "RectangleLabels",
     "obb": "RectangleLabels",
     "segment": "PolygonLabels and BrushLabels",
-    "pose": "KeyPointLabels",
+    "pose": "KeyPointLabels with a model_index",
     "classify": "Choices and Taxonomy",
 }
 _MIN_IMAGE_PX = 10  # on each side; Ultralytics leaves out smaller ones
@@ -74,12 +77,15 @@ class SnapshotError(UserError):
 
 @dataclass
 class _Reading:
-    """What one task gave. `faults` and `image_faults` say of boxes and of images why they aren't trained on."""
+    """What one task gave. `faults`, `point_faults` and `image_faults` say of boxes, key points and images why they
+    aren't trained on.
+    """
 
     images: list[LabelledImage] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)  # that came with the task
     used: Used | None = None
     faults: list[str] = field(default_factory=list)
+    point_faults: list[str] = field(default_factory=list)
     image_faults: list[str] = field(default_factory=list)
     is_of_another: bool = False
     has_group: bool = False
@@ -118,7 +124,7 @@ def take_snapshot(
             "together: name another one, or none"
         )
     ordered = [readings[task_id] for task_id in sorted(readings)]
-    labels = [label.value for control in controls for label in control.labels]
+    labels = [label.value for control in controls for label in learnt_labels(control)]
     labels += [label for reading in ordered for label in reading.labels]
     return Snapshot(
         tuple(image for reading in ordered for image in reading.images),
@@ -171,6 +177,7 @@ def _remarks(readings: Mapping[int, _Reading], things: Things) -> Iterator[str]:
     in_order = sorted(readings.items())
     yield from on_images([(task_id, fault) for task_id, reading in in_order for fault in reading.image_faults])
     yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults], things)
+    yield from on_points([(task_id, fault) for task_id, reading in in_order for fault in reading.point_faults])
     yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another])
     yield from on_late_labels([reading.used for _, reading in in_order if reading.used])
 
@@ -193,12 +200,19 @@ def _digest_of_labels(image: LabelledImage) -> str:
     boxes = sorted(
         [
             box.label,
-            *(round(number, 3) for number in box.box_xywhr),
+            *(round(number, 3) for number in (*box.box_xywhr, *_numbers_of_points(box))),
             *(round(number, 3) for line in box.outlines for point in line for number in point),
         ]
         for box in image.boxes
     )
     return blake3(json.dumps(boxes).encode()).hexdigest()
+
+
+def _numbers_of_points(box: LabelledBox) -> Iterator[float]:
+    """Each point's number, x and y."""
+    for number, point in enumerate(box.points):
+        if point:
+            yield from (number, *point)
 
 
 @dataclass(frozen=True)
@@ -246,6 +260,7 @@ class _Reader:
                 reading.faults += drawn.faults
                 if is_chosen and not drawn.boxes:
                     continue
+                reading.point_faults += drawn.point_faults
                 reading.is_of_another |= drawn.is_of_another
                 reading.images.append(
                     LabelledImage(
@@ -284,7 +299,13 @@ class _Reader:
         cached = self.cache.take(digest, file.content)
         if min(cached.size_wh) < _MIN_IMAGE_PX:
             raise ImageError(FailureKind.BROKEN, f"the image has fewer than {_MIN_IMAGE_PX} pixels on a side")
-        drawn = (read_chosen if self.kind == "classify" else read_drawn)(regions, data, cached.size_wh)
+        of_points = [(region, control) for region, control in regions if isinstance(control, KeyPointControl)]
+        if self.kind == "classify":
+            drawn = read_chosen(regions, data, cached.size_wh)
+        elif of_points:
+            drawn = read_poses(of_points, cached.size_wh)
+        else:
+            drawn = read_drawn(regions, data, cached.size_wh)
         if drawn.is_turned:  # without these boxes it would be one of which people say that they aren't there
             raise ImageError(
                 FailureKind.WRONG_TYPE,
@@ -297,8 +318,8 @@ class _Reader:
         mine = [control for control in self.controls if control.to_name in to_names]
         if any(control.labels_value is not None for control in mine):
             return None
-        labels = frozenset(label.value for control in mine for label in control.labels)
-        everything = {label.value for control in self.controls for label in control.labels}
+        labels = frozenset(label.value for control in mine for label in learnt_labels(control))
+        everything = {label.value for control in self.controls for label in learnt_labels(control)}
         return None if labels == everything else labels
 
     def _group_of(self, data: Any) -> str | None:

@@ -22,7 +22,7 @@ from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_json
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.label_map import by_name, map_labels
+from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.messages import shortened
 from yolo_backend.serving.request import Predictor, open_catalog
@@ -39,6 +39,7 @@ from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.labelled import LabelledBox, Snapshot
+from yolo_backend.training.learnt import map_classes
 from yolo_backend.training.networks import Base, Kind, read_base
 from yolo_backend.training.records import (
     Comparison,
@@ -204,7 +205,7 @@ class _Stages:
         is_trained = engine.info.thresholds or weights.parent == self._run.work_folder
         controls = [by_name(control) for control in collected.controls] if is_trained else collected.controls
         names = engine.info.class_names
-        labels_of_class = labels_of_classes(map_labels(control, names, SCORE_FLOOR) for control in controls)
+        labels_of_class = labels_of_classes(map_classes(control, names, SCORE_FLOOR) for control in controls)
         if not labels_of_class:
             return None
         settings = self._settings
@@ -214,6 +215,7 @@ class _Stages:
             labels_of_class,
             max_megapixels=settings.max_image_megapixels,
             decode=settings.decode,
+            points=_points(collected, base),
         )
         return replace(found, is_single=collected.is_single)
 
@@ -245,7 +247,9 @@ class _Stages:
         if base.kind == "classify":
             data = write_class_folders(work / "data", split.train, split.val, classes.names)
         else:
-            data = write_dataset(work / "data", split.train, split.val, classes.names, kind=base.kind)
+            data = write_dataset(
+                work / "data", split.train, split.val, classes.names, kind=base.kind, points=_points(collected, base)
+            )
         spec = FitSpec(
             data=data,
             base=base,
@@ -411,6 +415,11 @@ def _check_classes(base: Base, collected: Collected) -> None:
             if names
             else "None of the images has a single choice, and a classifier learns from such only: label more images"
         )
+
+
+def _points(collected: Collected, base: Base) -> int:
+    """How many key points the model has: as the base, unless people drew more, and then its layers begin anew."""
+    return max(base.points, collected.points)
 
 
 def _facts(collected: Collected, base: Base, fitted: Fitted, options: Options) -> dict[str, str]:

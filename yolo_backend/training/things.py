@@ -20,9 +20,10 @@ class Things:
 
 
 BOXES = Things("box", "boxes", "drawn", "the labels on other boxes", "Label")
+REGIONS = Things("region", "regions", "drawn", "the labels on other regions", "Label")
 CHOICES = Things("choice", "choices", "labelled", "the choices of other images", "Choice")
 
 
 def things_of(kind: str | None) -> Things:
     """What weights of this kind learn from; None is that of runs that don't say it."""
-    return CHOICES if kind == "classify" else BOXES
+    return CHOICES if kind == "classify" else REGIONS if kind == "segment" else BOXES

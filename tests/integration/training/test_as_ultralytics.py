@@ -7,11 +7,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from ultralytics.engine.validator import BaseValidator
-from ultralytics.utils.metrics import ap_per_class, box_iou
+from ultralytics.utils.metrics import OKS_SIGMA, ap_per_class, box_iou, kpt_iou
 
 from tests.harness.findings import LABELS, box, recorded
 from yolo_backend.training.found import FoundBoxes
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
+from yolo_backend.training.oks import similarities
 from yolo_backend.training.scores import as_they_are, average_precisions, score
 
 Case = tuple[list[TrueBoxes], list[FoundBoxes]]
@@ -83,3 +84,20 @@ def test_the_means_are_ultralytics() -> None:
     expected = ultralytics_average_precisions(truths, found)
     assert scores.map50().value == pytest.approx(expected[:, 0].mean(), abs=1e-6)
     assert scores.map50_95().value == pytest.approx(expected.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("points", [1, 3, 17])
+def test_key_points_are_as_alike_as_ultralytics_says(points: int) -> None:
+    generator = np.random.default_rng(points)
+    drawn_xy = generator.uniform(0, 400, (8, points, 2))
+    found_xy = np.concatenate([drawn_xy + generator.normal(0, spread, drawn_xy.shape) for spread in (1, 8, 30)])
+    areas_px = generator.uniform(400, 40_000, 8)
+    are_drawn = generator.random((8, points)) < 0.7
+    are_drawn[0] = False
+    numbers = torch.from_numpy(np.concatenate([drawn_xy, 2.0 * are_drawn[..., None]], axis=-1))
+    sigmas = OKS_SIGMA if points == 17 else np.ones(points) / points
+    expected = kpt_iou(numbers, torch.from_numpy(found_xy), torch.from_numpy(areas_px * 0.53), sigmas.tolist())
+    ours = similarities(found_xy, np.where(are_drawn[..., None], drawn_xy, np.nan), areas_px)
+    np.testing.assert_allclose(ours, expected.T, rtol=0, atol=1e-6)
+    assert (ours > 0.5).any()
+    assert ours[:, 0].max() == 0

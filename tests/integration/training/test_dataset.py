@@ -130,6 +130,25 @@ PLACES = st.fixed_dictionaries(
 )
 
 
+def test_pose_weights_are_given_each_box_with_its_points(tmp_path: Path, photograph: Path) -> None:
+    """Those that nobody drew, and those that only the weights have, are there as not seen."""
+    width, height = SIZE_WH
+    posed = [
+        replace(box("car", (10, 20, 110, 80)), points=((12.5, 25.0), None, (100.0, 70.0))),
+        replace(box("車", (0, 0, width, height)), points=((0.0, 0.0), (width, height))),
+    ]
+    data_yaml = write_dataset(tmp_path / "d", [image(photograph, *posed)], [], CLASSES, kind="pose", points=4)
+    data = yaml.safe_load(data_yaml.read_text())
+    assert data["kpt_shape"] == [4, 3]
+    (labels,) = read(data_yaml, kind="pose").labels
+    assert labels["cls"][:, 0].tolist() == [CLASSES.index("car"), CLASSES.index("車")]
+    np.testing.assert_allclose(labels["bboxes"][0] * np.array([width, height] * 2), [60, 50, 100, 60], atol=0.01)
+    x, y, seen = np.moveaxis(labels["keypoints"] * (width, height, 1), -1, 0)
+    np.testing.assert_allclose(x, np.array([(12.5, 0, 100, 0), (0, width, 0, 0)]), atol=0.01)
+    np.testing.assert_allclose(y, [[25, 0, 70, 0], [0, height, 0, 0]], atol=0.01)
+    assert seen.tolist() == [[2, 0, 2, 0], [2, 2, 0, 0]]
+
+
 @given(places=st.lists(PLACES, min_size=1, max_size=8))
 @pytest.mark.parametrize("kind", ["detect", "obb"])
 def test_nothing_of_what_people_may_draw_is_dropped(

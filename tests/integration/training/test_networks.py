@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, OBBModel, SegmentationModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
@@ -33,7 +33,7 @@ def architecture(name: str, classes: int) -> dict[str, Any]:
 def network(name: str, classes: int, *, seed: int = 0) -> Any:
     """A network of this kind whose rows all differ."""
     torch.manual_seed(seed)
-    kinds = {"obb": OBBModel, "seg": SegmentationModel}
+    kinds = {"obb": OBBModel, "seg": SegmentationModel, "pose": PoseModel}
     made = kinds.get(name.partition("-")[2], DetectionModel)(architecture(name, classes), verbose=False)
     with torch.no_grad():
         for branch in (made.model[-1].cv3, getattr(made.model[-1], "one2one_cv3", None) or ()):
@@ -171,6 +171,8 @@ def test_a_base_says_what_it_is(bccd_weights: Path, tmp_path: Path) -> None:
     segment = network("yolo26n-seg", 2)
     segment.names = {0: "ship", 1: "plane"}
     assert read_base(save(segment, tmp_path / "segment.pt")).kind == "segment"
+    pose = read_base(save(network("yolo26n-pose", 1), tmp_path / "pose.pt"))
+    assert (pose.kind, pose.points) == ("pose", 17)
 
 
 def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_fused_weights_are_refused(bccd_weights: Path, tmp_path: Path) -> None:
         read_base(save(fused, tmp_path / "fused.pt"))
 
 
-@pytest.mark.parametrize(("name", "task"), [("yolo11n-pose", "pose")])
+@pytest.mark.parametrize(("name", "task"), [("yolo26n-depth", "depth"), ("yolo26n-sem", "semantic")])
 def test_weights_for_something_else_are_refused_with_what_is_needed(name: str, task: str, tmp_path: Path) -> None:
     YOLO(f"{name}.yaml").save(tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=rf"other\.pt are weights for {task}, .* yolo26n\.pt"):
@@ -192,7 +194,7 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
         read_base(tmp_path / "numbers.pt")
 
 
-@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb", "yolo26-seg"])
+@pytest.mark.parametrize("name", ["yolo11", "yolo26", "yolo11-obb", "yolo26-seg", "yolo11-pose"])
 def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str) -> None:
     """An image is one of nothing for those classes only that somebody could have drawn there."""
 
@@ -212,6 +214,7 @@ def test_a_class_learns_nothing_of_images_on_which_it_can_not_be_drawn(name: str
             "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4, 0.1][:count]]),
             "masks": torch.ones(2, 16, 16),
             "sem_masks": torch.zeros(2, 16, 16),
+            "keypoints": torch.full((1, 17, 3), 0.5),
         }
         made(batch)[0].sum().backward()
         head = made.model[-1]

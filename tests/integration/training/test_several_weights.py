@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.outlined_label_studio import outlined_config
-from tests.harness.shapes import shapes_weights
+from tests.fakes.posed_label_studio import pose_config
+from tests.harness.shapes import CLASS_NAMES, shapes_weights
 from tests.harness.studio_client import BCCD_CONFIG
 from yolo_backend.settings import load_settings
 from yolo_backend.training.base import serving_name
@@ -25,6 +26,8 @@ from yolo_backend.training.base import serving_name
         ("pose.pt, bccd.pt", "<View/>", "pose.pt"),
         ("gone.pt", BCCD_CONFIG, "gone.pt"),
         ("bccd.pt, segment.pt", outlined_config(), "segment.pt"),
+        ("bccd.pt, pose.pt", pose_config(), "pose.pt"),
+        ("bccd.pt, pose.pt", pose_config(CLASS_NAMES), "pose.pt"),
     ],
 )
 def test_it_is_what_serves_that_on_which_it_can_be_trained(

@@ -79,6 +79,23 @@ def test_within_a_tolerance_no_point_is_further_away(bitmap: Bitmap, tolerance_p
         assert furthest <= tolerance_px + 1e-3
 
 
+@given(st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 200))
+@settings(deadline=None)
+def test_where_a_polygon_is_does_not_change_its_pixels(x: int, y: int, seed: int) -> None:
+    """Also those whose middle is on a side, which are many where the corners are whole numbers."""
+    points = np.random.default_rng(seed).integers(0, 60, (7, 2)).astype(np.float64)
+    here, there = (mask_of(points + offset, (6000, 6000)) for offset in ((0, 0), (x, y)))
+    assert there.window_xywh[2:] == here.window_xywh[2:]
+    assert there.runs.tolist() == here.runs.tolist()
+
+
+def test_opencv_is_held_to_the_tolerance() -> None:
+    """It takes away the corner at (5, 9), which is 1.15 px from what is left."""
+    outline = np.array([[5, 9], [5, 10], [2, 10], [2, 11], [0, 11], [0, 33], [12, 33], [12, 9]], np.float64)
+    points = within_tolerance(outline, 0.9375).astype(np.float32)
+    assert max(abs(cv2.pointPolygonTest(points, (x, y), True)) for x, y in outline.tolist()) <= 0.9375
+
+
 @given(blobs())
 @settings(deadline=None, max_examples=30)
 def test_the_mask_of_a_polygon_is_that_of_another_implementation(bitmap: Bitmap) -> None:

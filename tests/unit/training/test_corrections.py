@@ -208,3 +208,24 @@ def test_other_outlines_in_the_same_boxes_are_a_change() -> None:
     assert check_labels(before, drawn_in(before), found, LABELS) is None
     reason = check_labels(with_outlines(pairs_of_cells(), upside_down=8), drawn_in(before), found, LABELS)
     assert reason == "the labels of 8 of 12 validation images changed; the serving model fell from 0.99 to 0.11"
+
+
+def test_key_points_that_were_moved_are_changed_labels() -> None:
+    """Each image's cell has its two points, and then they are elsewhere: what the model finds fits no longer."""
+    images = [
+        replace(image, boxes=tuple(replace(each, points=((20.0, 20.0), (50.0, 50.0))) for each in image.boxes[:1]))
+        for image in pairs_of_cells()
+    ]
+    points = np.array([[[20.0, 20.0], [50.0, 50.0]]])
+    found = replace(perfect(images), images=[replace(each, points_xy=points) for each in perfect(images).images])
+
+    def said_of(x: float) -> str | None:
+        moved = [
+            replace(image, boxes=tuple(replace(each, points=((x, 20.0), (x, 50.0))) for each in image.boxes))
+            for image in images
+        ]
+        return check_labels(moved, drawn_in(images), found, LABELS)
+
+    assert check_labels(images, drawn_in(images), found, LABELS) is None
+    assert said_of(250) == "the labels of 12 of 12 validation images changed; the serving model fell from 0.99 to 0.00"
+    assert said_of(45) is None, "so little is a correction"

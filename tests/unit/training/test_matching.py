@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.harness.findings import box
 from yolo_backend.detection.masks import Mask
 from yolo_backend.training.found import Findings, FoundBoxes
-from yolo_backend.training.labelled import LabelledBox
+from yolo_backend.training.labelled import LabelledBox, Point
 from yolo_backend.training.matching import (
     TrueBoxes,
     as_upright,
@@ -224,3 +225,59 @@ def test_outlines_come_along_to_another_image() -> None:
         assert moved.outlines[0][0].tolist() == [[0, 0], [10, 0], [0, 10]]
     (moved, _) = shuffled_places([drawn(size_wh=(200, 50)), truth], np.random.default_rng(0))
     assert moved.outlines[0][0].tolist() == [[0, 0], [20, 0], [0, 5]]
+
+
+# Key points
+
+
+def posed(*things: tuple[str, Any, Sequence[Point | None]]) -> TrueBoxes:
+    boxes = [replace(box(label, place), points=tuple(points)) for label, place, points in things]
+    return TrueBoxes.of(boxes, (100, 100), LABELS)
+
+
+def found_points(*things: tuple[str, float, Any, Sequence[Point]]) -> FoundBoxes:
+    plain = found(*(thing[:3] for thing in things))
+    return replace(plain, points_xy=np.array([points for *_, points in things], np.float64))
+
+
+def test_key_points_that_lie_on_each_other_are_alike_wherever_their_boxes_are() -> None:
+    truth = posed(("cat", A, [(2, 2), (8, 8)]), ("dog", B, [(22, 2), None]))
+    those = found_points(("cat", 0.9, FAR, [(2, 2), (8, 8)]), ("dog", 0.8, B, [(22, 2), (0, 0)]))
+    overlaps = overlap_matrix(those, truth)
+    assert overlaps.diagonal() == pytest.approx([1, 1], abs=1e-6), "what nobody drew doesn't count"
+    assert max(overlaps[0, 1], overlaps[1, 0]) < 0.2
+    wanted = np.array([[False, True], [False, False]])
+    assert overlap_matrix(those, truth, wanted)[0, 0] == 0
+
+
+def test_a_box_of_which_no_point_was_drawn_goes_by_its_place() -> None:
+    truth = posed(("cat", A, [None, None]))
+    those = found_points(("cat", 0.9, (0, 0, 10, 8), [(50, 50), (60, 60)]))
+    assert overlap_matrix(those, truth)[0, 0] == pytest.approx(0.8)
+
+
+def test_a_point_that_the_weights_don_t_know_is_missed() -> None:
+    truth = posed(("cat", A, [(2, 2), (8, 8)]))
+    those = found_points(("cat", 0.9, A, [(2, 2), (math.nan, math.nan)]))
+    assert overlap_matrix(those, truth)[0, 0] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_things_with_fewer_points_are_as_if_the_others_weren_t_drawn() -> None:
+    truth = posed(("cat", A, [(2, 2), (8, 8)]), ("cat", B, ()))
+    assert np.isnan(truth.points_xy).all(axis=-1).tolist() == [[False, False], [True, True]]
+
+
+def test_points_keep_with_what_is_found() -> None:
+    those = found_points(("cat", 0.9, A, [(2, 2)]), ("dog", 0.2, B, [(3, 3)]), ("cat", 0.5, FAR, [(4, 4)]))
+    kept = those.above({"cat": 0.4, "dog": 0.4}).points_xy
+    assert kept is not None
+    assert kept.tolist() == [[[2, 2]], [[4, 4]]]
+
+
+def test_points_are_moved_with_their_boxes() -> None:
+    truths = [posed(("cat", (0, 0, 10, 10), [(5, 5), None])), TrueBoxes.of([], (200, 50), LABELS)]
+    moved = shuffled_places(truths, np.random.default_rng(0))
+    (there,) = (each for each in moved if each.labels)
+    assert there.size_wh == (200, 50)
+    assert there.points_xy[0, 0].tolist() == [10, 2.5]
+    assert np.isnan(there.points_xy[0, 1]).all()

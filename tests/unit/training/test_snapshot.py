@@ -213,7 +213,7 @@ def test_segmentation_weights_learn_from_outlines_and_not_from_rectangles(take: 
     snapshot = take([task(1, drawn, pages=[picture(number) for number in range(3)])], paged, kind="segment")
     assert boxes_of(snapshot) == {(1, 0): ["car"], (1, 1): [], (1, 2): ["car"]}
     assert snapshot.remarks == (
-        'Not trained on: 1 box with the label "bus", which the labeling config doesn\'t have (task 1)',
+        'Not trained on: 1 region with the label "bus", which the labeling config doesn\'t have (task 1)',
     )
 
 
@@ -414,3 +414,38 @@ def test_the_manifest_tells_one_outline_from_another_in_the_same_box(take: Take)
         for each in (outline(), other)
     }
     assert len(digests) == 2
+
+
+POSES = """<View><Image name="image" value="$image"/>
+<RectangleLabels name="points_bbox" toName="image"><Label value="Mensch" predicted_values="person"/></RectangleLabels>
+<KeyPointLabels name="points" toName="image"><Label value="nose" predicted_values="person" model_index="0"/>
+<Label value="ear" predicted_values="person" model_index="2"/></KeyPointLabels></View>"""
+
+
+def key_point(label: str, x: float, y: float, **more: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 1, "keypointlabels": [label]}
+    return region(**more) | {"id": label, "from_name": "points", "type": "keypointlabels", "value": value}
+
+
+def test_key_points_are_percent_of_the_upright_image_and_belong_to_their_box(take: Take) -> None:
+    box = region("Mensch") | {"from_name": "points_bbox"}
+    odd = [key_point("nose", 95, 50), key_point("wing", 20, 30)]
+    tasks = [
+        task(1, submitted(box, key_point("nose", 15, 25), key_point("ear", 90, 90, parentID=box["id"]))),
+        task(2, submitted(box, *odd), image=picture(2, (20, 40), orientation_=6)),
+        task(3, submitted()),
+    ]
+    snapshot = take(tasks, POSES, kind="pose")
+    assert snapshot.labels == ("person",)
+    first, second, nothing = snapshot.images
+    assert first.size_wh == second.size_wh == (40, 20)
+    assert [box.label for box in (*first.boxes, *second.boxes, *nothing.boxes)] == ["person", "person"]
+    assert [point and pytest.approx(point) for point in first.boxes[0].points] == [(6, 5), None, (36, 18)]
+    assert second.boxes[0].points == (None, None, None)
+    assert snapshot.remarks == (
+        'Not trained on: 1 key point with the label "wing", which the labeling config doesn\'t have (task 2)',
+        "Not trained on: 1 key point outside of all boxes (task 2)",
+    )
+    digests = {row["task"]: row["labels"] for row in manifest_rows(snapshot.images)}
+    assert digests[1] != digests[2]
+    assert first.labels is None

@@ -86,7 +86,7 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
 
         A class's threshold is the lowest of its points' labels.
         """
-        of_point = _points_of(control, weights, default_threshold)
+        of_point = points_of(control, weights, default_threshold)
         boxes = _mapped(control, control.box_labels, weights, default_threshold)
         names, classes = weights.class_names, sorted({class_id for class_id, _ in of_point})
         shown = {point.label for point in of_point.values()}
@@ -100,6 +100,14 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
             classes_without_label=tuple(name for number, name in names.items() if number not in classes),
             label_of_point=of_point,
         )
+
+    def as_trained(self, control: KeyPointControl) -> KeyPointControl:
+        """As it is: the classes of a model that was trained for it are those that its labels name."""
+        return control
+
+    def trained_with(self, control: KeyPointControl) -> frozenset[str]:
+        """Pose weights, on points that have a number; labels that come with the tasks are people's own."""
+        return frozenset({_POSE} if any(label.model_index is not None for label in control.labels) else ())
 
     def why_unmatched(self, control: KeyPointControl, weights: WeightsInfo, name: str) -> str | None:
         """Each label needs the number of a point, and the weights have to have such a point."""
@@ -150,7 +158,7 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
 
     def counts(self, region: Mapping[str, Any]) -> bool:
         """The points of a thing are parts of it: of its box or, where it has none, of its first point."""
-        return "parentID" not in region and not _is_later_point(str(region.get("id")))
+        return "parentID" not in region and not is_later_point(str(region.get("id")))
 
     def ingredients(self, control: KeyPointControl) -> dict[str, Any]:
         """Also how large points are, and where boxes go."""
@@ -202,10 +210,13 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
         return parts
 
 
-def _points_of(
+def points_of(
     control: KeyPointControl, weights: WeightsInfo, default_threshold: float
 ) -> dict[tuple[int, int], PointLabel]:
-    """The label of each class's point. One without `predicted_values` has the point where no other label has it."""
+    """The label of each class's point, by the class's number and its own.
+
+    One without `predicted_values` has the point where no other label has it.
+    """
     found: dict[tuple[int, int], PointLabel] = {}
     for index in range(weights.points):
         mine = [label for label in control.labels if label.model_index == index]
@@ -262,7 +273,7 @@ def _meta(number: int) -> dict[str, Any]:
     return {"text": [f"bbox-{number}"]}
 
 
-def _is_later_point(id_: str) -> bool:
+def is_later_point(id_: str) -> bool:
     """Returns True for the ids of all points of a thing but its first region."""
     thing, _, position = id_.partition("-")
     return position.isdecimal() and len(thing) == len(new_ids(1)[0])

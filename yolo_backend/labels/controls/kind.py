@@ -9,7 +9,7 @@ from typing import Any, NotRequired, Protocol, TypedDict, TypeVar
 
 from yolo_backend.detection.detections import Detections, WeightsInfo
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.label_map import LabelMap, map_labels
+from yolo_backend.labels.label_map import LabelMap, by_name, map_labels
 from yolo_backend.labels.tags import Tag
 from yolo_backend.protocol import Region
 
@@ -96,6 +96,10 @@ class ControlKind(Protocol[ControlT]):
     def trained_with(self, control: ControlT) -> frozenset[str]:
         """The kinds of weights that can learn from what people draw with it; none, if models aren't trained on that."""
         return frozenset()
+
+    def as_trained(self, control: ControlT) -> ControlT:
+        """The control as weights that were trained for its project know it: by the names of its labels."""
+        return by_name(control)
 
     def wants_masks(self, control: ControlT, weights: WeightsInfo) -> bool:
         """Returns True if masks are to be made for it of what these weights find, which takes time and memory."""
