@@ -29,9 +29,13 @@ SIZE_WH = (160, 160)  # a square, of which nothing is cut off
 
 @dataclass
 class ChosenLabelStudio(LabelStudio):
-    """With a `shuffled_by`, the choices are those of other images, in the order that this seed gives."""
+    """With a `shuffled_by`, the choices are those of other images, in the order that this seed gives.
+
+    With `always`, these are chosen for each image.
+    """
 
     shuffled_by: int | None = None
+    always: tuple[str, ...] = ()
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
         path = urlsplit(handler.path).path
@@ -52,7 +56,7 @@ class ChosenLabelStudio(LabelStudio):
             "from_name": "kind",
             "to_name": "image",
             "origin": "manual",
-            "value": {"choices": [CHOICES[scene(self._looked_at(number))[1]]]},
+            "value": {"choices": list(self.always) or [CHOICES[scene(self._looked_at(number))[1]]]},
         }
         annotation = {
             "id": 1000 + number,

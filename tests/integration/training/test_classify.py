@@ -309,3 +309,20 @@ def test_a_project_with_too_little_says_what_it_needs(house: House, studio: Chos
         f"A training needs at least 10 labelled images with choices, and project {PROJECT} has 9: label and submit 1 "
         "more, and train again"
     )
+
+
+@pytest.mark.parametrize(
+    ("always", "failure"),
+    [
+        (("Stab",), "all that it could be trained on are Stab: label images of others, too"),
+        (("Stab", "Pfeil"), "None of the images has a single choice, and a classifier learns from such only"),
+    ],
+)
+def test_without_two_choices_to_tell_apart_nothing_is_trained(
+    always: tuple[str, ...], failure: str, house: House, studio: ChosenLabelStudio
+) -> None:
+    studio.scenes, studio.always = 12, always
+    run = train(house)
+    assert run.state == "failed"
+    assert run.failure
+    assert failure in run.failure
