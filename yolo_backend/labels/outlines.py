@@ -118,8 +118,8 @@ def simplified(outline: Points) -> Points:
 def within_tolerance(outline: Points, tolerance_px: float) -> Points:
     """The outline with as few of its points as keep it within so many pixels of all others, and never crossing itself.
 
-    Where it would cross itself, or OpenCV goes further than it should, as it does now and then, half of the tolerance is
-    tried.
+    Where it would cross itself, or OpenCV goes further than it should, as it does now and then, half of the tolerance
+    is tried.
     """
     asked_px = tolerance_px
     while asked_px > _SAME_PX:
