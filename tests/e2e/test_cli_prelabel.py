@@ -476,6 +476,7 @@ class Doorway:
             self._server = None
 
 
+@pytest.mark.proof
 def test_label_studio_goes_away_and_comes_back(
     client: StudioClient,
     doorway: Doorway,

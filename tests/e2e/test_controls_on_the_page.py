@@ -151,6 +151,7 @@ def test_choices_taxonomies_and_numbers_are_shown(
         assert_submitted(client, browser, project, regions)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("per_item", [True, False], ids=["perItem", "one for all"])
 def test_of_several_images_each_has_its_own_or_all_have_one(
     client: StudioClient, browser: StudioBrowser, server: BackendServer, tmp_path: Path, per_item: bool

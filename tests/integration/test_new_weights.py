@@ -119,6 +119,7 @@ def test_a_new_file_is_exported_beside_the_old_one_and_then_serves(
     assert index(server)["engine"] == "onnx"
 
 
+@pytest.mark.proof
 def test_a_broken_file_changes_nothing_and_the_status_page_says_why(
     start: StartServer, exported_before: Path, root: Path, second: Path, bccd_files: list[Path]
 ) -> None:

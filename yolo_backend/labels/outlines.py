@@ -132,6 +132,7 @@ def within_tolerance(outline: Points, tolerance_px: float) -> Points:
 
 def _furthest(outline: Points, kept: Points) -> float:
     """How far the points of an outline are at most from the sides that replace them; `kept` are some of them."""
+    outline = outline.astype(np.float32).astype(np.float64)  # as OpenCV was given them
     numbers: list[int] = []
     begin = int(np.flatnonzero((outline == kept[0]).all(axis=1))[0])
     turned = np.roll(outline, -begin, axis=0)

@@ -21,6 +21,8 @@ from tests.harness.stack import (
 )
 from tests.harness.studio_client import StudioClient
 
+pytestmark = pytest.mark.proof  # it has a Label Studio of its own
+
 OUTSIDE = "https://localhost:18443/label-studio"  # where nobody is, so that nothing can come from there
 
 

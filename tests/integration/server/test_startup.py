@@ -136,6 +136,7 @@ def test_several_workers_train_only_with_a_configured_token(tmp_path: Path, envi
     )
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("no_way_out")
 def test_a_release_that_cannot_be_downloaded_is_told_while_it_serves_and_tried_again(
     tmp_path: Path, environment: dict[str, str], bccd_weights: Path

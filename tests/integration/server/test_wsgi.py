@@ -86,6 +86,7 @@ def test_check_loads_the_weights_first(bccd_weights: Path, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.proof
 def test_the_templates_flags_become_settings(bccd_weights: Path, bccd_files: list[Path], tmp_path: Path) -> None:
     port = pick_port(0)
     flags = ["-p", str(port), "--host", "127.0.0.1", "--log-level", "WARNING", "--check", "--with"]

@@ -150,6 +150,7 @@ def test_a_worker_that_dies_while_it_starts_is_replaced(
     assert all(isinstance(outcome, dict) for _, outcome in done)
 
 
+@pytest.mark.proof
 def test_a_cluster_of_this_machine_alone(settings: Settings, plan: ProjectPlan, photographs: str) -> None:
     done = list(stream_on_ray(tasks_at(photographs, 40), plan, "1", settings))
     assert sorted(task["id"] for task, _ in done) == list(range(1, 41))

@@ -64,6 +64,7 @@ def test_on_a_gpu_it_is_only_nice() -> None:
     assert not shown["autogroup"].endswith("nice 19\n")
 
 
+@pytest.mark.proof
 def test_all_cores_are_used_by_a_process_that_a_pinned_thread_started() -> None:
     cores = sorted(os.sched_getaffinity(0))
     pinned = SHOW.replace("os.sched_getaffinity(os.getpid())", str(set(cores))).replace("{on_gpu}", "False")

@@ -84,14 +84,14 @@ def tokens_seen(server: RecordingServer) -> list[str | None]:
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_a_connection_that_is_closed_without_a_word_costs_no_image(serve: StartServer, at_once: int) -> None:
     """As uwsgi does: it answers once over each, and a request that comes then is read by nobody."""
-    answered: set[int] = set()
+    answered: set[BaseHTTPRequestHandler] = set()  # one for each connection; another one may have the same port later
 
     def answer_once(handler: BaseHTTPRequestHandler) -> None:
-        if handler.client_address[1] in answered:
+        if handler in answered:
             handler.close_connection = True
             return
         reply(IMAGE)(handler)
-        answered.add(handler.client_address[1])
+        answered.add(handler)
 
     fetcher, server = make_fetcher(10), serve(answer_once)
     with ThreadPoolExecutor(at_once) as pool:
