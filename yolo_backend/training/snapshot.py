@@ -21,6 +21,7 @@ from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.regions import region_labels
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened
 from yolo_backend.parallel import in_parallel
@@ -28,10 +29,13 @@ from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskFile
 from yolo_backend.training.annotations import (
     NO_IMAGE,
+    ONLY_OTHER_SHAPE,
+    OTHER_SHAPE,
     Drawn,
     Region,
     changed_at,
     counting_annotation,
+    labels_in_other_shapes,
     labels_of,
     read_drawn,
     regions_by_image,
@@ -243,6 +247,7 @@ class _Reader:
             regions = choices_by_image(annotation, controls, data)
         else:
             regions = regions_by_image(annotation, controls, self.kind)
+        in_others = labels_in_other_shapes(annotation, controls, self.kind, data)
         group = self._group_of(data)
         reading.has_group = group is not None
         try:
@@ -252,12 +257,17 @@ class _Reader:
                 if is_chosen and not mine:
                     reading.image_faults.append(NO_CHOICE)
                     continue
+                learnt = {label for region, _ in mine for label in region_labels(region)}
+                others = [label for key in key_of for label in in_others.get(key, ())]
+                if not learnt.issuperset(others):
+                    reading.image_faults.append(ONLY_OTHER_SHAPE.format(self.kind, _LEARNT_FROM[self.kind]))
+                    continue
                 try:
                     digest, cached, drawn = self._read_file(file, data, mine)
                 except ImageError as error:
                     reading.image_faults.append(error.told_of(redact(file.address)))
                     continue
-                reading.faults += drawn.faults
+                reading.faults += [*drawn.faults, *(OTHER_SHAPE.format(self.kind) for _ in others)]
                 if is_chosen and not drawn.boxes:
                     continue
                 reading.point_faults += drawn.point_faults
