@@ -102,6 +102,13 @@ def test_what_serves_is_told_by_label_and_its_thresholds_can_be_pasted() -> None
     assert "1 10 min ago 40 0.60 0.75 promoted" in text
 
 
+def test_of_key_points_the_thresholds_belong_into_the_labels_of_the_points() -> None:
+    text = text_of(ProjectTrainings("7", [replace(ENDED, kind="pose")], "1"))
+    assert "write each into the labels of its class's points in the labeling config:" in text
+    assert 'nut: model_score_threshold="0.25"' in text
+    assert "<Label" not in text
+
+
 def test_the_thresholds_of_many_labels_come_whole_a_line_each() -> None:
     names = [f"label {number} & more" for number in range(20)]
     result = replace(RESULT, labels={name: LabelScore(12, 0.5, 0.5, 0.4) for name in names})

@@ -21,6 +21,7 @@ from yolo_backend.training.gate import Judgement, judge
 from yolo_backend.training.history import HistoryPoint, draw_history
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.report import label_tags, write_report
+from yolo_backend.training.things import things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
 NASTY = "<script>alert(\"RBC\")</script> & 'co'"
@@ -163,6 +164,13 @@ def test_thresholds_are_tags_to_paste() -> None:
         (NASTY, "0.35"),
         ("日本", "0.05"),
     ]
+
+
+def test_the_thresholds_of_key_points_belong_into_the_labels_of_the_points() -> None:
+    assert label_tags({"a & b": 0.35}, things_of("pose")) == 'a & b: model_score_threshold="0.35"'
+    assert "class's points" in things_of("pose").fix
+    assert "last Choice" in things_of("classify").fix
+    assert {things_of(kind).fix for kind in ("detect", "segment")} == {"paste them into the labeling config"}
 
 
 # The history
