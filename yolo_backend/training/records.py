@@ -13,7 +13,9 @@ State = Literal["collecting", "fitting", "judging", "exporting", "ended", "faile
 """A run under way is in one of the stages. One that isn't over though nobody holds the lock was cut off."""
 
 Verdict = Literal["promote", "refuse", "aside"]
-"""What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged."""
+"""What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged, or
+because a model of another kind serves.
+"""
 
 _OF_BOXES = {"detect", "obb", None}
 

@@ -64,12 +64,12 @@ def on_points(faults: Faults) -> Iterator[str]:
         yield f"Not trained on: {_counted(count, 'key point')}{told}"
 
 
-def on_other_images(task_ids: Sequence[int]) -> Iterator[str]:
+def on_other_images(task_ids: Sequence[int], things: Things = BOXES) -> Iterator[str]:
     """Tasks whose image isn't the one that was labelled."""
     if task_ids:
         yield (
             f"{_counted(len(task_ids), 'task')} had an image of other proportions when labelled: check whether the "
-            f"boxes still fit ({_named(task_ids)})"
+            f"{things.several} still fit ({_named(task_ids)})"
         )
 
 

@@ -182,7 +182,7 @@ def _remarks(readings: Mapping[int, _Reading], things: Things) -> Iterator[str]:
     yield from on_images([(task_id, fault) for task_id, reading in in_order for fault in reading.image_faults])
     yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults], things)
     yield from on_points([(task_id, fault) for task_id, reading in in_order for fault in reading.point_faults])
-    yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another])
+    yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another], things)
     yield from on_late_labels([reading.used for _, reading in in_order if reading.used])
 
 

@@ -10,7 +10,8 @@ class Things:
     """One, and several; images with them were `made` so, and shuffled labels are those of `shuffled`.
 
     `tag` is the tag of the labeling config that a label of theirs has; it is empty where the labels of a model are no
-    labels there. `fix` says what to do with thresholds that are to stay, which are shown after it.
+    labels there. `fix` says what to do with thresholds that are to stay, which are shown after it. Of what
+    is found, those that `hit` one that was drawn are counted.
     """
 
     one: str
@@ -19,11 +20,17 @@ class Things:
     shuffled: str
     tag: str
     fix: str = "paste them into the labeling config"
+    hit: str = "overlap a drawn one by half"
 
 
 BOXES = Things("box", "boxes", "drawn", "the labels on other boxes", "Label")
 REGIONS = replace(BOXES, one="region", several="regions", shuffled="the labels on other regions")
-POSES = replace(BOXES, tag="", fix="write each into the labels of its class's points in the labeling config")
+POSES = replace(
+    BOXES,
+    tag="",
+    fix="write each into the labels of its class's points in the labeling config",
+    hit="have their points where those of a drawn one are (an OKS of 0.5)",
+)
 CHOICES = Things(
     "choice",
     "choices",

@@ -156,6 +156,23 @@ def test_rotated_boxes_are_drawn(tmp_path: Path) -> None:
     assert [int(np.flatnonzero(each.any(axis=1)).max()) for each in drawn] == [60, 77]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "wrong"),
+    [
+        ("detect", "Boxes above the thresholds that overlap a drawn one by half", "A box that was found with another"),
+        ("segment", "Regions above the thresholds that overlap a drawn one by", "A region that was found with another"),
+        ("pose", "Boxes above the thresholds that have their points where", "A box that was found with another"),
+    ],
+)
+def test_it_speaks_of_what_was_drawn(kind: str, said: str, wrong: str, those: Recorded, tmp_path: Path) -> None:
+    images, found = those.images[:2], those.better.at([0, 1])
+    path, judgement = tmp_path / "report.html", judged(images, found)
+    write_report(path, judgement, images, found, title="Run 1", facts={}, max_megapixels=10, things=things_of(kind))
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert said in text
+    assert wrong in text
+
+
 def test_thresholds_are_tags_to_paste() -> None:
     tags = label_tags({NASTY: 0.35, "日本": 0.05})
     assert [

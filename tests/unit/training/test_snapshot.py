@@ -258,6 +258,12 @@ def test_an_image_whose_things_have_another_shape_is_not_one_of_nothing(take: Ta
     assert "RectangleLabels" in snapshot.remarks[0]
 
 
+def test_of_other_proportions_it_is_told_what_to_check(take: Take) -> None:
+    drawn = submitted(outline(original_width=20, original_height=40))
+    remarks = take([task(1, drawn)], SHAPES.replace('"polygon"', '"outline"'), kind="segment").remarks
+    assert any("check whether the regions still fit (task 1)" in remark for remark in remarks)
+
+
 def test_labels_with_several_shapes_are_looked_at_by_the_shape(take: Take) -> None:
     value = {"points": [[10, 20], [50, 20], [50, 70]], "labels": ["car"]}
     polygon = region() | {"id": "p", "type": "labels", "value": value}
@@ -347,6 +353,7 @@ def test_what_is_not_trained_on_is_said(take: Take) -> None:
     assert any(remark.startswith("Not trained on: 1 image (task 12): it was turned") for remark in snapshot.remarks)
     assert any("(task 14): the task's data has no" in remark for remark in snapshot.remarks)
     assert any("1 task had an image of other proportions" in remark for remark in snapshot.remarks)
+    assert any("check whether the boxes still fit" in remark for remark in snapshot.remarks)
     assert len(snapshot.remarks) == 7
 
 
