@@ -55,7 +55,7 @@ from yolo_backend.training.image_cache import CachedImage, ImageCache
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Snapshot
 from yolo_backend.training.learnt import learnt_labels
 from yolo_backend.training.poses import read_poses
-from yolo_backend.training.remarks import Used, on_boxes, on_images, on_late_labels, on_other_images, on_points
+from yolo_backend.training.remarks import Used, on_images, on_late_labels, on_other_images, on_things
 from yolo_backend.training.things import Things, things_of
 
 LoadImages = Callable[[Task, Sequence[Control]], Iterable[TaskFile]]
@@ -180,8 +180,10 @@ def _of_one_model(controls: Sequence[Control]) -> list[Control]:
 def _remarks(readings: Mapping[int, _Reading], things: Things) -> Iterator[str]:
     in_order = sorted(readings.items())
     yield from on_images([(task_id, fault) for task_id, reading in in_order for fault in reading.image_faults])
-    yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults], things)
-    yield from on_points([(task_id, fault) for task_id, reading in in_order for fault in reading.point_faults])
+    faults = [(task_id, fault) for task_id, reading in in_order for fault in reading.faults]
+    yield from on_things(faults, things.one, things.several)
+    point_faults = [(task_id, fault) for task_id, reading in in_order for fault in reading.point_faults]
+    yield from on_things(point_faults, "key point", "key points")
     yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another], things)
     yield from on_late_labels([reading.used for _, reading in in_order if reading.used])
 
