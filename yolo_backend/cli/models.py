@@ -28,7 +28,7 @@ from yolo_backend.label_studio.projects import Project
 from yolo_backend.protocol import project_key
 from yolo_backend.settings import Settings
 from yolo_backend.training.lock import Holder, TrainingLock, was_cut_off
-from yolo_backend.training.records import Comparison, Run
+from yolo_backend.training.records import Comparison, Run, are_of_several_kinds
 from yolo_backend.training.registry import ProjectModels, Registry
 
 _SOON = "A running server names the new model_version within seconds; the next Retrieve Predictions predicts anew"
@@ -123,7 +123,8 @@ def _print(project: Project, found: ProjectModels, settings: Settings) -> None:
 
 def _table(runs: Sequence[Run], serves: str | None, holder: Holder | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for name, justify in (("run", "right"), ("began", "left"), ("images", "right"), ("mAP50", "right")):
+    kinds = [("kind", "left")] if are_of_several_kinds(runs) else []
+    for name, justify in (("run", "right"), *kinds, ("began", "left"), ("images", "right"), ("mAP50", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("verdict", no_wrap=True)
     table.add_column("reason", overflow="fold")
@@ -134,7 +135,7 @@ def _table(runs: Sequence[Run], serves: str | None, holder: Holder | None) -> Ta
         verdict = "serves" if run.run == serves else _verdict(run, holder)
         began = datetime.fromtimestamp(run.began_at).astimezone().strftime("%Y-%m-%d %H:%M")
         reason = run.failure or (result.reason if result else "; ".join(run.remarks))
-        table.add_row(run.run, began, images, score, verdict, escape(reason))
+        table.add_row(run.run, *([run.shown_kind] if kinds else []), began, images, score, verdict, escape(reason))
     return table
 
 

@@ -117,7 +117,7 @@ def train(
     switches to a new model by itself. Exit code 0 says that a model was trained, whether it serves or not, 2 that
     the training couldn't begin, 1 that it failed on its way.
 
-    For ten minutes, from the weights that serve:
+    For ten minutes, from the first of `MODEL_NAME` that can be trained:
 
         yolo-backend train --project 7 --minutes 10
 

@@ -219,11 +219,11 @@ def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:
 
 
 def _history(item: ProjectTrainings) -> Markup:
-    """The score over the labelled images, of the runs that were judged."""
+    """The score over the labelled images, of the runs that were judged by the same."""
     return draw_history(
         [
             HistoryPoint(run.run, result.images.train + result.images.val, run.map50, result.promoted)
-            for run in reversed(item.runs)
+            for run in reversed(item.compared)
             if (result := run.result) and run.map50 is not None
         ]
     )

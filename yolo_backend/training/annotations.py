@@ -37,6 +37,13 @@ UNKNOWN_LABEL = 'with the label "{}", which the labeling config doesn\'t have'
 NO_MASK = "whose mask can't be read"
 NO_IMAGE = "on an image that their task doesn't have"
 TWICE = "drawn a second time with the same label"
+OTHER_SHAPE = "drawn in a shape from which {} weights don't learn, beside others of their label from which they do"
+
+# Why an image isn't. Without what was drawn in another shape it would be one of which people say that nothing is there.
+ONLY_OTHER_SHAPE = (
+    "a label is drawn there only in a shape from which {} weights don't learn: draw it with {}, or begin with weights "
+    "of another kind (--base)"
+)
 
 _MIN_PX = 1.0  # on each side, and in all
 _NO_AREA_PX = 1e-6  # where it only touches the edge, except for rounding
@@ -44,6 +51,8 @@ _SAME_ASPECT = 0.02  # what rounding, and the sizes of thumbnails, make of one
 _ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
 
 Region = Mapping[str, Any]
+_SHAPES = ({"width", "height"}, {"points"}, {"rle"}, {"radiusX"})  # a key point has a width only
+
 ImageKey = tuple[str, int]
 """The name of the `<Image>`, and the page of its `valueList`; 0 without one."""
 _Place = tuple[tuple[float, float, float, float], Box, tuple[Line, ...]]
@@ -85,9 +94,29 @@ def regions_by_image(
     for region in annotation["result"] or []:  # null, if a script stored it so
         control = _control_of(region, controls)
         if control is not None and _is_read(region, control, kind):
-            page = region.get("item_index")
-            key = (control.to_name, page if isinstance(page, int) else 0)
-            found.setdefault(key, []).append((region, control))
+            found.setdefault(_image_of(region), []).append((region, control))
+    return found
+
+
+def labels_in_other_shapes(
+    annotation: Mapping[str, Any], controls: Sequence[Control], kind: str, data: Any
+) -> dict[ImageKey, list[str]]:
+    """The controls' labels of all regions with a shape from which weights of this kind don't learn, by image.
+
+    A control that isn't trained may have the same labels, and `<Labels>` stand with several shapes.
+    """
+    is_read = is_outlined if kind == "segment" else _is_rectangle
+    trained = {
+        (control.to_name, label)
+        for control in controls
+        if isinstance(control, ShapeControl)
+        for label in labels_of(control, data)
+    }
+    found: dict[ImageKey, list[str]] = {}
+    for region in annotation["result"] or []:
+        if _has_shape(region) and not is_read(region):
+            labels = [label for label in region_labels(region) if (region.get("to_name"), label) in trained]
+            found.setdefault(_image_of(region), []).extend(labels)
     return found
 
 
@@ -156,6 +185,16 @@ def _control_of(region: Region, controls: Sequence[Control]) -> Control | None:
         if on == control.to_name and name in {control.from_name, other_name}:
             return control
     return None
+
+
+def _image_of(region: Region) -> ImageKey:
+    page = region.get("item_index")
+    return str(region.get("to_name")), page if isinstance(page, int) else 0
+
+
+def _has_shape(region: Region) -> bool:
+    value = region.get("value")
+    return isinstance(value, Mapping) and any(keys <= value.keys() for keys in _SHAPES)
 
 
 def _is_read(region: Region, control: Control, kind: str) -> bool:

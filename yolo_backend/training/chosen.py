@@ -22,7 +22,7 @@ from yolo_backend.training.annotations import (
 from yolo_backend.training.labelled import LabelledBox
 
 # Why an image isn't trained on.
-NO_CHOICE = "nothing was chosen for it"
+NO_CHOICE = "nothing was chosen"
 OF_SEVERAL = (
     'what was chosen is about all images of its task, and a model learns from single ones: write perItem="true" in the '
     "labeling config, and choose for each"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -13,7 +13,9 @@ State = Literal["collecting", "fitting", "judging", "exporting", "ended", "faile
 """A run under way is in one of the stages. One that isn't over though nobody holds the lock was cut off."""
 
 Verdict = Literal["promote", "refuse", "aside"]
-"""What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged."""
+"""What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged, or
+because a model of another kind serves.
+"""
 
 _OF_BOXES = {"detect", "obb", None}
 
@@ -148,10 +150,21 @@ class Run:
         """The candidate's mAP50, where it was judged."""
         return self.result.map50.candidate if self.result else None
 
+    @property
+    def shown_kind(self) -> str:
+        """The kind of its weights as people read it; empty as long as it isn't known."""
+        return self.kind or ("detect" if self.result else "")
+
 
 def are_judged_alike(one: str | None, other: str | None) -> bool:
     """Returns True if models of these two kinds are judged by the same: `detect` and `obb` both find boxes."""
     return one == other or {one, other} <= _OF_BOXES
+
+
+def are_of_several_kinds(runs: Sequence[Run]) -> bool:
+    """Returns True if the scores of these runs aren't all of the same: boxes, masks, key points or choices."""
+    kinds = [run.kind for run in runs if run.result]
+    return any(not are_judged_alike(kinds[0], kind) for kind in kinds)
 
 
 def run_to_json(run: Run) -> bytes:

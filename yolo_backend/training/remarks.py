@@ -28,9 +28,12 @@ class Used(NamedTuple):
 
 def on_images(faults: Faults) -> Iterator[str]:
     """Images that aren't trained on."""
-    for count, tasks, reason in _by_reason(faults):
-        told = f" ({tasks}): {reason}" if reason else " for other reasons"
-        yield f"Not trained on: {_counted(count, 'image')}{told}"
+    return _not_trained_on(faults, "image", "images", " ({tasks}): {reason}")
+
+
+def on_things(faults: Faults, one: str, several: str) -> Iterator[str]:
+    """Boxes, choices or key points, as these two words call them, that aren't trained on."""
+    return _not_trained_on(faults, one, several, " {reason} ({tasks})")
 
 
 def left_out_remarks(left_out: Sequence[LeftOut]) -> list[str]:
@@ -50,26 +53,12 @@ def why_few_validate(split: Split) -> str | None:
     )
 
 
-def on_boxes(faults: Faults, things: Things = BOXES) -> Iterator[str]:
-    """Boxes, or choices, that aren't trained on."""
-    for count, tasks, reason in _by_reason(faults):
-        told = f" {reason} ({tasks})" if reason else " for other reasons"
-        yield f"Not trained on: {_counted(count, things.one, things.several)}{told}"
-
-
-def on_points(faults: Faults) -> Iterator[str]:
-    """Key points that aren't trained on."""
-    for count, tasks, reason in _by_reason(faults):
-        told = f" {reason} ({tasks})" if reason else " for other reasons"
-        yield f"Not trained on: {_counted(count, 'key point')}{told}"
-
-
-def on_other_images(task_ids: Sequence[int]) -> Iterator[str]:
+def on_other_images(task_ids: Sequence[int], things: Things = BOXES) -> Iterator[str]:
     """Tasks whose image isn't the one that was labelled."""
     if task_ids:
         yield (
             f"{_counted(len(task_ids), 'task')} had an image of other proportions when labelled: check whether the "
-            f"boxes still fit ({_named(task_ids)})"
+            f"{things.several} still fit ({_named(task_ids)})"
         )
 
 
@@ -86,6 +75,12 @@ def on_late_labels(used: Sequence[Used]) -> Iterator[str]:
                 f"{_counted(before, 'task')} submitted before may lack it, which teaches the model to miss it: check "
                 "them"
             )
+
+
+def _not_trained_on(faults: Faults, one: str, several: str, told: str) -> Iterator[str]:
+    for count, tasks, reason in _by_reason(faults):
+        why = told.format(tasks=tasks, reason=reason) if reason else " for other reasons"
+        yield f"Not trained on: {_counted(count, one, several)}{why}"
 
 
 def _by_reason(faults: Faults) -> Iterator[tuple[int, str, str]]:

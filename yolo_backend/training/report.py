@@ -112,11 +112,11 @@ def write_report(
 
 
 def label_tags(thresholds: Mapping[str, float], things: Things = BOXES) -> str:
-    """The thresholds as tags of a labeling config, a line each."""
-    return "\n".join(
-        f'<{things.tag} value={quoteattr(label)} model_score_threshold="{threshold:g}"/>'
-        for label, threshold in thresholds.items()
-    )
+    """The thresholds as tags of a labeling config, a line each; or as attributes, where the labels have no tags."""
+    attributes = {label: f'model_score_threshold="{threshold:g}"' for label, threshold in thresholds.items()}
+    if not things.tag:
+        return "\n".join(f"{label}: {attribute}" for label, attribute in attributes.items())
+    return "\n".join(f"<{things.tag} value={quoteattr(label)} {attribute}/>" for label, attribute in attributes.items())
 
 
 def _curves(matches: Mapping[str, Matches], judgement: Judgement, colors: LabelColors) -> list[_Curve]:

@@ -21,6 +21,7 @@ from yolo_backend.labels.control import Control
 from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.regions import region_labels
 from yolo_backend.labels.task_values import find_value
 from yolo_backend.messages import shortened
 from yolo_backend.parallel import in_parallel
@@ -28,10 +29,13 @@ from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskFile
 from yolo_backend.training.annotations import (
     NO_IMAGE,
+    ONLY_OTHER_SHAPE,
+    OTHER_SHAPE,
     Drawn,
     Region,
     changed_at,
     counting_annotation,
+    labels_in_other_shapes,
     labels_of,
     read_drawn,
     regions_by_image,
@@ -51,7 +55,7 @@ from yolo_backend.training.image_cache import CachedImage, ImageCache
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Snapshot
 from yolo_backend.training.learnt import learnt_labels
 from yolo_backend.training.poses import read_poses
-from yolo_backend.training.remarks import Used, on_boxes, on_images, on_late_labels, on_other_images, on_points
+from yolo_backend.training.remarks import Used, on_images, on_late_labels, on_other_images, on_things
 from yolo_backend.training.things import Things, things_of
 
 LoadImages = Callable[[Task, Sequence[Control]], Iterable[TaskFile]]
@@ -176,9 +180,11 @@ def _of_one_model(controls: Sequence[Control]) -> list[Control]:
 def _remarks(readings: Mapping[int, _Reading], things: Things) -> Iterator[str]:
     in_order = sorted(readings.items())
     yield from on_images([(task_id, fault) for task_id, reading in in_order for fault in reading.image_faults])
-    yield from on_boxes([(task_id, fault) for task_id, reading in in_order for fault in reading.faults], things)
-    yield from on_points([(task_id, fault) for task_id, reading in in_order for fault in reading.point_faults])
-    yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another])
+    faults = [(task_id, fault) for task_id, reading in in_order for fault in reading.faults]
+    yield from on_things(faults, things.one, things.several)
+    point_faults = [(task_id, fault) for task_id, reading in in_order for fault in reading.point_faults]
+    yield from on_things(point_faults, "key point", "key points")
+    yield from on_other_images([task_id for task_id, reading in in_order if reading.is_of_another], things)
     yield from on_late_labels([reading.used for _, reading in in_order if reading.used])
 
 
@@ -243,6 +249,7 @@ class _Reader:
             regions = choices_by_image(annotation, controls, data)
         else:
             regions = regions_by_image(annotation, controls, self.kind)
+        in_others = labels_in_other_shapes(annotation, controls, self.kind, data)
         group = self._group_of(data)
         reading.has_group = group is not None
         try:
@@ -252,12 +259,17 @@ class _Reader:
                 if is_chosen and not mine:
                     reading.image_faults.append(NO_CHOICE)
                     continue
+                learnt = {label for region, _ in mine for label in region_labels(region)}
+                others = [label for key in key_of for label in in_others.get(key, ())]
+                if not learnt.issuperset(others):
+                    reading.image_faults.append(ONLY_OTHER_SHAPE.format(self.kind, _LEARNT_FROM[self.kind]))
+                    continue
                 try:
                     digest, cached, drawn = self._read_file(file, data, mine)
                 except ImageError as error:
                     reading.image_faults.append(error.told_of(redact(file.address)))
                     continue
-                reading.faults += drawn.faults
+                reading.faults += [*drawn.faults, *(OTHER_SHAPE.format(self.kind) for _ in others)]
                 if is_chosen and not drawn.boxes:
                     continue
                 reading.point_faults += drawn.point_faults

@@ -23,7 +23,7 @@ from yolo_backend.settings import Settings
 from yolo_backend.training import launch
 from yolo_backend.training.asked import Asked, AskedTrainings
 from yolo_backend.training.lock import Holder, TrainingBusyError, TrainingLock, was_cut_off
-from yolo_backend.training.records import Options, Run
+from yolo_backend.training.records import Options, Run, are_judged_alike, are_of_several_kinds
 from yolo_backend.training.registry import ProjectModels, Registry
 from yolo_backend.training.run import CUT_OFF, end_cut_off
 
@@ -68,6 +68,18 @@ class ProjectTrainings:
     def serving(self) -> Run | None:
         """The run whose model serves, if it is one of these."""
         return next((run for run in self.runs if run.run == self.promoted), None)
+
+    @property
+    def is_of_several_kinds(self) -> bool:
+        """Returns True if the scores of these runs can't all be compared."""
+        return are_of_several_kinds(self.runs)
+
+    @property
+    def compared(self) -> Sequence[Run]:
+        """The runs with a score that can be compared with that of what serves, or else with that of the latest."""
+        judged = [run for run in self.runs if run.map50 is not None]
+        first = self.serving if self.serving and self.serving.result else next(iter(judged), None)
+        return [run for run in judged if first and are_judged_alike(run.kind, first.kind)]
 
     def state_of(self, run: Run) -> str:
         """The state of one of these runs, as people and programs read it."""

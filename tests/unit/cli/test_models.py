@@ -98,6 +98,20 @@ def test_runs_are_listed_with_scores_and_reasons(models: ProjectModels, capsys: 
     }  # fmt: skip
 
 
+def test_of_runs_of_several_kinds_each_says_its_own(models: ProjectModels, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in (None, "obb"):  # both have boxes
+        train(models, state="ended", verdict="refuse", kind=kind, result=judged("1", "", current=None, candidate=0.25))
+    assert run() == 0
+    assert "kind" not in capsys.readouterr().out
+    train(models, state="ended", verdict="aside", kind="pose", result=judged("3", "", current=None, candidate=0.5))
+    train(models, state="failed", failure="no room")
+    assert run() == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0][:3] == ["run", "kind", "began"]
+    assert [line[1] for line in lines[3:6]] == ["pose", "obb", "detect"]
+    assert lines[2][1].startswith("20"), "which it wasn't known of yet"
+
+
 def test_a_run_is_promoted_and_taken_back(models: ProjectModels, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         train(models, state="ended", verdict="aside")

@@ -295,6 +295,17 @@ def test_weights_that_cannot_serve_it_are_told(shape: str, served: str, apart: b
             kind.check_weights(control, weights, "x.pt")
 
 
+@pytest.mark.parametrize("shape", ["PolygonLabels", "BrushLabels", "Choices"])
+def test_who_wants_weights_of_another_kind_is_told_of_model_name_which_can_be_trained(shape: str) -> None:
+    inner = '<Choice value="car"/>' if shape == "Choices" else '<Label value="car"/>'
+    control = control_of(
+        f'<View><Image name="image" value="$image"/><{shape} name="kind" toName="image">{inner}</{shape}></View>'
+    )
+    weights = WeightsInfo("x.pt", "detect", {0: "car"}, "f", (640, 640))
+    with pytest.raises(LabelingConfigError, match="name others in MODEL_NAME, or in model_path, or "):
+        kind_of(control).check_weights(control, weights, "x.pt")
+
+
 @pytest.mark.parametrize(
     ("shape", "learning"),
     [("Rectangle", {"detect", "obb"}), ("Ellipse", set()), ("Polygon", {"segment"}), ("Brush", {"segment"})],

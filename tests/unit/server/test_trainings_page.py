@@ -102,6 +102,30 @@ def test_what_serves_is_told_by_label_and_its_thresholds_can_be_pasted() -> None
     assert "1 10 min ago 40 0.60 0.75 promoted" in text
 
 
+def test_of_key_points_the_thresholds_belong_into_the_labels_of_the_points() -> None:
+    text = text_of(ProjectTrainings("7", [replace(ENDED, kind="pose")], "1"))
+    assert "write each into the labels of its class's points in the labeling config:" in text
+    assert 'nut: model_score_threshold="0.25"' in text
+    assert "<Label" not in text
+
+
+def test_runs_of_several_kinds_are_told_apart_and_not_in_one_curve() -> None:
+    boxes, outlines = ENDED, replace(ENDED, run="2", kind="segment", began_at=NOON - 60)
+    for promoted, shown, other in (("1", "1", "2"), (None, "2", "1")):
+        item = ProjectTrainings("7", [outlines, boxes], promoted)
+        page = render_page(status(item))
+        assert f"<title>Run {shown}: mAP50" in page
+        assert f"<title>Run {other}: mAP50" not in page
+        text = text_of(item)
+        assert f"mAP50 of the {'detect' if promoted else 'segment'} runs; runs of other kinds" in text
+        assert "Run Kind Begun" in text
+        assert "2 segment 1 min ago" in text
+        assert "1 detect 10 min ago" in text
+    alike = ProjectTrainings("7", [replace(outlines, kind="obb"), boxes], "1")
+    assert "Kind" not in text_of(alike)
+    assert render_page(status(alike)).count("<title>Run ") == 2
+
+
 def test_the_thresholds_of_many_labels_come_whole_a_line_each() -> None:
     names = [f"label {number} & more" for number in range(20)]
     result = replace(RESULT, labels={name: LabelScore(12, 0.5, 0.5, 0.4) for name in names})

@@ -57,7 +57,7 @@ def test_images_without_a_choice_are_left_out_and_told(take: Take) -> None:
     assert snapshot.images[0].boxes[0].box_xyxy == (0, 0, 40, 20)
     assert snapshot.labels == ("cat", "dog", "cow")
     assert snapshot.remarks == (
-        "Not trained on: 1 image (task 2): nothing was chosen for it",
+        "Not trained on: 1 image (task 2): nothing was chosen",
         'Not trained on: 2 choices with the label "bird", which the labeling config doesn\'t have (tasks 4, 5)',
     )
 
@@ -75,7 +75,7 @@ def test_pages_that_are_chosen_for_one_by_one(take: Take) -> None:
     snapshot = take([task(1, chosen, pages=pages)], EACH, kind="classify")
     assert {image.page: [box.label for box in image.boxes] for image in snapshot.images} == {0: ["cat"], 2: ["dog"]}
     assert snapshot.remarks == (
-        "Not trained on: 1 image (task 1): nothing was chosen for it",
+        "Not trained on: 1 image (task 1): nothing was chosen",
         "Not trained on: 1 choice for no single image of their task (task 1)",
     )
 

@@ -21,6 +21,7 @@ from yolo_backend.training.gate import Judgement, judge
 from yolo_backend.training.history import HistoryPoint, draw_history
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.report import label_tags, write_report
+from yolo_backend.training.things import things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
 NASTY = "<script>alert(\"RBC\")</script> & 'co'"
@@ -155,6 +156,23 @@ def test_rotated_boxes_are_drawn(tmp_path: Path) -> None:
     assert [int(np.flatnonzero(each.any(axis=1)).max()) for each in drawn] == [60, 77]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "wrong"),
+    [
+        ("detect", "Boxes above the thresholds that overlap a drawn one by half", "A box that was found with another"),
+        ("segment", "Regions above the thresholds that overlap a drawn one by", "A region that was found with another"),
+        ("pose", "Boxes above the thresholds that have their points where", "A box that was found with another"),
+    ],
+)
+def test_it_speaks_of_what_was_drawn(kind: str, said: str, wrong: str, those: Recorded, tmp_path: Path) -> None:
+    images, found = those.images[:2], those.better.at([0, 1])
+    path, judgement = tmp_path / "report.html", judged(images, found)
+    write_report(path, judgement, images, found, title="Run 1", facts={}, max_megapixels=10, things=things_of(kind))
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert said in text
+    assert wrong in text
+
+
 def test_thresholds_are_tags_to_paste() -> None:
     tags = label_tags({NASTY: 0.35, "日本": 0.05})
     assert [
@@ -163,6 +181,13 @@ def test_thresholds_are_tags_to_paste() -> None:
         (NASTY, "0.35"),
         ("日本", "0.05"),
     ]
+
+
+def test_the_thresholds_of_key_points_belong_into_the_labels_of_the_points() -> None:
+    assert label_tags({"a & b": 0.35}, things_of("pose")) == 'a & b: model_score_threshold="0.35"'
+    assert "class's points" in things_of("pose").fix
+    assert "last Choice" in things_of("classify").fix
+    assert {things_of(kind).fix for kind in ("detect", "segment")} == {"paste them into the labeling config"}
 
 
 # The history

@@ -217,6 +217,66 @@ def test_segmentation_weights_learn_from_outlines_and_not_from_rectangles(take: 
     )
 
 
+SHAPES = """<View><Image name="image" value="$image"/>
+<PolygonLabels name="polygon" toName="image"><Label value="car"/><Label value="cat"/></PolygonLabels>
+<RectangleLabels name="label" toName="image"><Label value="car"/><Label value="dog"/></RectangleLabels>
+<EllipseLabels name="ellipse" toName="image"><Label value="car"/></EllipseLabels>
+<KeyPointLabels name="point" toName="image"><Label value="car"/></KeyPointLabels></View>"""
+TAG_AND_SHAPES = """<View><Image name="image" value="$image"/><Rectangle name="rectangle" toName="image"/>
+<Polygon name="polygon" toName="image"/><Labels name="label" toName="image"><Label value="car"/></Labels></View>"""
+
+
+def in_shape(name: str, label: str = "car", **value: Any) -> dict[str, Any]:
+    type_ = f"{name}labels"
+    return region(label) | {"id": name, "from_name": name, "type": type_, "value": {**value, type_: [label]}}
+
+
+def test_an_image_whose_things_have_another_shape_is_not_one_of_nothing(take: Take) -> None:
+    polygon = in_shape("polygon", points=[[10, 20], [50, 20], [50, 70]])
+    ellipse = in_shape("ellipse", x=50, y=50, radiusX=10, radiusY=10, rotation=0)
+    tasks = [
+        task(1, submitted(region())),
+        task(2, submitted(polygon)),
+        task(3, submitted(polygon, region(), region(x=60))),
+        task(4, submitted(ellipse)),
+        task(5, submitted(region("dog"), in_shape("point", x=10, y=10, width=1))),  # the first is no trained label
+        task(6, submitted(region(), polygon | {"value": {**polygon["value"], "polygonlabels": ["cat"]}})),
+    ]
+
+    snapshot = take(tasks, SHAPES, kind="segment")
+    assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(2, 1), (3, 1), (5, 0)]
+    assert snapshot.remarks == (
+        "Not trained on: 3 images (tasks 1, 4, 6): a label is drawn there only in a shape from which segment weights "
+        "don't learn: draw it with PolygonLabels and BrushLabels, or begin with weights of another kind (--base)",
+        "Not trained on: 2 regions drawn in a shape from which segment weights don't learn, beside others of their "
+        "label from which they do (task 3)",
+    )
+
+    snapshot = take(tasks, SHAPES, kind="detect")
+    assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(1, 1), (3, 2), (5, 1), (6, 1)]
+    assert snapshot.remarks[0].startswith("Not trained on: 2 images (tasks 2, 4): a label is drawn there only in a ")
+    assert "RectangleLabels" in snapshot.remarks[0]
+
+
+def test_of_other_proportions_it_is_told_what_to_check(take: Take) -> None:
+    drawn = submitted(outline(original_width=20, original_height=40))
+    remarks = take([task(1, drawn)], SHAPES.replace('"polygon"', '"outline"'), kind="segment").remarks
+    assert any("check whether the regions still fit (task 1)" in remark for remark in remarks)
+
+
+def test_labels_with_several_shapes_are_looked_at_by_the_shape(take: Take) -> None:
+    value = {"points": [[10, 20], [50, 20], [50, 70]], "labels": ["car"]}
+    polygon = region() | {"id": "p", "type": "labels", "value": value}
+    rectangle = region() | {"type": "labels", "value": {"x": 10, "y": 20, "width": 30, "height": 40, "labels": ["car"]}}
+    tasks = [task(1, submitted(polygon)), task(2, submitted(rectangle))]
+
+    of_polygons = TAG_AND_SHAPES.replace('<Rectangle name="rectangle" toName="image"/>', "")
+    for kind, config, learnt, other in (("segment", of_polygons, 1, 2), ("detect", TAG_AND_SHAPES, 2, 1)):
+        snapshot = take(tasks, config, kind=kind)
+        assert [image.task_id for image in snapshot.images] == [learnt]
+        assert f"1 image (task {other}): a label is drawn there only" in snapshot.remarks[0]
+
+
 def test_what_can_not_be_drawn_on_an_image_is_not_said_to_be_absent_there(take: Take) -> None:
     config = """<View><Image name="left" value="$left"/><Image name="right" value="$right"/>
     <RectangleLabels name="cars" toName="left"><Label value="car"/></RectangleLabels>
@@ -293,6 +353,7 @@ def test_what_is_not_trained_on_is_said(take: Take) -> None:
     assert any(remark.startswith("Not trained on: 1 image (task 12): it was turned") for remark in snapshot.remarks)
     assert any("(task 14): the task's data has no" in remark for remark in snapshot.remarks)
     assert any("1 task had an image of other proportions" in remark for remark in snapshot.remarks)
+    assert any("check whether the boxes still fit" in remark for remark in snapshot.remarks)
     assert len(snapshot.remarks) == 7
 
 

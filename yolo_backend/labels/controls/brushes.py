@@ -41,7 +41,8 @@ class BrushLabels(ShapeLabels[BrushControl]):
         if weights.kind != "segment":
             raise LabelingConfigError(
                 f'The control "{shortened(control.from_name, 40)}" paints masks, which want segmentation '
-                f"weights, and {name} are {weights.kind} weights: name others in model_path, or write RectangleLabels"
+                f"weights, and {name} are {weights.kind} weights: name others in MODEL_NAME, or in model_path, or "
+                "write RectangleLabels"
             )
 
     def trained_with(self, control: BrushControl) -> frozenset[str]:

@@ -63,7 +63,7 @@ class _ChoicesKind(WholeImageKind[ChoicesT]):
         if weights.finds_places and not control.is_of_presence:
             raise LabelingConfigError(
                 f"{self._shown(control)} wants classification weights, and {name} are {weights.kind} weights: name "
-                'others, or choose what these find by model_presence="true"'
+                'others in MODEL_NAME, or in model_path, or choose what these find by model_presence="true"'
             )
 
     def trained_with(self, control: ChoicesT) -> frozenset[str]:

@@ -56,8 +56,8 @@ class PolygonLabels(ShapeLabels[PolygonControl]):
         if weights.kind not in {"segment", "obb"}:
             raise LabelingConfigError(
                 f'The control "{shortened(control.from_name, 40)}" draws polygons, which want segmentation '
-                f"or OBB weights, and {name} are {weights.kind} weights: name others in model_path, or write "
-                "RectangleLabels"
+                f"or OBB weights, and {name} are {weights.kind} weights: name others in MODEL_NAME, or in "
+                "model_path, or write RectangleLabels"
             )
 
     def trained_with(self, control: PolygonControl) -> frozenset[str]:
