@@ -20,7 +20,7 @@ from yolo_backend.training.matching import (
     shuffled_places,
 )
 from yolo_backend.training.point_chance import ShuffledPoints, shuffle_points
-from yolo_backend.training.scores import RESAMPLES, as_they_are, score
+from yolo_backend.training.scores import RESAMPLES, Resampled, Weights, as_they_are, score
 from yolo_backend.training.thresholds import MIN_BOXES
 
 MOST_AS_GOOD = 4
@@ -44,6 +44,8 @@ class ShuffledLabels:
 @dataclass(frozen=True)
 class Chance:
     """What shuffled boxes give: the mAP50 with each image's boxes in another image, and what other labels give.
+
+    `places` is counted as `map50_by_places` does, and is to be held against that score of the model.
     `labels` is None if too few boxes have another label than most have, and `points` if too few things were found that
     have several key points.
     """
@@ -60,7 +62,7 @@ class Chance:
         some, found = [truths[number] for number in chosen], [found[number] for number in chosen]
         weights = as_they_are(len(some))
         places = [
-            score(match_all(shuffled_places(some, generator), found, labels, IOUS[:1]), weights, 1).map50().value
+            map50_by_places(shuffled_places(some, generator), found, labels, weights).value
             for _ in range(_PLACE_SHUFFLES)
         ]
         return cls(
@@ -68,6 +70,13 @@ class Chance:
             _shuffle_labels(some, found, generator),
             shuffle_points(some, found, generator),
         )
+
+
+def map50_by_places(
+    truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str], weights: Weights
+) -> Resampled:
+    """The mAP50, but that of what has key points the box has to be a hit, too."""
+    return score(match_all(truths, found, labels, IOUS[:1], by_places=True), weights, 1).map50()
 
 
 def _shuffle_labels(
