@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -112,6 +112,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
             faults.append(place)
             continue
         known = labels_of(control, data)
+        origin = origin_of_all({origin_of(part) for part in parts})
         for label in region_labels(region):
             if label not in known:
                 faults.append(UNKNOWN_LABEL.format(shortened(label)))
@@ -119,7 +120,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
                 faults.append(TWICE)
             else:
                 box_xyxy, box_xywhr, outlines = place
-                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin_of(region), outlines=outlines))
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines=outlines))
         if not region_labels(region):
             faults.append(NO_LABEL)
     return seen_when_drawn(Drawn(tuple(boxes), tuple(faults)), regions, size_wh)
@@ -137,6 +138,11 @@ def seen_when_drawn(drawn: Drawn, regions: Sequence[tuple[Region, Any]], size_wh
 def origin_of(region: Region) -> Origin:
     """How the region came about."""
     return _ORIGINS.get(region.get("origin"), "manual")
+
+
+def origin_of_all(origins: Set[Origin]) -> Origin:
+    """How a thing came about whose parts came about so: it was kept as predicted, or drawn, only if all of it was."""
+    return next(iter(origins)) if len(origins) == 1 else "prediction-changed"
 
 
 def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region, Control]]:

@@ -52,7 +52,8 @@ def with_parts(regions: Sequence[tuple[Region, Control]]) -> list[tuple[list[Reg
     of_id = {region.get("id"): region for region, _ in reversed(regions)}
 
     def first_of(region: Region, control: Control) -> Region | None:
-        parent = of_id.get(region.get("parentID"))
+        parent_id = region.get("parentID")
+        parent = of_id.get(parent_id) if parent_id else None  # else it would be another one without an id
         is_part = getattr(control, "all_parts", False) and parent is not None and _is_same_thing(parent, region)
         return parent if is_part else None
 

@@ -174,6 +174,34 @@ def test_parts_that_were_predicted_as_polygons_of_one_thing_are_one_thing() -> N
     assert [len(box.outlines) for box in drawn(*parts).boxes] == [1, 1, 1]
 
 
+def test_polygons_without_an_id_are_things_by_themselves() -> None:
+    """A script may store them so; no parent is theirs."""
+    far = [[70, 10], [90, 10], [70, 50]]
+    regions = [{key: said for key, said in polygon(points).items() if key != "id"} for points in (TRIANGLE, far)]
+    for more in ({}, {"parentID": None}, {"parentID": ""}):
+        assert [len(box.outlines) for box in drawn(*(each | more for each in regions), config=ALL_PARTS).boxes] == [
+            1,
+            1,
+        ]
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin"),
+    [
+        (("prediction", "prediction"), "prediction"),
+        (("prediction", "prediction-changed"), "prediction-changed"),
+        (("prediction-changed", "prediction"), "prediction-changed"),
+        (("prediction", "manual"), "prediction-changed"),
+        (("manual", "prediction"), "prediction-changed"),
+        (("manual", "manual"), "manual"),
+    ],
+)
+def test_a_thing_was_kept_as_predicted_only_if_all_its_parts_were(origins: tuple[str, str], origin: str) -> None:
+    far = [[70, 10], [90, 10], [70, 50]]
+    first, other = polygon(id="a", origin=origins[0]), polygon(far, id="b", parentID="a", origin=origins[1])
+    assert [box.origin for box in drawn(first, other, config=ALL_PARTS).boxes] == [origin]
+
+
 def test_polygons_and_masks_of_labels_with_shapes_are_one_thing_each() -> None:
     place = polygon(label=None) | {"type": "polygon"}
     labelled = region("label", "labels", {"points": TRIANGLE, "labels": ["cat"]})
