@@ -34,7 +34,7 @@ NO_PLACE = "without an area"
 TOO_SMALL = "smaller than a pixel"
 NO_LABEL = "without a label"
 UNKNOWN_LABEL = 'with the label "{}", which the labeling config doesn\'t have'
-NO_MASK = "whose mask can't be read"
+NO_MASK = "whose mask can't be read: {}"
 NO_IMAGE = "on an image that their task doesn't have"
 TWICE = "drawn a second time with the same label"
 
@@ -184,8 +184,8 @@ def _outlined(regions: Sequence[Region], size_wh: tuple[int, int]) -> _Place | s
     """The hull of what was drawn as polygons or as a mask, once more as a box, and its outlines; or what is wrong."""
     try:
         read = [outlines_of_region(region, size_wh) for region in regions]
-    except UnreadableMaskError:
-        return NO_MASK
+    except UnreadableMaskError as error:
+        return NO_MASK.format(error)
     lines = [line for each in read for line in each or ()]
     if not lines:
         return NO_PLACE if None in read else OUTSIDE
