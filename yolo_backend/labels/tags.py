@@ -16,6 +16,9 @@ from yolo_backend.messages import named, shortened
 if TYPE_CHECKING:
     from label_studio_sdk.label_interface.control_tags import ControlTag
 
+MAX_INDEX = 999
+"""The highest `model_index`: a model has a place for each number up to its highest, for each thing and image."""
+
 _MAX_NAME = 40
 
 
@@ -217,9 +220,10 @@ def read_label(value: str, attributes: Mapping[str, str], position: int) -> Labe
 
 
 def read_index(attributes: Mapping[str, str]) -> int | None:
-    """The number of a key point; None where there is none, or what can't be one."""
+    """The number of a key point, `MAX_INDEX` at most; None where there is none, or what can't be one."""
     text = attributes.get("model_index", "").strip()
-    return int(text) if re.fullmatch("[0-9]{1,6}", text) else None
+    index = int(text) if re.fullmatch("[0-9]{1,6}", text) else None
+    return None if index is None or index > MAX_INDEX else index
 
 
 def _as_text(value: Any) -> str:

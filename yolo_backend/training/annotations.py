@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -34,7 +34,7 @@ NO_PLACE = "without an area"
 TOO_SMALL = "smaller than a pixel"
 NO_LABEL = "without a label"
 UNKNOWN_LABEL = 'with the label "{}", which the labeling config doesn\'t have'
-NO_MASK = "whose mask can't be read"
+NO_MASK = "whose mask can't be read: {}"
 NO_IMAGE = "on an image that their task doesn't have"
 TWICE = "drawn a second time with the same label"
 OTHER_SHAPE = "drawn in a shape from which {} weights don't learn, beside others of their label from which they do"
@@ -141,6 +141,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
             faults.append(place)
             continue
         known = labels_of(control, data)
+        origin = origin_of_all({origin_of(part) for part in parts})
         for label in region_labels(region):
             if label not in known:
                 faults.append(UNKNOWN_LABEL.format(shortened(label)))
@@ -148,7 +149,7 @@ def read_drawn(regions: Sequence[tuple[Region, Control]], data: Any, size_wh: tu
                 faults.append(TWICE)
             else:
                 box_xyxy, box_xywhr, outlines = place
-                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin_of(region), outlines=outlines))
+                boxes.append(LabelledBox(label, box_xyxy, box_xywhr, origin, outlines=outlines))
         if not region_labels(region):
             faults.append(NO_LABEL)
     return seen_when_drawn(Drawn(tuple(boxes), tuple(faults)), regions, size_wh)
@@ -166,6 +167,11 @@ def seen_when_drawn(drawn: Drawn, regions: Sequence[tuple[Region, Any]], size_wh
 def origin_of(region: Region) -> Origin:
     """How the region came about."""
     return _ORIGINS.get(region.get("origin"), "manual")
+
+
+def origin_of_all(origins: Set[Origin]) -> Origin:
+    """How a thing came about whose parts came about so: it was kept as predicted, or drawn, only if all of it was."""
+    return next(iter(origins)) if len(origins) == 1 else "prediction-changed"
 
 
 def _with_labels(regions: Sequence[tuple[Region, Control]]) -> list[tuple[Region, Control]]:
@@ -217,8 +223,8 @@ def _outlined(regions: Sequence[Region], size_wh: tuple[int, int]) -> _Place | s
     """The hull of what was drawn as polygons or as a mask, once more as a box, and its outlines; or what is wrong."""
     try:
         read = [outlines_of_region(region, size_wh) for region in regions]
-    except UnreadableMaskError:
-        return NO_MASK
+    except UnreadableMaskError as error:
+        return NO_MASK.format(error)
     lines = [line for each in read for line in each or ()]
     if not lines:
         return NO_PLACE if None in read else OUTSIDE

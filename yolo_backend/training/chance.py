@@ -20,7 +20,7 @@ from yolo_backend.training.matching import (
     shuffled_places,
 )
 from yolo_backend.training.point_chance import ShuffledPoints, shuffle_points
-from yolo_backend.training.scores import RESAMPLES, as_they_are, score
+from yolo_backend.training.scores import RESAMPLES, Resampled, Weights, as_they_are, score
 from yolo_backend.training.thresholds import MIN_BOXES
 
 MOST_AS_GOOD = 4
@@ -45,6 +45,7 @@ class ShuffledLabels:
 class Chance:
     """What shuffled boxes give: the mAP50 with each image's boxes in another image, and what other labels give.
 
+    `places` is counted as `map50_by_places` does, and is to be held against that score of the model.
     `labels` is None if too few boxes have another label than most have, and `points` if too few things were found that
     have several key points.
     """
@@ -61,7 +62,7 @@ class Chance:
         some, found = [truths[number] for number in chosen], [found[number] for number in chosen]
         weights = as_they_are(len(some))
         places = [
-            score(match_all(shuffled_places(some, generator), found, labels, IOUS[:1]), weights, 1).map50().value
+            map50_by_places(shuffled_places(some, generator), found, labels, weights).value
             for _ in range(_PLACE_SHUFFLES)
         ]
         return cls(
@@ -71,64 +72,96 @@ class Chance:
         )
 
 
+def map50_by_places(
+    truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str], weights: Weights
+) -> Resampled:
+    """The mAP50, but that of what has key points the box has to be a hit, too."""
+    return score(match_all(truths, found, labels, IOUS[:1], by_places=True), weights, 1).map50()
+
+
 def _shuffle_labels(
     truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], generator: np.random.Generator
 ) -> ShuffledLabels | None:
     """A test by permutation. It needs no interval, which would be too narrow with few boxes."""
-    drawn = [label for truth in truths for label in truth.labels]
-    counts = Counter(drawn)
-    if len(drawn) - max(counts.values(), default=0) < MIN_BOXES:
+    places_of_images = [_places_of(truth) for truth in truths]
+    drawn = [
+        frozenset(truth.labels[number] for number in np.flatnonzero(places == place))
+        for truth, places in zip(truths, places_of_images, strict=True)
+        for place in range(places.max(initial=-1) + 1)
+    ]
+    times_drawn = Counter(drawn)
+    if len(drawn) - max(times_drawn.values(), default=0) < MIN_BOXES:
         return None
-    names = list(counts)
-    numbers = np.array([names.index(label) for label in drawn], np.int16)
-    # The first row is as people drew. The last column is for what lies on no box.
+    sets = list(times_drawn)
+    numbers = np.array([sets.index(those) for those in drawn], np.int16)
+    # The first row is as people drew. The last column is for what lies on no box, which is of the set -1.
     rows = np.stack([numbers, *(generator.permutation(numbers) for _ in range(RESAMPLES))])
     rows = np.concatenate([rows, np.full((len(rows), 1), -1, np.int16)], axis=1)
-    found_labels, box_numbers = _boxes_below(truths, found)
+    found_labels, place_numbers = _places_below(truths, places_of_images, found)
+    counts = Counter(label for truth in truths for label in truth.labels)
     ap50 = np.stack(
         [
-            _average_precisions(_once(box_numbers[found_labels == label]), rows, number, counts[label])
-            for number, label in enumerate(names)
+            _average_precisions(
+                _once(place_numbers[found_labels == label]),
+                rows,
+                np.array([*(label in those for those in sets), False], np.bool_),
+                count,
+            )
+            for label, count in counts.items()
         ]
     )
     means = ap50.mean(axis=0)
     as_good = means[1:] >= means[0] - 1e-9
-    return ShuffledLabels(dict(zip(names, ap50[:, 1:].mean(axis=1).tolist(), strict=True)), int(as_good.sum()))
+    return ShuffledLabels(dict(zip(counts, ap50[:, 1:].mean(axis=1).tolist(), strict=True)), int(as_good.sum()))
 
 
-def _boxes_below(truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes]) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
-    """All that was found, best score first: its label, and the number of the drawn box that it overlaps most; -1 for
-    none.
+def _places_of(truth: TrueBoxes) -> NDArray[np.intp]:
+    """For each thing the number of its place in the image. Those of the same place, as all choices of an image are,
+    share one: what is found there overlaps all of them equally, and their labels change places together.
     """
-    on_box: list[NDArray[np.intp]] = []
+    numbers: dict[object, int] = {}
+    places = [
+        (box.tobytes(), tuple(line.tobytes() for line in lines), points.tobytes())
+        for box, lines, points in zip(truth.boxes_xywhr, truth.outlines, truth.points_xy, strict=True)
+    ]
+    return np.array([numbers.setdefault(place, len(numbers)) for place in places], np.intp)
+
+
+def _places_below(
+    truths: Sequence[TrueBoxes], places_of_images: Sequence[NDArray[np.intp]], found: Sequence[FoundBoxes]
+) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
+    """All that was found, best score first: its label, and the number of the place of the drawn box that it overlaps
+    most; -1 for none.
+    """
+    below: list[NDArray[np.intp]] = []
     start = 0
-    for truth, those in zip(truths, found, strict=True):
+    for truth, places, those in zip(truths, places_of_images, found, strict=True):
         overlaps = overlap_matrix(those, truth)
-        on_box.append(np.full(len(overlaps), -1, np.intp))
-        if len(truth.labels):
-            on_box[-1] = np.where(overlaps.max(axis=1) >= IOUS[0], overlaps.argmax(axis=1) + start, -1)
-        start += len(truth.labels)
+        below.append(np.full(len(overlaps), -1, np.intp))
+        if len(places):
+            below[-1] = np.where(overlaps.max(axis=1) >= IOUS[0], places[overlaps.argmax(axis=1)] + start, -1)
+        start += places.max(initial=-1) + 1
     order = np.argsort(-np.concatenate([each.scores for each in found]), kind="stable")
     labels = np.array([label for each in found for label in each.labels], np.str_)
-    return labels[order], np.concatenate(on_box)[order]
+    return labels[order], np.concatenate(below)[order]
 
 
-def _once(box_numbers: NDArray[np.intp]) -> NDArray[np.intp]:
-    """What lies on a box that a better one lies on is no hit, whatever the label."""
-    first = np.zeros(len(box_numbers), np.bool_)
-    first[np.unique(box_numbers, return_index=True)[1]] = True
-    return np.where(first, box_numbers, -1)
+def _once(place_numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """What lies where a better one of the same label lies is no hit, whatever the label."""
+    first = np.zeros(len(place_numbers), np.bool_)
+    first[np.unique(place_numbers, return_index=True)[1]] = True
+    return np.where(first, place_numbers, -1)
 
 
 def _average_precisions(
-    box_numbers: NDArray[np.intp], rows: NDArray[np.int16], label_number: int, boxes: int
+    place_numbers: NDArray[np.intp], rows: NDArray[np.int16], has_label: NDArray[np.bool_], boxes: int
 ) -> Floats:
-    """The average precision of a label for each row of labels: (rows,)."""
-    at_once = max(1, _AT_ONCE // max(1, len(box_numbers)))
-    ranks = np.arange(1, len(box_numbers) + 1)
+    """The average precision of a label for each row of sets of labels, (rows,); `has_label` says which sets have it."""
+    at_once = max(1, _AT_ONCE // max(1, len(place_numbers)))
+    ranks = np.arange(1, len(place_numbers) + 1)
     parts = []
     for start in range(0, len(rows), at_once):
-        hits = rows[start : start + at_once][:, box_numbers] == label_number
+        hits = has_label[rows[start : start + at_once][:, place_numbers]]
         precisions = hits.cumsum(axis=1, dtype=np.int32) / ranks
         best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]
         parts.append((best * hits).sum(axis=1) / boxes)

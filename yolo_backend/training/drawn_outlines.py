@@ -15,6 +15,12 @@ from yolo_backend.labels.places import clip_to_image
 from yolo_backend.labels.regions import region_labels
 from yolo_backend.labels.rle import decode_rle
 
+# Why a mask can't be read. Numbers would make a reason of each mask, where reasons are counted.
+NO_SIZE = "it doesn't say of which size its image is"
+TOO_LARGE = "it says that its image has more than 300 megapixels"
+TOO_MANY_SPECKS = "it has more specks than anybody paints"
+BROKEN_RLE = "its RLE is damaged, or is of another size than its image"
+
 Region = Mapping[str, Any]
 Line = tuple[tuple[float, float], ...]
 """A closed line through these points."""
@@ -31,7 +37,7 @@ _SHAPE_TYPES = ("polygon", "brush")
 
 
 class UnreadableMaskError(ValueError):
-    """A brush's mask that can't be decoded."""
+    """A brush's mask that can't be decoded; the text is the reason, one of those above."""
 
 
 def is_outlined(region: Region) -> bool:
@@ -52,7 +58,8 @@ def with_parts(regions: Sequence[tuple[Region, Control]]) -> list[tuple[list[Reg
     of_id = {region.get("id"): region for region, _ in reversed(regions)}
 
     def first_of(region: Region, control: Control) -> Region | None:
-        parent = of_id.get(region.get("parentID"))
+        parent_id = region.get("parentID")
+        parent = of_id.get(parent_id) if parent_id else None  # else it would be another one without an id
         is_part = getattr(control, "all_parts", False) and parent is not None and _is_same_thing(parent, region)
         return parent if is_part else None
 
@@ -142,15 +149,19 @@ def _lines_of_mask(region: Region, size_wh: tuple[int, int]) -> Iterator[Points]
 
 def _mask_of(region: Region) -> Mask:
     width, height = region.get("original_width"), region.get("original_height")
-    if not (type(width) is int and type(height) is int and width > 0 and height > 0 and width * height <= _MAX_PX):
-        raise UnreadableMaskError("it doesn't say of which size its image is")
+    if not (type(width) is int and type(height) is int and width > 0 and height > 0):
+        raise UnreadableMaskError(NO_SIZE)
+    if width * height > _MAX_PX:
+        raise UnreadableMaskError(TOO_LARGE)
     rle = region["value"]["rle"]
-    if not isinstance(rle, list) or len(rle) > _MAX_RLE_BYTES:
-        raise UnreadableMaskError("it has more specks than anybody paints, or isn't one")
+    if not isinstance(rle, list):
+        raise UnreadableMaskError(BROKEN_RLE)
+    if len(rle) > _MAX_RLE_BYTES:
+        raise UnreadableMaskError(TOO_MANY_SPECKS)
     try:
         return decode_rle(rle, (width, height))
-    except (TypeError, ValueError) as error:
-        raise UnreadableMaskError(str(error)) from None
+    except (TypeError, ValueError):
+        raise UnreadableMaskError(BROKEN_RLE) from None
 
 
 def _trimmed(mask: Mask) -> Mask:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from yolo_backend.messages import shortened
-from yolo_backend.training.chance import MOST_AS_GOOD, Chance
+from yolo_backend.training.chance import MOST_AS_GOOD, Chance, map50_by_places
 from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.matching import (
@@ -74,7 +74,8 @@ class Judgement:
     """The gate's verdict, its reason in a sentence for people, and the scores that it goes by.
 
     `judged` are the indices of the images that were looked at. `own_interval` is that of the candidate's mAP50, and
-    `chance` the mAP50 that shuffled boxes give; both None where nothing was judged.
+    `chance` the mAP50 that shuffled boxes give; both None where nothing was judged. Of key points, a find counts for
+    `chance` only if its box is a hit, too.
     """
 
     verdict: Verdict
@@ -218,6 +219,8 @@ class _Model:
         self.weights = weights
         self.scores: Scores = score(self.matches, weights, ious)
         self.map50 = self.scores.map50()
+        has_points = any(each.points_xy is not None for each in found.images)
+        self.places = map50_by_places(truths, found.images, labels, weights) if has_points else self.map50
 
     def judged_labels(self) -> list[str]:
         """The labels with enough boxes to be judged by themselves."""
@@ -263,11 +266,12 @@ def _without_judging(why: str, *, is_first: bool) -> tuple[Verdict, str]:
 
 
 def _no_better_than_chance(new: _Model, chance: Chance, bench: _Bench) -> str | None:
-    low, high = new.map50.interval
+    low, high = new.places.interval
     if not low > chance.places:
+        counted = "" if new.places is new.map50 else ", of finds whose box fits as well as their points"
         return (
-            f"It finds no more than chance does: mAP50 {new.map50.value:.2f} ({low:.2f} to {high:.2f}) on {bench}, and "
-            f"{chance.places:.2f} with the {bench.things.several} of other images"
+            f"It finds no more than chance does: mAP50 {new.places.value:.2f} ({low:.2f} to {high:.2f}) on {bench}, "
+            f"and {chance.places:.2f} with the {bench.things.several} of other images{counted}"
         )
     if chance.points and chance.points.as_good > MOST_AS_GOOD:
         return (

@@ -76,10 +76,16 @@ class Matches:
 
 
 def match_all(
-    truths: Sequence[TrueBoxes], found: Sequence[FoundBoxes], labels: Sequence[str], ious: Floats = IOUS
+    truths: Sequence[TrueBoxes],
+    found: Sequence[FoundBoxes],
+    labels: Sequence[str],
+    ious: Floats = IOUS,
+    *,
+    by_places: bool = False,
 ) -> dict[str, Matches]:
     """The matches of each label. Boxes that were found rotated are held against the drawn ones as they were drawn,
-    others against their upright hulls, and masks against what was drawn within its outlines.
+    others against their upright hulls, masks against what was drawn within its outlines, and key points by their OKS;
+    with `by_places`, the boxes of these have to be hits, too.
     """
     numbers = {label: number for number, label in enumerate(labels)}
     rows: list[tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]] = []
@@ -89,7 +95,7 @@ def match_all(
             np.array([numbers.get(label, -1) for label in side.labels], np.int64) for side in (those, truth)
         )
         np.add.at(counts[:, image_number], true_labels[true_labels >= 0], 1)
-        overlaps = overlap_matrix(those, truth, found_labels[:, None] == true_labels)
+        overlaps = overlap_matrix(those, truth, found_labels[:, None] == true_labels, by_places=by_places)
         rows.append((found_labels, those.scores, match(overlaps, ious)))
     image_numbers = np.repeat(np.arange(len(rows)), [len(scores) for _, scores, _ in rows])
     label_numbers = np.concatenate([row[0] for row in rows]) if rows else np.zeros(0, np.int64)
@@ -118,11 +124,15 @@ def match(overlaps: Floats, ious: Floats = IOUS) -> NDArray[np.bool_]:
     return hits
 
 
-def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_] | None = None) -> Floats:
+def overlap_matrix(
+    found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_] | None = None, *, by_places: bool = False
+) -> Floats:
     """How alike each found thing and each drawn one are, (found, drawn); 0 where a pair isn't `wanted`.
 
     It is the IoU of their boxes, or of the pixels of masks; what was found with key points is held against the drawn
-    ones instead, by their OKS. Of masks and of rotated boxes those below the first of `IOUS` may be 0, too.
+    ones instead, by their OKS. With `by_places` that is the lower one of OKS and IoU: with one to three points OKS is
+    so tolerant that boxes of other images fit. Of masks and of rotated boxes those below the first of `IOUS` may be 0,
+    too.
     """
     if found.masks is not None:
         scale_xy = np.divide(found.masks_wh, truth.size_wh)
@@ -136,7 +146,7 @@ def overlap_matrix(found: FoundBoxes, truth: TrueBoxes, wanted: NDArray[np.bool_
         # A box of which no point was drawn has only its place.
         are_drawn = ~np.isnan(drawn_xy).all(axis=(1, 2))
         oks = similarities(found.points_xy, drawn_xy, (truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).prod(axis=1))
-        overlaps = np.where(are_drawn, oks, overlaps)
+        overlaps = np.where(are_drawn, np.minimum(oks, overlaps) if by_places else oks, overlaps)
     return overlaps if wanted is None else overlaps * wanted
 
 

@@ -19,6 +19,7 @@ from yolo_backend.training.annotations import (
     Drawn,
     Region,
     origin_of,
+    origin_of_all,
     place_of,
     seen_when_drawn,
 )
@@ -66,9 +67,7 @@ class _Thing:
 
     def labelled(self, points: int) -> LabelledBox:
         places = tuple(self.points.get(number) for number in range(points))
-        # Kept as it was predicted, only if all of it is.
-        origin = next(iter(self.origins)) if len(self.origins) == 1 else "prediction-changed"
-        return LabelledBox(self.label, self.box_xyxy, self.box_xywhr, origin, points=places)
+        return LabelledBox(self.label, self.box_xyxy, self.box_xywhr, origin_of_all(self.origins), points=places)
 
 
 @dataclass(frozen=True)

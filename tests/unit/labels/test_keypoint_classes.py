@@ -65,6 +65,13 @@ def test_classes_are_those_that_the_points_name_in_their_order() -> None:
     check_it_serves(those, learnt)
 
 
+def test_what_a_control_says_is_read_once() -> None:
+    """It is asked for each image, and with many points takes a while."""
+    one, same = (control(point("nose", 0, "dog"), point("tail", 999)) for _ in range(2))
+    assert LearntPoints.of(one) is LearntPoints.of(same)
+    assert LearntPoints.of(one) is not LearntPoints.of(control(point("nose", 0, "dog"), point("tail", 998)))
+
+
 def test_classes_that_nothing_tells_apart_are_one() -> None:
     those = control(
         point("nose", 0, "person, man"), point("tail", 1, "man,person,horse"),

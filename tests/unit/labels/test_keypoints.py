@@ -217,8 +217,18 @@ def test_imported_boxes_are_none_of_its_regions() -> None:
         ("", '<Label value="a" model_index="1234567"/>', r'model_index="1234567" of Label "a" should be the number of'),
         ("", '<Label value="a" model_index=""/>', r'model_index="" of Label "a" should be the number of a key'),
         ("", '<Label value="a" model_index="one"/>', r'model_index="one" of Label "a" should be the number of a key'),
+        (
+            "",
+            '<Label value="a" model_index="1000"/>',
+            r'^model_index="1000" of Label "a" should be the number of a key point, from 0 to 999$',
+        ),
     ],
 )
 def test_a_wrong_attribute_is_told(attributes: str, points: str, message: str) -> None:
     with pytest.raises(LabelingConfigError, match=message):
         parse_labeling_config(config(points, attributes, boxes=""))
+
+
+def test_the_highest_number_of_a_point_is_read() -> None:
+    (control,) = parse_labeling_config(config('<Label value="a" model_index="999"/>', boxes="")).controls
+    assert [label.model_index for label in control.labels] == [999]

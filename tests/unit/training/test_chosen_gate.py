@@ -105,6 +105,37 @@ def test_images_of_several_choices_count_for_each() -> None:
     assert [judgement.labels[label].boxes for label in LABELS] == [10, 10, 10]
 
 
+def ranked_rightly(images: Sequence[LabelledImage], generator: Generator) -> Findings:
+    """All that was chosen has a higher score than anything that wasn't."""
+    found = []
+    for each in images:
+        wanted = np.array([label in {box.label for box in each.boxes} for label in LABELS], float)
+        scores = 0.5 * wanted + generator.uniform(0, 0.4, len(LABELS))
+        order = np.argsort(-scores)
+        boxes = np.tile(WHOLE, (len(LABELS), 1))
+        found.append(FoundBoxes(boxes, scores[order], tuple(LABELS[number] for number in order)))
+    return Findings(frozenset(LABELS), found)
+
+
+@pytest.mark.parametrize("sets", [(("cat",), ("cat", "dog"), ("cat", "cow")), (("cat", "dog"), ("cow", "dog"))])
+def test_who_ranks_all_of_several_choices_rightly_is_promoted(sets: Sequence[Sequence[str]]) -> None:
+    images = [image(number, *sets[number % len(sets)]) for number in range(30)]
+    judgement = judged(images, ranked_rightly(images, np.random.default_rng(0)))
+    assert judgement.map50.candidate is not None
+    assert judgement.map50.candidate > 0.99
+    assert judgement.verdict == "promote", judgement.reason
+
+
+@of_many_seeds
+def test_what_was_learnt_from_shuffled_sets_of_choices_is_refused(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    sets = (("cat",), ("cat", "dog"), ("cat", "cow"))
+    images = [image(number, *sets[number % 3]) for number in range(30)]
+    order = generator.permutation(30).tolist()
+    shuffled = [image(number, *sets[order[number] % 3]) for number in range(30)]
+    assert judged(shuffled, ranked_rightly(images, generator)).verdict == "refuse"
+
+
 @pytest.mark.parametrize(
     ("origins", "told"),
     [

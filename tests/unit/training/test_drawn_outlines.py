@@ -28,7 +28,17 @@ from yolo_backend.training.annotations import (
     read_drawn,
     regions_by_image,
 )
-from yolo_backend.training.drawn_outlines import Line, one_line_through, outlines_of_region
+from yolo_backend.training.drawn_outlines import (
+    BROKEN_RLE,
+    NO_SIZE,
+    TOO_LARGE,
+    TOO_MANY_SPECKS,
+    Line,
+    one_line_through,
+    outlines_of_region,
+)
+from yolo_backend.training.remarks import on_boxes
+from yolo_backend.training.things import REGIONS
 
 SIZE_WH = (200, 100)
 LABELS = '<Label value="car"/><Label value="cat"/>'
@@ -135,12 +145,12 @@ def test_how_it_came_about(origin: str) -> None:
         (polygon(label=None, id="w"), NO_LABEL),
         (brush(np.zeros((5, 5), np.bool_)), NO_PLACE),
         (brush(square(9), original_width=100), None),
-        (brush(square(9)) | {"original_width": 100}, NO_MASK),
-        (brush(square(9)) | {"original_width": None}, NO_MASK),
-        (brush(square(9)) | {"original_width": 1_000_000, "original_height": 1_000_000}, NO_MASK),
-        (region("mask", "brushlabels", {"rle": "abc", "brushlabels": ["car"]}), NO_MASK),
-        (region("mask", "brushlabels", {"rle": [1, 2, 3], "brushlabels": ["car"]}), NO_MASK),
-        (region("mask", "brushlabels", {"rle": None, "brushlabels": ["car"]}), NO_MASK),
+        (brush(square(9)) | {"original_width": 100}, NO_MASK.format(BROKEN_RLE)),
+        (brush(square(9)) | {"original_width": None}, NO_MASK.format(NO_SIZE)),
+        (brush(square(9)) | {"original_width": 10**6, "original_height": 10**6}, NO_MASK.format(TOO_LARGE)),
+        (region("mask", "brushlabels", {"rle": "abc", "brushlabels": ["car"]}), NO_MASK.format(BROKEN_RLE)),
+        (region("mask", "brushlabels", {"rle": [1, 2, 3], "brushlabels": ["car"]}), NO_MASK.format(BROKEN_RLE)),
+        (region("mask", "brushlabels", {"rle": None, "brushlabels": ["car"]}), NO_MASK.format(BROKEN_RLE)),
     ],
 )
 def test_what_is_not_trained_on_is_named_and_costs_itself_only(wrong: dict[str, Any], fault: str | None) -> None:
@@ -172,6 +182,34 @@ def test_parts_that_were_predicted_as_polygons_of_one_thing_are_one_thing() -> N
     assert [len(box.outlines) for box in drawn(*alone, config=ALL_PARTS).boxes] == [1, 1]
     # Otherwise a person put one region below another, which says nothing of what it is.
     assert [len(box.outlines) for box in drawn(*parts).boxes] == [1, 1, 1]
+
+
+def test_polygons_without_an_id_are_things_by_themselves() -> None:
+    """A script may store them so; no parent is theirs."""
+    far = [[70, 10], [90, 10], [70, 50]]
+    regions = [{key: said for key, said in polygon(points).items() if key != "id"} for points in (TRIANGLE, far)]
+    for more in ({}, {"parentID": None}, {"parentID": ""}):
+        assert [len(box.outlines) for box in drawn(*(each | more for each in regions), config=ALL_PARTS).boxes] == [
+            1,
+            1,
+        ]
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin"),
+    [
+        (("prediction", "prediction"), "prediction"),
+        (("prediction", "prediction-changed"), "prediction-changed"),
+        (("prediction-changed", "prediction"), "prediction-changed"),
+        (("prediction", "manual"), "prediction-changed"),
+        (("manual", "prediction"), "prediction-changed"),
+        (("manual", "manual"), "manual"),
+    ],
+)
+def test_a_thing_was_kept_as_predicted_only_if_all_its_parts_were(origins: tuple[str, str], origin: str) -> None:
+    far = [[70, 10], [90, 10], [70, 50]]
+    first, other = polygon(id="a", origin=origins[0]), polygon(far, id="b", parentID="a", origin=origins[1])
+    assert [box.origin for box in drawn(first, other, config=ALL_PARTS).boxes] == [origin]
 
 
 def test_polygons_and_masks_of_labels_with_shapes_are_one_thing_each() -> None:
@@ -238,7 +276,14 @@ def test_where_it_is_in_the_image_changes_nothing(bitmap: Bitmap, offset_xy: tup
 
 def test_noise_is_told_within_a_moment() -> None:
     noise = np.random.default_rng(0).random((1000, 1000)) < 0.5
-    assert drawn(brush(noise, original_width=1000, original_height=1000)).faults == (NO_MASK,)
+    assert drawn(brush(noise, original_width=1000, original_height=1000)).faults == (NO_MASK.format(TOO_MANY_SPECKS),)
+
+
+def test_why_a_mask_cannot_be_read_is_told() -> None:
+    (remark,) = on_boxes([(7, fault) for fault in drawn(brush(square(9)) | {"original_width": None}).faults], REGIONS)
+    assert remark == (
+        "Not trained on: 1 region whose mask can't be read: it doesn't say of which size its image is (task 7)"
+    )
 
 
 def test_slips_of_the_brush_are_no_parts_and_no_holes() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -130,8 +131,12 @@ def judged(those: list[LabelledImage], found: list[FoundBoxes]) -> Judgement:
 
 def apart(number: int, image: LabelledImage) -> LabelledImage:
     """In another place of its image, so that boxes of other images don't fit."""
-    x, y = 200 * (number % 3) - 90, 150 * (number % 2) - 90
-    moved = tuple(
+    return moved(image, (200 * (number % 3) - 90, 150 * (number % 2) - 90))
+
+
+def moved(image: LabelledImage, by_xy: Sequence[float]) -> LabelledImage:
+    x, y = by_xy
+    boxes = tuple(
         replace(
             each,
             box_xyxy=tuple(np.add(each.box_xyxy, (x, y, x, y)).tolist()),
@@ -139,7 +144,7 @@ def apart(number: int, image: LabelledImage) -> LabelledImage:
         )
         for each in image.boxes
     )
-    return replace(image, boxes=moved)
+    return replace(image, boxes=boxes)
 
 
 def test_the_gate_refuses_a_model_that_does_not_tell_points_apart() -> None:
@@ -159,3 +164,42 @@ def test_the_gate_refuses_a_model_that_does_not_tell_points_apart() -> None:
         "It tells key points apart no better than chance does: those of 24 things on 24 validation images fit what it "
         "finds as well in 2,000 of 2,000 shuffles, in which the points of each thing change places"
     )
+
+
+def anywhere(count: int, points: int) -> list[LabelledImage]:
+    """A thing in each, somewhere around the same place: the boxes of two images seldom fit, single points often do."""
+    generator = np.random.default_rng(points)
+    return [moved(image, generator.uniform(-70, 70, 2).tolist()) for image in images(count, points)]
+
+
+@pytest.mark.parametrize("points", [1, 2, 3])
+def test_the_gate_promotes_a_model_that_finds_things_with_few_points(points: int) -> None:
+    """By OKS alone those of other images fit nearly as well."""
+    those = anywhere(20, points)
+    judgement = judged(those, found_in(those, near(0)))
+    assert judgement.verdict == "promote", judgement.reason
+    assert judgement.chance is not None
+    assert judgement.chance < 0.5
+    assert judgement.map50.candidate is not None
+    assert judgement.map50.candidate > 0.99
+
+
+@pytest.mark.parametrize("points", [1, 2, 3])
+def test_the_gate_refuses_a_model_that_finds_few_points_where_they_are_in_other_images(points: int) -> None:
+    those = anywhere(20, points)
+    found = found_in(those, near(0))
+    judgement = judged(those, [*found[1:], *found[:1]])
+    assert judgement.verdict == "refuse"
+    assert re.fullmatch(
+        r"It finds no more than chance does: mAP50 0\.\d\d \(0\.\d\d to 0\.\d\d\) on 20 validation images, and 0\.\d\d "
+        r"with the boxes of other images, of finds whose box fits as well as their points",
+        judgement.reason,
+    )
+
+
+def test_points_beside_their_boxes_are_found_no_more_than_by_chance() -> None:
+    those = anywhere(20, 3)
+    beside = [
+        replace(each, points_xy=each.points_xy + 200) for each in found_in(those, near(0)) if each.points_xy is not None
+    ]
+    assert "finds no more than chance does" in judged(those, beside).reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.labels.control import Label
@@ -12,6 +13,8 @@ from yolo_backend.labels.label_map import folded, map_labels
 
 ONLY_CLASS = "object"
 """The class of all things, where neither the points nor the boxes say what they belong to."""
+
+_REMEMBERED = 64  # controls, of which each is asked for again with each image
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,31 @@ class LearntPoints:
     @classmethod
     def of(cls, control: KeyPointControl) -> LearntPoints:
         """What the control says; a model with these classes serves it by the same label map as any other."""
-        classes = _classes(control)
-        names = dict(enumerate(each.value for each in classes))
-        numbers = {label.value: label.model_index for label in control.labels if label.model_index is not None}
-        weights = WeightsInfo("", "pose", names, "", (0, 0), points=max(numbers.values(), default=-1) + 1)
-        label_of_point = points_of(control, weights, 0.0)
-        label_of_box = map_labels(replace(control, labels=control.box_labels), names, 0.0).label_of_class
-        if len(classes) == 1 and not classes[0].names:
-            label_of_box = dict(enumerate(label.value for label in control.box_labels))
-        class_of_box: dict[str, str] = {}
-        for number, label in label_of_box.items():
-            class_of_box.setdefault(label, names[number])
-        return cls(
-            classes,
-            class_of_box,
-            {
-                label: frozenset(names[number] for (number, _), point in label_of_point.items() if point.label == label)
-                for label in numbers
-            },
-            numbers,
-        )
+        return _learnt(control)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _learnt(control: KeyPointControl) -> LearntPoints:
+    classes = _classes(control)
+    names = dict(enumerate(each.value for each in classes))
+    numbers = {label.value: label.model_index for label in control.labels if label.model_index is not None}
+    weights = WeightsInfo("", "pose", names, "", (0, 0), points=max(numbers.values(), default=-1) + 1)
+    label_of_point = points_of(control, weights, 0.0)
+    label_of_box = map_labels(replace(control, labels=control.box_labels), names, 0.0).label_of_class
+    if len(classes) == 1 and not classes[0].names:
+        label_of_box = dict(enumerate(label.value for label in control.box_labels))
+    class_of_box: dict[str, str] = {}
+    for number, label in label_of_box.items():
+        class_of_box.setdefault(label, names[number])
+    return LearntPoints(
+        classes,
+        class_of_box,
+        {
+            label: frozenset(names[number] for (number, _), point in label_of_point.items() if point.label == label)
+            for label in numbers
+        },
+        numbers,
+    )
 
 
 def _classes(control: KeyPointControl) -> tuple[Label, ...]:

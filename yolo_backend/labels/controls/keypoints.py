@@ -13,7 +13,7 @@ from yolo_backend.labels.controls.kind import ControlKind, Found, Part, Point, n
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import LabelMap, PointLabel, map_labels
 from yolo_backend.labels.places import Place, places_of
-from yolo_backend.labels.tags import Tag, is_true, read_fields, read_index, read_number, read_threshold
+from yolo_backend.labels.tags import MAX_INDEX, Tag, is_true, read_fields, read_index, read_number, read_threshold
 from yolo_backend.messages import shortened
 
 _POSE = "pose"
@@ -259,7 +259,7 @@ def _check_indices(tag: Tag) -> None:
         if index is not None and read_index(label.attr) is None:
             raise LabelingConfigError(
                 f'model_index="{shortened(index.strip(), 20)}" of Label "{shortened(value, 40)}" should be the number '
-                "of a key point, counted from 0"
+                f"of a key point, from 0 to {MAX_INDEX}"
             )
 
 
