@@ -72,16 +72,17 @@ def start_command(
     *arguments: str | Path, environment: Mapping[str, str], cwd: Path, **options: Any
 ) -> subprocess.Popen[str]:
     """Start a command in a process of its own, with these settings and no others."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "yolo_backend", *map(str, arguments)],
-        env={**_without_settings(os.environ), "PYTHONPATH": str(ROOT), **environment},
-        cwd=cwd,
-        text=True,
-        stdin=options.pop("stdin", subprocess.DEVNULL),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
+    with _heeding_ctrl_c():  # which the process inherits
+        return subprocess.Popen(
+            [sys.executable, "-m", "yolo_backend", *map(str, arguments)],
+            env={**_without_settings(os.environ), "PYTHONPATH": str(ROOT), **environment},
+            cwd=cwd,
+            text=True,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
 
 
 def run_process(*arguments: str | Path, environment: Mapping[str, str], cwd: Path, text_in: str | None = None) -> Done:

@@ -37,7 +37,7 @@ from yolo_backend.training.drawn_outlines import (
     one_line_through,
     outlines_of_region,
 )
-from yolo_backend.training.remarks import on_boxes
+from yolo_backend.training.remarks import on_things
 from yolo_backend.training.things import REGIONS
 
 SIZE_WH = (200, 100)
@@ -280,7 +280,11 @@ def test_noise_is_told_within_a_moment() -> None:
 
 
 def test_why_a_mask_cannot_be_read_is_told() -> None:
-    (remark,) = on_boxes([(7, fault) for fault in drawn(brush(square(9)) | {"original_width": None}).faults], REGIONS)
+    (remark,) = on_things(
+        [(7, fault) for fault in drawn(brush(square(9)) | {"original_width": None}).faults],
+        REGIONS.one,
+        REGIONS.several,
+    )
     assert remark == (
         "Not trained on: 1 region whose mask can't be read: it doesn't say of which size its image is (task 7)"
     )
