@@ -8,12 +8,14 @@ from pathlib import Path
 
 from yolo_backend.detection.weights import WeightsError, find_weights
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.plans import learns, make_plan
 from yolo_backend.messages import shortened
 from yolo_backend.serving.request import open_catalog
 from yolo_backend.settings import Settings
 from yolo_backend.training.learnt import map_classes
+from yolo_backend.training.records import are_judged_alike
 
 
 def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False) -> Path:
@@ -35,10 +37,12 @@ def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False
     return found
 
 
-def serving_name(label_config: str, settings: Settings) -> str:
+def serving_name(label_config: str, settings: Settings, kind: str | None = None) -> str:
     """Of several names in MODEL_NAME the first that serves a control on which it can be trained; else the first.
 
-    That is what a new model is compared with, and begins with unless another base is named. Waits for the weights.
+    With a `kind`, of those that are judged by the same as models of this kind: that is what a new one is compared with.
+    Without, it is what a training begins with unless a base is named; choices that are people's own aren't trained
+    unasked. Waits for the weights.
     """
     first, *others = settings.model_names
     if not others:
@@ -51,7 +55,13 @@ def serving_name(label_config: str, settings: Settings) -> str:
         except (LabelingConfigError, WeightsError):
             return first
     served = (*plan.controls, *plan.without_class)
-    trained = {one.weights_name for one in served if learns(one.control, one.weights) and not one.control.model_path}
+    trained = {
+        one.weights_name
+        for one in served
+        if learns(one.control, one.weights)
+        and not one.control.model_path
+        and (are_judged_alike(one.weights.kind, kind) if kind else kind_of(one.control).is_asked_for(one.control))
+    }
     return next((name for name in settings.model_names if name in trained), first)
 
 

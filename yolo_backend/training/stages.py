@@ -177,9 +177,8 @@ class _Stages:
         file, settings = self._models.file, self._settings
         if not are_judged_alike(self._serving_kind(base), base.kind) or not file.exists():
             try:
-                file = find_weights(
-                    serving_name(self._project.label_config, settings), settings.model_root, may_download=True
-                )
+                name = serving_name(self._project.label_config, settings, base.kind)
+                file = find_weights(name, settings.model_root, may_download=True)
             except WeightsError as error:
                 self._diary.remark(f"No model serves yet that could be compared with the new one: {error}")
                 return None
