@@ -38,7 +38,7 @@ from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
-from yolo_backend.training.kinds import own_kind
+from yolo_backend.training.kinds import kind_of_file, own_kind
 from yolo_backend.training.labelled import LabelledBox, Snapshot
 from yolo_backend.training.learnt import map_classes
 from yolo_backend.training.networks import Base, Kind, read_base
@@ -193,6 +193,9 @@ class _Stages:
         """What weights find in the validation images; None where none of their classes is a label, or where they are
         of a kind that finds something else than models of the base do.
         """
+        # Before it is loaded, and perhaps exported, if the file says it; an export says it only then.
+        if (kind := kind_of_file(weights)) and not are_judged_alike(kind, base.kind):
+            return None
         engine = Engine.as_set(weights, self._settings)
         if not are_judged_alike(engine.info.kind, base.kind):
             return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +13,9 @@ from tests.harness.shapes import shapes_weights
 from yolo_backend.detection.checkpoints import write_checkpoint
 from yolo_backend.detection.models import load_checkpoint
 from yolo_backend.detection.record import TrainedRecord
+from yolo_backend.training import stages
 from yolo_backend.training.kinds import kind_of_file, own_kind
+from yolo_backend.training.networks import read_base
 from yolo_backend.training.records import Options
 from yolo_backend.training.registry import WEIGHTS, ProjectModels
 
@@ -66,3 +70,15 @@ def test_a_record_and_then_a_run_are_asked_before_the_network(models: ProjectMod
 def test_a_file_that_is_no_weights_has_no_kind(models: ProjectModels) -> None:
     models.file.write_bytes(b"half")
     assert own_kind(models) is None
+
+
+def test_a_model_of_another_kind_is_not_even_loaded(
+    models: ProjectModels, bccd_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("it may take minutes to export")
+
+    monkeypatch.setattr(stages, "Engine", SimpleNamespace(as_set=load))
+    run: Any = SimpleNamespace(options=Options("bccd.pt", 1), settings=None, project=None, models=models, diary=None)
+    found = stages._Stages(run)._found(shapes_weights("segment"), cast("Any", None), read_base(bccd_weights))
+    assert found is None
