@@ -62,6 +62,22 @@ def content_problem(path: Path) -> str | None:
         raise
 
 
+def network_class(path: Path) -> str | None:
+    """The name of the class of a .pt file's network, such as `SegmentationModel`; None where that can't be told."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = _pickle_name(archive)
+            if name is None or archive.getinfo(name).file_size > _MAX_PICKLE_BYTES:
+                return None
+            content = archive.read(name)
+        if _is_absurd(content, 1):
+            return None
+        network = _network_of(_Reader(BytesIO(content)).load())
+    except Exception:  # whatever is wrong with it, or if it isn't there
+        return None
+    return type(network).__name__ if isinstance(network, _Thing) else None
+
+
 def _first_bytes_problem(head: bytes) -> str | None:
     if not head:
         return f"is empty: {_AGAIN}"
@@ -189,6 +205,10 @@ class _Reader(pickle.Unpickler):
         return what[1] if isinstance(what, tuple) and what[:1] == ("module",) else None
 
 
+def _network_of(saved: Any) -> Any:
+    return (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else saved
+
+
 def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
     try:
         content = file.read(_MAX_PICKLE_BYTES)
@@ -199,7 +219,7 @@ def _pickle_problem(file: IO[bytes], pickles: int = 1) -> str | None:
             saved = reader.load()
     except Exception:  # whatever is wrong: if torch can't read it either, torch says what it is
         return None
-    network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else saved
+    network = _network_of(saved)
     if not any(module.startswith("ultralytics.nn.") for module, _ in reader.classes):
         return _foreign_problem(network, reader.classes)
     modules = {module for module, _ in reader.classes if _packages([(module, "")])}

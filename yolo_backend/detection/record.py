@@ -19,11 +19,15 @@ _MAX_BYTES = 4_000_000  # of ten thousand classes, with room
 
 @dataclass(frozen=True)
 class TrainedRecord:
-    """The thresholds by class name; the run that made the weights, and the key of the project that it was of."""
+    """The thresholds by class name; the run that made the weights, and the key of the project that it was of.
+
+    `kind` is that of the weights; None in files of earlier versions.
+    """
 
     thresholds: Mapping[str, Annotated[float, msgspec.Meta(ge=0, le=1)]]
     run: str
     project: str
+    kind: str | None = None
 
 
 def read_record(path: Path) -> TrainedRecord | None:

@@ -165,9 +165,10 @@ def make_plan(
 ) -> ProjectPlan:
     """How this labeling config is served: each of its controls that can be, one at least.
 
-    `trained` is the name of the project's own weights: where there are such, they serve the controls that models are
-    trained for and that have no `model_path`, in the place of the first of MODEL_NAME. With TRAINING=on a plan may be
-    one that serves nothing yet: a control without a class is enough.
+    `trained` is the name of the project's own weights: where there are such, they stand in the place of the first of
+    MODEL_NAME for controls that have no `model_path`. A model that was trained here does so for those that its kind is
+    trained for, and weights that were published by hand, without thresholds, for all that they can serve. With
+    TRAINING=on a plan may be one that serves nothing yet: a control without a class is enough.
 
     Raises LabelingConfigError for a config of which none can be, WeightsError where none has weights, and
     WeightsLoadingError where weights weren't read within `wait_s` (None: wait as long as it takes).
@@ -181,10 +182,16 @@ def make_plan(
     own = catalog.serving(trained, first) if trained else first
 
     def default_names(control: Control) -> tuple[str, ...]:
-        """The weights for a control that names none; a trained model stands last for those it wasn't trained for."""
-        if own == first or learns(control, weights_of(own)):
-            return (own, *others)
-        return (*settings.model_names, own)
+        """The weights for a control that names none.
+
+        A trained model stands last for controls that it wasn't trained for; one that was published by hand only for
+        those that it can't serve.
+        """
+        if own == first:
+            return settings.model_names
+        weights = weights_of(own)
+        serves = learns(control, weights) if weights.thresholds else _fits(control, weights)
+        return (own, *others) if serves else (*settings.model_names, own)
 
     @cache  # asked once for each name: other weights may serve under it from one moment to the next
     def weights_of(name: str) -> WeightsInfo:
@@ -256,6 +263,14 @@ def _map(
     if not fits:
         raise faults[0]
     return fits[0]
+
+
+def _fits(control: Control, weights: WeightsInfo) -> bool:
+    try:
+        _check_weights(control, weights, weights.name)
+    except LabelingConfigError:
+        return False
+    return True
 
 
 def _check_weights(control: Control, weights: WeightsInfo, name: str) -> None:

@@ -7,13 +7,20 @@ from contextlib import closing
 from pathlib import Path
 
 from yolo_backend.detection.weights import WeightsError, find_weights
+from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
+from yolo_backend.labels.controls.table import kind_of
 from yolo_backend.labels.errors import LabelingConfigError
+from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.labels.plans import learns, make_plan
 from yolo_backend.messages import shortened
 from yolo_backend.serving.request import open_catalog
 from yolo_backend.settings import Settings
+from yolo_backend.training.errors import TrainingError
+from yolo_backend.training.kinds import kind_of_file, own_kind
 from yolo_backend.training.learnt import map_classes
+from yolo_backend.training.records import are_judged_alike
+from yolo_backend.training.registry import ProjectModels
 
 
 def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False) -> Path:
@@ -35,10 +42,12 @@ def find_base(name: str | None, settings: Settings, *, may_be_path: bool = False
     return found
 
 
-def serving_name(label_config: str, settings: Settings) -> str:
+def serving_name(label_config: str, settings: Settings, kind: str | None = None) -> str:
     """Of several names in MODEL_NAME the first that serves a control on which it can be trained; else the first.
 
-    That is what a new model is compared with, and begins with unless another base is named. Waits for the weights.
+    With a `kind`, of those that are judged by the same as models of this kind: that is what a new one is compared with.
+    Without, it is what a training begins with unless a base is named; choices that are people's own aren't trained
+    unasked. Waits for the weights.
     """
     first, *others = settings.model_names
     if not others:
@@ -51,8 +60,60 @@ def serving_name(label_config: str, settings: Settings) -> str:
         except (LabelingConfigError, WeightsError):
             return first
     served = (*plan.controls, *plan.without_class)
-    trained = {one.weights_name for one in served if learns(one.control, one.weights) and not one.control.model_path}
+    trained = {
+        one.weights_name
+        for one in served
+        if learns(one.control, one.weights)
+        and not one.control.model_path
+        and (are_judged_alike(one.weights.kind, kind) if kind else kind_of(one.control).is_asked_for(one.control))
+    }
     return next((name for name in settings.model_names if name in trained), first)
+
+
+def unnamed_base(base: Path | None, project: Project, models: ProjectModels, settings: Settings) -> Path:
+    """The file of the base where nobody named one: of the kind that serves the project alone, so that it may go on.
+
+    That is `base`, which MODEL_NAME says if it lists nothing else, or of several the one that serves; where these are
+    of another kind, it is what the run that serves began with, or one before it. Waits for the weights. Raises
+    WeightsError, TrainingError.
+    """
+    kind = own_kind(models) if models.file.exists() else None
+    if kind and not _can_be_trained(project.label_config, kind):
+        kind = None
+    base = base or find_base(serving_name(project.label_config, settings, kind), settings)
+    its_kind = kind_of_file(base)
+    if kind is None or its_kind is None or are_judged_alike(its_kind, kind):
+        return base
+    for name in _bases_before(models, kind):
+        try:
+            # The operator named it then; a relative path was one from another folder.
+            before = find_base(name, settings, may_be_path=Path(name).is_absolute())
+        except WeightsError:
+            continue
+        if are_judged_alike(kind_of_file(before) or "unknown", kind):
+            return before
+    raise TrainingError(
+        f"A {kind} model serves project {project.id}, {shortened(base.name)} (MODEL_NAME) are {its_kind} weights, and "
+        f"the base of that model isn't found: train with `yolo-backend train --project {project.id} --base NAME.pt`, "
+        f"or list {kind} weights in MODEL_NAME"
+    )
+
+
+def _can_be_trained(label_config: str, kind: str) -> bool:
+    """Returns True if models of this kind learn from a control that names no weights of its own."""
+    try:
+        controls = parse_labeling_config(label_config).controls
+    except LabelingConfigError:  # which is told where it is read
+        return False
+    return any(kind in kind_of(control).trained_with(control) and not control.model_path for control in controls)
+
+
+def _bases_before(models: ProjectModels, kind: str) -> list[str]:
+    """The names of the bases of runs of this kind: first of the one that serves, then of the newest."""
+    serving = models.promoted()
+    runs = [run for run in models.runs() if are_judged_alike(run.kind, kind)]
+    runs.sort(key=lambda run: run.run != serving)
+    return list(dict.fromkeys(run.options.base for run in runs if run.options))
 
 
 def known_classes(controls: Iterable[Control], class_names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:

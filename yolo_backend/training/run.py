@@ -13,7 +13,7 @@ from yolo_backend.label_studio.projects import Project, open_project
 from yolo_backend.label_studio.studio import Studio
 from yolo_backend.protocol import project_key
 from yolo_backend.settings import Settings
-from yolo_backend.training.base import find_base, serving_name
+from yolo_backend.training.base import find_base, unnamed_base
 from yolo_backend.training.diary import Diary
 from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
@@ -61,9 +61,9 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     key = project_key(project.studio.url, project.sent_as)
     if key is None:
         raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update Label Studio")
-    if base is None:
-        base = find_base(serving_name(project.label_config, settings), settings)
     models = Registry(settings.model_dir).project(key)
+    if base is None or not order.may_be_path:
+        base = unnamed_base(base, project, models, settings)
     with TrainingLock(settings.model_dir).held(key) as tell:
         end_cut_off(models)
         begun = models.begin_run(order.options)

@@ -38,6 +38,7 @@ from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
+from yolo_backend.training.kinds import kind_of_file, own_kind
 from yolo_backend.training.labelled import LabelledBox, Snapshot
 from yolo_backend.training.learnt import map_classes
 from yolo_backend.training.networks import Base, Kind, read_base
@@ -90,12 +91,14 @@ class _Stages:
         self._options, self._settings = run.options, run.settings
         self._project, self._models, self._diary = run.project, run.models, run.diary
         self._told_at = float("-inf")
+        self._serving_kind: str | None = None  # of the project's own weights
 
     def work(self) -> None:
         """All of them. Raises UserError, requests.Timeout, OSError, and whatever Ultralytics raises."""
         self._diary.progress("collecting")
         base = read_base(self._run.base)
         self._diary.change(kind=base.kind)
+        self._serving_kind = own_kind(self._models) if self._models.file.exists() else base.kind
         collected = self._collect(base.kind)
         _check_kind(base, collected.controls)
         _check_classes(base, collected)
@@ -175,11 +178,10 @@ class _Stages:
     def _present(self, collected: Collected, base: Base) -> Findings | None:
         """What serves the project now finds in the validation images; None where it knows none of their labels."""
         file, settings = self._models.file, self._settings
-        if not are_judged_alike(self._serving_kind(base), base.kind) or not file.exists():
+        if not are_judged_alike(self._serving_kind, base.kind) or not file.exists():
             try:
-                file = find_weights(
-                    serving_name(self._project.label_config, settings), settings.model_root, may_download=True
-                )
+                name = serving_name(self._project.label_config, settings, base.kind)
+                file = find_weights(name, settings.model_root, may_download=True)
             except WeightsError as error:
                 self._diary.remark(f"No model serves yet that could be compared with the new one: {error}")
                 return None
@@ -187,17 +189,13 @@ class _Stages:
                 return None  # without an export, which takes longer than all the rest
         return self._found(file, collected, base)
 
-    def _serving_kind(self, base: Base) -> str | None:
-        """The kind of the project's own weights; that of the base where there are none."""
-        promoted = self._models.promoted()
-        if promoted is None:
-            return base.kind
-        return self._models.run(promoted).kind if promoted else read_base(self._models.file).kind
-
     def _found(self, weights: Path, collected: Collected, base: Base) -> Findings | None:
         """What weights find in the validation images; None where none of their classes is a label, or where they are
         of a kind that finds something else than models of the base do.
         """
+        # Before it is loaded, and perhaps exported, if the file says it; an export says it only then.
+        if (kind := kind_of_file(weights)) and not are_judged_alike(kind, base.kind):
+            return None
         engine = Engine.as_set(weights, self._settings)
         if not are_judged_alike(engine.info.kind, base.kind):
             return None
@@ -329,20 +327,21 @@ class _Stages:
     def _finish(self, collected: Collected, base: Base, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
         weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
         before = file_fingerprint(weights)
-        add_record(weights, TrainedRecord(thresholds, name, self._models.key))
+        add_record(weights, TrainedRecord(thresholds, name, self._models.key, base.kind))
         # It was exported to be judged, and its network is the same.
         hand_over_export(Engine.wish_of(before, self._settings), file_fingerprint(weights))
         weights.replace(self._run.folder / WEIGHTS)
         self._diary.remark(*judgement.remarks)
-        promote, serving_kind = self._options.promote, self._serving_kind(base)
-        is_other = not are_judged_alike(serving_kind, base.kind)
+        promote = self._options.promote
+        is_other = self._models.file.exists() and not are_judged_alike(self._serving_kind, base.kind)
         is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote" and not is_other)
         reason = judgement.reason
         if promote == "auto" and judgement.verdict == "promote" and is_other:
+            serving = self._serving_kind or "detect"
             reason = (
-                f"It is kept aside, because a {serving_kind or 'detect'} model serves this project, and one model "
-                f"serves at a time: `yolo-backend models --project {self._project.id} --promote {name}` puts this one "
-                f"in its place. The gate says: {reason}"
+                f"It is kept aside, because a {serving} model serves this project, and one model serves at a time: "
+                f"`yolo-backend models --project {self._project.id} --promote {name}` puts this one in its place. The "
+                f"gate says: {reason}"
             )
         elif promote == "never" and judgement.verdict == "promote":
             reason = f"It is not promoted, because of --promote never. The gate says: {reason}"

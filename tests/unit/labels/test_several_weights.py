@@ -15,6 +15,8 @@ from yolo_backend.labels.plans import ProjectPlan, ServedLabel, make_plan
 from yolo_backend.settings import SettingsError, load_settings
 
 OWN = "trained/7-00c0ffee/project-7.pt"
+BY_HAND = "trained/8-00c0ffee/project-8.pt"
+TRAINED_MASKS = "trained/9-00c0ffee/project-9.pt"
 BOXES = '<RectangleLabels name="boxes" toName="image"><Label value="cat"/></RectangleLabels>'
 PEOPLE = '<RectangleLabels name="people" toName="image"><Label value="person"/></RectangleLabels>'
 POINTS = (
@@ -30,6 +32,8 @@ INFOS = {
     "det.pt": WeightsInfo("det.pt", "detect", {0: "cat", 1: "dog"}, "f1", (640, 640)),
     "pose.pt": WeightsInfo("pose.pt", "pose", {0: "person"}, "f2", (640, 640), points=2),
     "cls.pt": WeightsInfo("cls.pt", "classify", {0: "indoors", 1: "outdoors"}, "f3", (224, 224)),
+    BY_HAND: WeightsInfo("project-8.pt", "segment", {0: "cat", 1: "person"}, "f5", (640, 640)),
+    TRAINED_MASKS: WeightsInfo("project-9.pt", "segment", {0: "cat"}, "f6", (640, 640), thresholds={"cat": 0.4}),
     OWN: WeightsInfo("project-7.pt", "detect", {0: "cat"}, "f4", (640, 640), thresholds={"cat": 0.4}),
 }
 
@@ -198,6 +202,24 @@ def test_a_trained_model_takes_no_weights_from_controls_that_none_is_trained_for
     assert plan.not_served == ()
     boxes, other = plan.controls
     assert (boxes.weights_name, other.weights_name) == (OWN, expected)
+
+
+def test_weights_published_by_hand_serve_all_controls_that_they_can() -> None:
+    plan = plan_of(BOXES, PEOPLE, POINTS, WHOLE, HOW_MANY, names="det.pt, pose.pt, cls.pt", trained=BY_HAND)
+    assert served_by(plan) == {
+        "boxes": BY_HAND,
+        "people": BY_HAND,
+        "points": "pose.pt",
+        "whole": "cls.pt",
+        "how_many": BY_HAND,
+    }
+    assert plan.not_served == ()
+
+
+def test_a_trained_model_of_another_kind_leaves_the_boxes_to_the_weights_of_the_settings() -> None:
+    outlines = BOXES.replace("RectangleLabels", "PolygonLabels").replace("boxes", "outlines")
+    plan = plan_of(BOXES, outlines, names="det.pt", trained=TRAINED_MASKS)
+    assert served_by(plan) == {"boxes": "det.pt", "outlines": TRAINED_MASKS}
 
 
 def test_the_boxes_of_points_are_served_with_them_only() -> None:
