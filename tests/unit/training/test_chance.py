@@ -22,6 +22,8 @@ from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
 from yolo_backend.training.scores import RESAMPLES, as_they_are, score
 
+pytestmark = pytest.mark.long  # thousands of resamples each
+
 LEFT, RIGHT = (10, 10, 60, 60), (200, 10, 260, 60)
 
 
@@ -59,7 +61,6 @@ def test_no_shuffle_is_as_good_as_what_a_detector_found() -> None:
     assert found.ap50["WBC"] < 0.2
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("count", [10, 30])
 def test_of_a_model_of_shuffled_labels_every_second_shuffle_is_as_good(count: int) -> None:
     counts = []

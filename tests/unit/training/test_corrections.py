@@ -18,6 +18,8 @@ from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
 
+pytestmark = pytest.mark.long  # thousands of resamples each
+
 SEEDS = range(20)
 RBC, WBC, PLATELETS = LABELS
 LEFT, RIGHT = (10, 10, 60, 60), (200, 10, 260, 60)

@@ -29,6 +29,8 @@ from yolo_backend.training.gate import Comparison, Judgement, judge
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Origin
 from yolo_backend.training.thresholds import ThresholdRule
 
+pytestmark = pytest.mark.long  # thousands of resamples each
+
 # Each takes a second. A change has three; `make proofs` has twenty.
 of_many_seeds = pytest.mark.parametrize(
     "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.proof) for seed in range(3, 20))]
@@ -105,7 +107,6 @@ def test_another_order_of_the_classes_is_refused() -> None:
         assert verdict_on(those.images, turned, current).verdict == "refuse"
 
 
-@pytest.mark.long
 def test_what_is_worse_than_the_best_ever_promoted_is_refused() -> None:
     those = recorded()
     judgement = verdict_on(those.images, those.worse, noisy(those.worse, 1, dropped=0.3), best=those.better)
@@ -116,7 +117,6 @@ def test_what_is_worse_than_the_best_ever_promoted_is_refused() -> None:
     assert judgement.map50.difference > 0
 
 
-@pytest.mark.long
 def test_a_label_that_is_lost_is_refused_though_the_mean_is_better() -> None:
     those = recorded()
     current = without(without(those.better, "WBC", 0.6, 1), "RBC", 0.6, 1)
@@ -129,7 +129,6 @@ def test_a_label_that_is_lost_is_refused_though_the_mean_is_better() -> None:
     )
 
 
-@pytest.mark.long
 def test_a_label_with_few_boxes_isnt_judged_by_itself() -> None:
     """Nine platelets of all are left: their recall falls to nothing."""
     those = recorded()
@@ -145,7 +144,6 @@ def test_a_label_with_few_boxes_isnt_judged_by_itself() -> None:
     assert "It loses" not in judgement.reason
 
 
-@pytest.mark.long
 def test_a_new_label_cant_hide_what_is_lost() -> None:
     """The serving model doesn't know platelets; the candidate does, and has become worse at all that it knew."""
     those = recorded()
