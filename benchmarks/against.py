@@ -90,3 +90,7 @@ def _cpu_s(backend: BackendServer) -> float:
     process = psutil.Process(backend.process.pid)
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
     return float(sum(each.user + each.system for each in times))
+
+
+if __name__ == "__main__":
+    main()

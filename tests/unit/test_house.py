@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import yolo_backend
+from tests.harness.stack import ROOT
 
 PACKAGE = Path(yolo_backend.__file__).parent
 NAME = PACKAGE.name
@@ -172,3 +173,11 @@ def test_what_points_the_wrong_way_is_found(
     imports = imports_of(tmp_path / "house")
     assert forbidden(imports, {"low": set(), "high": {"low"}}, {"stone", "__init__"}) == wrong
     assert find_circle(imports) == circle
+
+
+def test_a_benchmark_that_has_a_main_runs_it() -> None:
+    """One didn't, and so ended well without having measured anything."""
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        runs_it = text.endswith('\n\nif __name__ == "__main__":\n    main()\n')
+        assert runs_it or "\ndef main() -> None:" not in text, path
