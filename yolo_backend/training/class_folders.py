@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
-from yolo_backend.training.dataset import DatasetError, link_file
+from yolo_backend.training.dataset import describe, link_file, writing_into
 from yolo_backend.training.labelled import LabelledImage
 
 
@@ -21,7 +19,7 @@ def write_class_folders(
     Raises DatasetError.
     """
     names = folder_names(classes)
-    try:
+    with writing_into(folder):
         for side, images in (("train", train), ("val", val)):
             (folder / side).mkdir(parents=True)
             for number, image in enumerate(images):
@@ -31,15 +29,7 @@ def write_class_folders(
                     of_class.mkdir(exist_ok=True)
                     # By number, because a task may have several images, and tasks may have the same one.
                     link_file(image.file, of_class / f"{number:06d}-{image.task_id}{image.file.suffix}")
-        path = folder / "data.yaml"
-        content = {"path": str(folder.resolve()), "train": "train", "val": "val", "names": dict(enumerate(classes))}
-        path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(
-            f"The images to train on can't be put into {folder} ({error.strerror}): make room there, or let the "
-            "server's user write there"
-        ) from None
-    return path
+        return describe(folder, "train", "val", classes, {})
 
 
 def folder_names(classes: Sequence[str]) -> Mapping[int, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -44,7 +44,7 @@ def write_dataset(
     says of which files to train on not all classes can be drawn, and which ones can. Raises DatasetError.
     """
     drawable: dict[str, list[int]] = {}
-    try:
+    with writing_into(folder):
         for side, images in (("train", train), ("val", val)):
             for part in ("images", "labels"):
                 (folder / part / side).mkdir(parents=True)
@@ -63,21 +63,30 @@ def write_dataset(
                         same = hull if kind == "obb" else tuple(numbers)
                         rows.setdefault((class_id, same), f"{class_id} {' '.join(numbers)}\n")
                 (folder / "labels" / side / f"{name}.txt").write_text("".join(rows.values()), encoding="ascii")
-        path = folder / "data.yaml"
-        described = {
-            "path": str(folder.resolve()),
-            "train": "images/train",
-            "val": "images/val",
-            "names": dict(enumerate(classes)),
+        more = {
             **({"kpt_shape": [points, 3]} if kind == "pose" else {}),
             **({"drawable": drawable} if drawable else {}),
         }
-        path.write_text(yaml.safe_dump(described, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        return describe(folder, "images/train", "images/val", classes, more)
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Raises DatasetError where the folder can't be written."""
+    try:
+        yield
     except OSError as error:
         raise DatasetError(
             f"The images to train on can't be put into {folder} ({error.strerror}): make room there, or let the "
             "server's user write there"
         ) from None
+
+
+def describe(folder: Path, train: str, val: str, classes: Sequence[str], more: Mapping[str, Any]) -> Path:
+    """Write the data.yaml of a folder whose sides lie in these of its folders; returns it. Raises OSError."""
+    path = folder / "data.yaml"
+    content = {"path": str(folder.resolve()), "train": train, "val": val, "names": dict(enumerate(classes)), **more}
+    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return path
 
 

@@ -53,7 +53,7 @@ class FoundBoxes:
 
     def likeliest(self) -> FoundBoxes:
         """The one with the best score, if there is one."""
-        return FoundBoxes(self.boxes[:1], self.scores[:1], self.labels[:1])
+        return self.at([0] if self.labels else [])
 
 
 @dataclass(frozen=True)
