@@ -50,7 +50,7 @@ POINTS = {
     "the manifest is half-written": _replaced("manifest.json"),
     "what serves looks at the images": Point(_STAGES, "find_boxes"),
     "the validation boxes are half-written": _replaced("validation.json"),
-    "the dataset is half-written": Point("yolo_backend.training.dataset", "_link", 5),
+    "the dataset is half-written": Point("yolo_backend.training.dataset", "link_file", 5),
     "it fits": Point("yolo_backend.training.fitting", "_step", 3),
     "the candidate is half-written": _replaced("weights.pt"),
     "the candidate looks at the images": Point(_STAGES, "find_boxes", 2),
@@ -119,12 +119,17 @@ def _main() -> None:
     child.main()
 
 
-def _stop_at(point: Point, folder: Path) -> None:
+def function_at(point: Point) -> tuple[Any, str, Callable[..., Any]]:
+    """Who has the function, its name there, and itself. Raises AttributeError if the product has no such function."""
     holder: Any = importlib.import_module(point.module)
     *owners, name = point.attribute.split(".")
     for owner in owners:
         holder = getattr(holder, owner)
-    function: Callable[..., Any] = getattr(holder, name)
+    return holder, name, getattr(holder, name)
+
+
+def _stop_at(point: Point, folder: Path) -> None:
+    holder, name, function = function_at(point)
     calls = 0
 
     @functools.wraps(function)

@@ -12,7 +12,7 @@ import requests
 
 from tests.fakes.labelled_label_studio import CREATED_AT, PROJECT
 from tests.harness.stack import ROOT, BackendServer, backend_server, pick_port
-from tests.harness.stopping_child import EXPORTER, POINTS, PUBLISHED, Stop
+from tests.harness.stopping_child import EXPORTER, POINTS, PUBLISHED, Stop, function_at
 from tests.harness.training_house import (
     ALWAYS_PROMOTED,
     COMES_S,
@@ -27,7 +27,7 @@ from yolo_backend.detection.engine import Engine
 from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Run
-from yolo_backend.training.registry import LOG
+from yolo_backend.training.registry import LOG, Registry
 from yolo_backend.training.run import CUT_OFF
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
@@ -53,6 +53,11 @@ _STEPS_OF_SERVER = [
     ),
     pytest.param([*_OF_SERVER, *PUBLISHED[:1]], id="everywhere", marks=TRAINING_PROOF),
 ]
+
+
+def test_the_product_has_every_point() -> None:
+    """The longest tests alone come by some of them: a function that was moved would be found out late."""
+    assert all(callable(function_at(point)[-1]) for point in POINTS.values())
 
 
 @pytest.mark.parametrize("points", _STEPS)
@@ -121,7 +126,8 @@ def test_a_server_that_is_killed_costs_no_model(house: House, stop: Stop, points
     for number, point in enumerate(points, 1):
         with started(house, stop.environment(point), number) as server:
             press_start_training(server)
-            wait_for(lambda: stop.has_come, COMES_S)
+            wait_for_stop(house, stop, number)
+            assert stop.has_come, (point, house.models.runs()[0])
             run, *earlier = house.models.runs()
             assert not run.is_over
             assert all(each.is_over for each in earlier)
@@ -144,6 +150,16 @@ def test_a_server_that_is_killed_costs_no_model(house: House, stop: Stop, points
         assert (run.state, run.failure) == (("ended", None) if run.run in served else ("failed", CUT_OFF))
     check(house.models, served or [last.run])
     check_nothing_half_written(house.models)
+
+
+def wait_for_stop(house: House, stop: Stop, runs: int) -> None:
+    """Until the last of so many runs has stopped, or has ended without."""
+
+    def has_come_or_ended() -> bool:
+        projects = Registry(house.settings.model_dir).projects()
+        return stop.has_come or any(len(models.runs()) == runs and are_over(models) for models in projects)
+
+    wait_for(has_come_or_ended, COMES_S)
 
 
 def started(house: House, stop: dict[str, str], number: int) -> AbstractContextManager[BackendServer]:
