@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import struct
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
 from yolo_backend.settings import Settings
@@ -19,10 +21,17 @@ from yolo_backend.settings import Settings
 _GRACEFUL_TIMEOUT_S = 60
 # If a client sends or reads nothing for so long, its thread is freed.
 _IDLE_CLIENT_S = 60
+# What tells a process to end. They wait while a worker is forked, or its parent's handlers would take them for nothing.
+_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Serves, and after SIGTERM stays until what runs is done."""
+
+    def init_signals(self) -> None:
+        """From here on the worker heeds signals, those too that came since it was forked."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_END)
 
     def enqueue_req(self, conn: Any) -> None:
         """Take a client's request. The client may not be silent for long."""
@@ -41,6 +50,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 app.extensions["predictor"].drain(_GRACEFUL_TIMEOUT_S - 5)
         finally:
             super().handle_exit(sig, frame)
+
+
+class _Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """Starts the workers."""
+
+    def spawn_worker(self) -> int | None:
+        """The new worker's process id; in the worker it doesn't return."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TO_END)
+        try:
+            pid: int | None = super().spawn_worker()
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_END)
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -67,6 +89,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until told to end."""
+        _Master(self).run()
 
     def load(self) -> Flask:
         """The application, in the process that serves it."""

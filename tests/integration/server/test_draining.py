@@ -97,13 +97,35 @@ def test_an_idle_server_ends_at_once(server: BackendServer) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_server_that_is_told_to_end_while_it_starts(bccd_environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param([str(ROOT / "_wsgi.py")], id="as it is"),
+        # A worker has its parent's handlers at first, which took the signal for nothing.
+        pytest.param(
+            [
+                "-c",
+                "import sys, time; from gunicorn import util; util.seed = lambda: time.sleep(1);"  # a call in between
+                "from yolo_backend.server.startup import serve; serve(sys.argv[1:])",
+            ],
+            id="before its worker heeds signals",
+        ),
+    ],
+)
+def test_a_server_that_is_told_to_end_while_it_starts(
+    program: list[str], bccd_environment: dict[str, str], tmp_path: Path
+) -> None:
     environment = {**os.environ, **bccd_environment}
-    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(pick_port(0))]
+    command = [sys.executable, *program, "--host", "127.0.0.1", "--port", str(pick_port(0))]
     with (tmp_path / "backend.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    while "Booting worker" not in (tmp_path / "backend.log").read_text():
-        time.sleep(0.01)
-    process.terminate()
-    assert process.wait(30) == 0
+    try:
+        while "Booting worker" not in (tmp_path / "backend.log").read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
     assert "Traceback" not in (tmp_path / "backend.log").read_text()
