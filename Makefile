@@ -13,7 +13,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_i
 PYTEST := .venv/bin/python -m pytest
 # Each worker has servers of its own, for all of its files; the longest come first, as tests/conftest.py sorts them. A worker
 # that dies ends the run, which would else wait for its tests for good.
-IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: help install run demo demo-check train-demo check quick test coverage proofs training-proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean pictures
 

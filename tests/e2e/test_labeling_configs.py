@@ -56,6 +56,8 @@ CASES: dict[str, tuple[str, Any]] = {
     ),
 }  # fmt: skip
 
+_QUICK = {"nested", "a list of one", "labels with a rectangle"}
+
 
 def folder_and_file(address: str) -> dict[str, str]:
     """The two parts of an address behind /data/."""
@@ -64,7 +66,9 @@ def folder_and_file(address: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("chromium")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in _QUICK else pytest.mark.proof) for name in CASES]
+)
 def test_what_the_page_shows_is_predicted_and_can_be_submitted(
     browser: StudioBrowser, client: StudioClient, backend: BackendServer, bccd_files: list[Path], name: str
 ) -> None:

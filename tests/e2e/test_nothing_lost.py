@@ -221,6 +221,7 @@ def test_one_click_is_enough_where_the_token_may_push(
     assert len(images.requests) < 1.1 * count  # and nothing was started twice
 
 
+@pytest.mark.proof
 def test_further_clicks_bring_the_rest_where_the_token_may_not_push(
     client: StudioClient, images: RecordingServer, start_backend: StartBackend, count: int
 ) -> None:
@@ -302,6 +303,7 @@ def test_a_client_that_hangs_up(
     assert len(images.requests) < 1.1 * count
 
 
+@pytest.mark.proof
 def test_clicks_at_once_and_one_after_the_other_join(
     client: StudioClient, images: RecordingServer, backend: BackendServer, count: int
 ) -> None:

@@ -33,7 +33,7 @@ def asked(backend: BackendServer) -> float:
     return sum(metric(backend.url, line) for line in ASKED)
 
 
-@pytest.mark.parametrize("fixture", ["backend", "legacy_backend"])
+@pytest.mark.parametrize("fixture", ["backend", pytest.param("legacy_backend", marks=pytest.mark.proof)])
 def test_uploads_carry_ultralytics_boxes_with_either_kind_of_token(
     fixture: str, request: pytest.FixtureRequest, client: StudioClient, photographs: list[Path], bccd_weights: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_rectangle_brings_one_box_to_be_ticked_and_none_twice(
     assert browser.boxes_on_the_page()[:2] == (same(first, second, third), [])
 
 
+@pytest.mark.proof
 def test_with_auto_accept_a_rectangle_becomes_its_box(
     browser: StudioBrowser, project: int, task: int, cells: list[Box]
 ) -> None:

@@ -63,6 +63,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     return {f"scene-{seed}.jpg": draw_scene(seed) for seed in range(FIRST_SEED, FIRST_SEED + LABELLED + NEW)}
 
 
+@pytest.mark.proof
 def test_a_person_labels_presses_start_training_and_gets_boxes(
     request: pytest.FixtureRequest,
     chromium: Path,

@@ -73,6 +73,7 @@ def reply_slowly(content: bytes, after_s: float) -> Answer:
     return answer
 
 
+@pytest.mark.proof
 def test_more_bulk_requests_than_threads_leave_room_for_the_rest(
     server: BackendServer, serve: StartServer, bccd_files: list[Path]
 ) -> None:
@@ -104,6 +105,7 @@ def test_more_bulk_requests_than_threads_leave_room_for_the_rest(
     assert len(images.requests) == 9 * 60
 
 
+@pytest.mark.proof
 def test_bulk_requests_side_by_side_take_turns(
     server: BackendServer, serve: StartServer, bccd_files: list[Path]
 ) -> None:

@@ -61,7 +61,7 @@ def test_no_shuffle_is_as_good_as_what_a_detector_found() -> None:
     assert found.ap50["WBC"] < 0.2
 
 
-@pytest.mark.parametrize("count", [10, 30])
+@pytest.mark.parametrize("count", [10, pytest.param(30, marks=pytest.mark.proof)])
 def test_of_a_model_of_shuffled_labels_every_second_shuffle_is_as_good(count: int) -> None:
     counts = []
     for seed in range(8):
