@@ -23,8 +23,8 @@ from tests.harness.stack import BackendServer, LabelStudioServer, backend_server
 from tests.harness.studio_client import StudioClient, uploaded_name
 from tests.integration.detection import conftest as detection
 from yolo_backend.demo.scenes import draw_scene, save_scene
+from yolo_backend.labels.places import corners_of_box
 from yolo_backend.labels.polygons import polygon_iou
-from yolo_backend.training.matching import corners_of
 
 pytestmark = [pytest.mark.training_proof, pytest.mark.timeout(3600)]
 make_weights = detection.make_weights  # a fixture
@@ -203,7 +203,8 @@ def test_rotated_rectangles_are_learned_judged_and_served_as_they_were_drawn(
         (prediction,) = task["predictions"]
         assert prediction["model_version"] == result["model_version"]
         shown = [
-            (each["value"]["rectanglelabels"][0], corners_of(box_of(each["value"]))) for each in prediction["result"]
+            (each["value"]["rectanglelabels"][0], corners_of_box(box_of(each["value"])))
+            for each in prediction["result"]
         ]
         for thing in drawn[uploaded_name(task)]:
             there += 1

@@ -13,6 +13,7 @@ from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.shapes import ShapeControl
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.places import Box, box_of_place, clip_to_image, corners_of_box
+from yolo_backend.labels.polygons import area_within
 from yolo_backend.labels.regions import region_labels
 from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import shortened
@@ -247,7 +248,7 @@ def place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, flo
     if box is None:
         return NO_PLACE
     corners = corners_of_box(box)
-    visible_px = _area(clip_to_image(corners, size_wh))
+    visible_px = area_within(clip_to_image(corners, size_wh))
     if visible_px < _NO_AREA_PX:
         return OUTSIDE
     xs, ys = zip(*corners, strict=True)
@@ -256,11 +257,6 @@ def place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, flo
     if min(right - left, bottom - top, visible_px) < _MIN_PX:
         return TOO_SMALL
     return (left, top, right, bottom), box
-
-
-def _area(corners: Sequence[tuple[float, float]]) -> float:
-    following = [*corners[1:], *corners[:1]]
-    return abs(sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in zip(corners, following, strict=True))) / 2
 
 
 def _is_of_another(region: Region, size_wh: tuple[int, int]) -> bool:
