@@ -94,6 +94,19 @@ def bccd_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_weights(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -> Callable[[str], Path]:
+    """Weights of another architecture: what it shares with those of the blood cells is trained."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(architecture: str) -> Path:
+        from tests.harness.architectures import weights_of  # which brings torch
+
+        return weights_of(architecture, folder, bccd_weights)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def bccd_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """24 photographs of blood, 640x480: a dozen real ones, then the same seen in a mirror."""
     photographs = sorted((_DATA / "bccd" / "images").glob("*.jpg"))
