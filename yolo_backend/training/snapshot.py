@@ -72,6 +72,7 @@ _LEARNT_FROM = {
     "pose": "KeyPointLabels with a model_index",
     "classify": "Choices and Taxonomy",
 }
+_NONE_OF = 50  # if so many images can't be had, and no other one was, there is no use in asking for the rest
 _MIN_IMAGE_PX = 10  # on each side; Ultralytics leaves out smaller ones
 
 
@@ -82,7 +83,7 @@ class SnapshotError(UserError):
 @dataclass
 class _Reading:
     """What one task gave. `faults`, `point_faults` and `image_faults` say of boxes, key points and images why they
-    aren't trained on.
+    aren't trained on; `unread` are those of images that can't be had, or read.
     """
 
     images: list[LabelledImage] = field(default_factory=list)
@@ -91,6 +92,7 @@ class _Reading:
     faults: list[str] = field(default_factory=list)
     point_faults: list[str] = field(default_factory=list)
     image_faults: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     is_of_another: bool = False
     has_group: bool = False
 
@@ -113,14 +115,24 @@ def take_snapshot(
     controls = trained_controls(project.label_config, kind)
     reader = _Reader(controls, load, cache, group_field, kind)
     readings: dict[int, _Reading] = {}
+    any_read, unread = False, list[str]()
     try:
         total = project.count([_LABELLED])
         told(0, total)
         for task, reading in in_parallel(reader.read, project.tasks([_LABELLED], fields=_FIELDS), _THREADS, "snapshot"):
             readings[int(task["id"])] = reading
+            any_read = any_read or bool(reading.images)
+            unread += reading.unread
+            if len(unread) >= _NONE_OF and not any_read:
+                break
             told(len(readings), max(total, len(readings)))
     except requests.Timeout as error:
         raise SnapshotError(f"{explain(error)}: begin the training again when it does") from None
+    if unread and not any_read:
+        raise SnapshotError(
+            f"None of {len(unread):,} labelled images can be read. Of the first: {unread[0]}. Begin the training again "
+            "when they can"
+        )
     cache.make_room()
     if group_field is not None and readings and not any(reading.has_group for reading in readings.values()):
         raise SnapshotError(
@@ -267,7 +279,7 @@ class _Reader:
                 try:
                     digest, cached, drawn = self._read_file(file, data, mine)
                 except ImageError as error:
-                    reading.image_faults.append(error.told_of(redact(file.address)))
+                    reading.unread.append(error.told_of(redact(file.address)))
                     continue
                 reading.faults += [*drawn.faults, *(OTHER_SHAPE.format(self.kind) for _ in others)]
                 if is_chosen and not drawn.boxes:
@@ -291,11 +303,12 @@ class _Reader:
                     )
                 )
         except ImageError as error:
-            reading.image_faults.append(str(error))
+            reading.unread.append(str(error))
         else:
             reading.faults += [
                 NO_PAGE if page == ANY_PAGE else NO_IMAGE for (_, page), left in regions.items() for _ in left
             ]
+        reading.image_faults += reading.unread
         if reading.images:
             labels = frozenset(box.label for image in reading.images for box in image.boxes)
             reading.used = Used(changed_at(annotation), labels)

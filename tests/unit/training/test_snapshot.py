@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from tests.harness.http_server import StartServer
+from tests.harness.http_server import RecordingServer, StartServer, reply
 from tests.harness.snapshots import CONFIG, LabelStudio, Take, picture, submitted, task
 from yolo_backend.label_studio.errors import StudioError
 from yolo_backend.training.labelled import Snapshot
@@ -408,3 +408,31 @@ def test_key_points_are_percent_of_the_upright_image_and_belong_to_their_box(tak
     digests = {row["task"]: row["labels"] for row in manifest_rows(snapshot.images)}
     assert digests[1] != digests[2]
     assert first.labels is None
+
+
+def without_images(server: RecordingServer, tasks: int) -> list[dict[str, Any]]:
+    """Their images' server has none of them."""
+    return [
+        {**task(number, submitted(region())), "data": {"image": f"{server.url}/{number}.jpg"}}
+        for number in range(1, tasks + 1)
+    ]
+
+
+def test_where_no_image_can_be_had_the_first_reason_is_told(
+    take: Take, serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
+    images = serve(reply(b"", 403))
+    with pytest.raises(SnapshotError, match=r"None of 3 labelled images can be read\. Of the first: .*403.*train"):
+        take(without_images(images, 3))
+    assert len(take([task(4, submitted(region())), *without_images(images, 3)]).images) == 1
+
+
+def test_a_server_without_any_of_the_images_is_not_asked_for_thousands(
+    take: Take, serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
+    images = serve(reply(b"", 403))
+    with pytest.raises(SnapshotError, match=r"None of 5[0-9] labelled images can be read"):
+        take(without_images(images, 300))
+    assert len(images.requests) < 70
