@@ -53,9 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All of tests/proofs takes minutes."""
+    """All of tests/proofs takes minutes, and what it shows needs a machine of its own."""
     if "proofs" in item.path.parts:
         item.add_marker("proof")
+        item.add_marker("alone")
 
 
 @pytest.hookimpl(trylast=True)

@@ -54,6 +54,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
 
 
 @pytest.mark.proof
+@pytest.mark.alone
 def test_a_person_labels_presses_start_training_and_gets_boxes(
     request: pytest.FixtureRequest,
     chromium: Path,
