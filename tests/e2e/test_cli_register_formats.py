@@ -214,7 +214,7 @@ def test_label_studios_own_export_comes_back_as_it_was(
     judge = LabelInterface(SHAPES_CONFIG)
     for regions in after.values():
         assert judge.validate_prediction({"result": regions, "model_version": "x"}, return_errors=True) == []
-    assert around.returncode == 0, around.stderr
+    assert around.returncode == 1, around.stderr
     for sentence in (
         "3 polygons became the boxes around them: the project has no PolygonLabels with their labels",
         "3 masks became the boxes around them: the project has no BrushLabels with their labels",
