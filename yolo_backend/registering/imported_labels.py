@@ -26,7 +26,7 @@ from yolo_backend.registering.objects import (
     SizeWH,
     detections_of,
 )
-from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out
+from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out, lost_on_the_way
 from yolo_backend.registering.unfit import Unfit, has_pixels
 
 _NO_LABELS = "images have no labels, because none of theirs can be registered"
@@ -132,7 +132,7 @@ class _Maker:
                 f"{count:,} {'has' if count == 1 else 'have'} no area on {'its' if count == 1 else 'their'} image "
                 f"({self.without_area[0].where}): check whether the labels are of these images, and of their sizes"
             )
-        return next(iter(told_of(items)))
+        return next(sentence for item in items for sentence in item.lost if sentence != _NO_LABELS)
 
     def item(self, item: _ImageWithLabels, model_version: str | None) -> Item:
         """The image with its labels; without any where all of them are lost: empty ones say that nothing is there."""
@@ -155,10 +155,16 @@ class _Maker:
         if not ways:
             self._lost[left_out(thing)] += 1
             return []
-        made = [region for way in ways for region in self._make(way, size_wh)]
+        made: list[Region] = []
+        lost: Counter[str] = Counter()
+        for way in ways:
+            regions = self._make(way, size_wh)
+            lost += lost_on_the_way(way, regions)
+            made += regions
+        self._lost += lost
         if made:
             self._told.update({way.told for way in ways if way.told})
-        else:
+        elif not lost:
             self.without_area.append(thing)
         return made
 

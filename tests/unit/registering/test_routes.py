@@ -354,7 +354,7 @@ def test_key_points_with_an_outline_stay_key_points_where_they_can_be_held(tmp_p
 
     assert [region["value"] for region in regions_of(labelled)] == [region["value"] for region in regions_of(bare)]
     assert "points" in control_of(labelled)
-    assert not labelled.told
+    assert dict(labelled.told) == {NO_BOX: 1}
 
 
 KEY_POINTS = """<View><Image name="image" value="$image"/>
@@ -379,6 +379,67 @@ def test_key_points_go_to_their_labels_and_their_box_to_its_own(tmp_path: Path, 
     ]
     assert found[name]["value"]["width"] == pytest.approx(20)
     assert not labelled.told
+
+
+NOSE = """<View><Image name="image" value="$image"/>
+  <KeyPointLabels name="points" toName="image"><Label value="Nose" predicted_values="RBC" model_index="0"/>
+  </KeyPointLabels>{more}</View>"""
+NO_LABEL_OF_POINT = "key points are left out: no label of the project is for them (model_index, predicted_values)"
+NO_BOX = "boxes of objects with key points are left out: the project has no RectangleLabels with their labels"
+OFF = "key points are left out: they are off their images"
+THREE_POINTS = "0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 1 0.6 0.6 2 0 0 0"
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "count", "told"),
+    [
+        (THREE_POINTS, "", 1, {NO_LABEL_OF_POINT: 2, NO_BOX: 1}),
+        (THREE_POINTS, BOXES.format(name="cells"), 2, {NO_LABEL_OF_POINT: 2}),
+        (THREE_POINTS, BOXES.format(name="points_bbox"), 2, {NO_LABEL_OF_POINT: 2}),
+        (THREE_POINTS, BOXES.format(name="points_bbox").replace("RBC", "x"), 1, {NO_LABEL_OF_POINT: 2, NO_BOX: 1}),
+        ("0 0.9 0.5 0.2 0.2 1.1 0.5 2", BOXES.format(name="cells"), 1, {OFF: 1}),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 2", BOXES.format(name="cells"), 2, {}),
+    ],
+    ids=["no boxes", "boxes", "their boxes", "no label of their boxes", "off the image", "all is there"],
+)
+def test_which_key_points_and_boxes_are_left_out_is_told(
+    tmp_path: Path, photo: Path, line: str, more: str, count: int, told: dict[str, int]
+) -> None:
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": line})
+
+    labelled = add(tmp_path / "labels", photo, NOSE.format(more=more))
+
+    assert len(regions_of(labelled)) == count
+    (item,) = labelled.items
+    assert (dict(item.lost), dict(item.told)) == (told, {})
+
+
+def test_an_object_none_of_whose_key_points_has_a_label_has_an_area(tmp_path: Path, photo: Path) -> None:
+    """It isn't told as a box off its image."""
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": f"{THREE_POINTS}\n0 0.5 0.5 0.2 0.2 0 0 0 0.4 0.4 2 0 0 0"})
+
+    labelled = add(tmp_path / "labels", photo, NOSE.format(more=""))
+
+    assert dict(labelled.told) == {NO_LABEL_OF_POINT: 3, NO_BOX: 2}
+    assert labelled.without_area == []
+
+
+def test_where_no_key_point_has_a_label_nothing_is_registered(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.5 0.5 0.2 0.2 0 0 0 0.4 0.4 2"})
+
+    with pytest.raises(LabelFileError, match=r"none of its objects can be registered: key points are left out: no lab"):
+        add(tmp_path / "labels", photo, NOSE.format(more=""))
+
+
+def test_named_key_points_that_no_label_is_named_like_are_told(tmp_path: Path, photo: Path) -> None:
+    file = pose(keypoints=[30, 15, 2, 50, 25, 2, 60, 30, 2])
+    file |= {"categories": [{"id": 3, "name": "default", "keypoints": ["Tail", "Ear"]}]}
+    write(tmp_path, {"a.json": file})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=""))
+
+    assert [each["value"]["keypointlabels"] for each in regions_of(labelled)] == [["Tail"]]
+    assert dict(labelled.told) == {NO_LABEL_OF_POINT: 2}
 
 
 def test_key_points_that_are_not_there_are_no_regions(tmp_path: Path, photo: Path) -> None:
