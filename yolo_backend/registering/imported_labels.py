@@ -123,7 +123,8 @@ class _Maker:
         self._lost: Counter[str] = Counter()
         own = OwnRegions(label_config)
         self._own = {id(thing): regions for thing in things if (regions := own.take(thing)) is not None}
-        self._routes = Routes(controls, [thing for thing in things if id(thing) not in self._own], classes)
+        routed = [each for thing in things if id(thing) not in self._own for each in thing.by_label()]
+        self._routes = Routes(controls, routed, classes)
 
     def why_none(self, items: Iterable[Item]) -> str:
         """Why no object of these items has become a region."""
@@ -151,6 +152,12 @@ class _Maker:
     def _of(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         if (own := self._own.get(id(thing))) is not None:
             return own
+        regions = [region for each in thing.by_label() for region in self._of_label(each, size_wh)]
+        if regions and thing.other_labels:
+            self._told["objects with several labels became one for each label"] += 1
+        return regions
+
+    def _of_label(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         ways = self._routes.ways(thing)
         if not ways:
             self._lost[left_out(thing)] += 1

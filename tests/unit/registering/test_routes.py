@@ -178,7 +178,7 @@ def exported(*regions: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": 1, "data": {"image": "/data/upload/4/cb0618f6-a.png"}, "annotations": [{"result": result}]}]
 
 
-RECTANGLE = {
+RECTANGLE: dict[str, Any] = {
     "type": "rectanglelabels",
     "from_name": "label",
     "value": {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 3.5, "rectanglelabels": ["RBC"]},
@@ -199,6 +199,51 @@ def test_what_label_studio_exported_is_taken_as_it_is_where_the_config_has_it(tm
     assert not labelled.told
     prediction = {"result": [first, second], "model_version": "x"}
     assert LabelInterface(config).validate_prediction(prediction, return_errors=True) == []
+
+
+def several(*labels: str, kind: str = "rectanglelabels", from_name: str = "other") -> dict[str, Any]:
+    place = {key: value for key, value in RECTANGLE["value"].items() if key != "rectanglelabels"}
+    return {"type": kind, "from_name": from_name, "value": {**place, kind: list(labels)}}
+
+
+def test_each_label_of_a_region_is_kept(tmp_path: Path, photo: Path) -> None:
+    """In a control of another name there is a box for each."""
+    write(tmp_path, {"export.json": exported(several("RBC", "WBC", "RBC"), several("Platelets"))})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert [region["value"]["rectanglelabels"] for region in regions_of(labelled)] == [["RBC"], ["WBC"], ["Platelets"]]
+    assert len({region["id"] for region in regions_of(labelled)}) == 3
+    assert dict(labelled.told) == {"objects with several labels became one for each label": 1}
+    assert not labelled.items[0].lost
+
+
+def test_a_region_with_several_labels_stays_as_it_is_in_its_own_control(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"export.json": exported(several("RBC", "WBC", from_name="label"))})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert [region["value"]["rectanglelabels"] for region in regions_of(labelled)] == [["RBC", "WBC"]]
+    assert not labelled.told
+
+
+def test_a_further_label_of_a_region_that_the_project_lacks_is_told(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"export.json": exported(several("RBC", "Dog"))})
+
+    with pytest.raises(LabelFileError, match='region r0: "Dog" is no label of "label", which has RBC, WBC, Platelets'):
+        add(tmp_path / "export.json", photo)
+
+
+def test_a_region_with_several_labels_off_its_image_is_listed(tmp_path: Path, photo: Path) -> None:
+    far = several("RBC", "WBC")
+    far["value"] |= {"x": 200}
+    write(tmp_path, {"export.json": exported(far, several("RBC"))})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert len(regions_of(labelled)) == 1
+    assert len(labelled.without_area) == 2
+    assert not labelled.told
 
 
 def test_an_answer_goes_to_the_only_control_of_its_type(tmp_path: Path, photo: Path) -> None:
