@@ -19,6 +19,7 @@ from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import Labels
 from yolo_backend.registering.objects import (
     ROTATED,
+    WHOLE,
     FileObject,
     ImageLabels,
     LabelFileError,
@@ -30,6 +31,10 @@ from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out,
 from yolo_backend.registering.unfit import Unfit, has_pixels
 
 _NO_LABELS = "images have no labels, because none of theirs can be registered"
+_TURNED = (
+    "objects are left out: their image was turned on the page when they were drawn (rotateControl), which isn't read: "
+    "turn it back there, and export them again"
+)
 _RIGHT_ANGLE, _SMALL_ANGLE = 90, 0.1  # degrees
 
 
@@ -152,6 +157,9 @@ class _Maker:
     def _of(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         if (own := self._own.get(id(thing))) is not None:
             return own
+        if thing.shape != WHOLE and any(region.get("image_rotation") for region in thing.regions):
+            self._lost[_TURNED] += 1
+            return []
         regions = [region for each in thing.by_label() for region in self._of_label(each, size_wh)]
         if regions and thing.other_labels:
             self._told["objects with several labels became one for each label"] += 1

@@ -246,6 +246,50 @@ def test_a_region_with_several_labels_off_its_image_is_listed(tmp_path: Path, ph
     assert not labelled.told
 
 
+TURNED = (
+    "objects are left out: their image was turned on the page when they were drawn (rotateControl), which isn't read: "
+    "turn it back there, and export them again"
+)
+
+
+def test_regions_drawn_on_a_turned_image_are_left_out_where_they_would_be_converted(
+    tmp_path: Path, photo: Path
+) -> None:
+    """Their numbers are those of the turned image, and so they would be elsewhere."""
+    outline = {"points": [[10, 10], [20, 10], [20, 30]], "closed": True, "polygonlabels": ["RBC"]}
+    regions = [several("RBC"), {"type": "polygonlabels", "from_name": "x", "value": outline}]
+    tasks = exported(*regions, *regions)
+    for region in tasks[0]["annotations"][0]["result"][:2]:
+        region["image_rotation"] = 90
+    write(tmp_path, {"export.json": tasks})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert [region["value"]["x"] for region in regions_of(labelled)] == [pytest.approx(10)] * 2
+    assert dict(labelled.items[0].lost) == {TURNED: 2}
+    assert not labelled.without_area
+
+
+def test_an_image_all_of_whose_regions_were_drawn_on_it_turned_is_not_said_to_be_empty(
+    tmp_path: Path, photo: Path
+) -> None:
+    tasks = exported({**several("RBC"), "image_rotation": 270})
+    write(tmp_path, {"export.json": tasks})
+
+    with pytest.raises(LabelFileError, match=r"none of its objects can be registered: objects are left out: their ima"):
+        add(tmp_path / "export.json", photo)
+
+
+def test_regions_drawn_on_a_turned_image_stay_as_they_are_in_their_own_control(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"export.json": exported({**RECTANGLE, "image_rotation": 90})})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    ((region,), value) = regions_of(labelled), RECTANGLE["value"]
+    assert (region["image_rotation"], region["value"]) == (90, value)
+    assert not labelled.told
+
+
 def test_an_answer_goes_to_the_only_control_of_its_type(tmp_path: Path, photo: Path) -> None:
     config = BCCD_CONFIG.replace("</View>", QUALITY + "</View>")
     write(tmp_path, {"export.json": exported({**RECTANGLE, "from_name": "other"}, CHOICE, COMMENT)})
