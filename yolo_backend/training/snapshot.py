@@ -29,13 +29,10 @@ from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskFile
 from yolo_backend.training.annotations import (
     NO_IMAGE,
-    ONLY_OTHER_SHAPE,
-    OTHER_SHAPE,
     Drawn,
     Region,
     changed_at,
     counting_annotation,
-    labels_in_other_shapes,
     labels_of,
     read_drawn,
     regions_by_image,
@@ -54,6 +51,7 @@ from yolo_backend.training.chosen import (
 from yolo_backend.training.image_cache import CachedImage, ImageCache
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Snapshot
 from yolo_backend.training.learnt import learnt_labels
+from yolo_backend.training.other_shapes import ONLY_OTHER_SHAPE, OTHER_SHAPE, things_in_other_shapes
 from yolo_backend.training.poses import read_poses
 from yolo_backend.training.remarks import Used, on_images, on_late_labels, on_other_images, on_things
 from yolo_backend.training.things import Things, things_of
@@ -261,7 +259,7 @@ class _Reader:
             regions = choices_by_image(annotation, controls, data)
         else:
             regions = regions_by_image(annotation, controls, self.kind)
-        in_others = labels_in_other_shapes(annotation, controls, self.kind, data)
+        in_others = things_in_other_shapes(annotation, controls, self.kind, data)
         group = self._group_of(data)
         reading.has_group = group is not None
         try:
@@ -272,14 +270,17 @@ class _Reader:
                     reading.image_faults.append(NO_CHOICE)
                     continue
                 learnt = {label for region, _ in mine for label in region_labels(region)}
-                others = [label for key in key_of for label in in_others.get(key, ())]
-                if not learnt.issuperset(others):
+                others = [thing for key in key_of for thing in in_others.get(key, ())]
+                if not learnt.issuperset(thing.label for thing in others):  # without its image in the cache
                     reading.image_faults.append(ONLY_OTHER_SHAPE.format(self.kind, _LEARNT_FROM[self.kind]))
                     continue
                 try:
                     digest, cached, drawn = self._read_file(file, data, mine)
                 except ImageError as error:
                     reading.unread.append(error.told_of(redact(file.address)))
+                    continue
+                if not all(thing.is_among(drawn.boxes, cached.size_wh) for thing in others):
+                    reading.image_faults.append(ONLY_OTHER_SHAPE.format(self.kind, _LEARNT_FROM[self.kind]))
                     continue
                 reading.faults += [*drawn.faults, *(OTHER_SHAPE.format(self.kind) for _ in others)]
                 if is_chosen and not drawn.boxes:

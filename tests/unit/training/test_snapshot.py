@@ -6,12 +6,15 @@ import base64
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import numpy as np
 import pytest
 from blake3 import blake3
 
 from tests.harness.http_server import RecordingServer, StartServer, reply
 from tests.harness.snapshots import CONFIG, LabelStudio, Take, picture, submitted, task
+from yolo_backend.detection.masks import Mask
 from yolo_backend.label_studio.errors import StudioError
+from yolo_backend.labels.rle import encode_rle
 from yolo_backend.training.labelled import Snapshot
 from yolo_backend.training.snapshot import SnapshotError, manifest_rows
 
@@ -142,18 +145,76 @@ def test_an_image_whose_things_have_another_shape_is_not_one_of_nothing(take: Ta
     ]
 
     snapshot = take(tasks, SHAPES, kind="segment")
-    assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(2, 1), (3, 1), (5, 0)]
+    assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(2, 1), (5, 0)]
     assert snapshot.remarks == (
-        "Not trained on: 3 images (tasks 1, 4, 6): a label is drawn there only in a shape from which segment weights "
-        "don't learn: draw it with PolygonLabels and BrushLabels, or begin with weights of another kind (--base)",
-        "Not trained on: 2 regions drawn in a shape from which segment weights don't learn, beside others of their "
-        "label from which they do (task 3)",
+        "Not trained on: 4 images (tasks 1, 3, 4, 6): a labelled thing is drawn there only in a shape from which "
+        "segment weights don't learn: draw it with PolygonLabels and BrushLabels, too, or begin with weights of "
+        "another kind (--base)",
     )
 
     snapshot = take(tasks, SHAPES, kind="detect")
     assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(1, 1), (3, 2), (5, 1), (6, 1)]
-    assert snapshot.remarks[0].startswith("Not trained on: 2 images (tasks 2, 4): a label is drawn there only in a ")
+    assert snapshot.remarks[0].startswith("Not trained on: 2 images (tasks 2, 4): a labelled thing is drawn there only")
     assert "RectangleLabels" in snapshot.remarks[0]
+    assert snapshot.remarks[1] == (
+        "Not trained on: 1 box drawn in a shape from which detect weights don't learn, around what is also drawn in "
+        "one from which they do (task 3)"
+    )
+
+
+def around(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    return [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+
+
+BRUSH = SHAPES.replace(
+    "<EllipseLabels", '<BrushLabels name="brush" toName="image"><Label value="car"/></BrushLabels><EllipseLabels'
+)
+BOX = (10, 20, 30, 40)  # region's own, in percent
+MASK = encode_rle(Mask.of_bitmap(np.ones((8, 12), np.bool_), (4, 4)), (40, 20))
+
+
+@pytest.mark.parametrize(
+    ("others", "is_trained_on"),
+    [
+        ([in_shape("polygon", points=around(*BOX))], True),
+        ([in_shape("polygon", points=around(12, 24, 26, 30))], True),
+        ([in_shape("polygon", points=around(60, 20, 30, 40))], False),
+        ([in_shape("polygon", points=around(30, 20, 30, 40))], False),
+        ([in_shape("polygon", points=around(*BOX)), in_shape("polygon", points=around(60, 20, 30, 40))], False),
+        ([in_shape("polygon", "cat", points=around(*BOX))], False),
+        ([in_shape("polygon", "tree", points=around(60, 20, 30, 40))], True),
+        ([in_shape("polygon", points=around(60, 20, 1, 40))], True),
+        ([in_shape("polygon", points=around(150, 20, 30, 40))], True),
+        ([in_shape("ellipse", x=25, y=40, radiusX=15, radiusY=20, rotation=0)], True),
+        ([in_shape("ellipse", x=75, y=40, radiusX=15, radiusY=20, rotation=0)], False),
+        ([in_shape("ellipse", x=75, y=40, radiusX="12", radiusY=20, rotation=0)], True),
+        ([in_shape("brush", format="rle", rle=MASK)], True),
+        ([in_shape("brush", format="rle", rle=[1, 2, 3])], False),
+    ],
+    ids=[
+        "the same", "much the same", "elsewhere", "half beside", "one is elsewhere", "another label",
+        "a label that isn't trained", "a slip of the hand", "off the image", "an ellipse", "an ellipse elsewhere",
+        "an ellipse that is none", "a mask", "a mask that can't be read",
+    ],
+)  # fmt: skip
+def test_what_is_drawn_in_two_shapes_is_trained_on_and_what_is_not_costs_its_image(
+    take: Take, others: list[dict[str, Any]], is_trained_on: bool
+) -> None:
+    """One rectangle beside five polygons of its label would teach that five things aren't there."""
+    labelled = [{**other, "id": f"{number}"} for number, other in enumerate(others)]
+
+    snapshot = take([task(1, submitted(region(), *labelled))], BRUSH.replace('"dog"', '"cat"'), kind="detect")
+
+    assert [len(image.boxes) for image in snapshot.images] == ([1] if is_trained_on else [])
+    assert ("a labelled thing is drawn there only in" in "".join(snapshot.remarks)) != is_trained_on
+
+
+def test_the_parts_of_a_mask_that_was_predicted_beside_its_box_are_one_thing(take: Take) -> None:
+    left, right = (in_shape("polygon", points=around(x, 20, 12, 40)) for x in (10, 28))
+    parts = [left | {"id": "a"}, right | {"id": "b", "parentID": "a"}]
+
+    assert take([task(1, submitted(region(), *parts))], SHAPES, kind="detect").images
+    assert not take([task(1, submitted(region(), *(part | {"parentID": None} for part in parts)))], SHAPES).images
 
 
 def test_of_other_proportions_it_is_told_what_to_check(take: Take) -> None:
@@ -172,7 +233,7 @@ def test_labels_with_several_shapes_are_looked_at_by_the_shape(take: Take) -> No
     for kind, config, learnt, other in (("segment", of_polygons, 1, 2), ("detect", TAG_AND_SHAPES, 2, 1)):
         snapshot = take(tasks, config, kind=kind)
         assert [image.task_id for image in snapshot.images] == [learnt]
-        assert f"1 image (task {other}): a label is drawn there only" in snapshot.remarks[0]
+        assert f"1 image (task {other}): a labelled thing is drawn there only" in snapshot.remarks[0]
 
 
 def test_what_can_not_be_drawn_on_an_image_is_not_said_to_be_absent_there(take: Take) -> None:
