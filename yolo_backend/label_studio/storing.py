@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import requests
 
 from yolo_backend.label_studio.errors import (
@@ -89,9 +90,9 @@ def store_predictions(
 ) -> Iterator[Stored]:
     """Store predictions of one model_version, each with its `task`. Yields what became of each part.
 
-    If one of them makes Label Studio reject all, they are halved until that one is alone. `is_wanted` is asked before
-    each part is sent. Raises StudioError, StudioRefusedError if the token may not do it, StudioUnreachedError if
-    nothing of the rest arrived, UnknownOutcomeError and requests.Timeout.
+    If they are more than `MAX_IMPORT_BYTES` of JSON, or one of them makes Label Studio reject all, they are halved.
+    `is_wanted` is asked before each part is sent. Raises StudioError, StudioRefusedError if the token may not do it,
+    StudioUnreachedError if nothing of the rest arrived, UnknownOutcomeError and requests.Timeout.
     """
     yield from _Store(studio, project, is_wanted).after_asking(predictions)
 
@@ -113,6 +114,9 @@ class _Store:
         yield from self._store([each for each in predictions if each["task"] not in held])
 
     def _store(self, missing: Sequence[Mapping[str, Any]]) -> Iterator[Stored]:
+        if len(missing) > 1 and len(msgspec.json.encode(missing)) > MAX_IMPORT_BYTES:
+            yield from self._halves(missing)
+            return
         if not missing or not self.is_wanted():
             return
         task_ids = frozenset(prediction["task"] for prediction in missing)
@@ -126,10 +130,12 @@ class _Store:
             yield Stored(created=taken, rejected=task_ids - taken)
             return
         yield Stored(created=taken)
-        left = [prediction for prediction in missing if prediction["task"] not in taken]
-        middle = len(left) // 2
-        yield from self._store(left[:middle])  # Label Studio was asked about these just now
-        yield from self.after_asking(left[middle:])
+        yield from self._halves([prediction for prediction in missing if prediction["task"] not in taken])
+
+    def _halves(self, missing: Sequence[Mapping[str, Any]]) -> Iterator[Stored]:
+        middle = len(missing) // 2
+        yield from self._store(missing[:middle])  # Label Studio was asked about these just now
+        yield from self.after_asking(missing[middle:])
 
     def _send(self, missing: Sequence[Mapping[str, Any]], task_ids: frozenset[int]) -> int | None:
         """How many Label Studio says that it stored; None if it rejects all because of one."""

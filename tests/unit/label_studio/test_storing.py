@@ -97,6 +97,19 @@ def test_each_is_held_created_or_rejected(
     assert len(label_studio.imports) == (0 if len(held) == 5 else 1) or not drops_deleted
 
 
+def test_no_import_is_larger_than_it_may_be(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolo_backend.label_studio.storing.MAX_IMPORT_BYTES", 1000)
+    label_studio = LabelStudio(serve, held={4}, deleted={3}, drops_deleted=False)
+    large = [{**each, "result": ["x" * 600 if each["task"] == 7 else "x" * 200]} for each in predictions(*range(1, 9))]
+
+    parts = list(store_predictions(label_studio.studio, PROJECT, large))
+
+    assert total(parts) == Stored(frozenset({4}), frozenset({1, 2, 5, 6, 7, 8}), frozenset({3}))
+    sent = [request.body for request in label_studio.server.requests if request.body]
+    assert len(sent) > 3
+    assert max(map(len, sent)) < 1100
+
+
 def test_nothing_to_store_asks_nobody(serve: StartServer) -> None:
     label_studio = LabelStudio(serve, held=set(), deleted=set(), drops_deleted=False)
     assert list(store_predictions(label_studio.studio, PROJECT, [])) == []
