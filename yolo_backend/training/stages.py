@@ -21,13 +21,12 @@ from yolo_backend.detection.trained import trained_name
 from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_json
-from yolo_backend.labels.control import Control
 from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.plans import make_plan
-from yolo_backend.messages import shortened
 from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
 from yolo_backend.training.base import known_classes, serving_name
+from yolo_backend.training.checks import check_classes, check_enough, check_kind
 from yolo_backend.training.class_folders import write_class_folders
 from yolo_backend.training.collected import Collected
 from yolo_backend.training.corrections import check_labels
@@ -39,7 +38,7 @@ from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
 from yolo_backend.training.kinds import kind_of_file, own_kind
-from yolo_backend.training.labelled import LabelledBox, Snapshot
+from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.learnt import map_classes
 from yolo_backend.training.networks import Base, Kind, read_base
 from yolo_backend.training.records import (
@@ -56,13 +55,10 @@ from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
 from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
 from yolo_backend.training.snapshot import manifest_rows, take_snapshot, trained_controls
-from yolo_backend.training.things import Things, things_of
+from yolo_backend.training.things import things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
 log = logging.getLogger(__name__)
-
-LEAST_LABELLED = 10
-"""Images with boxes, below which nothing is trained: there would be two or three to validate with."""
 
 _TELL_EVERY_S = 1.0
 _PACKAGES = ("ultralytics-opencv-headless", "torch", "torchvision", "numpy")
@@ -100,8 +96,8 @@ class _Stages:
         self._diary.change(kind=base.kind)
         self._serving_kind = own_kind(self._models) if self._models.file.exists() else base.kind
         collected = self._collect(base.kind)
-        _check_kind(base, collected.controls)
-        _check_classes(base, collected)
+        check_kind(base.kind, collected.controls)
+        check_classes(collected)
         self._note_manifest(collected, base)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, base, present):
@@ -131,7 +127,7 @@ class _Stages:
                 kind=kind,
             )
         self._diary.remark(*snapshot.remarks)
-        self._check_enough(snapshot, things_of(kind))
+        check_enough(snapshot, things_of(kind), project.id)
         collected = Collected.of(snapshot, controls, models.split(), models.classes(), kind)
         models.add_to_split(collected.split.sides)
         models.append_classes(collected.classes.order)
@@ -148,15 +144,6 @@ class _Stages:
         if done == of or time.monotonic() - self._told_at > _TELL_EVERY_S:
             self._told_at = time.monotonic()
             self._diary.progress("collecting", epoch=done, epochs=of)
-
-    def _check_enough(self, snapshot: Snapshot, things: Things) -> None:
-        """Raises TrainingError."""
-        labelled = sum(bool(image.boxes) for image in snapshot.images)
-        if labelled < LEAST_LABELLED:
-            raise TrainingError(
-                f"A training needs at least {LEAST_LABELLED} labelled images with {things.several}, and project "
-                f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
-            )
 
     def _note_manifest(self, collected: Collected, base: Base, fitted: Fitted | None = None) -> None:
         images = (*collected.split.train, *collected.split.val)
@@ -394,26 +381,6 @@ class _Stages:
 
 def _image_cache(settings: Settings) -> ImageCache:
     return ImageCache(settings.model_dir / "trained" / "images", settings.max_image_megapixels)
-
-
-def _check_kind(base: Base, controls: Sequence[Control]) -> None:
-    """Raises TrainingError for a base whose model could serve none of these controls."""
-    if base.kind != "obb" and any(getattr(control, "needs_obb", False) for control in controls):
-        raise TrainingError(
-            'model_obb="true" in the labeling config needs OBB weights: name an OBB base (--base), or leave it out'
-        )
-
-
-def _check_classes(base: Base, collected: Collected) -> None:
-    """Raises TrainingError for a classifier that would have nothing to choose between."""
-    names = collected.classes.names
-    if base.kind == "classify" and len(names) < 2:
-        raise TrainingError(
-            "A classifier needs images of two choices at least to learn from, and all that it could be trained on are "
-            f"{shortened(names[0], 40)}: label images of others, too"
-            if names
-            else "None of the images has a single choice, and a classifier learns from such only: label more images"
-        )
 
 
 def _points(collected: Collected, base: Base) -> int:
