@@ -91,7 +91,8 @@ def train(
         str | None,
         typer.Option(
             "--group-by",
-            help="A field of the tasks' data: images with the same value stay together, such as those of a patient.",
+            help="A field of the tasks' data: images with the same value stay together, such as those of a patient, "
+            'also in later runs; "" ends that.',
             rich_help_panel="How",
         ),
     ] = None,

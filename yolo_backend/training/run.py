@@ -19,7 +19,7 @@ from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
 from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Options
-from yolo_backend.training.registry import ProjectModels, Registry
+from yolo_backend.training.registry import MANIFEST, ProjectModels, Registry
 
 CUT_OFF = "It was cut off, because its process or its machine stopped: train again"
 
@@ -47,6 +47,20 @@ class TrainingRun:
     def work_folder(self) -> Path:
         """Where files are that nobody needs when it has ended."""
         return self.folder / _WORK
+
+    @property
+    def group_by(self) -> str | None:
+        """The field of the tasks' data whose images stay together, None if there is none; "" asks for none.
+
+        A run that names none goes on with that of an earlier one, whose images were put on their sides by it: not with
+        one that no task has, by which nothing was collected. Raises OSError.
+        """
+        asked = [self.options] + [
+            run.options
+            for run in self.models.runs()
+            if run.options and (self.models.folder_of(run.run) / MANIFEST).exists()
+        ]
+        return next((options.group_by for options in asked if options.group_by is not None), None) or None
 
 
 @contextmanager

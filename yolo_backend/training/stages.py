@@ -96,9 +96,9 @@ class _Stages:
         self._diary.change(kind=base.kind)
         self._serving_kind = own_kind(self._models) if self._models.file.exists() else base.kind
         collected = self._collect(base.kind)
+        self._note_manifest(collected, base)
         check_kind(base.kind, collected.controls)
         check_classes(collected)
-        self._note_manifest(collected, base)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, base, present):
             self._diary.remark(
@@ -122,7 +122,7 @@ class _Stages:
                 project,
                 lambda task, controls: predictor.files(task, controls, str(project.id)),
                 _image_cache(self._settings),
-                self._group_by(),
+                self._run.group_by,
                 self._tell_collecting,
                 kind=kind,
             )
@@ -133,12 +133,6 @@ class _Stages:
         models.append_classes(collected.classes.order)
         self._diary.remark(*collected.remarks())
         return collected
-
-    def _group_by(self) -> str | None:
-        """The field of the tasks' data whose images stay together; of an earlier run, if this one names none."""
-        runs = self._models.runs()
-        earlier = (run.options.group_by for run in runs if run.options and run.options.group_by)
-        return self._options.group_by or next(earlier, None)
 
     def _tell_collecting(self, done: int, of: int) -> None:
         if done == of or time.monotonic() - self._told_at > _TELL_EVERY_S:

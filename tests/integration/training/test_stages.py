@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def _unfitted(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it costs the whole budget")
 
     monkeypatch.setattr(stages, "fit", fit)
+
+
+@pytest.mark.usefixtures("_unfitted")
+def test_a_field_that_no_task_has_is_gone_with_its_run(house: House) -> None:
+    mistyped = house.train_here(replace(OPTIONS, group_by="patinet"))
+    assert str(mistyped.failure).startswith('No labelled task has a field "patinet" in its data')
+    assert "it costs the whole budget" in str(house.train_here(OPTIONS).failure), "the next one begins to fit"
 
 
 @pytest.mark.usefixtures("_unfitted")
