@@ -17,6 +17,9 @@ Verdict = Literal["promote", "refuse", "aside"]
 because a model of another kind serves.
 """
 
+Promote = Literal["auto", "always", "never"]
+"""Whether a person lets a new model serve: if the gate says so, in any case, or not at all."""
+
 _OF_BOXES = {"detect", "obb", None}
 
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -45,7 +48,7 @@ class Options:
     minutes: float
     image_size: int | None = None
     seed: int = 0
-    promote: Literal["auto", "always", "never"] = "auto"
+    promote: Promote = "auto"
     group_by: str | None = None
     precision: float | None = None
 

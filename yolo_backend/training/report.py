@@ -79,8 +79,10 @@ def write_report(
     facts: Mapping[str, str],
     max_megapixels: float,
     things: Things = BOXES,
+    failure: str | None = None,
 ) -> None:
-    """Write the report of a run: `images` and `candidate` are those that were given to `judge`.
+    """Write the report of a run: `images` and `candidate` are those that were given to `judge`, and the verdict is what
+    became of the model. `failure` is why it couldn't serve though it was to.
 
     `title` names the run, and `facts` are shown below the verdict, in their order. `things` are what people drew or
     chose. It opens offline, and runs nothing.
@@ -100,6 +102,7 @@ def write_report(
         title=title,
         facts=facts,
         judgement=judgement,
+        failure=failure,
         images=len(judged),
         curves=_curves(match_all(truths, found.shown, labels), judgement, colors),
         confusions=_confusions(truths, shown, labels),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from yolo_backend.training.kinds import kind_of_file, own_kind
 from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.learnt import map_classes
 from yolo_backend.training.networks import Base, Kind, read_base
+from yolo_backend.training.outcome import decide
 from yolo_backend.training.records import (
     Comparison,
     ImageCounts,
@@ -109,8 +111,8 @@ class _Stages:
             return
         self._write_validation(collected)
         fitted = self._fit(collected, base)
-        judgement, thresholds = self._judge(collected, base, fitted, present)
-        self._finish(collected, base, judgement, thresholds)
+        candidate, judgement = self._judge(collected, base, fitted, present)
+        self._finish(collected, base, fitted, candidate, judgement)
 
     # Collecting
 
@@ -253,15 +255,14 @@ class _Stages:
 
     def _judge(
         self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None
-    ) -> tuple[Judgement, Mapping[str, float]]:
-        """What the gate says, and the thresholds that the model brings."""
+    ) -> tuple[Findings, Judgement]:
+        """What the model found in the validation images, and what the gate says."""
         self._diary.progress("judging", score=fitted.score)
         models, options = self._models, self._options
         candidate = self._found(fitted.weights, collected, base)
         assert candidate is not None  # noqa: S101  its classes are the project's labels
         best = models.best(base.kind)
         best_weights = models.weights_of(best.run) if best and best.run != models.promoted() else None
-        rule = ThresholdRule(options.precision, default=self._settings.model_score_threshold)
         judgement = judge(
             collected.split.val,
             collected.labels,
@@ -270,27 +271,16 @@ class _Stages:
             self._found(best_weights, collected, base) if best_weights else None,
             # With enough images, too few of which were drawn without help, a model that serves isn't replaced unseen.
             is_first=not models.promotions() and (present is None or len(collected.split.val) < MIN_IMAGES),
-            rule=replace(rule, own=collected.own_thresholds),
+            rule=replace(self._rule, own=collected.own_thresholds),
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
             things=collected.things,
         )
-        try:
-            write_report(
-                self._run.folder / REPORT,
-                judgement,
-                collected.split.val,
-                candidate,
-                title=f"Run {self._diary.run.run} of {self._project.title}",
-                facts=_facts(collected, base, fitted, options),
-                max_megapixels=self._settings.max_image_megapixels,
-                things=collected.things,
-            )
-        except Exception as error:  # which costs no model
-            log.exception("The report can't be written")
-            self._diary.remark(f"The report can't be written: {told_of(error)}")
-        # Those of the labeling config apply where it serves, and only as long as they stand there.
-        return judgement, collected.learnt_thresholds(candidate, judgement.judged, rule)
+        return candidate, judgement
+
+    @property
+    def _rule(self) -> ThresholdRule:
+        return ThresholdRule(self._options.precision, default=self._settings.model_score_threshold)
 
     def _may_have_seen(self, base: Base) -> str | None:
         """The base's name, if nobody here knows on which images it was trained."""
@@ -305,40 +295,72 @@ class _Stages:
 
     # Exporting, and the swap
 
-    def _finish(self, collected: Collected, base: Base, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
+    def _finish(
+        self, collected: Collected, base: Base, fitted: Fitted, candidate: Findings, judgement: Judgement
+    ) -> None:
         weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
         before = file_fingerprint(weights)
+        # Those of the labeling config apply where it serves, and only as long as they stand there.
+        thresholds = collected.learnt_thresholds(candidate, judgement.judged, self._rule)
         add_record(weights, TrainedRecord(thresholds, name, self._models.key, base.kind))
         # It was exported to be judged, and its network is the same.
         hand_over_export(Engine.wish_of(before, self._settings), file_fingerprint(weights))
         weights.replace(self._run.folder / WEIGHTS)
         self._diary.remark(*judgement.remarks)
-        promote = self._options.promote
         is_other = self._models.file.exists() and not are_judged_alike(self._serving_kind, base.kind)
-        is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote" and not is_other)
-        reason = judgement.reason
-        if promote == "auto" and judgement.verdict == "promote" and is_other:
-            serving = self._serving_kind or "detect"
-            reason = (
-                f"It is kept aside, because a {serving} model serves this project, and one model serves at a time: "
-                f"`yolo-backend models --project {self._project.id} --promote {name}` puts this one in its place. The "
-                f"gate says: {reason}"
-            )
-        elif promote == "never" and judgement.verdict == "promote":
-            reason = f"It is not promoted, because of --promote never. The gate says: {reason}"
-        elif promote == "always" and judgement.verdict != "promote":
-            reason = f"It is promoted, because of --promote always. The gate says: {reason}"
-        result = self._result(collected, reason, judgement)
-        if is_promoted:
-            self._diary.progress("exporting")
-            self._check_export()
-            # Before it serves, so that the file that serves is always of a run whose result is written down.
-            self._diary.change(result=result)
-            self._models.promote(name)
-            result = replace(result, promoted=True, model_version=self._model_version())
-        verdict = "promote" if is_promoted else "aside" if judgement.verdict == "promote" else judgement.verdict
-        self._diary.end("ended", result=result, verdict=verdict)
+        decided = decide(
+            judgement,
+            self._options.promote,
+            other_kind=(self._serving_kind or "detect") if is_other else None,
+            run=name,
+            project_id=self._project.id,
+        )
+        result = self._result(collected, decided.reason, decided)
+        facts = _facts(collected, base, fitted, self._options)
+        report = partial(self._write_report, decided, collected, candidate, facts)
+        if decided.verdict == "promote":
+            try:
+                result = self._promote(result)
+            except Exception as error:
+                with suppress(OSError):
+                    report(failure=told_of(error))
+                raise
+        report()
+        self._diary.end("ended", result=result, verdict=decided.verdict)
         self._models.prune()
+
+    def _promote(self, result: Result) -> Result:
+        """Let the model serve; how the run ends then. Raises UserError, OSError."""
+        self._diary.progress("exporting")
+        self._check_export()
+        # Before it serves, so that the file that serves is always of a run whose result is written down.
+        self._diary.change(result=result)
+        self._models.promote(result.run)
+        return replace(result, promoted=True, model_version=self._model_version())
+
+    def _write_report(
+        self,
+        decided: Judgement,
+        collected: Collected,
+        candidate: Findings,
+        facts: Mapping[str, str],
+        failure: str | None = None,
+    ) -> None:
+        try:
+            write_report(
+                self._run.folder / REPORT,
+                decided,
+                collected.split.val,
+                candidate,
+                title=f"Run {self._diary.run.run} of {self._project.title}",
+                facts=facts,
+                max_megapixels=self._settings.max_image_megapixels,
+                things=collected.things,
+                failure=failure,
+            )
+        except Exception as error:  # which costs no model
+            log.exception("The report can't be written")
+            self._diary.remark(f"The report can't be written: {told_of(error)}")
 
     def tidy_up(self) -> None:
         """Keep no more images than the cache may hold, now that no run needs them."""

@@ -107,6 +107,17 @@ def test_it_is_whole_and_escaped(those: Recorded, tmp_path: Path) -> None:
     assert len(html) < 2_000_000
 
 
+def test_a_model_that_was_to_serve_and_could_not_is_not_told_as_promoted(tmp_path: Path) -> None:
+    nothing = Findings(frozenset(), [])
+    judgement = judged([], nothing)
+    assert judgement.verdict == "promote"
+    path = tmp_path / "report.html"
+    write_report(path, judgement, [], nothing, title="t", facts={}, max_megapixels=1, failure="No <b>room</b> is left")
+    text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
+    assert "Failed No <b>room</b> is left. It was to serve: " + judgement.reason in text
+    assert "Promoted" not in text
+
+
 def test_the_worst_images_come_first_as_labelled_and_as_found(those: Recorded, tmp_path: Path) -> None:
     judgement = judged(those.images, those.worse, those.better)
     page = Page(written(tmp_path / "report.html", judgement, those.images, those.worse))
