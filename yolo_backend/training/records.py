@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked of a run; `base` is the name of its weights. None: as it comes."""
+    """What was asked of a run, `by_button` of a server; `base` is the name of its weights. None: as it comes."""
 
     base: str
     minutes: float
@@ -51,6 +51,7 @@ class Options:
     promote: Promote = "auto"
     group_by: str | None = None
     precision: float | None = None
+    by_button: bool = False
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class Trainings:
         return True
 
     def _options(self) -> Options:
-        return Options(base=self._settings.model_names[0], minutes=self._settings.train_minutes)
+        return Options(base=self._settings.model_names[0], minutes=self._settings.train_minutes, by_button=True)
 
     def _ask_for_what_was_cut_off(self) -> None:
         """Ask anew for runs whose process died with the backend, or the machine; not for one that always does.
@@ -208,7 +208,7 @@ class Trainings:
         if not runs:  # it was removed meanwhile
             return None
         last = runs[0]
-        if last.is_over or last.options != self._options():
+        if last.is_over or not (last.options and last.options.by_button):
             return None
         if self._asked.of_project(models.key) or models.promoted() == last.run:
             return None
