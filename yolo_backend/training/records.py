@@ -42,7 +42,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked of a run, `by_button` of a server; `base` is the name of its weights. None: as it comes."""
+    """What was asked of a run, `by_button` of a server; `base` is the name of the weights that it began with, in
+    MODEL_ROOT or as a person wrote it. None: as it comes.
+    """
 
     base: str
     minutes: float

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolo_backend.label_studio.projects import Project, open_project
@@ -67,7 +67,8 @@ class TrainingRun:
 def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     """A new run, with the lock held while it is under way. Raises UserError, requests.Timeout, OSError."""
     is_named = order.may_be_path or len(settings.model_names) == 1
-    base = find_base(order.options.base, settings, may_be_path=order.may_be_path) if is_named else None
+    options = order.options
+    base = find_base(options.base, settings, may_be_path=order.may_be_path) if is_named else None
     token = settings.label_studio_api_key
     if not settings.label_studio_url or not token:
         raise TrainingError("The labels are in Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
@@ -77,12 +78,13 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
         raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update Label Studio")
     models = Registry(settings.model_dir).project(key)
     if base is None or not order.may_be_path:
-        base = unnamed_base(base, project, models, settings)
+        name, base = unnamed_base(options.base if is_named else None, project, models, settings)
+        options = replace(options, base=name)  # to go on with, or to begin it again
     with TrainingLock(settings.model_dir).held(key) as tell:
         end_cut_off(models)
-        begun = models.begin_run(order.options)
+        begun = models.begin_run(options)
         tell(begun.run)
-        run = TrainingRun(order.options, base, settings, project, models, Diary(models, begun))
+        run = TrainingRun(options, base, settings, project, models, Diary(models, begun))
         try:
             _keep_room(run.work_folder)
         except OSError:
