@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from yolo_backend.label_studio.studios import Studios
 from yolo_backend.protocol import project_key, project_of_event
 from yolo_backend.settings import Settings, load_settings
+from yolo_backend.training import trainings as trainings_module
 from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.launch import TrainingStartError
 from yolo_backend.training.lock import TrainingLock
@@ -157,6 +159,50 @@ def test_what_can_not_begin_is_told_until_somebody_asks_anew(
     until(lambda: len(starter.trainings) == 1)
     starter.trainings[0].may_end.set()
     until(lambda: asked.of_project(KEY) is None)
+
+
+def test_on_a_full_disk_it_is_not_tried_all_the_time(
+    trainings: Trainings,
+    starter: Starter,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where that it can't begin can't be written down either; each look starts a process."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainings_module, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(AskedTrainings, "refuse", refuse)
+    starter.refusal = "The disk is full: make room in MODEL_DIR, and train again"
+    AskedTrainings(settings.model_dir).ask(KEY, SEVEN)  # before the disk was full
+    trainings.begin()
+    until(lambda: "No space left on device" in caplog.text)
+    time.sleep(0.3)
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [
+        (f"Project 7: the training can't begin: {starter.refusal}", None),
+        ("MODEL_DIR can't be used ([Errno 28] No space left on device): the trainings that were asked for wait", None),
+    ]
+    starter.refusal = None
+    trainings.ask(SEVEN)  # a click is tried at once
+    until(lambda: len(starter.trainings) == 1)
+    starter.trainings[0].may_end.set()
+
+
+def test_when_there_is_room_again_what_waits_begins(
+    trainings: Trainings, starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        starter.refusal = None
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainings_module, "_LOOK_AFTER_FAULT_S", 0.02)
+    monkeypatch.setattr(AskedTrainings, "refuse", refuse)
+    starter.refusal = "The disk is full: make room in MODEL_DIR, and train again"
+    trainings.ask(SEVEN)
+    until(lambda: len(starter.trainings) == 1)
+    starter.trainings[0].may_end.set()
 
 
 def test_while_another_process_trains_it_waits(trainings: Trainings, starter: Starter, settings: Settings) -> None:
