@@ -84,7 +84,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """How many images were trained on, and how many validated."""
+    """How many images there were to train on, and how many to validate with."""
 
     train: int
     val: int
@@ -122,6 +122,11 @@ class Result:
     labels: Mapping[str, LabelScore] = field(default_factory=dict)
     map50: Comparison = Comparison()
     map50_95: Comparison = Comparison()
+
+    @property
+    def has_model(self) -> bool:
+        """Returns True if a model was trained: not where the labels were refused before."""
+        return bool(self.labels)
 
 
 @dataclass(frozen=True)
