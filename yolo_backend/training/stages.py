@@ -38,10 +38,10 @@ from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
-from yolo_backend.training.kinds import kind_of_file, own_kind
+from yolo_backend.training.kinds import Kind, kind_of_file, own_kind
 from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.learnt import map_classes
-from yolo_backend.training.networks import Base, Kind, read_base
+from yolo_backend.training.networks import Base, read_base
 from yolo_backend.training.outcome import decide
 from yolo_backend.training.records import (
     Comparison,
