@@ -27,7 +27,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: `epoch` of `epochs`, counted from 1, and the best `score` (mAP50) so far.
+    """How far a run is: `epoch` of `epochs`, counted from 1, and the last `score`, as `fitting.FitProgress` has it.
 
     `at` is the time of day when this was so, `seconds_left` what is left from then on.
     """
