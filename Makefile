@@ -78,7 +78,8 @@ coverage: .venv/.installed-dev .venv-label-studio/.installed ## the same tests, 
 	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
-	$(PYTEST) -m "proof and not training_proof"
+	$(PYTEST) $(IN_PARALLEL) -m "proof and not training_proof and not alone"
+	$(PYTEST) -m "proof and not training_proof and alone"
 
 training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour and a half)
 	$(PYTEST) -m training_proof

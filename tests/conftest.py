@@ -53,9 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All of tests/proofs takes minutes."""
+    """All of tests/proofs takes minutes, and what it shows needs a machine of its own."""
     if "proofs" in item.path.parts:
         item.add_marker("proof")
+        item.add_marker("alone")
 
 
 @pytest.hookimpl(trylast=True)
@@ -91,6 +92,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def bccd_weights() -> Path:
     """The weights of a small, real detector of blood cells: RBC, WBC, Platelets."""
     return _DATA / "weights" / "bccd.pt"
+
+
+@pytest.fixture(scope="session")
+def make_weights(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -> Callable[[str], Path]:
+    """Weights of another architecture: what it shares with those of the blood cells is trained."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(architecture: str) -> Path:
+        from tests.harness.architectures import weights_of  # which brings torch
+
+        return weights_of(architecture, folder, bccd_weights)
+
+    return make
 
 
 @pytest.fixture(scope="session")

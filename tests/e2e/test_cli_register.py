@@ -201,7 +201,7 @@ def test_json_lines_become_annotations(
         environment=command_environment, cwd=tmp_path,
     )  # fmt: skip
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "2 of them with 2 boxes as annotations" in done.stdout
     assert "Boxes left out because they have no area on their image: 1 (labels.jsonl:1)" in done.stderr
     labelled, empty, *others = client.tasks(project)

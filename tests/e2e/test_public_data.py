@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.e2e.test_cli_register_formats import corners, export, regions_by_name, without_origin, xyxy_of
 from tests.harness.command import run_json
+from tests.harness.exported import corners, export, regions_by_name, without_origin, xyxy_of
 from tests.harness.labels_on_disk import voc_of, yolo_boxes
 from tests.harness.studio_client import BCCD_CONFIG, StudioClient
 from yolo_backend.labels.places import corners_of_box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,12 @@ import requests
 from playwright.sync_api import expect
 
 from tests.harness.browser import studio_browser
+from tests.harness.labelled_scenes import CONFIG, LABELS, region, sent_as, until
 from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import StudioClient, uploaded_name
 from yolo_backend.demo.evaluate import match_boxes, region_box_xyxy
 from yolo_backend.demo.scenes import Scene, draw_scene, save_scene
-from yolo_backend.protocol import sent_project
 
-# Names that no weights know; which of the demo's classes each of them is.
-LABELS = ("Mutter", "Schraube", "Scheibe")
-CONFIG = f"""
-<View>
-  <Image name="image" value="$image"/>
-  <RectangleLabels name="label" toName="image">
-    {"".join(f'<Label value="{label}"/>' for label in LABELS)}
-  </RectangleLabels>
-</View>
-"""
 LABELLED, NEW = 40, 10
 FIRST_SEED = 500_000
 _TRAINS_FOR_S = 400
@@ -64,6 +54,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
 
 
 @pytest.mark.proof
+@pytest.mark.alone
 def test_a_person_labels_presses_start_training_and_gets_boxes(
     request: pytest.FixtureRequest,
     chromium: Path,
@@ -170,18 +161,6 @@ def wait_for_the_end(backend: BackendServer, project: int) -> dict[str, Any]:
     return dict(trainings_of(backend, project)["runs"][0])
 
 
-def until(holds: Callable[[], bool], timeout_s: float) -> None:
-    ends_at = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.2)
-
-
-def sent_as(client: StudioClient, project: int) -> str:
-    """What Label Studio sends as `project`."""
-    return sent_project(project, client.call("GET", f"/api/projects/{project}/")["created_at"])
-
-
 class AskingMeanwhile:
     """Somebody who asks for one task again and again; `versions` are those of the answers, None for one without."""
 
@@ -221,26 +200,3 @@ def recall(tasks: list[dict[str, Any]], scenes: dict[str, Scene]) -> float:
         match = match_boxes(boxes_xyxy, labels, scene.boxes_xyxy, [LABELS[number] for number in scene.class_ids])
         found, there = found + len(match.ious), there + match.there
     return found / there
-
-
-def region(scene: Scene, number: int) -> dict[str, Any]:
-    """A box as the labeling page stores it."""
-    width, height = scene.size_wh
-    left, top, right, bottom = scene.boxes_xyxy[number]
-    return {
-        "from_name": "label",
-        "to_name": "image",
-        "type": "rectanglelabels",
-        "original_width": width,
-        "original_height": height,
-        "image_rotation": 0,
-        "origin": "manual",
-        "value": {
-            "x": left / width * 100,
-            "y": top / height * 100,
-            "width": (right - left) / width * 100,
-            "height": (bottom - top) / height * 100,
-            "rotation": 0,
-            "rectanglelabels": [LABELS[scene.class_ids[number]]],
-        },
-    }

@@ -13,21 +13,19 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.e2e.test_training import CONFIG, region, sent_as, until
-from tests.e2e.test_training_data import CONFIG as ROTATED_CONFIG
-from tests.e2e.test_training_data import Thing, draw
+from tests.harness.coloured_things import CONFIG as ROTATED_CONFIG
+from tests.harness.coloured_things import Thing, draw
 from tests.harness.command import start_command
 from tests.harness.detections import MakeWeights
+from tests.harness.labelled_scenes import CONFIG, region, sent_as, until
 from tests.harness.postgres import SQLITE, label_studio_on
 from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import StudioClient, uploaded_name
-from tests.integration.detection import conftest as detection
 from yolo_backend.demo.scenes import draw_scene, save_scene
+from yolo_backend.labels.places import corners_of_box
 from yolo_backend.labels.polygons import polygon_iou
-from yolo_backend.training.matching import corners_of
 
 pytestmark = [pytest.mark.training_proof, pytest.mark.timeout(3600)]
-make_weights = detection.make_weights  # a fixture
 
 _TRAINS_FOR_S = 1800
 IMAGE_WH = (320, 240)
@@ -203,7 +201,8 @@ def test_rotated_rectangles_are_learned_judged_and_served_as_they_were_drawn(
         (prediction,) = task["predictions"]
         assert prediction["model_version"] == result["model_version"]
         shown = [
-            (each["value"]["rectanglelabels"][0], corners_of(box_of(each["value"]))) for each in prediction["result"]
+            (each["value"]["rectanglelabels"][0], corners_of_box(box_of(each["value"])))
+            for each in prediction["result"]
         ]
         for thing in drawn[uploaded_name(task)]:
             there += 1

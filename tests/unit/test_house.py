@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -173,6 +174,13 @@ def test_what_points_the_wrong_way_is_found(
     imports = imports_of(tmp_path / "house")
     assert forbidden(imports, {"low": set(), "high": {"low"}}, {"stone", "__init__"}) == wrong
     assert find_circle(imports) == circle
+
+
+def test_what_tests_share_is_no_test() -> None:
+    """It is in fakes and harness; a fixture is in a conftest.py, which nobody imports."""
+    of_a_test = re.compile(r"^from tests\S* import .*\b(?:test_\w+|conftest)|^from tests\S*\.(?:test_|conftest)", re.M)
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    assert [path for path in files if of_a_test.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_a_benchmark_that_has_a_main_runs_it() -> None:

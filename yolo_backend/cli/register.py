@@ -195,7 +195,8 @@ def register(
         print_json(told)
     else:
         _tell(told, f"{project.title} ({project.url})", becoming)
-    if labelled.odd or labelled.lost:
+    is_left_out = labelled.without_area or any(item.lost for part in parts for item in part.items)
+    if labelled.odd or labelled.lost or is_left_out:
         raise typer.Exit(FAILED)
 
 

@@ -18,6 +18,8 @@ from yolo_backend.label_studio.errors import (
 from yolo_backend.label_studio.pauses import Pauses
 from yolo_backend.label_studio.studio import Studio
 
+# So much JSON goes into one import: it is in memory three times, and Label Studio reads it in one piece.
+MAX_IMPORT_BYTES = 16_000_000
 # How long Label Studio may go on storing an import after nobody waits for its answer any more.
 _SURELY_STORED_S = 60.0
 _SURELY_STORED_EACH_S = 0.05

@@ -54,16 +54,27 @@ def corners_of(place: Mapping[str, Any], size_wh: tuple[int, int]) -> list[tuple
 
 def are_numbers(value: Mapping[str, Any], *keys: str) -> bool:
     """Returns True if a region's value has a finite number under each of these keys; a region may be anybody's."""
-    numbers = [value.get(key) for key in keys]
-    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    return all(is_number(value.get(key)) for key in keys)
+
+
+def is_number(said: Any) -> bool:
+    """Returns True for a finite number."""
+    try:
+        return isinstance(said, int | float) and math.isfinite(said)
+    except OverflowError:  # an integer with hundreds of digits
+        return False
+
+
+def is_place(value: Mapping[str, Any], *keys: str) -> bool:
+    """Returns True if a region's value has finite numbers under these keys, and perhaps as its rotation."""
+    return are_numbers({**value, "rotation": value.get("rotation") or 0}, *keys, "rotation")
 
 
 def box_of_place(place: Mapping[str, Any], size_wh: tuple[int, int]) -> Box | None:
     """A place as a box in pixels, the way back of `places_of`; None where it has no numbers, or no area."""
-    turned: dict[str, Any] = {**place, "rotation": place.get("rotation") or 0}
-    if not are_numbers(turned, "x", "y", "width", "height", "rotation"):
+    if not is_place(place, "x", "y", "width", "height"):
         return None
-    width, height, degrees = (turned[key] for key in ("width", "height", "rotation"))
+    width, height, degrees = place["width"], place["height"], place.get("rotation") or 0
     if width <= 0 or height <= 0:
         return None
     top_left, _, bottom_right, _ = corners_of(place, size_wh)

@@ -31,8 +31,8 @@ def shared_areas(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
 
 def polygon_iou(first: Sequence[Point], second: Sequence[Point]) -> float:
     """Intersection over union of two convex polygons, whose corners are given clockwise, as the image shows them."""
-    shared = _area(_clipped(list(first), list(second)))
-    return shared / max(_area(first) + _area(second) - shared, 1e-9)
+    shared = area_within(_clipped(list(first), list(second)))
+    return shared / max(area_within(first) + area_within(second) - shared, 1e-9)
 
 
 def _clipped(corners: list[Point], by: list[Point]) -> list[Point]:
@@ -54,6 +54,7 @@ def _clipped(corners: list[Point], by: list[Point]) -> list[Point]:
     return corners
 
 
-def _area(corners: Sequence[Point]) -> float:
+def area_within(corners: Sequence[Point]) -> float:
+    """The area of a shape without crossings, in pixels; 0 of no corners."""
     following = [*corners[1:], *corners[:1]]
     return abs(sum(x * y2 - x2 * y for (x, y), (x2, y2) in zip(corners, following, strict=True))) / 2

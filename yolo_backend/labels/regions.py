@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from yolo_backend.detection.detections import Detections
 from yolo_backend.labels.control import Control
-from yolo_backend.labels.controls.kind import Found, new_ids
+from yolo_backend.labels.controls.kind import Found, new_ids, value_of
 from yolo_backend.labels.controls.table import kind_of, kind_of_region
 from yolo_backend.labels.label_map import LabelMap
 from yolo_backend.protocol import Region
@@ -70,7 +70,7 @@ def region_label(region: Mapping[str, Any]) -> str | None:
 
 def region_labels(region: Mapping[str, Any]) -> list[str]:
     """All labels of a region: with choice="multiple" it may have several."""
-    labels = (region.get("value") or {}).get(region.get("type"))
+    labels = value_of(region).get(str(region.get("type")))
     return [str(label) for label in labels] if isinstance(labels, list) else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -29,32 +30,32 @@ class ItemFileError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An item that may be registered, by what it is known again, and its content if it is a file."""
+    """An item that may be registered, by what it is known again, and its content if it is a file.
+
+    In an import it takes `json_bytes`, with its address and its labels.
+    """
 
     item: Item
     known_by: str
+    json_bytes: int
     content: bytes = b""
 
     @classmethod
     def read(cls, item: Item) -> Candidate:
         """The item with its file's content. Raises ItemFileError."""
+        json_bytes = len(json.dumps([str(item.image), item.data, *item.predictions, *item.annotations]))
         if not isinstance(item.image, Path):
-            return cls(item, _known_address(item.image))
+            return cls(item, _known_address(item.image), json_bytes)
         try:
             content = item.image.read_bytes()
         except OSError as error:
             raise ItemFileError(f"{item.image} can't be read: {error.strerror}") from None
-        return cls(item, hashlib.sha256(content).hexdigest(), content)
+        return cls(item, hashlib.sha256(content).hexdigest(), json_bytes, content)
 
     @property
     def file_name(self) -> str | None:
         """The name of a file; None for an address."""
         return self.item.image.name if isinstance(self.item.image, Path) else None
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes it takes in memory, whether it is a file or an address."""
-        return len(self.content) if isinstance(self.item.image, Path) else len(self.item.image)
 
 
 class KnownItems:

@@ -19,6 +19,7 @@ from yolo_backend.registering.items import Item
 from yolo_backend.registering.label_files import Labels
 from yolo_backend.registering.objects import (
     ROTATED,
+    WHOLE,
     FileObject,
     ImageLabels,
     LabelFileError,
@@ -26,9 +27,14 @@ from yolo_backend.registering.objects import (
     SizeWH,
     detections_of,
 )
-from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out
+from yolo_backend.registering.routes import OwnRegions, Route, Routes, left_out, lost_on_the_way
 from yolo_backend.registering.unfit import Unfit, has_pixels
 
+_NO_LABELS = "images have no labels, because none of theirs can be registered"
+_TURNED = (
+    "objects are left out: their image was turned on the page when they were drawn (rotateControl), which isn't read: "
+    "turn it back there, and export them again"
+)
 _RIGHT_ANGLE, _SMALL_ANGLE = 90, 0.1  # degrees
 
 
@@ -95,8 +101,8 @@ def add_labels(
     things = [thing for item in found for thing in item.read.found]
     maker = _Maker((control, *others), label_config, things, labels.classes)
     items = [maker.item(item, model_version) for item in found]
-    if things and not maker.has_made and (told := told_of(items)):
-        raise LabelFileError(f"{labels.path}: none of its objects can be registered: {next(iter(told))}")
+    if things and not maker.has_made:
+        raise LabelFileError(f"{labels.path}: none of its objects can be registered: {maker.why_none(items)}")
     unused = len(labels) - len({*labels_of.values(), *lost_of.values()})
     return Labelled(items, maker.without_area, unused, odd, lost)
 
@@ -106,6 +112,7 @@ def told_of(items: Iterable[Item]) -> Counter[str]:
     told: Counter[str] = Counter()
     for item in items:
         told.update(item.told)
+        told.update(item.lost)
     return told
 
 
@@ -116,43 +123,63 @@ class _Maker:
         self, controls: Sequence[Control], label_config: str, things: Sequence[FileObject], classes: Sequence[str]
     ) -> None:
         self.without_area: list[FileObject] = []
+        self.has_made = False
         self._told: Counter[str] = Counter()
-        self._made = 0
+        self._lost: Counter[str] = Counter()
         own = OwnRegions(label_config)
         self._own = {id(thing): regions for thing in things if (regions := own.take(thing)) is not None}
-        self._routes = Routes(controls, [thing for thing in things if id(thing) not in self._own], classes)
+        routed = [each for thing in things if id(thing) not in self._own for each in thing.by_label()]
+        self._routes = Routes(controls, routed, classes)
 
-    @property
-    def has_made(self) -> bool:
-        """Returns True if an object has become a region, or would have, if it were on its image."""
-        return bool(self._made or self.without_area)
+    def why_none(self, items: Iterable[Item]) -> str:
+        """Why no object of these items has become a region."""
+        if count := len(self.without_area):
+            return (
+                f"{count:,} {'has' if count == 1 else 'have'} no area on {'its' if count == 1 else 'their'} image "
+                f"({self.without_area[0].where}): check whether the labels are of these images, and of their sizes"
+            )
+        return next(sentence for item in items for sentence in item.lost if sentence != _NO_LABELS)
 
     def item(self, item: _ImageWithLabels, model_version: str | None) -> Item:
         """The image with its labels; without any where all of them are lost: empty ones say that nothing is there."""
         if item.labels is None:
             return Item(item.image)
-        self._told = Counter()
-        beside = len(self.without_area)
+        self._told, self._lost = Counter(), Counter()
         regions = [region for thing in item.read.found for region in self._of(thing, item.size_wh)]
-        self._made += len(regions)
+        self.has_made |= bool(regions)
         if item.read.relations:
-            self._told["relations between regions are left out"] = item.read.relations
-        is_lost = bool(item.read.odd) or len(self.without_area) - beside < len(item.read.found)
-        if not regions and is_lost:
-            self._told["images have no labels, because none of theirs can be registered"] += 1
-            return Item(item.image, told=self._told)
-        return replace(_item(item.image, regions, model_version), told=self._told)
+            self._lost["relations between regions are left out"] = item.read.relations
+        if not regions and (item.read.found or item.read.odd):
+            self._lost[_NO_LABELS] += 1
+            return Item(item.image, told=self._told, lost=self._lost)
+        return replace(_item(item.image, regions, model_version), told=self._told, lost=self._lost)
 
     def _of(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         if (own := self._own.get(id(thing))) is not None:
             return own
+        if thing.shape != WHOLE and any(region.get("image_rotation") for region in thing.regions):
+            self._lost[_TURNED] += 1
+            return []
+        regions = [region for each in thing.by_label() for region in self._of_label(each, size_wh)]
+        if regions and thing.other_labels:
+            self._told["objects with several labels became one for each label"] += 1
+        return regions
+
+    def _of_label(self, thing: FileObject, size_wh: SizeWH) -> list[Region]:
         ways = self._routes.ways(thing)
         if not ways:
-            self._told[left_out(thing)] += 1
+            self._lost[left_out(thing)] += 1
             return []
-        self._told.update({way.told for way in ways if way.told})
-        made = [region for way in ways for region in self._make(way, size_wh)]
-        if not made:
+        made: list[Region] = []
+        lost: Counter[str] = Counter()
+        for way in ways:
+            regions = self._make(way, size_wh)
+            lost += lost_on_the_way(way, regions)
+            made += regions
+        self._lost += lost
+        if made:
+            self._told.update({way.told for way in ways if way.told})
+        elif not lost:
             self.without_area.append(thing)
         return made
 

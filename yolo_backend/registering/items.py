@@ -31,7 +31,7 @@ class RegisterError(UserError):
 class Item:
     """What a task is made of: a file, which is uploaded, or an address; more of the task's data; and its labels.
 
-    `told` says of how many of its labels something is lost, and what.
+    `told` says how many of its labels became something else, and what; `lost` how many are left out, and why.
     """
 
     image: FileOrAddress
@@ -39,6 +39,7 @@ class Item:
     predictions: Sequence[Prediction] = ()
     annotations: Sequence[Mapping[str, Any]] = ()
     told: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_files(images: Iterable[FileOrAddress], *, suffixes: frozenset[str] = TAKEN_SUFFIXES) -> None:

@@ -51,7 +51,7 @@ class FileObject:
     `box_xyxy` is the box around it. By its `shape` it has more: a rotated box and an ellipse a `box_xywhr`; a polygon,
     and a rotated box that was drawn by its corners, `outlines`; a mask a `mask`; key points `points`, each with its
     score, which are NaN where one isn't there, perhaps their names, and what was drawn of the object beside them: its
-    `outlines` or its `mask`. Of Label Studio's own it has the `regions`.
+    `outlines` or its `mask`. Of Label Studio's own it has the `regions`, and labels beside the first.
     """
 
     label: str
@@ -66,6 +66,11 @@ class FileObject:
     point_names: tuple[str, ...] = ()
     has_box: bool = True
     regions: tuple[Mapping[str, Any], ...] = ()
+    other_labels: tuple[str, ...] = ()
+
+    def by_label(self) -> list[FileObject]:
+        """The same object with each of its labels alone."""
+        return [replace(self, label=label, other_labels=()) for label in (self.label, *self.other_labels)]
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from yolo_backend.label_studio.errors import (
     explain,
 )
 from yolo_backend.label_studio.projects import MAX_UPLOAD_FILES, Project
-from yolo_backend.label_studio.storing import UnknownOutcomeError
+from yolo_backend.label_studio.storing import MAX_IMPORT_BYTES, UnknownOutcomeError
 from yolo_backend.labels.control import Control
 from yolo_backend.registering.already_there import DIGEST_KEY, FILE_NAME_KEY, Candidate, ItemFileError, KnownItems
 from yolo_backend.registering.items import RUN_IT_AGAIN, RUN_IT_AGAIN_LATER, Item, RegisterError, check_files
 
 _CHUNK_TASKS = 500
-_CHUNK_BYTES = 50_000_000  # of files, which are in memory twice, and of data: addresses
+_CHUNK_BYTES = 50_000_000  # of files, which are in memory twice
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,8 @@ class _Registration:
 
 def _is_too_much(chunk: Sequence[Candidate]) -> bool:
     files = sum(candidate.file_name is not None for candidate in chunk)
-    size_bytes = sum(candidate.size_bytes for candidate in chunk)
-    too_large = size_bytes > _CHUNK_BYTES and len(chunk) > 1
-    return len(chunk) > _CHUNK_TASKS or files > MAX_UPLOAD_FILES or too_large
+    too_large = (
+        sum(len(candidate.content) for candidate in chunk) > _CHUNK_BYTES
+        or sum(candidate.json_bytes for candidate in chunk) > MAX_IMPORT_BYTES
+    )
+    return len(chunk) > _CHUNK_TASKS or files > MAX_UPLOAD_FILES or (too_large and len(chunk) > 1)

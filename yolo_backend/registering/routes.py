@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yolo_backend.detection.detections import WeightsInfo
@@ -20,6 +22,7 @@ from yolo_backend.registering.objects import (
     ROTATED,
     WHOLE,
     FileObject,
+    KeyPoint,
     LabelFileError,
     is_rectangle,
     key_points,
@@ -71,15 +74,25 @@ _CONTROL_OF = {
     ELLIPSE: "EllipseLabels",
     POINTS: "KeyPointLabels",
 }
+_NO_LABEL_OF_POINT = "key points are left out: no label of the project is for them (model_index, predicted_values)"
+_NO_BOX_OF_POINTS = (
+    "boxes of objects with key points are left out: the project has no RectangleLabels with their labels"
+)
+_POINT_OFF = "key points are left out: they are off their images"
 
 
 @dataclass(frozen=True)
 class Route:
-    """An object as its control takes it; `told` says what is lost, for objects of its kind together."""
+    """An object as its control takes it; `told` says what it becomes, for objects of its kind together, and `lost` how
+    many parts of it the control has no place for, and why. So many of its key `points` become regions, if they are on
+    the image.
+    """
 
     thing: FileObject
     control: Control
     told: str | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
+    points: int = 0
 
 
 class Routes:
@@ -107,7 +120,7 @@ class Routes:
     def ways(self, thing: FileObject) -> list[Route]:
         """What the object becomes; several for one in several parts, none where nothing can hold it."""
         if self._are_points_named(thing):
-            return [way for point in _single_points(thing) if self._knows_any(point.label) for way in self.ways(point)]
+            return self._ways_of_named_points(thing)
         drawn = _drawn_beside(thing)
         thing = replace(thing, outlines=(), mask=None) if drawn else thing
         shape = thing.shape
@@ -133,15 +146,39 @@ class Routes:
             return [Route(part, control, _what_is_lost(thing, shape, place)) for part in parts]
         if thing.shape == POINTS and place != _KEY_POINT and not thing.has_box:
             return []
-        if place == _KEY_POINT and thing.has_box and getattr(control, "box_name", None) is None:
-            # The points' control has none for their boxes, but the config may have.
-            bare = FileObject(thing.label, thing.box_xyxy, thing.score, thing.where)
-            boxed = [Route(bare, other) for other in self._of(_RECTANGLE) if self._knows(other, thing.label)]
-            return [Route(thing, control), *boxed[:1]]
+        if place == _KEY_POINT:
+            return self._ways_of_points(thing, control)
         if thing.shape == POLYGON and place == _POLYGON and len(thing.outlines) > 1:
             told = "polygons in several parts became a polygon for each part"
             return [Route(part, control, told) for part in _parts(thing)]
         return [Route(thing, control, _what_is_lost(thing, shape, place))]
+
+    def _ways_of_points(self, thing: FileObject, control: Control) -> list[Route]:
+        """Key points, and their box: perhaps to another control, because that of the points may have none for boxes."""
+        label_map, class_id = self.map_of(control, thing), self.class_ids[thing.label]
+        there = [number for number, point in enumerate(thing.points) if _is_there(point)]
+        labelled = sum((class_id, number) in label_map.label_of_point for number in there)
+        lost = Counter({_NO_LABEL_OF_POINT: len(there) - labelled})
+        boxed: list[Route] = []
+        if thing.has_box and getattr(control, "box_name", None) is None:
+            bare = FileObject(thing.label, thing.box_xyxy, thing.score, thing.where)
+            boxed = [Route(bare, other) for other in self._of(_RECTANGLE) if self._knows(other, thing.label)]
+        if thing.has_box and not boxed and not label_map.label_of_class.get(class_id):
+            lost[_NO_BOX_OF_POINTS] = 1
+        return [Route(thing, control, lost=+lost, points=labelled), *boxed[:1]]
+
+    def _ways_of_named_points(self, thing: FileObject) -> list[Route]:
+        """Key points by their own names. Their box has no label here, and may be the exporter's."""
+        ways: list[Route] = []
+        unnamed = sum(map(_is_there, thing.points[len(thing.point_names) :]))
+        for point in _single_points(thing):
+            if self._knows_any(point.label):
+                ways += self.ways(point)
+            else:
+                unnamed += 1
+        if ways and unnamed:
+            ways[0] = replace(ways[0], lost=Counter(ways[0].lost) + Counter({_NO_LABEL_OF_POINT: unnamed}))
+        return ways
 
     def _of(self, place: str) -> list[Control]:
         return [control for control in self.controls if place_of(control) == place]
@@ -243,6 +280,12 @@ def place_of(control: Control) -> str:
     return place if place in _BECOMES or place == _KEY_POINT else _OTHER
 
 
+def lost_on_the_way(way: Route, regions: Sequence[Region]) -> Counter[str]:
+    """How many parts of an object didn't become regions, if these are what was made of it, and why."""
+    made = sum(region["type"] == "keypointlabels" for region in regions)
+    return +Counter({**way.lost, _POINT_OFF: way.points - made})
+
+
 def left_out(thing: FileObject) -> str:
     """Why an object has no region, for objects of its kind together."""
     wanted = _CONTROL_OF.get(thing.shape)
@@ -276,7 +319,9 @@ def _drawn_beside(thing: FileObject) -> FileObject | None:
 
 def _single_points(thing: FileObject) -> list[FileObject]:
     """Its key points that are there, each an object of its own with the point's name."""
-    there = [
-        (name, point) for name, point in zip(thing.point_names, thing.points, strict=False) if point[2] == point[2]
-    ]
+    there = [(name, point) for name, point in zip(thing.point_names, thing.points, strict=False) if _is_there(point)]
     return [key_points(name, [point], thing.score, thing.where) for name, point in there]
+
+
+def _is_there(point: KeyPoint) -> bool:
+    return not math.isnan(point[2])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from yolo_backend import metrics
+from yolo_backend.label_studio.storing import MAX_IMPORT_BYTES
 from yolo_backend.protocol import Prediction, Task
 from yolo_backend.serving.delivered import RecentDeliveries
 from yolo_backend.serving.held import HeldBytes
@@ -20,8 +21,6 @@ from yolo_backend.serving.tickets import Ask, Lease, Ticket, TicketState, Way, p
 
 _T = TypeVar("_T")
 
-# So much JSON goes into one import: it is in memory three times, and Label Studio reads it in one piece.
-MAX_IMPORT_BYTES = 16_000_000
 _AT_ONCE = 500  # tasks of a request or a job; then other threads may have the lock
 _COMPRESS_AFTER_S = 3.0
 

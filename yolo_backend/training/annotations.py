@@ -13,6 +13,7 @@ from yolo_backend.labels.controls.keypoints import KeyPointControl
 from yolo_backend.labels.controls.shapes import ShapeControl
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.places import Box, box_of_place, clip_to_image, corners_of_box
+from yolo_backend.labels.polygons import area_within
 from yolo_backend.labels.regions import region_labels
 from yolo_backend.labels.tags import labels_of_task
 from yolo_backend.messages import shortened
@@ -37,13 +38,6 @@ UNKNOWN_LABEL = 'with the label "{}", which the labeling config doesn\'t have'
 NO_MASK = "whose mask can't be read: {}"
 NO_IMAGE = "on an image that their task doesn't have"
 TWICE = "drawn a second time with the same label"
-OTHER_SHAPE = "drawn in a shape from which {} weights don't learn, beside others of their label from which they do"
-
-# Why an image isn't. Without what was drawn in another shape it would be one of which people say that nothing is there.
-ONLY_OTHER_SHAPE = (
-    "a label is drawn there only in a shape from which {} weights don't learn: draw it with {}, or begin with weights "
-    "of another kind (--base)"
-)
 
 _MIN_PX = 1.0  # on each side, and in all
 _NO_AREA_PX = 1e-6  # where it only touches the edge, except for rounding
@@ -51,7 +45,6 @@ _SAME_ASPECT = 0.02  # what rounding, and the sizes of thumbnails, make of one
 _ORIGINS: Mapping[Any, Origin] = {"prediction": "prediction", "prediction-changed": "prediction-changed"}
 
 Region = Mapping[str, Any]
-_SHAPES = ({"width", "height"}, {"points"}, {"rle"}, {"radiusX"})  # a key point has a width only
 
 ImageKey = tuple[str, int]
 """The name of the `<Image>`, and the page of its `valueList`; 0 without one."""
@@ -94,29 +87,7 @@ def regions_by_image(
     for region in annotation["result"] or []:  # null, if a script stored it so
         control = _control_of(region, controls)
         if control is not None and _is_read(region, control, kind):
-            found.setdefault(_image_of(region), []).append((region, control))
-    return found
-
-
-def labels_in_other_shapes(
-    annotation: Mapping[str, Any], controls: Sequence[Control], kind: str, data: Any
-) -> dict[ImageKey, list[str]]:
-    """The controls' labels of all regions with a shape from which weights of this kind don't learn, by image.
-
-    A control that isn't trained may have the same labels, and `<Labels>` stand with several shapes.
-    """
-    is_read = is_outlined if kind == "segment" else _is_rectangle
-    trained = {
-        (control.to_name, label)
-        for control in controls
-        if isinstance(control, ShapeControl)
-        for label in labels_of(control, data)
-    }
-    found: dict[ImageKey, list[str]] = {}
-    for region in annotation["result"] or []:
-        if _has_shape(region) and not is_read(region):
-            labels = [label for label in region_labels(region) if (region.get("to_name"), label) in trained]
-            found.setdefault(_image_of(region), []).extend(labels)
+            found.setdefault(image_of(region), []).append((region, control))
     return found
 
 
@@ -193,14 +164,10 @@ def _control_of(region: Region, controls: Sequence[Control]) -> Control | None:
     return None
 
 
-def _image_of(region: Region) -> ImageKey:
+def image_of(region: Region) -> ImageKey:
+    """The image that the region is on."""
     page = region.get("item_index")
     return str(region.get("to_name")), page if isinstance(page, int) else 0
-
-
-def _has_shape(region: Region) -> bool:
-    value = region.get("value")
-    return isinstance(value, Mapping) and any(keys <= value.keys() for keys in _SHAPES)
 
 
 def _is_read(region: Region, control: Control, kind: str) -> bool:
@@ -208,11 +175,11 @@ def _is_read(region: Region, control: Control, kind: str) -> bool:
         return is_outlined(region)
     if isinstance(control, KeyPointControl) and region.get("from_name") == control.from_name:
         return region.get("type") == "keypointlabels"
-    return _is_rectangle(region)
+    return is_rectangle(region)
 
 
-def _is_rectangle(region: Region) -> bool:
-    """`<Labels>` may name other shapes, too."""
+def is_rectangle(region: Region) -> bool:
+    """Returns True if the region is a rectangle; `<Labels>` may name other shapes, too."""
     value = region.get("value")
     return region.get("type") in {"rectanglelabels", "rectangle"} or (
         region.get("type") == "labels" and isinstance(value, Mapping) and {"width", "height"} <= value.keys()
@@ -247,7 +214,7 @@ def place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, flo
     if box is None:
         return NO_PLACE
     corners = corners_of_box(box)
-    visible_px = _area(clip_to_image(corners, size_wh))
+    visible_px = area_within(clip_to_image(corners, size_wh))
     if visible_px < _NO_AREA_PX:
         return OUTSIDE
     xs, ys = zip(*corners, strict=True)
@@ -256,11 +223,6 @@ def place_of(region: Region, size_wh: tuple[int, int]) -> tuple[tuple[float, flo
     if min(right - left, bottom - top, visible_px) < _MIN_PX:
         return TOO_SMALL
     return (left, top, right, bottom), box
-
-
-def _area(corners: Sequence[tuple[float, float]]) -> float:
-    following = [*corners[1:], *corners[:1]]
-    return abs(sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in zip(corners, following, strict=True))) / 2
 
 
 def _is_of_another(region: Region, size_wh: tuple[int, int]) -> bool:

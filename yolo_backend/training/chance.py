@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,25 +95,36 @@ def _shuffle_labels(
         return None
     sets = list(times_drawn)
     numbers = np.array([sets.index(those) for those in drawn], np.int16)
-    # The first row is as people drew. The last column is for what lies on no box, which is of the set -1.
-    rows = np.stack([numbers, *(generator.permutation(numbers) for _ in range(RESAMPLES))])
-    rows = np.concatenate([rows, np.full((len(rows), 1), -1, np.int16)], axis=1)
     found_labels, place_numbers = _places_below(truths, places_of_images, found)
     counts = Counter(label for truth in truths for label in truth.labels)
-    ap50 = np.stack(
+    of_labels = [
+        (
+            _once(place_numbers[found_labels == label]),
+            np.array([*(label in those for those in sets), False], np.bool_),
+            count,
+        )
+        for label, count in counts.items()
+    ]
+    ap50 = np.concatenate(
         [
-            _average_precisions(
-                _once(place_numbers[found_labels == label]),
-                rows,
-                np.array([*(label in those for those in sets), False], np.bool_),
-                count,
-            )
-            for label, count in counts.items()
-        ]
+            np.stack([_average_precisions(places, rows, has_label, count) for places, has_label, count in of_labels])
+            for rows in _rows(numbers, generator)
+        ],
+        axis=1,
     )
     means = ap50.mean(axis=0)
     as_good = means[1:] >= means[0] - 1e-9
     return ShuffledLabels(dict(zip(counts, ap50[:, 1:].mean(axis=1).tolist(), strict=True)), int(as_good.sum()))
+
+
+def _rows(numbers: NDArray[np.int16], generator: np.random.Generator) -> Iterator[NDArray[np.int16]]:
+    """The places' sets of labels as people drew them, in the first row, and then on other places; some rows at a time.
+
+    The last column is for what lies on no box, which is of the set -1.
+    """
+    orders = chain([numbers], (generator.permutation(numbers) for _ in range(RESAMPLES)))
+    while rows := list(islice(orders, max(1, _AT_ONCE // (len(numbers) + 1)))):
+        yield np.concatenate([np.stack(rows), np.full((len(rows), 1), -1, np.int16)], axis=1)
 
 
 def _places_of(truth: TrueBoxes) -> NDArray[np.intp]:

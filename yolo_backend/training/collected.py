@@ -12,8 +12,9 @@ from yolo_backend.training.found import Findings
 from yolo_backend.training.labelled import LabelledImage, Snapshot
 from yolo_backend.training.learnt import count_points, learnt_labels, undrawn_points
 from yolo_backend.training.matching import IOUS, TrueBoxes, match_all
+from yolo_backend.training.records import Side
 from yolo_backend.training.remarks import left_out_remarks, on_images, why_few_validate
-from yolo_backend.training.split import Side, Split, split_images
+from yolo_backend.training.split import Split, split_images
 from yolo_backend.training.things import Things, things_of
 from yolo_backend.training.thresholds import ThresholdRule
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from yolo_backend.labels.places import corners_of_box
 from yolo_backend.labels.polygons import Point, iou_matrix, polygon_iou, shared_areas
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox
@@ -162,9 +163,10 @@ def _points_of(boxes: Sequence[LabelledBox]) -> Floats:
 
 def _rotated_overlaps(found_xywhr: Floats, true_xywhr: Floats, wanted: NDArray[np.bool_] | None) -> Floats:
     """Cut by cut, but only where the upright hulls leave it possible that the first of `IOUS` is reached."""
-    found_corners, true_corners = ([corners_of(box) for box in boxes.tolist()] for boxes in (found_xywhr, true_xywhr))
+    both = (found_xywhr, true_xywhr)
+    found_corners, true_corners = ([corners_of_box(box) for box in boxes.tolist()] for boxes in both)
     shared = shared_areas(_hulls(found_corners), _hulls(true_corners))
-    found_areas, true_areas = (boxes[:, 2] * boxes[:, 3] for boxes in (found_xywhr, true_xywhr))
+    found_areas, true_areas = (boxes[:, 2] * boxes[:, 3] for boxes in both)
     most_shared = np.minimum(shared, np.minimum(found_areas[:, None], true_areas))
     possible = most_shared >= IOUS[0] * (found_areas[:, None] + true_areas - most_shared) - 1e-6
     if wanted is not None:
@@ -173,17 +175,6 @@ def _rotated_overlaps(found_xywhr: Floats, true_xywhr: Floats, wanted: NDArray[n
     for index, number in np.argwhere(possible & (most_shared > 0)):
         overlaps[index, number] = polygon_iou(found_corners[index], true_corners[number])
     return overlaps
-
-
-def corners_of(box_xywhr: Sequence[float]) -> list[Point]:
-    """The corners of a rotated box, clockwise."""
-    x, y, width, height, radians = box_xywhr
-    cos, sin = math.cos(radians), math.sin(radians)
-    sides = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    return [
-        (x + (along * width * cos - down * height * sin) / 2, y + (along * width * sin + down * height * cos) / 2)
-        for along, down in sides
-    ]
 
 
 def _hulls(corners: Sequence[Sequence[Point]]) -> Floats:
@@ -197,7 +188,7 @@ def as_upright(found: Findings, sizes_wh: Sequence[tuple[int, int]]) -> Findings
         found,
         images=[
             FoundBoxes(
-                np.clip(_hulls([corners_of(box) for box in each.boxes.tolist()]), 0, np.tile(size_wh, 2)),
+                np.clip(_hulls([corners_of_box(box) for box in each.boxes.tolist()]), 0, np.tile(size_wh, 2)),
                 each.scores,
                 each.labels,
                 points_xy=each.points_xy,

@@ -12,6 +12,7 @@ Stage = Literal["collecting", "fitting", "judging", "exporting"]
 State = Literal["collecting", "fitting", "judging", "exporting", "ended", "failed", "cancelled"]
 """A run under way is in one of the stages. One that isn't over though nobody holds the lock was cut off."""
 
+Side = Literal["train", "val"]
 Verdict = Literal["promote", "refuse", "aside"]
 """What the gate says; *aside* is a model that waits for a person's word, because it couldn't be judged, or
 because a model of another kind serves.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -21,11 +21,18 @@ from yolo_backend.errors import UserError
 from yolo_backend.files import remove_half_written, write_json, write_whole
 from yolo_backend.messages import first_line, shortened
 from yolo_backend.protocol import is_key
-from yolo_backend.training.records import Manifest, Options, Run, State, are_judged_alike, run_from_json, run_to_json
+from yolo_backend.training.records import (
+    Manifest,
+    Options,
+    Run,
+    Side,
+    State,
+    are_judged_alike,
+    run_from_json,
+    run_to_json,
+)
 
 log = logging.getLogger(__name__)
-
-Side = Literal["train", "val"]
 
 WEIGHTS, VALIDATION, REPORT, LOG = "weights.pt", "validation.json", "report.html", "training.log"
 MANIFEST = "manifest.json"

@@ -29,13 +29,10 @@ from yolo_backend.protocol import Task
 from yolo_backend.serving.task import TaskFile
 from yolo_backend.training.annotations import (
     NO_IMAGE,
-    ONLY_OTHER_SHAPE,
-    OTHER_SHAPE,
     Drawn,
     Region,
     changed_at,
     counting_annotation,
-    labels_in_other_shapes,
     labels_of,
     read_drawn,
     regions_by_image,
@@ -54,6 +51,7 @@ from yolo_backend.training.chosen import (
 from yolo_backend.training.image_cache import CachedImage, ImageCache
 from yolo_backend.training.labelled import LabelledBox, LabelledImage, Snapshot
 from yolo_backend.training.learnt import learnt_labels
+from yolo_backend.training.other_shapes import ONLY_OTHER_SHAPE, OTHER_SHAPE, things_in_other_shapes
 from yolo_backend.training.poses import read_poses
 from yolo_backend.training.remarks import Used, on_images, on_late_labels, on_other_images, on_things
 from yolo_backend.training.things import Things, things_of
@@ -72,6 +70,7 @@ _LEARNT_FROM = {
     "pose": "KeyPointLabels with a model_index",
     "classify": "Choices and Taxonomy",
 }
+_NONE_OF = 50  # if so many images can't be had, and no other one was, there is no use in asking for the rest
 _MIN_IMAGE_PX = 10  # on each side; Ultralytics leaves out smaller ones
 
 
@@ -82,7 +81,7 @@ class SnapshotError(UserError):
 @dataclass
 class _Reading:
     """What one task gave. `faults`, `point_faults` and `image_faults` say of boxes, key points and images why they
-    aren't trained on.
+    aren't trained on; `unread` are those of images that can't be had, or read.
     """
 
     images: list[LabelledImage] = field(default_factory=list)
@@ -91,6 +90,7 @@ class _Reading:
     faults: list[str] = field(default_factory=list)
     point_faults: list[str] = field(default_factory=list)
     image_faults: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     is_of_another: bool = False
     has_group: bool = False
 
@@ -113,14 +113,24 @@ def take_snapshot(
     controls = trained_controls(project.label_config, kind)
     reader = _Reader(controls, load, cache, group_field, kind)
     readings: dict[int, _Reading] = {}
+    any_read, unread = False, list[str]()
     try:
         total = project.count([_LABELLED])
         told(0, total)
         for task, reading in in_parallel(reader.read, project.tasks([_LABELLED], fields=_FIELDS), _THREADS, "snapshot"):
             readings[int(task["id"])] = reading
+            any_read = any_read or bool(reading.images)
+            unread += reading.unread
+            if len(unread) >= _NONE_OF and not any_read:
+                break
             told(len(readings), max(total, len(readings)))
     except requests.Timeout as error:
         raise SnapshotError(f"{explain(error)}: begin the training again when it does") from None
+    if unread and not any_read:
+        raise SnapshotError(
+            f"None of {len(unread):,} labelled images can be read. Of the first: {unread[0]}. Begin the training again "
+            "when they can"
+        )
     cache.make_room()
     if group_field is not None and readings and not any(reading.has_group for reading in readings.values()):
         raise SnapshotError(
@@ -249,7 +259,7 @@ class _Reader:
             regions = choices_by_image(annotation, controls, data)
         else:
             regions = regions_by_image(annotation, controls, self.kind)
-        in_others = labels_in_other_shapes(annotation, controls, self.kind, data)
+        in_others = things_in_other_shapes(annotation, controls, self.kind, data)
         group = self._group_of(data)
         reading.has_group = group is not None
         try:
@@ -260,14 +270,17 @@ class _Reader:
                     reading.image_faults.append(NO_CHOICE)
                     continue
                 learnt = {label for region, _ in mine for label in region_labels(region)}
-                others = [label for key in key_of for label in in_others.get(key, ())]
-                if not learnt.issuperset(others):
+                others = [thing for key in key_of for thing in in_others.get(key, ())]
+                if not learnt.issuperset(thing.label for thing in others):  # without its image in the cache
                     reading.image_faults.append(ONLY_OTHER_SHAPE.format(self.kind, _LEARNT_FROM[self.kind]))
                     continue
                 try:
                     digest, cached, drawn = self._read_file(file, data, mine)
                 except ImageError as error:
-                    reading.image_faults.append(error.told_of(redact(file.address)))
+                    reading.unread.append(error.told_of(redact(file.address)))
+                    continue
+                if not all(thing.is_among(drawn.boxes, cached.size_wh) for thing in others):
+                    reading.image_faults.append(ONLY_OTHER_SHAPE.format(self.kind, _LEARNT_FROM[self.kind]))
                     continue
                 reading.faults += [*drawn.faults, *(OTHER_SHAPE.format(self.kind) for _ in others)]
                 if is_chosen and not drawn.boxes:
@@ -291,11 +304,12 @@ class _Reader:
                     )
                 )
         except ImageError as error:
-            reading.image_faults.append(str(error))
+            reading.unread.append(str(error))
         else:
             reading.faults += [
                 NO_PAGE if page == ANY_PAGE else NO_IMAGE for (_, page), left in regions.items() for _ in left
             ]
+        reading.image_faults += reading.unread
         if reading.images:
             labels = frozenset(box.label for image in reading.images for box in image.boxes)
             reading.used = Used(changed_at(annotation), labels)

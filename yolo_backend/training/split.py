@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from blake3 import blake3
 
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.looks import chains, near
-
-Side = Literal["train", "val"]
+from yolo_backend.training.records import Side
 
 LOOKS_ALIKE = "almost the same as a validation image"
 SAME_GROUP = "in the same group as a validation image"

@@ -18,7 +18,6 @@ from tests.harness.detections import BOX_TOLERANCE_PX, SCORE_TOLERANCE, MakeWeig
 from tests.harness.findings import labelled as labelled_image
 from tests.harness.shapes import CLASS_NAMES, draw_shapes, shapes_weights
 from tests.harness.studio_client import BCCD_CONFIG
-from tests.integration.detection import conftest as detection
 from yolo_backend.detection.engine import Engine
 from yolo_backend.images.decode import decode_image
 from yolo_backend.labels.label_map import map_labels
@@ -29,7 +28,6 @@ from yolo_backend.training.finding import FindingError, find_boxes, labels_of_cl
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledImage
 
-make_weights = detection.make_weights  # a fixture
 NAMES = {0: ("RBC",), 1: ("WBC",), 2: ("Platelets",)}
 CONFIG = """<View><Image name="image" value="$image"/>
 <RectangleLabels name="cells" toName="image"><Label value="red" predicted_values="RBC"/><Label value="Platelets"/>

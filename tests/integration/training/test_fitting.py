@@ -25,7 +25,6 @@ from tests.harness.detections import MakeWeights
 from tests.harness.findings import box, labelled
 from tests.harness.shapes import CLASS_NAMES, draw_shapes, shapes_weights
 from tests.harness.stack import ROOT
-from tests.integration.detection import conftest as detection
 from yolo_backend.demo.scenes import draw_scene
 from yolo_backend.detection.contents import content_problem
 from yolo_backend.detection.engine import Engine
@@ -42,8 +41,6 @@ from yolo_backend.training.matching import TrueBoxes, match_all
 from yolo_backend.training.networks import Base, read_base
 from yolo_backend.training.pace import cpu_seconds
 from yolo_backend.training.scores import as_they_are, score
-
-make_weights = detection.make_weights  # a fixture
 
 ALLOCATION_FAILED = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "

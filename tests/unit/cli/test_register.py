@@ -311,6 +311,31 @@ def test_what_is_lost_is_told_of_new_tasks_alone(
     assert (told["registered"], told["changed"], told["labels_of_registered"]) == (0, {}, 3)
 
 
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("0 0.5 0.5 0.2 0.2", 0),
+        ("0 0.1 0.1 0.9 0.1 0.5 0.9", 0),
+        ("0 0.5 0.5 0.2 0.2\n0 1.5 1.5 0.2 0.2", FAILED),
+        ("0 1.5 1.5 0.2 0.2", FAILED),
+        ("0 0.5 0.5 0.2 0.2\n0 0.5", FAILED),
+    ],
+    ids=["all is there", "a polygon became a box", "one of two is off the image", "all are off it", "an odd line"],
+)
+def test_the_exit_code_says_whether_labels_are_left_out(
+    environment: pytest.MonkeyPatch, serve: StartServer, lines: str, code: int
+) -> None:
+    environment.setenv("LABEL_STUDIO_URL", EmptyProject(serve).url)
+    write_images("photos/a.png", "photos/b.png")
+    Path("photos/b.png").write_bytes(encode(Image.new("RGB", (21, 10))))
+    Path("labels").mkdir()
+    Path("labels/classes.txt").write_text("RBC")
+    Path("labels/a.txt").write_text(lines)
+    Path("labels/b.txt").write_text("0 0.5 0.5 0.2 0.2")
+
+    assert run("photos", "-p", "1", "--labels", "labels", "--dry-run") == code
+
+
 def test_where_no_image_is_left_nothing_is_asked_of_label_studio(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -348,12 +348,22 @@ def test_it_is_drawn_along_its_edge(shape: str, apart: bool, shrunk: int) -> Non
     assert corner.any() == (shape == "Rectangle")
 
 
-@pytest.mark.parametrize("type_", ["polygonlabels", "polygon", "brushlabels", "brush", "ellipselabels", "labels"])
+RECTANGLE = {"x": 10, "y": 20, "width": 30, "height": 40}
+ELLIPSE = {"x": 10, "y": 20, "radiusX": 5, "radiusY": 6}
+POINT = {"x": 10, "y": 20}
+
+
+@pytest.mark.parametrize(
+    "type_", ["rectanglelabels", "polygonlabels", "polygon", "brushlabels", "brush", "ellipselabels", "labels"]
+)
 @pytest.mark.parametrize(
     "value",
     [
         {},
         None,
+        [1],
+        "text",
+        5,
         {"points": []},
         {"points": [[1, 2]]},
         {"points": [[1, 2], [3]]},
@@ -376,6 +386,40 @@ def test_anybodys_regions_are_not_drawn_where_they_are_malformed(type_: str, val
     for size in ("10", 0, -1, None, 10**9):
         rle = [0, 0, 1, 144, 57, 57]
         assert kind.outlines({**region, "value": {"rle": rle}, "original_width": size}, SIZE_WH) == []
+
+
+@pytest.mark.parametrize("number", [None, "12", [], [1], {}, math.nan, math.inf, 10**400])
+@pytest.mark.parametrize(
+    ("type_", "value", "key"),
+    [
+        (type_, value, key)
+        for types, value in (
+            (("rectanglelabels", "labels"), {**RECTANGLE, "rotation": 5}),
+            (("ellipselabels", "labels"), {**ELLIPSE, "rotation": 5}),
+            (("keypointlabels",), POINT),
+        )
+        for type_ in types
+        for key in value
+    ],
+)
+def test_anybodys_places_are_not_drawn_where_they_are_no_numbers(
+    type_: str, value: dict[str, Any], key: str, number: Any
+) -> None:
+    kind = kind_of_region(type_)
+    assert kind is not None
+    assert kind.outlines({"type": type_, "value": value}, SIZE_WH)
+    is_turned_by_nothing = key == "rotation" and not number
+    assert bool(kind.outlines({"type": type_, "value": {**value, key: number}}, SIZE_WH)) == is_turned_by_nothing
+
+
+@pytest.mark.parametrize("type_", ["rectanglelabels", "keypointlabels", "choices", "taxonomy", "number", "labels"])
+@pytest.mark.parametrize("value", [None, [1], "text", 5])
+def test_anybodys_regions_without_a_value_are_not_drawn(type_: str, value: Any) -> None:
+    picture = Image.new("RGB", SIZE_WH)
+
+    drawn = draw_regions(picture, [{"type": type_, "value": value}])
+
+    assert np.array_equal(np.asarray(drawn), np.asarray(picture))
 
 
 @pytest.mark.parametrize("apart", [False, True])

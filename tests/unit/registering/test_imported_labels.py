@@ -136,6 +136,44 @@ def test_boxes_without_area_on_their_image_are_told(tmp_path: Path, photo: Path,
     assert len(labelled.items[0].predictions[0]["result"]) == 1
 
 
+@pytest.mark.parametrize("version", ["old", None])
+def test_an_image_all_of_whose_boxes_are_off_it_gets_no_labels(
+    tmp_path: Path, photo: Path, version: str | None
+) -> None:
+    other = tmp_path / "b.png"
+    other.write_bytes(photo.read_bytes())
+    lines = [{"image": "a.png", "boxes": [box(x=1000)] * 2}, {"image": "b.png", "boxes": [box()]}]
+
+    labelled = add(tmp_path, [photo, other], *lines, version=version)
+
+    assert [(len(item.predictions), len(item.annotations)) for item in labelled.items] == [
+        (0, 0),
+        (1, 0) if version else (0, 1),
+    ]
+    assert len(labelled.without_area) == 2
+    assert dict(labelled.told) == {"images have no labels, because none of theirs can be registered": 1}
+
+
+def test_where_all_boxes_are_off_their_images_nothing_is_registered(tmp_path: Path, photo: Path) -> None:
+    """Else they couldn't be registered with better labels afterwards."""
+    with pytest.raises(
+        LabelFileError,
+        match=r"old\.jsonl: none of its objects can be registered: 2 have no area on their image \(.*old\.jsonl:1\): ",
+    ):
+        add(tmp_path, [photo], {"image": "a.png", "boxes": [box(x=1000), box(y=1000)]})
+
+
+def test_what_is_off_its_image_became_nothing_else(tmp_path: Path, photo: Path) -> None:
+    lines = ["0 0.1 0.1 0.5 0.1 0.5 0.9", "0 1.1 1.1 1.5 1.1 1.5 1.9"]
+    (tmp_path / "classes.txt").write_text("RBC")
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+
+    labelled = add_labels([photo], read_labels(tmp_path / "a.txt"), CONTROL, None)
+
+    assert list(labelled.told.values()) == [1]
+    assert len(labelled.without_area) == 1
+
+
 def test_an_address_takes_its_size_from_the_labels(tmp_path: Path) -> None:
     line = {"image": "b.jpg", "width": 400, "height": 200, "boxes": [box()]}
 

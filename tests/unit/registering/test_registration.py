@@ -173,12 +173,36 @@ def test_uploads_go_in_chunks_of_50_mb(serve: StartServer, tmp_path: Path) -> No
     assert studio.uploads == [2, 1, 1]
 
 
-def test_images_in_their_addresses_go_in_chunks_of_50_mb(serve: StartServer) -> None:
+def test_images_in_their_addresses_go_in_chunks_of_16_mb(serve: StartServer) -> None:
     studio = FailingStudio(serve)
+    sizes_bytes = [9_000_000, 6_000_000, 9_500_000, 20_000_000, 1]
 
-    run(studio, [Item(f"data:image/png;base64,{digit * 30_000_000}") for digit in "ABC"])
+    run(studio, [Item(f"data:image/png;base64,{'A' * size}") for size in sizes_bytes])
 
-    assert [len(tasks) for tasks in studio.imports] == [1, 1, 1]
+    assert [len(tasks) for tasks in studio.imports] == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("becoming", ["predictions", "annotations"])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_large_labels_go_in_imports_of_bounded_size(
+    serve: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becoming: str, is_file: bool
+) -> None:
+    """500 tasks with 20 masks of 20 kB would be one request of 200 MB, the most that Label Studio takes."""
+    most_bytes = 300_000
+    monkeypatch.setattr(registration_module, "MAX_IMPORT_BYTES", most_bytes)
+    studio = FailingStudio(serve)
+    rle = [number % 256 for number in range(20_000)]
+    labels: Any = [{"result": [{"type": "brushlabels", "value": {"rle": rle, "brushlabels": ["RBC"]}}]}]
+    images: list[Any] = [
+        image(tmp_path, f"{number}.jpg", b"%d" % number) if is_file else f"s3://bucket/{number}.jpg"
+        for number in range(7)
+    ]
+
+    done = run(studio, [Item(each, **{becoming: labels}) for each in images])
+
+    assert [len(tasks) for tasks in studio.imports] == [3, 3, 1]
+    assert max(len(json.dumps(tasks)) for tasks in studio.imports) <= most_bytes
+    assert len(done["task_ids"]) == 7
 
 
 @pytest.mark.parametrize("deletion", [DELETED, reply(b"", 502)], ids=["deleted", "not to be deleted"])

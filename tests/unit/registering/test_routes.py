@@ -178,7 +178,7 @@ def exported(*regions: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": 1, "data": {"image": "/data/upload/4/cb0618f6-a.png"}, "annotations": [{"result": result}]}]
 
 
-RECTANGLE = {
+RECTANGLE: dict[str, Any] = {
     "type": "rectanglelabels",
     "from_name": "label",
     "value": {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 3.5, "rectanglelabels": ["RBC"]},
@@ -199,6 +199,95 @@ def test_what_label_studio_exported_is_taken_as_it_is_where_the_config_has_it(tm
     assert not labelled.told
     prediction = {"result": [first, second], "model_version": "x"}
     assert LabelInterface(config).validate_prediction(prediction, return_errors=True) == []
+
+
+def several(*labels: str, kind: str = "rectanglelabels", from_name: str = "other") -> dict[str, Any]:
+    place = {key: value for key, value in RECTANGLE["value"].items() if key != "rectanglelabels"}
+    return {"type": kind, "from_name": from_name, "value": {**place, kind: list(labels)}}
+
+
+def test_each_label_of_a_region_is_kept(tmp_path: Path, photo: Path) -> None:
+    """In a control of another name there is a box for each."""
+    write(tmp_path, {"export.json": exported(several("RBC", "WBC", "RBC"), several("Platelets"))})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert [region["value"]["rectanglelabels"] for region in regions_of(labelled)] == [["RBC"], ["WBC"], ["Platelets"]]
+    assert len({region["id"] for region in regions_of(labelled)}) == 3
+    assert dict(labelled.told) == {"objects with several labels became one for each label": 1}
+    assert not labelled.items[0].lost
+
+
+def test_a_region_with_several_labels_stays_as_it_is_in_its_own_control(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"export.json": exported(several("RBC", "WBC", from_name="label"))})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert [region["value"]["rectanglelabels"] for region in regions_of(labelled)] == [["RBC", "WBC"]]
+    assert not labelled.told
+
+
+def test_a_further_label_of_a_region_that_the_project_lacks_is_told(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"export.json": exported(several("RBC", "Dog"))})
+
+    with pytest.raises(LabelFileError, match='region r0: "Dog" is no label of "label", which has RBC, WBC, Platelets'):
+        add(tmp_path / "export.json", photo)
+
+
+def test_a_region_with_several_labels_off_its_image_is_listed(tmp_path: Path, photo: Path) -> None:
+    far = several("RBC", "WBC")
+    far["value"] |= {"x": 200}
+    write(tmp_path, {"export.json": exported(far, several("RBC"))})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert len(regions_of(labelled)) == 1
+    assert len(labelled.without_area) == 2
+    assert not labelled.told
+
+
+TURNED = (
+    "objects are left out: their image was turned on the page when they were drawn (rotateControl), which isn't read: "
+    "turn it back there, and export them again"
+)
+
+
+def test_regions_drawn_on_a_turned_image_are_left_out_where_they_would_be_converted(
+    tmp_path: Path, photo: Path
+) -> None:
+    """Their numbers are those of the turned image, and so they would be elsewhere."""
+    outline = {"points": [[10, 10], [20, 10], [20, 30]], "closed": True, "polygonlabels": ["RBC"]}
+    regions = [several("RBC"), {"type": "polygonlabels", "from_name": "x", "value": outline}]
+    tasks = exported(*regions, *regions)
+    for region in tasks[0]["annotations"][0]["result"][:2]:
+        region["image_rotation"] = 90
+    write(tmp_path, {"export.json": tasks})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    assert [region["value"]["x"] for region in regions_of(labelled)] == [pytest.approx(10)] * 2
+    assert dict(labelled.items[0].lost) == {TURNED: 2}
+    assert not labelled.without_area
+
+
+def test_an_image_all_of_whose_regions_were_drawn_on_it_turned_is_not_said_to_be_empty(
+    tmp_path: Path, photo: Path
+) -> None:
+    tasks = exported({**several("RBC"), "image_rotation": 270})
+    write(tmp_path, {"export.json": tasks})
+
+    with pytest.raises(LabelFileError, match=r"none of its objects can be registered: objects are left out: their ima"):
+        add(tmp_path / "export.json", photo)
+
+
+def test_regions_drawn_on_a_turned_image_stay_as_they_are_in_their_own_control(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"export.json": exported({**RECTANGLE, "image_rotation": 90})})
+
+    labelled = add(tmp_path / "export.json", photo)
+
+    ((region,), value) = regions_of(labelled), RECTANGLE["value"]
+    assert (region["image_rotation"], region["value"]) == (90, value)
+    assert not labelled.told
 
 
 def test_an_answer_goes_to_the_only_control_of_its_type(tmp_path: Path, photo: Path) -> None:
@@ -354,7 +443,7 @@ def test_key_points_with_an_outline_stay_key_points_where_they_can_be_held(tmp_p
 
     assert [region["value"] for region in regions_of(labelled)] == [region["value"] for region in regions_of(bare)]
     assert "points" in control_of(labelled)
-    assert not labelled.told
+    assert dict(labelled.told) == {NO_BOX: 1}
 
 
 KEY_POINTS = """<View><Image name="image" value="$image"/>
@@ -379,6 +468,67 @@ def test_key_points_go_to_their_labels_and_their_box_to_its_own(tmp_path: Path, 
     ]
     assert found[name]["value"]["width"] == pytest.approx(20)
     assert not labelled.told
+
+
+NOSE = """<View><Image name="image" value="$image"/>
+  <KeyPointLabels name="points" toName="image"><Label value="Nose" predicted_values="RBC" model_index="0"/>
+  </KeyPointLabels>{more}</View>"""
+NO_LABEL_OF_POINT = "key points are left out: no label of the project is for them (model_index, predicted_values)"
+NO_BOX = "boxes of objects with key points are left out: the project has no RectangleLabels with their labels"
+OFF = "key points are left out: they are off their images"
+THREE_POINTS = "0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 1 0.6 0.6 2 0 0 0"
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "count", "told"),
+    [
+        (THREE_POINTS, "", 1, {NO_LABEL_OF_POINT: 2, NO_BOX: 1}),
+        (THREE_POINTS, BOXES.format(name="cells"), 2, {NO_LABEL_OF_POINT: 2}),
+        (THREE_POINTS, BOXES.format(name="points_bbox"), 2, {NO_LABEL_OF_POINT: 2}),
+        (THREE_POINTS, BOXES.format(name="points_bbox").replace("RBC", "x"), 1, {NO_LABEL_OF_POINT: 2, NO_BOX: 1}),
+        ("0 0.9 0.5 0.2 0.2 1.1 0.5 2", BOXES.format(name="cells"), 1, {OFF: 1}),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 2", BOXES.format(name="cells"), 2, {}),
+    ],
+    ids=["no boxes", "boxes", "their boxes", "no label of their boxes", "off the image", "all is there"],
+)
+def test_which_key_points_and_boxes_are_left_out_is_told(
+    tmp_path: Path, photo: Path, line: str, more: str, count: int, told: dict[str, int]
+) -> None:
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": line})
+
+    labelled = add(tmp_path / "labels", photo, NOSE.format(more=more))
+
+    assert len(regions_of(labelled)) == count
+    (item,) = labelled.items
+    assert (dict(item.lost), dict(item.told)) == (told, {})
+
+
+def test_an_object_none_of_whose_key_points_has_a_label_has_an_area(tmp_path: Path, photo: Path) -> None:
+    """It isn't told as a box off its image."""
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": f"{THREE_POINTS}\n0 0.5 0.5 0.2 0.2 0 0 0 0.4 0.4 2 0 0 0"})
+
+    labelled = add(tmp_path / "labels", photo, NOSE.format(more=""))
+
+    assert dict(labelled.told) == {NO_LABEL_OF_POINT: 3, NO_BOX: 2}
+    assert labelled.without_area == []
+
+
+def test_where_no_key_point_has_a_label_nothing_is_registered(tmp_path: Path, photo: Path) -> None:
+    write(tmp_path, {"classes.txt": "RBC", "labels/a.txt": "0 0.5 0.5 0.2 0.2 0 0 0 0.4 0.4 2"})
+
+    with pytest.raises(LabelFileError, match=r"none of its objects can be registered: key points are left out: no lab"):
+        add(tmp_path / "labels", photo, NOSE.format(more=""))
+
+
+def test_named_key_points_that_no_label_is_named_like_are_told(tmp_path: Path, photo: Path) -> None:
+    file = pose(keypoints=[30, 15, 2, 50, 25, 2, 60, 30, 2])
+    file |= {"categories": [{"id": 3, "name": "default", "keypoints": ["Tail", "Ear"]}]}
+    write(tmp_path, {"a.json": file})
+
+    labelled = add(tmp_path / "a.json", photo, KEY_POINTS.format(more=""))
+
+    assert [each["value"]["keypointlabels"] for each in regions_of(labelled)] == [["Tail"]]
+    assert dict(labelled.told) == {NO_LABEL_OF_POINT: 2}
 
 
 def test_key_points_that_are_not_there_are_no_regions(tmp_path: Path, photo: Path) -> None:

@@ -128,3 +128,13 @@ def test_the_shuffled_score_is_that_of_shuffled_images() -> None:
         values.append(score(match_all(truths, those.better.images, LABELS, IOUS[:1]), as_they_are(20), 1).ap50)
     for label in LABELS:
         assert shuffled.ap50[label] == pytest.approx(np.mean([each[label].value for each in values]), abs=0.03)
+
+
+def test_shuffled_a_few_at_a_time_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where people drew so much that not all shuffles are in memory at once."""
+    those = recorded().some(10, np.random.default_rng(0))
+    at_once = labels_of(those.images, those.better)
+    monkeypatch.setattr("yolo_backend.training.chance._AT_ONCE", 1000)
+    few = labels_of(those.images, those.better)
+    assert few.as_good == at_once.as_good
+    assert few.ap50 == pytest.approx(at_once.ap50, rel=1e-9)

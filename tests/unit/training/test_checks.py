@@ -11,7 +11,7 @@ from yolo_backend.training.checks import check_classes
 from yolo_backend.training.collected import Collected
 from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.labelled import LabelledImage, Snapshot
-from yolo_backend.training.split import Side
+from yolo_backend.training.records import Side
 
 CATS = [replace(labelled(number, [("cat", (10, 10, 90, 90))]), look=0xFFFF << 8 * number) for number in range(4)]
 NOTHING = [replace(labelled(number, []), look=0xFFFF << 8 * number) for number in range(4, 6)]

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.harness.chosen_images import WHOLE, image
 from yolo_backend.training.corrections import check_labels
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import Judgement, judge
-from yolo_backend.training.labelled import LabelledBox, LabelledImage, Origin
+from yolo_backend.training.labelled import LabelledImage, Origin
 from yolo_backend.training.report import label_tags, write_report
 from yolo_backend.training.things import BOXES, CHOICES, things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
 LABELS = ("cat", "dog", "cow")
-SIZE_WH = (64, 48)
-WHOLE = (0.0, 0.0, 64.0, 48.0)
 
 Generator = np.random.Generator
 
@@ -30,11 +29,6 @@ Generator = np.random.Generator
 of_many_seeds = pytest.mark.parametrize(
     "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.proof) for seed in range(3, 20))]
 )
-
-
-def image(number: int, *labels: str, origin: Origin = "manual", file: Path = Path("none.jpg")) -> LabelledImage:
-    boxes = tuple(LabelledBox(label, WHOLE, (32.0, 24.0, 64.0, 48.0, 0.0), origin) for label in labels)
-    return LabelledImage(number, number, "a.jpg", f"digest {number}", number, file, SIZE_WH, boxes)
 
 
 def images_of(count: int, generator: Generator) -> list[LabelledImage]:

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.training import test_snapshot
-from tests.unit.training.test_snapshot import Take, picture, submitted, task
+from tests.harness.snapshots import Take, picture, submitted, task
 from yolo_backend.training.chosen import OF_SEVERAL
 from yolo_backend.training.collected import Collected
 from yolo_backend.training.snapshot import trained_controls
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
-take = test_snapshot.take  # a fixture
 
 CONFIG = """<View><Image name="image" value="$image"/>
 <Choices name="kind" toName="image" choice="multiple"><Choice value="cat"/><Choice value="dog"/><Choice value="cow"/>

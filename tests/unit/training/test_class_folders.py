@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.training.test_chosen_gate import image
+from tests.harness.chosen_images import image
 from yolo_backend.training.class_folders import folder_names, write_class_folders
 from yolo_backend.training.dataset import DatasetError
 from yolo_backend.training.labelled import LabelledImage

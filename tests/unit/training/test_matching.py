@@ -12,12 +12,12 @@ import pytest
 
 from tests.harness.findings import box
 from yolo_backend.detection.masks import Mask
+from yolo_backend.labels.places import corners_of_box
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.labelled import LabelledBox, Point
 from yolo_backend.training.matching import (
     TrueBoxes,
     as_upright,
-    corners_of,
     count_confusions,
     match,
     match_all,
@@ -134,8 +134,10 @@ def test_rotated_boxes_that_are_upright_are_as_upright_ones() -> None:
 
 
 def test_corners_go_clockwise_from_the_top_left() -> None:
-    assert corners_of((5, 10, 4, 2, 0)) == [(3, 9), (7, 9), (7, 11), (3, 11)]
-    np.testing.assert_allclose(corners_of((5, 10, 4, 2, math.pi / 2)), [(6, 8), (6, 12), (4, 12), (4, 8)], atol=1e-9)
+    assert corners_of_box((5, 10, 4, 2, 0)) == [(3, 9), (7, 9), (7, 11), (3, 11)]
+    np.testing.assert_allclose(
+        corners_of_box((5, 10, 4, 2, math.pi / 2)), [(6, 8), (6, 12), (4, 12), (4, 8)], atol=1e-9
+    )
 
 
 # Confusions

@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from blake3 import blake3
 
-from tests.fakes.engine import FakeEngine, info_of
-from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import RecordingServer, StartServer, reply
-from tests.harness.pictures import encode
-from tests.harness.turned_files import orientation, with_segments
+from tests.harness.snapshots import CONFIG, LabelStudio, Take, picture, submitted, task
+from yolo_backend.detection.masks import Mask
 from yolo_backend.label_studio.errors import StudioError
-from yolo_backend.label_studio.projects import Project
-from yolo_backend.label_studio.studio import Studio
-from yolo_backend.protocol import Task
-from yolo_backend.serving.task import TaskFile, TaskPredictor
-from yolo_backend.settings import load_settings
-from yolo_backend.training.image_cache import ImageCache
+from yolo_backend.labels.rle import encode_rle
 from yolo_backend.training.labelled import Snapshot
-from yolo_backend.training.snapshot import SnapshotError, manifest_rows, take_snapshot
+from yolo_backend.training.snapshot import SnapshotError, manifest_rows
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
-TOKEN = "0" * 40
-CONFIG = """<View><Image name="image" value="$image"/>
-<RectangleLabels name="label" toName="image"><Label value="car"/><Label value="cat"/></RectangleLabels></View>"""
 PAGES = CONFIG.replace('value="$image"', 'valueList="$pages"')
 TWO_IMAGES = """<View><Image name="left" value="$left"/><Image name="right" value="$right"/>
 <RectangleLabels name="label" toName="left,right"><Label value="car"/></RectangleLabels></View>"""
-
-Take = Callable[..., Snapshot]
-
-
-def picture(number: int, size_wh: tuple[int, int] = (40, 20), orientation_: int = 1) -> str:
-    """An image as a data: address; each number looks otherwise."""
-    pixels = np.random.default_rng(number).integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
-    content = encode(pixels, "JPEG", quality=95)
-    if orientation_ > 1:
-        content = with_segments(content, (0xE1, b"Exif\0\0" + orientation(orientation_)))
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def region(label: str = "car", x: float = 10, **more: Any) -> dict[str, Any]:
@@ -63,79 +37,6 @@ def region(label: str = "car", x: float = 10, **more: Any) -> dict[str, Any]:
         "image_rotation": 0,
         **more,
     }
-
-
-def submitted(*regions: dict[str, Any], minute: int = 0, **more: Any) -> dict[str, Any]:
-    return {
-        "id": 1000 + minute,
-        "was_cancelled": False,
-        "ground_truth": False,
-        "updated_at": f"2026-11-01T10:{minute:02d}:00.000001Z",
-        "result": list(regions),
-        **more,
-    }
-
-
-def task(number: int, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {"id": number, "data": {"image": picture(number), **data}, "annotations": list(annotations)}
-
-
-class LabelStudio:
-    """Lists tasks as the Data Manager does."""
-
-    def __init__(self, tasks: list[dict[str, Any]]) -> None:
-        self.tasks = tasks
-        self.is_away = False
-
-    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
-        address = urlsplit(handler.path)
-        if self.is_away or address.path not in {"/api/tasks/", "/health"}:
-            reply(b"", 502 if self.is_away else 404)(handler)
-            return
-        query = {name: values[0] for name, values in parse_qs(address.query).items()}
-        filters = json.loads(query.get("query", "{}")).get("filters", {}).get("items", [])
-        after = next((item["value"] for item in filters if item["filter"] == "filter:tasks:id"), 0)
-        assert any(item["filter"] == "filter:tasks:total_annotations" for item in filters) or not filters
-        found = [
-            one
-            for one in self.tasks
-            if one["id"] > after and any(not each["was_cancelled"] for each in one["annotations"])
-        ]
-        page = found[: int(query.get("page_size", 1))]
-        fields = set(query.get("include", "").split(","))
-        if query.get("fields") == "all":  # what isn't named is left out of annotations, too
-            page = [
-                {"id": one["id"], "data": one["data"]}
-                | {"annotations": [{name: each[name] for name in fields & each.keys()} for each in one["annotations"]]}
-                for one in page
-            ]
-        reply(json.dumps({"tasks": page, "total": len(found)}).encode())(handler)
-
-
-@pytest.fixture
-def take(serve: StartServer, tmp_path: Path) -> Iterator[Take]:
-    """Takes a snapshot of these tasks by the product's own loader."""
-    with closing(fake_catalog(lambda name: FakeEngine(info_of(name)))) as catalog:
-
-        def take(
-            tasks: list[dict[str, Any]],
-            config: str = CONFIG,
-            group_field: str | None = None,
-            told: Callable[[int, int], None] = lambda done, total: None,
-            server: RecordingServer | None = None,
-            kind: str = "detect",
-        ) -> Snapshot:
-            server = server or serve(LabelStudio(tasks))
-            studio = Studio(server.url, TOKEN)
-            loader = TaskPredictor(load_settings(model_name="fake.pt"), catalog.pool, 4)
-
-            def load(task: Task, controls: Any) -> Iterator[TaskFile]:
-                return loader.files(task, controls, studio, project="7")
-
-            cache = ImageCache(tmp_path / "images", 50)
-            return take_snapshot(Project(studio, 7, "Cars", config), load, cache, group_field, told, kind=kind)
-
-        yield take
 
 
 def boxes_of(snapshot: Snapshot) -> dict[tuple[int, int | None], list[str]]:
@@ -244,18 +145,76 @@ def test_an_image_whose_things_have_another_shape_is_not_one_of_nothing(take: Ta
     ]
 
     snapshot = take(tasks, SHAPES, kind="segment")
-    assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(2, 1), (3, 1), (5, 0)]
+    assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(2, 1), (5, 0)]
     assert snapshot.remarks == (
-        "Not trained on: 3 images (tasks 1, 4, 6): a label is drawn there only in a shape from which segment weights "
-        "don't learn: draw it with PolygonLabels and BrushLabels, or begin with weights of another kind (--base)",
-        "Not trained on: 2 regions drawn in a shape from which segment weights don't learn, beside others of their "
-        "label from which they do (task 3)",
+        "Not trained on: 4 images (tasks 1, 3, 4, 6): a labelled thing is drawn there only in a shape from which "
+        "segment weights don't learn: draw it with PolygonLabels and BrushLabels, too, or begin with weights of "
+        "another kind (--base)",
     )
 
     snapshot = take(tasks, SHAPES, kind="detect")
     assert [(image.task_id, len(image.boxes)) for image in snapshot.images] == [(1, 1), (3, 2), (5, 1), (6, 1)]
-    assert snapshot.remarks[0].startswith("Not trained on: 2 images (tasks 2, 4): a label is drawn there only in a ")
+    assert snapshot.remarks[0].startswith("Not trained on: 2 images (tasks 2, 4): a labelled thing is drawn there only")
     assert "RectangleLabels" in snapshot.remarks[0]
+    assert snapshot.remarks[1] == (
+        "Not trained on: 1 box drawn in a shape from which detect weights don't learn, around what is also drawn in "
+        "one from which they do (task 3)"
+    )
+
+
+def around(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    return [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+
+
+BRUSH = SHAPES.replace(
+    "<EllipseLabels", '<BrushLabels name="brush" toName="image"><Label value="car"/></BrushLabels><EllipseLabels'
+)
+BOX = (10, 20, 30, 40)  # region's own, in percent
+MASK = encode_rle(Mask.of_bitmap(np.ones((8, 12), np.bool_), (4, 4)), (40, 20))
+
+
+@pytest.mark.parametrize(
+    ("others", "is_trained_on"),
+    [
+        ([in_shape("polygon", points=around(*BOX))], True),
+        ([in_shape("polygon", points=around(12, 24, 26, 30))], True),
+        ([in_shape("polygon", points=around(60, 20, 30, 40))], False),
+        ([in_shape("polygon", points=around(30, 20, 30, 40))], False),
+        ([in_shape("polygon", points=around(*BOX)), in_shape("polygon", points=around(60, 20, 30, 40))], False),
+        ([in_shape("polygon", "cat", points=around(*BOX))], False),
+        ([in_shape("polygon", "tree", points=around(60, 20, 30, 40))], True),
+        ([in_shape("polygon", points=around(60, 20, 1, 40))], True),
+        ([in_shape("polygon", points=around(150, 20, 30, 40))], True),
+        ([in_shape("ellipse", x=25, y=40, radiusX=15, radiusY=20, rotation=0)], True),
+        ([in_shape("ellipse", x=75, y=40, radiusX=15, radiusY=20, rotation=0)], False),
+        ([in_shape("ellipse", x=75, y=40, radiusX="12", radiusY=20, rotation=0)], True),
+        ([in_shape("brush", format="rle", rle=MASK)], True),
+        ([in_shape("brush", format="rle", rle=[1, 2, 3])], False),
+    ],
+    ids=[
+        "the same", "much the same", "elsewhere", "half beside", "one is elsewhere", "another label",
+        "a label that isn't trained", "a slip of the hand", "off the image", "an ellipse", "an ellipse elsewhere",
+        "an ellipse that is none", "a mask", "a mask that can't be read",
+    ],
+)  # fmt: skip
+def test_what_is_drawn_in_two_shapes_is_trained_on_and_what_is_not_costs_its_image(
+    take: Take, others: list[dict[str, Any]], is_trained_on: bool
+) -> None:
+    """One rectangle beside five polygons of its label would teach that five things aren't there."""
+    labelled = [{**other, "id": f"{number}"} for number, other in enumerate(others)]
+
+    snapshot = take([task(1, submitted(region(), *labelled))], BRUSH.replace('"dog"', '"cat"'), kind="detect")
+
+    assert [len(image.boxes) for image in snapshot.images] == ([1] if is_trained_on else [])
+    assert ("a labelled thing is drawn there only in" in "".join(snapshot.remarks)) != is_trained_on
+
+
+def test_the_parts_of_a_mask_that_was_predicted_beside_its_box_are_one_thing(take: Take) -> None:
+    left, right = (in_shape("polygon", points=around(x, 20, 12, 40)) for x in (10, 28))
+    parts = [left | {"id": "a"}, right | {"id": "b", "parentID": "a"}]
+
+    assert take([task(1, submitted(region(), *parts))], SHAPES, kind="detect").images
+    assert not take([task(1, submitted(region(), *(part | {"parentID": None} for part in parts)))], SHAPES).images
 
 
 def test_of_other_proportions_it_is_told_what_to_check(take: Take) -> None:
@@ -274,7 +233,7 @@ def test_labels_with_several_shapes_are_looked_at_by_the_shape(take: Take) -> No
     for kind, config, learnt, other in (("segment", of_polygons, 1, 2), ("detect", TAG_AND_SHAPES, 2, 1)):
         snapshot = take(tasks, config, kind=kind)
         assert [image.task_id for image in snapshot.images] == [learnt]
-        assert f"1 image (task {other}): a label is drawn there only" in snapshot.remarks[0]
+        assert f"1 image (task {other}): a labelled thing is drawn there only" in snapshot.remarks[0]
 
 
 def test_what_can_not_be_drawn_on_an_image_is_not_said_to_be_absent_there(take: Take) -> None:
@@ -510,3 +469,31 @@ def test_key_points_are_percent_of_the_upright_image_and_belong_to_their_box(tak
     digests = {row["task"]: row["labels"] for row in manifest_rows(snapshot.images)}
     assert digests[1] != digests[2]
     assert first.labels is None
+
+
+def without_images(server: RecordingServer, tasks: int) -> list[dict[str, Any]]:
+    """Their images' server has none of them."""
+    return [
+        {**task(number, submitted(region())), "data": {"image": f"{server.url}/{number}.jpg"}}
+        for number in range(1, tasks + 1)
+    ]
+
+
+def test_where_no_image_can_be_had_the_first_reason_is_told(
+    take: Take, serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
+    images = serve(reply(b"", 403))
+    with pytest.raises(SnapshotError, match=r"None of 3 labelled images can be read\. Of the first: .*403.*train"):
+        take(without_images(images, 3))
+    assert len(take([task(4, submitted(region())), *without_images(images, 3)]).images) == 1
+
+
+def test_a_server_without_any_of_the_images_is_not_asked_for_thousands(
+    take: Take, serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
+    images = serve(reply(b"", 403))
+    with pytest.raises(SnapshotError, match=r"None of 5[0-9] labelled images can be read"):
+        take(without_images(images, 300))
+    assert len(images.requests) < 70

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from yolo_backend.training.labelled import LabelledImage
 from yolo_backend.training.looks import MOST_BITS
+from yolo_backend.training.records import Side
 from yolo_backend.training.remarks import left_out_remarks, why_few_validate
-from yolo_backend.training.split import LOOKS_ALIKE, SAME_GROUP, LeftOut, Side, Split, split_images
+from yolo_backend.training.split import LOOKS_ALIKE, SAME_GROUP, LeftOut, Split, split_images
 
 
 def digest(number: int) -> str:

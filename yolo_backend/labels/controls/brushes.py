@@ -10,7 +10,7 @@ import numpy as np
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.masks import Mask
-from yolo_backend.labels.controls.kind import Found, Point
+from yolo_backend.labels.controls.kind import Found, Point, value_of
 from yolo_backend.labels.controls.shapes import Shape, ShapeControl, ShapeLabels
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.outlines import mask_of, outlines_of
@@ -65,7 +65,7 @@ class BrushLabels(ShapeLabels[BrushControl]):
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """The outlines of its parts."""
-        rle = (region.get("value") or {}).get("rle")
+        rle = value_of(region).get("rle")
         original_wh = region.get("original_width"), region.get("original_height")
         width, height = (size if type(size) is int and size > 0 else 0 for size in original_wh)
         if not isinstance(rle, list) or not 0 < width * height <= _MAX_DRAWN_PX:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.labels.control import Label
-from yolo_backend.labels.controls.kind import Found, Part
+from yolo_backend.labels.controls.kind import Found, Part, value_of
 from yolo_backend.labels.controls.whole_image import (
     WholeImageControl,
     WholeImageKind,
@@ -72,7 +72,7 @@ class _ChoicesKind(WholeImageKind[ChoicesT]):
 
     def chosen(self, control: ChoicesT, region: Mapping[str, Any]) -> list[str]:
         """The labels of a region, each once; also such as the control doesn't have. Regions may be anybody's."""
-        values = (region.get("value") or {}).get(self.key)
+        values = value_of(region).get(self.key)
         return list(dict.fromkeys(self._label(control, each) for each in values)) if isinstance(values, list) else []
 
     def make_whole(self, control: ChoicesT, found: Found) -> list[Part]:
@@ -97,7 +97,7 @@ class _ChoicesKind(WholeImageKind[ChoicesT]):
 
     def texts(self, region: Mapping[str, Any]) -> list[str]:
         """Each choice, a path by its parts."""
-        values = (region.get("value") or {}).get(self.key)
+        values = value_of(region).get(self.key)
         return [
             _SEPARATOR.join(map(str, value)) if isinstance(value, list) else str(value)
             for value in (values if isinstance(values, list) else [])

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolo_backend.labels.controls.kind import Found, Point
+from yolo_backend.labels.controls.kind import Found, Point, value_of
 from yolo_backend.labels.controls.shapes import Shape, ShapeControl, ShapeLabels
-from yolo_backend.labels.places import Place, are_numbers, places_of
+from yolo_backend.labels.places import Place, is_place, places_of
 
 _LARGEST_RADIUS = 50  # percent: Label Studio refuses larger ones
 _LINE_POINTS = 48
@@ -47,8 +47,8 @@ class EllipseLabels(ShapeLabels[EllipseControl]):
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """The ellipse, turned clockwise around its middle."""
-        value = region.get("value") or {}
-        if not are_numbers(value, "x", "y", "radiusX", "radiusY"):
+        value = value_of(region)
+        if not is_place(value, "x", "y", "radiusX", "radiusY"):
             return []
         width, height = size_wh
         x, y = value["x"] / 100 * width, value["y"] / 100 * height

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.labels.control import Control, Label
-from yolo_backend.labels.controls.kind import ControlKind, Found, Part, Point, new_ids
+from yolo_backend.labels.controls.kind import ControlKind, Found, Part, Point, new_ids, value_of
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.label_map import LabelMap, PointLabel, map_labels
-from yolo_backend.labels.places import Place, places_of
+from yolo_backend.labels.places import Place, are_numbers, places_of
 from yolo_backend.labels.tags import MAX_INDEX, Tag, is_true, read_fields, read_index, read_number, read_threshold
 from yolo_backend.messages import shortened
 
@@ -148,11 +147,10 @@ class KeyPointLabels(ControlKind[KeyPointControl]):
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """A small cross."""
-        value = region.get("value") or {}
-        place: list[Any] = [value.get(key) for key in ("x", "y")]
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in place):
+        value = value_of(region)
+        if not are_numbers(value, "x", "y"):
             return []
-        x, y = (number / 100 * size for number, size in zip(place, size_wh, strict=True))
+        x, y = (value[key] / 100 * size for key, size in zip(("x", "y"), size_wh, strict=True))
         arm = max(2.0, _CROSS_SHARE * max(size_wh))
         return [[(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]]
 

@@ -144,6 +144,12 @@ class ControlKind(Protocol[ControlT]):
         return {"tag": control.tag}
 
 
+def value_of(region: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The value of a region, which may be anybody's: empty where it has none."""
+    value = region.get("value")
+    return value if isinstance(value, Mapping) else {}
+
+
 def new_ids(count: int) -> list[str]:
     """So many ids for regions, different from all others."""
     digits = os.urandom(5 * count).hex()

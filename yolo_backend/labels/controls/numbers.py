@@ -8,7 +8,7 @@ from typing import Any
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.labels.control import Label
-from yolo_backend.labels.controls.kind import Found, Part
+from yolo_backend.labels.controls.kind import Found, Part, value_of
 from yolo_backend.labels.controls.whole_image import WholeImageControl, WholeImageKind, is_per_item
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.tags import Tag, read_fields, read_number, split_names
@@ -95,7 +95,7 @@ class Numbers(WholeImageKind[NumberControl]):
 
     def texts(self, region: Mapping[str, Any]) -> list[str]:
         """The number with the control's name."""
-        number = (region.get("value") or {}).get("number")
+        number = value_of(region).get("number")
         return [f"{region.get('from_name')}: {number}"] if isinstance(number, int | float) else []
 
     def ingredients(self, control: NumberControl) -> dict[str, Any]:

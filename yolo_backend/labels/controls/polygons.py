@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 
 from yolo_backend.detection.detections import WeightsInfo
 from yolo_backend.detection.masks import Mask
-from yolo_backend.labels.controls.kind import Found, Point
+from yolo_backend.labels.controls.kind import Found, Point, value_of
 from yolo_backend.labels.controls.shapes import Shape, ShapeControl, ShapeLabels
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.labels.outlines import MIN_IOU, Points, area_of, outlines_of, simplified, within_tolerance
-from yolo_backend.labels.places import visible_corners
+from yolo_backend.labels.places import is_number, visible_corners
 from yolo_backend.labels.tags import Tag
 from yolo_backend.messages import shortened
 
@@ -78,7 +77,7 @@ class PolygonLabels(ShapeLabels[PolygonControl]):
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """The line through its points."""
-        points = (region.get("value") or {}).get("points")
+        points = value_of(region).get("points")
         if not isinstance(points, list) or len(points) < 2 or not all(map(_is_point, points)):
             return []
         width, height = size_wh
@@ -140,11 +139,7 @@ def _percent(points: Points, size_wh: tuple[int, int]) -> list[list[float]]:
 
 
 def _is_point(point: Any) -> bool:
-    return (
-        isinstance(point, list)
-        and len(point) == 2
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in point)
-    )
+    return isinstance(point, list) and len(point) == 2 and all(map(is_number, point))
 
 
 def _tolerance_of(tag: Tag, attributes: Mapping[str, str]) -> float | None:

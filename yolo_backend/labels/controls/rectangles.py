@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yolo_backend.detection.detections import WeightsInfo
-from yolo_backend.labels.controls.kind import Found, Point
+from yolo_backend.labels.controls.kind import Found, Point, value_of
 from yolo_backend.labels.controls.shapes import Shape, ShapeControl, ShapeLabels
 from yolo_backend.labels.errors import LabelingConfigError
-from yolo_backend.labels.places import corners_of, places_of
+from yolo_backend.labels.places import corners_of, is_place, places_of
 from yolo_backend.labels.tags import Tag, is_true
 
 
@@ -54,8 +54,8 @@ class RectangleLabels(ShapeLabels[RectangleControl]):
 
     def outlines(self, region: Mapping[str, Any], size_wh: tuple[int, int]) -> list[list[Point]]:
         """The rectangle, turned as Label Studio turns it."""
-        value = region.get("value") or {}
-        return [corners_of(value, size_wh)] if all(key in value for key in ("x", "y", "width", "height")) else []
+        value = value_of(region)
+        return [corners_of(value, size_wh)] if is_place(value, "x", "y", "width", "height") else []
 
     def ingredients(self, control: RectangleControl) -> dict[str, Any]:
         """None: it was the only kind when versions were first made."""

@@ -175,12 +175,13 @@ def _object(thing: Sequence[Mapping[str, Any]], size_wh: SizeWH | None, where: s
     values = [value for region in thing if isinstance(value := region.get("value"), Mapping)]
     if len(values) < len(thing):
         raise LabelFileError(f"{where} has no value")
-    label = next((label for region in thing for label in _labels_of(region)), "")
+    label, *others = dict.fromkeys(label for region in thing for label in _labels_of(region)) or [""]
     score = next((float(region["score"]) for region in thing if isinstance(region.get("score"), int | float)), None)
     place = next((value for value in values if _kind_of(value)), None)
     if place is None or size_wh is None:
         return FileObject(label, (0, 0, 0, 0), score, where, shape=WHOLE, regions=tuple(thing))
-    return replace(_shape(place, size_wh, where), label=label, score=score, regions=tuple(thing))
+    shape = _shape(place, size_wh, where)
+    return replace(shape, label=label, other_labels=tuple(others), score=score, regions=tuple(thing))
 
 
 def _labels_of(region: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import yaml
@@ -36,7 +38,9 @@ _CLASS_FILES = (
 )  # fmt: skip
 _ABOUT_THE_DATA = ("*.yaml", "*.yml", "*.names", "obj.data", "*.data")
 _FAR_OUTSIDE = 2.0  # in images; a box beyond the edge is clipped, but a number beyond this is no fraction
+_NUMBERS_OF_A_BOX = 4
 _VISIBILITIES = {0.0, 1.0, 2.0}
+_SEEN = 2.0  # a visibility, and so far off the image that no polygon has it
 _EXPECTED = (
     "should be `class x y width height`, all numbers, perhaps with a score behind, or a polygon "
     "(`class x1 y1 x2 y2 x3 y3 ...`), a rotated box (its four corners) or key points behind the box, and no more"
@@ -67,8 +71,9 @@ def is_about_the_data(file: Path) -> bool:
 
 def entries(files: Sequence[Path], classes: Classes) -> Iterator[Entry]:
     """The labels of each file: they are of the image with its name."""
+    data_set = _DataSet(files, classes)
     for file in files:
-        yield str(file.with_suffix("")), ImageLabels(str(file), partial(_objects, file, classes))
+        yield str(file.with_suffix("")), ImageLabels(str(file), partial(_objects, file, data_set))
 
 
 def find_classes(folder: Path, given: Path | None) -> Classes:
@@ -143,23 +148,61 @@ def _is_list(file: Path) -> bool:
     return bool(first) and not first.lstrip()[0].isdigit()
 
 
-def _objects(file: Path, classes: Classes, size_wh: SizeWH, _orientation: int) -> ObjectsRead:
+class _DataSet:
+    """What the lines of all files say together: whether they have key points, where no data.yaml says so."""
+
+    def __init__(self, files: Sequence[Path], classes: Classes) -> None:
+        self.classes = classes
+        self._files = files
+
+    def points_shape(self, numbers: Sequence[float]) -> tuple[int, int] | None:
+        """How many key points are behind the box, in how many numbers each; None where there are none.
+
+        Without the data.yaml that says it, they are those with a visibility each: 0, 1 or 2. A polygon that touches the
+        edges of the image may look like that, but has no 2; without one, most of the data set's lines have to agree.
+        """
+        behind = len(numbers) - _NUMBERS_OF_A_BOX
+        if self.classes.points:
+            count, each = self.classes.points
+            return self.classes.points if behind - count * each in {0, 1} else None
+        if not _look_like_points(numbers):
+            return None
+        is_pose = _SEEN in numbers[_NUMBERS_OF_A_BOX + 2 :: 3] or len(numbers) == self._numbers_of_most
+        return (behind // 3, 3) if is_pose else None
+
+    @cached_property
+    def _numbers_of_most(self) -> int | None:
+        """How many numbers most lines with more than a box have, if there are several and they look like key points."""
+        total = 0
+        alike: Counter[int] = Counter()
+        for numbers in filter(None, map(_numbers_of, self._lines())):
+            if len(numbers) > _NUMBERS_OF_A_BOX + 1:
+                total += 1
+                alike[len(numbers)] += _look_like_points(numbers)
+        count, lines = next(iter(alike.most_common(1)), (0, 0))
+        return count if lines > max(1, total / 2) else None
+
+    def _lines(self) -> Iterator[str]:
+        for file in self._files:
+            with suppress(LabelFileError):  # it is told where its image's labels are read
+                yield from read_text(file).splitlines()
+
+
+def _objects(file: Path, data_set: _DataSet, size_wh: SizeWH, _orientation: int) -> ObjectsRead:
     lines = enumerate(read_text(file).splitlines(), 1)
     return read_each(
-        partial(_object, line, size_wh, classes, f"{file}:{number}") for number, line in lines if line.strip()
+        partial(_object, line, size_wh, data_set, f"{file}:{number}") for number, line in lines if line.strip()
     )
 
 
-def _object(line: str, size_wh: SizeWH, classes: Classes, where: str) -> FileObject:
-    try:
-        class_number, *numbers = (float(field) for field in line.split())
-    except ValueError:
-        numbers = []
-    if len(numbers) < 4 or not all(map(math.isfinite, numbers)):
+def _object(line: str, size_wh: SizeWH, data_set: _DataSet, where: str) -> FileObject:
+    numbers, classes = _numbers_of(line), data_set.classes
+    if numbers is None:
         raise LabelFileError(f"{where} {_EXPECTED}")
+    class_number = float(line.split(maxsplit=1)[0])
     label = classes.of(class_number, where)
     count = len(numbers)
-    if shape := _points_shape(numbers, classes):
+    if shape := data_set.points_shape(numbers):
         points = _pose(numbers, shape, size_wh, where)
         score = _score(numbers[4 + shape[0] * shape[1] :], where)
         box_xyxy = _box_of(numbers, size_wh, where)
@@ -175,20 +218,21 @@ def _object(line: str, size_wh: SizeWH, classes: Classes, where: str) -> FileObj
     return polygon(label, [corners], score, where)
 
 
-def _points_shape(numbers: Sequence[float], classes: Classes) -> tuple[int, int] | None:
-    """How many key points are behind the box, in how many numbers each; None where there are none.
-
-    Without the data.yaml that says it, they are those with a visibility each: 0, 1 or 2.
-    """
-    behind = len(numbers) - 4
-    if classes.points:
-        count, each = classes.points
-        return classes.points if behind - count * each in {0, 1} else None
-    if behind < 3 or behind % 3:
+def _numbers_of(line: str) -> list[float] | None:
+    """The numbers behind the class's; None where the line isn't all numbers, or has fewer than a box."""
+    try:
+        _, *numbers = (float(field) for field in line.split())
+    except ValueError:
         return None
-    visible = numbers[6::3]
-    is_pose = set(visible) <= _VISIBILITIES and (any(visible) or not any(numbers[4:]))
-    return (behind // 3, 3) if is_pose else None
+    return numbers if len(numbers) >= _NUMBERS_OF_A_BOX and all(map(math.isfinite, numbers)) else None
+
+
+def _look_like_points(numbers: Sequence[float]) -> bool:
+    """Returns True if what is behind the box may be key points with a visibility each."""
+    behind = numbers[_NUMBERS_OF_A_BOX:]
+    visible = behind[2::3]
+    is_seen = any(visible) or not any(behind)
+    return bool(behind) and len(behind) % 3 == 0 and set(visible) <= _VISIBILITIES and is_seen
 
 
 def _pose(numbers: Sequence[float], shape: tuple[int, int], size_wh: SizeWH, where: str) -> list[KeyPoint]:

@@ -114,6 +114,44 @@ def test_key_points_are_known_by_their_visibilities_where_nothing_says_their_num
     assert (thing.shape, len(thing.points)) == (POINTS, 3)
 
 
+CORNER = "0 0.7 0.6 0.8 0.5 1 0.5 1 1 0.7 1"  # a thing that the image's corner cuts; its 4th x and 5th y are 1
+FULL = "0 0.1 0.1 0.5 0.1 0.5 0.9 0.3 0.95 0.1 0.9"
+POSE = "0 0.5 0.5 0.2 0.4 0.45 0.5 1 0.55 0.5 1"
+HIDDEN = "0 0.5 0.5 0.2 0.4 0.45 0.5 1 0 0 0"
+NO_POINT = "0 0.5 0.5 0.2 0.4 0 0 0 0 0 0"
+BOX_ONLY = "0 0.5 0.5 0.2 0.4"
+
+
+@pytest.mark.parametrize(
+    ("lines", "others", "shapes"),
+    [
+        ([CORNER], [], [POLYGON]),
+        ([CORNER, BOX_ONLY], [BOX_ONLY] * 3, [POLYGON, BOX]),
+        ([CORNER, FULL], [], [POLYGON, POLYGON]),
+        ([CORNER, CORNER], [FULL, FULL], [POLYGON, POLYGON]),
+        ([CORNER], [FULL], [POLYGON]),
+        ([POSE], [HIDDEN], [POINTS]),
+        ([POSE, NO_POINT, HIDDEN], [], [POINTS] * 3),
+        ([POSE, BOX_ONLY], [HIDDEN, BOX_ONLY, BOX_ONLY], [POINTS, BOX]),
+        ([POSE, FULL], [HIDDEN, "0 what"], [POINTS, POLYGON]),
+        ([POSE.replace(" 1 ", " 2 "), FULL, FULL], [FULL], [POINTS, POLYGON, POLYGON]),
+    ],
+)
+def test_a_polygon_in_the_corner_is_no_key_points_where_other_lines_are_none(
+    tmp_path: Path, lines: list[str], others: list[str], shapes: list[str]
+) -> None:
+    write(tmp_path, CLASSES | {"a.txt": "\n".join(lines), "b.txt": "\n".join(others)})
+
+    assert [thing.shape for thing in read(tmp_path).found] == shapes
+
+
+def test_a_file_that_is_no_text_does_not_hide_what_the_others_agree_in(tmp_path: Path) -> None:
+    write(tmp_path, CLASSES | {"a.txt": POSE, "b.txt": HIDDEN})
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
+
+    assert only(tmp_path).shape == POINTS
+
+
 @pytest.mark.parametrize(
     ("files", "names"),
     [

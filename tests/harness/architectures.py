@@ -1,41 +1,36 @@
-"""What the tests of detection share: weights of every architecture."""
+"""Weights of every architecture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.utils import ROOT as ULTRALYTICS_ROOT
 from ultralytics.utils import YAML
 
-from tests.harness.detections import MakeWeights
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 
 
-@pytest.fixture(scope="session")
-def make_weights(tmp_path_factory: pytest.TempPathFactory, bccd_weights: Path) -> MakeWeights:
-    """Weights of another architecture: what it shares with a YOLO11n is trained, what is its own is random."""
-    folder = tmp_path_factory.mktemp("weights")
+def weights_of(architecture: str, folder: Path, trained: Path) -> Path:
+    """Weights of another architecture: what it shares with the `trained` YOLO11n is theirs, what is its own is random.
 
-    def make(architecture: str) -> Path:
-        path = folder / f"{architecture}.pt"
-        if not path.exists():
-            configs = ULTRALYTICS_ROOT / "cfg" / "models"
-            (config,) = configs.glob(f"*/{architecture.replace('n-', '-').removesuffix('n')}.yaml")
-            YAML.save(
-                folder / f"{architecture}.yaml",
-                {**YAML.load(config), "nc": 3, "scale": "n", "scales": {"n": list(NARROW_DEPTH_WIDTH_MAXCHANNELS)}},
-            )
-            torch.manual_seed(3)
-            yolo = YOLO(folder / f"{architecture}.yaml").load(bccd_weights)
-            _spread(yolo.model.model[-1], trained=architecture.startswith("yolo11"))
-            yolo.save(path)
-        return path
-
-    return make
+    Made once in the folder.
+    """
+    path = folder / f"{architecture}.pt"
+    if not path.exists():
+        configs = ULTRALYTICS_ROOT / "cfg" / "models"
+        (config,) = configs.glob(f"*/{architecture.replace('n-', '-').removesuffix('n')}.yaml")
+        YAML.save(
+            folder / f"{architecture}.yaml",
+            {**YAML.load(config), "nc": 3, "scale": "n", "scales": {"n": list(NARROW_DEPTH_WIDTH_MAXCHANNELS)}},
+        )
+        torch.manual_seed(3)
+        yolo = YOLO(folder / f"{architecture}.yaml").load(trained)
+        _spread(yolo.model.model[-1], trained=architecture.startswith("yolo11"))
+        yolo.save(path)
+    return path
 
 
 def _spread(head: Any, trained: bool) -> None:
