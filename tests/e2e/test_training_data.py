@@ -24,8 +24,8 @@ from yolo_backend.settings import load_settings
 from yolo_backend.training.classes import choose_classes
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.image_cache import ImageCache
+from yolo_backend.training.kinds import Kind
 from yolo_backend.training.labelled import LabelledImage, Snapshot
-from yolo_backend.training.networks import Kind
 from yolo_backend.training.snapshot import take_snapshot
 
 OUTLINED = f"""<View><Image name="image" value="$image"/>

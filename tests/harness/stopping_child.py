@@ -55,13 +55,13 @@ POINTS = {
     "the candidate is half-written": _replaced("weights.pt"),
     "the candidate looks at the images": Point(_STAGES, "find_boxes", 2),
     "the gate judges": Point(_STAGES, "judge"),
-    "the report is written": Point(_STAGES, "write_report"),
     "the record is in the candidate": Point(_STAGES, "add_record", is_after=True),
     "the export is checked": Point(_STAGES, "_Stages._check_export"),
     "the exporter runs": Point("yolo_backend.detection.exports", "_run_exporter"),
     "it is half-published": _replaced("project-7.pt"),
     "it is published, which is half-noted": _replaced("promotions.json"),
     "it is promoted, which isn't told yet": Point(_REGISTRY, "ProjectModels.promote", is_after=True),
+    "the report is written": Point(_STAGES, "write_report"),
     "it has ended, and old weights are removed": Point(_REGISTRY, "ProjectModels.prune"),
 }
 """In the order in which a run comes by."""

@@ -92,5 +92,13 @@ def test_the_code_names_pages_that_exist() -> None:
     assert {(where, page) for where, page in named if not (ROOT / page).is_file()} == set()
 
 
+def test_the_words_of_the_house_are_those_of_its_code() -> None:
+    table = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("\n## Words\n")[2].partition("\n## ")[0]
+    classes = set(re.findall(r"`(_?[A-Z]\w+)`", table))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in CODE if path.is_relative_to(ROOT / "yolo_backend"))
+    assert "Trouble" in classes
+    assert classes - set(re.findall(r"\b(?:class|import \w+ as) (\w+)", code)) == set()
+
+
 def test_the_moving_picture_is_small_enough_for_a_first_screen() -> None:
     assert (ROOT / "docs" / "images" / "predictions.gif").stat().st_size <= _MOST_MOVIE_BYTES

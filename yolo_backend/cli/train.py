@@ -91,7 +91,8 @@ def train(
         str | None,
         typer.Option(
             "--group-by",
-            help="A field of the tasks' data: images with the same value stay together, such as those of a patient.",
+            help="A field of the tasks' data: images with the same value stay together, such as those of a patient, "
+            'also in later runs; "" ends that.',
             rich_help_panel="How",
         ),
     ] = None,
@@ -114,8 +115,9 @@ def train(
     """Train a model on a project's submitted work, and let it serve if it is better than what does.
 
     Nothing changes where it isn't better, fails, or is ended by Ctrl-C. A server that uses the same `MODEL_DIR`
-    switches to a new model by itself. Exit code 0 says that a model was trained, whether it serves or not, 2 that
-    the training couldn't begin, 1 that it failed on its way.
+    switches to a new model by itself. Exit code 0 says that the run came to its verdict: a model was trained, whether
+    it serves or not, or none, because the labels were refused first. 2 says that it couldn't begin, 1 that it failed
+    on its way.
 
     For ten minutes, from the first of `MODEL_NAME` that can be trained:
 
@@ -213,13 +215,20 @@ def _show(run: Run, progress: Bar, bar: TaskID) -> None:
 
 
 def _tell(result: Result, things: Things) -> None:
+    became = "it serves" if result.promoted else "it does not serve" if result.has_model else "nothing was trained"
     out.print(
-        f"Run {result.run}: {'it serves' if result.promoted else 'it does not serve'}, {result.reason}",
+        f"Run {result.run}: {became}, {result.reason}",
         style="green" if result.promoted else "yellow",
         markup=False,
         soft_wrap=True,
     )
-    out.print(f"{result.images.train:,} images trained on, {result.images.val:,} validated", markup=False)
+    train, val = f"{result.images.train:,}", f"{result.images.val:,}"
+    out.print(
+        f"{train} images trained on, {val} validated"
+        if result.has_model
+        else f"{train} images to train on, {val} to validate with",
+        markup=False,
+    )
     for name, compared in (("mAP50", result.map50), ("mAP50-95", result.map50_95)):
         if compared.candidate is not None:
             out.print(f"{name} {_compared(compared)}", markup=False, soft_wrap=True)

@@ -70,28 +70,30 @@ def serving_name(label_config: str, settings: Settings, kind: str | None = None)
     return next((name for name in settings.model_names if name in trained), first)
 
 
-def unnamed_base(base: Path | None, project: Project, models: ProjectModels, settings: Settings) -> Path:
-    """The file of the base where nobody named one: of the kind that serves the project alone, so that it may go on.
+def unnamed_base(name: str | None, project: Project, models: ProjectModels, settings: Settings) -> tuple[str, Path]:
+    """The name and the file of the base where nobody named one: of the kind that serves the project alone, so that it
+    may go on.
 
-    That is `base`, which MODEL_NAME says if it lists nothing else, or of several the one that serves; where these are
+    That is `name`, which MODEL_NAME says if it lists nothing else, or of several the one that serves; where these are
     of another kind, it is what the run that serves began with, or one before it. Waits for the weights. Raises
     WeightsError, TrainingError.
     """
     kind = own_kind(models) if models.file.exists() else None
     if kind and not _can_be_trained(project.label_config, kind):
         kind = None
-    base = base or find_base(serving_name(project.label_config, settings, kind), settings)
+    name = name or serving_name(project.label_config, settings, kind)
+    base = find_base(name, settings)
     its_kind = kind_of_file(base)
     if kind is None or its_kind is None or are_judged_alike(its_kind, kind):
-        return base
-    for name in _bases_before(models, kind):
+        return name, base
+    for earlier in _bases_before(models, kind):
         try:
             # The operator named it then; a relative path was one from another folder.
-            before = find_base(name, settings, may_be_path=Path(name).is_absolute())
+            before = find_base(earlier, settings, may_be_path=Path(earlier).is_absolute())
         except WeightsError:
             continue
         if are_judged_alike(kind_of_file(before) or "unknown", kind):
-            return before
+            return earlier, before
     raise TrainingError(
         f"A {kind} model serves project {project.id}, {shortened(base.name)} (MODEL_NAME) are {its_kind} weights, and "
         f"the base of that model isn't found: train with `yolo-backend train --project {project.id} --base NAME.pt`, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,3 +36,9 @@ def choose_classes(train: Iterable[LabelledImage], labels: Sequence[str], known:
         order=order,
         without_box=tuple(label for label in wanted if not boxes[label]),
     )
+
+
+def tells_sides(labels: Iterable[str]) -> bool:
+    """Returns True if a label says left or right, so that a mirrored image would be labelled wrongly."""
+    words = (word.lower() for label in labels for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", label))
+    return not {"left", "right"}.isdisjoint(words)

@@ -7,17 +7,15 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from yolo_backend.errors import UserError
 from yolo_backend.labels.places import clip_to_image, corners_of_box
 from yolo_backend.training.drawn_outlines import one_line_through
+from yolo_backend.training.kinds import Kind
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
-
-if TYPE_CHECKING:  # which needs torch
-    from yolo_backend.training.networks import Kind
 
 _DIGITS = 6  # a fiftieth of a pixel in the largest images; what differs by less is the same box drawn twice
 

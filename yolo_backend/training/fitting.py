@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -32,6 +32,7 @@ from yolo_backend.cores import usable_cores
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_whole
 from yolo_backend.messages import first_line
+from yolo_backend.training.classes import tells_sides
 from yolo_backend.training.drawable import DrawableClasses
 from yolo_backend.training.networks import Base, set_class_rows
 from yolo_backend.training.pace import Budget, Looks, Pace
@@ -109,7 +110,7 @@ class Fitted:
 
 
 def fit(spec: FitSpec, told: Callable[[FitProgress], None] = lambda _: None) -> Fitted:
-    """Train, always from the base, within the budget: the last validation and the saving are in it.
+    """Train, always from the base, within the budget, which begins with the first step and ends with the saving.
 
     Raises FittingError where the training diverges or memory doesn't suffice for a single image, OSError where the
     disk is full.
@@ -142,17 +143,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _MEMORY_WORDS.search(str(error)) is not None
 
 
-def tells_sides(labels: Iterable[str]) -> bool:
-    """Returns True if a label says left or right, so that a mirrored image would be labelled wrongly."""
-    words = (word.lower() for label in labels for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", label))
-    return not {"left", "right"}.isdisjoint(words)
-
-
 class _Fitting:
     """One try, with one size of batch."""
 
     def __init__(self, spec: FitSpec, budget: Budget, told: Callable[[FitProgress], None]) -> None:
-        self._spec, self._budget, self._told = spec, budget, told
+        self._spec, self.budget, self._told = spec, budget, told
         self._told_at = float("-inf")
         self._score: float | None = None
         self._drawable: DrawableClasses | None = None
@@ -189,7 +184,7 @@ class _Fitting:
 
     def loop(self, trainer: Any) -> Pace:
         """All steps. Raises FittingError."""
-        pace = Pace(self._budget, len(trainer.train_loader), self._spec.steps)
+        pace = Pace(self.budget, len(trainer.train_loader), self._spec.steps)
         looks = Looks()
         trainer.optimizer.zero_grad()
         if self._drawable:
@@ -222,9 +217,9 @@ class _Fitting:
         # Without gradients, and so about a third of the work; then it is measured.
         guess = step_cost * len(trainer.test_loader.dataset) / trainer.batch_size / 2
         if guess * _LOOKS <= 2 * _LOOKS_TAKE and trainer.has_validation_images:
-            before = self._budget.spent()
+            before = self.budget.spent()
             self._look(trainer)
-            cost = self._budget.spent() - before
+            cost = self.budget.spent() - before
             looks.count = min(_LOOKS - 1, int(_LOOKS_TAKE / max(cost, 1e-6)))
             pace.plan(step_cost, looks.count * cost + _SAVING_TAKES)
         else:
@@ -328,7 +323,8 @@ class _Quiet:
             self.args.cache = cache  # type: ignore[attr-defined]
 
     def _do_train(self) -> None:
-        self._setup_train()  # type: ignore[attr-defined]
+        with self.fitting.budget.uncounted():  # all images are looked at, and decoded if they fit into memory
+            self._setup_train()  # type: ignore[attr-defined]
         self.epoch = 0
         self.pace = self.fitting.loop(self)
         self.ema.update_attr(self.model, include=["yaml", "nc", "args", "names", "stride"])  # type: ignore[attr-defined]

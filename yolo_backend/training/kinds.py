@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from yolo_backend.detection.contents import network_class
 from yolo_backend.detection.record import read_record
 from yolo_backend.training.registry import ProjectModels, RegistryError
 
-_KIND_OF_NETWORK: Mapping[str, str] = {
+Kind = Literal["detect", "obb", "segment", "pose", "classify"]
+
+TRAINED_NETWORKS: Mapping[str, Kind] = {
     "DetectionModel": "detect",
+    "OBBModel": "obb",
+    "SegmentationModel": "segment",
+    "PoseModel": "pose",
+    "ClassificationModel": "classify",
+}
+"""The networks that can be trained, by their classes."""
+
+_KIND_OF_NETWORK: Mapping[str, Kind] = {
+    **TRAINED_NETWORKS,
     "RTDETRDetectionModel": "detect",
     "WorldModel": "detect",
     "YOLOEModel": "detect",
-    "OBBModel": "obb",
-    "SegmentationModel": "segment",
     "YOLOESegModel": "segment",
-    "PoseModel": "pose",
-    "ClassificationModel": "classify",
 }
 
 

@@ -114,7 +114,7 @@ class Training:
 
     def _ended(self, run: Run) -> Run:
         """The run, with an end also where its process was killed before it could write one."""
-        return self._note_end(run, "failed", _why_died(self.process.returncode))
+        return self._note_end(run, "failed", _why_died(self.process.returncode, "its log says why"))
 
     def _note_end(self, run: Run, state: State, failure: str) -> Run:
         if run.is_over:
@@ -178,7 +178,8 @@ def start(project: int, options: Options, settings: Settings, *, may_be_path: bo
     if begun.folder is None:
         process.stdin.close()
         process.wait()
-        raise TrainingStartError(begun.failure or _why_died(process.returncode), is_busy=begun.is_busy)
+        died = _why_died(process.returncode, "what it printed last, here or in the server's log, says why")
+        raise TrainingStartError(begun.failure or died, is_busy=begun.is_busy)
     return Training(Path(begun.folder), process)
 
 
@@ -188,20 +189,41 @@ def cancel_running(model_dir: Path, is_meant: Callable[[Holder], bool]) -> Holde
     Raises CancelError where none runs, where it isn't meant, or where it doesn't end.
     """
     lock = TrainingLock(model_dir)
-    holder = _holder(lock)
+    try:
+        holder = _holder(lock)
+    except PermissionError:
+        raise CancelError(
+            f"Trainings in {model_dir.resolve()} are another user's: cancel as the user who started them"
+        ) from None
     if holder is None or not is_meant(holder):
         other = f": {holder} is under way" if holder else f" (MODEL_DIR={model_dir.resolve()})"
         raise CancelError(f"No training of this project runs{other}")
-    if _is_child(holder.pid):
-        os.kill(holder.pid, signal.SIGTERM)
+    if _is_told_to_end(holder.pid):
         if not _is_free_after(lock, holder, _TERM_WAITS_S) and _is_child(holder.pid):
-            os.killpg(holder.pid, signal.SIGKILL)
-    else:  # in another container, whose processes have numbers of their own
+            with suppress(ProcessLookupError):
+                os.killpg(holder.pid, signal.SIGKILL)
+    else:  # in another container, whose processes have numbers of their own, or of another user
         with suppress(OSError):
             (model_dir / "trained" / holder.project / "runs" / holder.run / CANCEL).touch()
     if not _is_free_after(lock, holder, _FILE_WAITS_S):
-        raise CancelError(f"{holder} doesn't end: it may be on another machine, or in a container; stop it there")
+        raise CancelError(
+            f"{holder} doesn't end: it may be on another machine, in a container, or another user's; stop it there, "
+            "or as that user"
+        )
     return holder
+
+
+def _is_told_to_end(pid: int) -> bool:
+    """Send a training the signal to end. Returns False if none gets there."""
+    if not _is_child(pid):
+        return False
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError:
+        return False
+    except ProcessLookupError:  # it has just ended
+        pass
+    return True
 
 
 def _holder(lock: TrainingLock) -> Holder | None:
@@ -244,10 +266,10 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return {variable: secret.get_secret_value() if secret else "" for variable, secret in found.items()}
 
 
-def _why_died(status: int | None) -> str:
+def _why_died(status: int | None, more: str) -> str:
     if status == -signal.SIGKILL:
         return (
             "The training was killed, most likely because memory ran out: give the container or the machine more, or "
             "choose smaller images (--image-size) or a smaller base"
         )
-    return f"The training's process died (exit status {status}): its log says why"
+    return f"The training's process died (exit status {status}): {more}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 
@@ -14,19 +14,11 @@ from yolo_backend.detection.models import load_checkpoint
 from yolo_backend.detection.networks import named, points_of
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.messages import first_line, shortened
-
-Kind = Literal["detect", "obb", "segment", "pose", "classify"]
+from yolo_backend.training.kinds import TRAINED_NETWORKS, Kind
 
 _NEEDED = (
     "name a .pt for detection, OBB, segmentation, pose or classification, such as yolo26n.pt (--base, or MODEL_NAME)"
 )
-_KIND_OF_NETWORK: Mapping[str, Kind] = {
-    "DetectionModel": "detect",
-    "OBBModel": "obb",
-    "SegmentationModel": "segment",
-    "PoseModel": "pose",
-    "ClassificationModel": "classify",
-}
 _BRANCHES = ("cv3", "one2one_cv3")  # where a head tells classes; the second one in networks that need no NMS
 _IMAGE_SIZE = 640  # Ultralytics' own, in which it counts how rare objects are
 
@@ -59,9 +51,14 @@ def read_base(path: Path) -> Base:
         network: Any = yolo.model
     except Exception as error:  # Ultralytics raises anything
         raise WeightsError(f"{shortened(path.name)} can't be opened ({first_line(error)}): {_NEEDED}") from None
-    kind = _KIND_OF_NETWORK.get(type(network).__name__)
+    architecture = type(network).__name__
+    kind = TRAINED_NETWORKS.get(architecture)
     if kind is None:
-        what = getattr(yolo, "task", None) or type(network).__name__
+        what = getattr(yolo, "task", None) or architecture
+        if what in get_args(Kind):  # such as RT-DETR and YOLO-World, of which a training goes another way
+            raise WeightsError(
+                f"{shortened(path.name)} can't be trained here, because its network is a {architecture}: {_NEEDED}"
+            )
         raise WeightsError(f"{shortened(path.name)} are weights for {what}, which aren't trained here: {_NEEDED}")
     tells_classes = "linear" if kind == "classify" else "cv3"
     if network.is_fused() or getattr(network.model[-1], tells_classes, None) is None:

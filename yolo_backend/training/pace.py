@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 # Where the budget is counted in CPU time: what it waits for others ends some time, too.
 _WALL_LIMIT, _WALL_LIMIT_S = 4.0, 900.0
@@ -16,7 +17,7 @@ _MAX_EPOCHS, _FEW_STEPS = 300, 2000  # more learn little more, and some images b
 
 
 class Budget:
-    """How much of the time that is allowed was taken, since this was made.
+    """How much of the time that is allowed was taken, since this was made, aside from what is `uncounted`.
 
     On a CPU it is CPU time, this process's and that of children that ended, so that a busy machine takes nothing away.
     It ends at the latest after four times as much wall time and a quarter of an hour. Elsewhere it is wall time.
@@ -43,8 +44,18 @@ class Budget:
         return max(cpu_s / self._limit_s, wall_s / (_WALL_LIMIT * self._limit_s + _WALL_LIMIT_S))
 
     def elapsed_s(self) -> float:
-        """The wall time since this was made."""
+        """The wall time that it took."""
         return self._wall_s() - self._wall_began_s
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is done in here takes nothing of it."""
+        cpu_s, wall_s = self._cpu_s(), self._wall_s()
+        try:
+            yield
+        finally:
+            self._cpu_began_s += self._cpu_s() - cpu_s
+            self._wall_began_s += self._wall_s() - wall_s
 
 
 class Pace:

@@ -18,6 +18,9 @@ Verdict = Literal["promote", "refuse", "aside"]
 because a model of another kind serves.
 """
 
+Promote = Literal["auto", "always", "never"]
+"""Whether a person lets a new model serve: if the gate says so, in any case, or not at all."""
+
 _OF_BOXES = {"detect", "obb", None}
 
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -25,7 +28,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: `epoch` of `epochs`, counted from 1, and the best `score` (mAP50) so far.
+    """How far a run is: `epoch` of `epochs`, counted from 1, and the last `score`, as `fitting.FitProgress` has it.
 
     `at` is the time of day when this was so, `seconds_left` what is left from then on.
     """
@@ -40,15 +43,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked of a run; `base` is the name of its weights. None: as it comes."""
+    """What was asked of a run, `by_button` of a server; `base` is the name of the weights that it began with, in
+    MODEL_ROOT or as a person wrote it. None: as it comes.
+    """
 
     base: str
     minutes: float
     image_size: int | None = None
     seed: int = 0
-    promote: Literal["auto", "always", "never"] = "auto"
+    promote: Promote = "auto"
     group_by: str | None = None
     precision: float | None = None
+    by_button: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """How many images were trained on, and how many validated."""
+    """How many images there were to train on, and how many to validate with."""
 
     train: int
     val: int
@@ -117,6 +123,11 @@ class Result:
     labels: Mapping[str, LabelScore] = field(default_factory=dict)
     map50: Comparison = Comparison()
     map50_95: Comparison = Comparison()
+
+    @property
+    def has_model(self) -> bool:
+        """Returns True if a model was trained: not where the labels were refused before."""
+        return bool(self.labels)
 
 
 @dataclass(frozen=True)

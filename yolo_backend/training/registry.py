@@ -35,8 +35,8 @@ from yolo_backend.training.records import (
 log = logging.getLogger(__name__)
 
 WEIGHTS, VALIDATION, REPORT, LOG = "weights.pt", "validation.json", "report.html", "training.log"
-_RUN, _MANIFEST, _CLASSES = "run.json", "manifest.json", "classes.json"
-_SPLIT, _PROMOTIONS = "split.json", "promotions.json"
+MANIFEST = "manifest.json"
+_RUN, _CLASSES, _SPLIT, _PROMOTIONS = "run.json", "classes.json", "split.json", "promotions.json"
 _LATEST_KEPT = 5
 _SHOWN_RUNS = 10
 _ABANDONED_AFTER_S = 3600.0  # where other processes write, too, such as a server that is asked for a training
@@ -108,12 +108,12 @@ class ProjectModels:
 
     def manifest_of(self, run: str) -> Manifest | None:
         """What a run was made from, None if it ended before that was written. Raises RegistryError, OSError."""
-        path = self.folder_of(run) / _MANIFEST
+        path = self.folder_of(run) / MANIFEST
         return _read_json(path, Manifest, Manifest((), "")) if path.exists() else None
 
     def write_manifest(self, run: str, manifest: Manifest) -> None:
         """Write down what a run is made from. Raises OSError."""
-        write_json(self.folder_of(run) / _MANIFEST, manifest)
+        write_json(self.folder_of(run) / MANIFEST, manifest)
 
     def runs(self, most: int | None = None) -> list[Run]:
         """All runs, or so many, the newest first; one whose run.json is broken was cut off."""

@@ -79,8 +79,10 @@ def write_report(
     facts: Mapping[str, str],
     max_megapixels: float,
     things: Things = BOXES,
+    failure: str | None = None,
 ) -> None:
-    """Write the report of a run: `images` and `candidate` are those that were given to `judge`.
+    """Write the report of a run: `images` and `candidate` are those that were given to `judge`, and the verdict is what
+    became of the model. `failure` is why it couldn't serve though it was to.
 
     `title` names the run, and `facts` are shown below the verdict, in their order. `things` are what people drew or
     chose. It opens offline, and runs nothing.
@@ -100,6 +102,7 @@ def write_report(
         title=title,
         facts=facts,
         judgement=judgement,
+        failure=failure,
         images=len(judged),
         curves=_curves(match_all(truths, found.shown, labels), judgement, colors),
         confusions=_confusions(truths, shown, labels),
@@ -155,14 +158,12 @@ def _worst(
     max_megapixels: float,
 ) -> list[_Worst]:
     """The images with most mistakes; those whose file has gone are left out."""
-    labels = list(colors)
-    counted = [count_confusions([truth], [found], labels) for truth, found in zip(truths, shown, strict=True)]
-    missed = [int(counts.sum() - np.trace(counts) - counts[-1].sum()) for counts in counted]
-    wrong = [int(counts.sum() - np.trace(counts) - counts[:, -1].sum()) for counts in counted]
-    order = sorted(range(len(images)), key=lambda number: (-missed[number] - wrong[number], number))
+    counted = [_mistakes(truth, found) for truth, found in zip(truths, shown, strict=True)]
+    order = sorted(range(len(images)), key=lambda number: (-sum(counted[number]), number))
     worst: list[_Worst] = []
     for number in order:
-        if len(worst) == _WORST or not missed[number] + wrong[number]:
+        missed, wrong = counted[number]
+        if len(worst) == _WORST or not missed + wrong:
             break
         image, truth, found = images[number], truths[number], shown[number]
         try:
@@ -188,8 +189,16 @@ def _worst(
             for regions in (of_drawn, of_found)
         ]
         page = "" if image.page is None else f", page {image.page + 1}"
-        worst.append(_Worst(f"Task {image.task_id}{page}", missed[number], wrong[number], pictures[0], pictures[1]))
+        worst.append(_Worst(f"Task {image.task_id}{page}", missed, wrong, pictures[0], pictures[1]))
     return worst
+
+
+def _mistakes(truth: TrueBoxes, found: FoundBoxes) -> tuple[int, int]:
+    """How many boxes of an image were missed, and how many were found wrongly."""
+    here = sorted({*truth.labels, *found.labels})  # and not those of the project, of which there may be thousands
+    counts = count_confusions([truth], [found], here)
+    mistakes = int(counts.sum() - np.trace(counts))
+    return mistakes - int(counts[-1].sum()), mistakes - int(counts[:, -1].sum())
 
 
 def _regions(boxes: FoundBoxes, size_wh: tuple[int, int], *, scored: bool) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolo_backend.label_studio.projects import Project, open_project
@@ -19,7 +19,7 @@ from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
 from yolo_backend.training.lock import TrainingLock
 from yolo_backend.training.records import Options
-from yolo_backend.training.registry import ProjectModels, Registry
+from yolo_backend.training.registry import MANIFEST, ProjectModels, Registry
 
 CUT_OFF = "It was cut off, because its process or its machine stopped: train again"
 
@@ -48,12 +48,27 @@ class TrainingRun:
         """Where files are that nobody needs when it has ended."""
         return self.folder / _WORK
 
+    @property
+    def group_by(self) -> str | None:
+        """The field of the tasks' data whose images stay together, None if there is none; "" asks for none.
+
+        A run that names none goes on with that of an earlier one, whose images were put on their sides by it: not with
+        one that no task has, by which nothing was collected. Raises OSError.
+        """
+        asked = [self.options] + [
+            run.options
+            for run in self.models.runs()
+            if run.options and (self.models.folder_of(run.run) / MANIFEST).exists()
+        ]
+        return next((options.group_by for options in asked if options.group_by is not None), None) or None
+
 
 @contextmanager
 def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
     """A new run, with the lock held while it is under way. Raises UserError, requests.Timeout, OSError."""
     is_named = order.may_be_path or len(settings.model_names) == 1
-    base = find_base(order.options.base, settings, may_be_path=order.may_be_path) if is_named else None
+    options = order.options
+    base = find_base(options.base, settings, may_be_path=order.may_be_path) if is_named else None
     token = settings.label_studio_api_key
     if not settings.label_studio_url or not token:
         raise TrainingError("The labels are in Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
@@ -63,12 +78,13 @@ def begin_run(order: Order, settings: Settings) -> Iterator[TrainingRun]:
         raise TrainingError(f"Label Studio doesn't say when project {project.id} was made: update Label Studio")
     models = Registry(settings.model_dir).project(key)
     if base is None or not order.may_be_path:
-        base = unnamed_base(base, project, models, settings)
+        name, base = unnamed_base(options.base if is_named else None, project, models, settings)
+        options = replace(options, base=name)  # to go on with, or to begin it again
     with TrainingLock(settings.model_dir).held(key) as tell:
         end_cut_off(models)
-        begun = models.begin_run(order.options)
+        begun = models.begin_run(options)
         tell(begun.run)
-        run = TrainingRun(order.options, base, settings, project, models, Diary(models, begun))
+        run = TrainingRun(options, base, settings, project, models, Diary(models, begun))
         try:
             _keep_room(run.work_folder)
         except OSError:

@@ -135,7 +135,7 @@ def take_snapshot(
     if group_field is not None and readings and not any(reading.has_group for reading in readings.values()):
         raise SnapshotError(
             f'No labelled task has a field "{shortened(group_field)}" in its data, by which images are to be kept '
-            "together: name another one, or none"
+            'together: name another one (--group-by), or none (--group-by "")'
         )
     ordered = [readings[task_id] for task_id in sorted(readings)]
     labels = [label.value for control in controls for label in learnt_labels(control)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,13 +22,12 @@ from yolo_backend.detection.trained import trained_name
 from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_json
-from yolo_backend.labels.control import Control
 from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.plans import make_plan
-from yolo_backend.messages import shortened
 from yolo_backend.serving.request import Predictor, open_catalog
 from yolo_backend.settings import Settings
 from yolo_backend.training.base import known_classes, serving_name
+from yolo_backend.training.checks import check_classes, check_enough, check_kind
 from yolo_backend.training.class_folders import write_class_folders
 from yolo_backend.training.collected import Collected
 from yolo_backend.training.corrections import check_labels
@@ -38,10 +38,11 @@ from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, fit
 from yolo_backend.training.found import Findings
 from yolo_backend.training.gate import MIN_IMAGES, Judgement, judge
 from yolo_backend.training.image_cache import ImageCache
-from yolo_backend.training.kinds import kind_of_file, own_kind
-from yolo_backend.training.labelled import LabelledBox, Snapshot
+from yolo_backend.training.kinds import Kind, kind_of_file, own_kind
+from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.learnt import map_classes
-from yolo_backend.training.networks import Base, Kind, read_base
+from yolo_backend.training.networks import Base, read_base
+from yolo_backend.training.outcome import decide
 from yolo_backend.training.records import (
     Comparison,
     ImageCounts,
@@ -56,13 +57,10 @@ from yolo_backend.training.registry import REPORT, VALIDATION, WEIGHTS
 from yolo_backend.training.report import write_report
 from yolo_backend.training.run import TrainingRun
 from yolo_backend.training.snapshot import manifest_rows, take_snapshot, trained_controls
-from yolo_backend.training.things import Things, things_of
+from yolo_backend.training.things import things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
 log = logging.getLogger(__name__)
-
-LEAST_LABELLED = 10
-"""Images with boxes, below which nothing is trained: there would be two or three to validate with."""
 
 _TELL_EVERY_S = 1.0
 _PACKAGES = ("ultralytics-opencv-headless", "torch", "torchvision", "numpy")
@@ -100,9 +98,9 @@ class _Stages:
         self._diary.change(kind=base.kind)
         self._serving_kind = own_kind(self._models) if self._models.file.exists() else base.kind
         collected = self._collect(base.kind)
-        _check_kind(base, collected.controls)
-        _check_classes(base, collected)
         self._note_manifest(collected, base)
+        check_kind(base.kind, collected.controls)
+        check_classes(collected)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, base, present):
             self._diary.remark(
@@ -113,8 +111,8 @@ class _Stages:
             return
         self._write_validation(collected)
         fitted = self._fit(collected, base)
-        judgement, thresholds = self._judge(collected, base, fitted, present)
-        self._finish(collected, base, judgement, thresholds)
+        candidate, judgement = self._judge(collected, base, fitted, present)
+        self._finish(collected, base, fitted, candidate, judgement)
 
     # Collecting
 
@@ -126,37 +124,22 @@ class _Stages:
                 project,
                 lambda task, controls: predictor.files(task, controls, str(project.id)),
                 _image_cache(self._settings),
-                self._group_by(),
+                self._run.group_by,
                 self._tell_collecting,
                 kind=kind,
             )
         self._diary.remark(*snapshot.remarks)
-        self._check_enough(snapshot, things_of(kind))
+        check_enough(snapshot, things_of(kind), project.id)
         collected = Collected.of(snapshot, controls, models.split(), models.classes(), kind)
         models.add_to_split(collected.split.sides)
         models.append_classes(collected.classes.order)
         self._diary.remark(*collected.remarks())
         return collected
 
-    def _group_by(self) -> str | None:
-        """The field of the tasks' data whose images stay together; of an earlier run, if this one names none."""
-        runs = self._models.runs()
-        earlier = (run.options.group_by for run in runs if run.options and run.options.group_by)
-        return self._options.group_by or next(earlier, None)
-
     def _tell_collecting(self, done: int, of: int) -> None:
         if done == of or time.monotonic() - self._told_at > _TELL_EVERY_S:
             self._told_at = time.monotonic()
             self._diary.progress("collecting", epoch=done, epochs=of)
-
-    def _check_enough(self, snapshot: Snapshot, things: Things) -> None:
-        """Raises TrainingError."""
-        labelled = sum(bool(image.boxes) for image in snapshot.images)
-        if labelled < LEAST_LABELLED:
-            raise TrainingError(
-                f"A training needs at least {LEAST_LABELLED} labelled images with {things.several}, and project "
-                f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
-            )
 
     def _note_manifest(self, collected: Collected, base: Base, fitted: Fitted | None = None) -> None:
         images = (*collected.split.train, *collected.split.val)
@@ -272,15 +255,14 @@ class _Stages:
 
     def _judge(
         self, collected: Collected, base: Base, fitted: Fitted, present: Findings | None
-    ) -> tuple[Judgement, Mapping[str, float]]:
-        """What the gate says, and the thresholds that the model brings."""
+    ) -> tuple[Findings, Judgement]:
+        """What the model found in the validation images, and what the gate says."""
         self._diary.progress("judging", score=fitted.score)
         models, options = self._models, self._options
         candidate = self._found(fitted.weights, collected, base)
         assert candidate is not None  # noqa: S101  its classes are the project's labels
         best = models.best(base.kind)
         best_weights = models.weights_of(best.run) if best and best.run != models.promoted() else None
-        rule = ThresholdRule(options.precision, default=self._settings.model_score_threshold)
         judgement = judge(
             collected.split.val,
             collected.labels,
@@ -289,27 +271,16 @@ class _Stages:
             self._found(best_weights, collected, base) if best_weights else None,
             # With enough images, too few of which were drawn without help, a model that serves isn't replaced unseen.
             is_first=not models.promotions() and (present is None or len(collected.split.val) < MIN_IMAGES),
-            rule=replace(rule, own=collected.own_thresholds),
+            rule=replace(self._rule, own=collected.own_thresholds),
             may_have_seen=self._may_have_seen(base),
             seed=options.seed,
             things=collected.things,
         )
-        try:
-            write_report(
-                self._run.folder / REPORT,
-                judgement,
-                collected.split.val,
-                candidate,
-                title=f"Run {self._diary.run.run} of {self._project.title}",
-                facts=_facts(collected, base, fitted, options),
-                max_megapixels=self._settings.max_image_megapixels,
-                things=collected.things,
-            )
-        except Exception as error:  # which costs no model
-            log.exception("The report can't be written")
-            self._diary.remark(f"The report can't be written: {told_of(error)}")
-        # Those of the labeling config apply where it serves, and only as long as they stand there.
-        return judgement, collected.learnt_thresholds(candidate, judgement.judged, rule)
+        return candidate, judgement
+
+    @property
+    def _rule(self) -> ThresholdRule:
+        return ThresholdRule(self._options.precision, default=self._settings.model_score_threshold)
 
     def _may_have_seen(self, base: Base) -> str | None:
         """The base's name, if nobody here knows on which images it was trained."""
@@ -324,40 +295,72 @@ class _Stages:
 
     # Exporting, and the swap
 
-    def _finish(self, collected: Collected, base: Base, judgement: Judgement, thresholds: Mapping[str, float]) -> None:
+    def _finish(
+        self, collected: Collected, base: Base, fitted: Fitted, candidate: Findings, judgement: Judgement
+    ) -> None:
         weights, name = self._run.work_folder / WEIGHTS, self._diary.run.run
         before = file_fingerprint(weights)
+        # Those of the labeling config apply where it serves, and only as long as they stand there.
+        thresholds = collected.learnt_thresholds(candidate, judgement.judged, self._rule)
         add_record(weights, TrainedRecord(thresholds, name, self._models.key, base.kind))
         # It was exported to be judged, and its network is the same.
         hand_over_export(Engine.wish_of(before, self._settings), file_fingerprint(weights))
         weights.replace(self._run.folder / WEIGHTS)
         self._diary.remark(*judgement.remarks)
-        promote = self._options.promote
         is_other = self._models.file.exists() and not are_judged_alike(self._serving_kind, base.kind)
-        is_promoted = promote == "always" or (promote == "auto" and judgement.verdict == "promote" and not is_other)
-        reason = judgement.reason
-        if promote == "auto" and judgement.verdict == "promote" and is_other:
-            serving = self._serving_kind or "detect"
-            reason = (
-                f"It is kept aside, because a {serving} model serves this project, and one model serves at a time: "
-                f"`yolo-backend models --project {self._project.id} --promote {name}` puts this one in its place. The "
-                f"gate says: {reason}"
-            )
-        elif promote == "never" and judgement.verdict == "promote":
-            reason = f"It is not promoted, because of --promote never. The gate says: {reason}"
-        elif promote == "always" and judgement.verdict != "promote":
-            reason = f"It is promoted, because of --promote always. The gate says: {reason}"
-        result = self._result(collected, reason, judgement)
-        if is_promoted:
-            self._diary.progress("exporting")
-            self._check_export()
-            # Before it serves, so that the file that serves is always of a run whose result is written down.
-            self._diary.change(result=result)
-            self._models.promote(name)
-            result = replace(result, promoted=True, model_version=self._model_version())
-        verdict = "promote" if is_promoted else "aside" if judgement.verdict == "promote" else judgement.verdict
-        self._diary.end("ended", result=result, verdict=verdict)
+        decided = decide(
+            judgement,
+            self._options.promote,
+            other_kind=(self._serving_kind or "detect") if is_other else None,
+            run=name,
+            project_id=self._project.id,
+        )
+        result = self._result(collected, decided.reason, decided)
+        facts = _facts(collected, base, fitted, self._options)
+        report = partial(self._write_report, decided, collected, candidate, facts)
+        if decided.verdict == "promote":
+            try:
+                result = self._promote(result)
+            except Exception as error:
+                with suppress(OSError):
+                    report(failure=told_of(error))
+                raise
+        report()
+        self._diary.end("ended", result=result, verdict=decided.verdict)
         self._models.prune()
+
+    def _promote(self, result: Result) -> Result:
+        """Let the model serve; how the run ends then. Raises UserError, OSError."""
+        self._diary.progress("exporting")
+        self._check_export()
+        # Before it serves, so that the file that serves is always of a run whose result is written down.
+        self._diary.change(result=result)
+        self._models.promote(result.run)
+        return replace(result, promoted=True, model_version=self._model_version())
+
+    def _write_report(
+        self,
+        decided: Judgement,
+        collected: Collected,
+        candidate: Findings,
+        facts: Mapping[str, str],
+        failure: str | None = None,
+    ) -> None:
+        try:
+            write_report(
+                self._run.folder / REPORT,
+                decided,
+                collected.split.val,
+                candidate,
+                title=f"Run {self._diary.run.run} of {self._project.title}",
+                facts=facts,
+                max_megapixels=self._settings.max_image_megapixels,
+                things=collected.things,
+                failure=failure,
+            )
+        except Exception as error:  # which costs no model
+            log.exception("The report can't be written")
+            self._diary.remark(f"The report can't be written: {told_of(error)}")
 
     def tidy_up(self) -> None:
         """Keep no more images than the cache may hold, now that no run needs them."""
@@ -394,26 +397,6 @@ class _Stages:
 
 def _image_cache(settings: Settings) -> ImageCache:
     return ImageCache(settings.model_dir / "trained" / "images", settings.max_image_megapixels)
-
-
-def _check_kind(base: Base, controls: Sequence[Control]) -> None:
-    """Raises TrainingError for a base whose model could serve none of these controls."""
-    if base.kind != "obb" and any(getattr(control, "needs_obb", False) for control in controls):
-        raise TrainingError(
-            'model_obb="true" in the labeling config needs OBB weights: name an OBB base (--base), or leave it out'
-        )
-
-
-def _check_classes(base: Base, collected: Collected) -> None:
-    """Raises TrainingError for a classifier that would have nothing to choose between."""
-    names = collected.classes.names
-    if base.kind == "classify" and len(names) < 2:
-        raise TrainingError(
-            "A classifier needs images of two choices at least to learn from, and all that it could be trained on are "
-            f"{shortened(names[0], 40)}: label images of others, too"
-            if names
-            else "None of the images has a single choice, and a classifier learns from such only: label more images"
-        )
 
 
 def _points(collected: Collected, base: Base) -> int:

@@ -30,6 +30,7 @@ from yolo_backend.training.run import CUT_OFF, end_cut_off
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 2.0
+_LOOK_AFTER_FAULT_S = 60.0  # such as a full disk: each look starts a process
 _CUT_OFF_IN_A_ROW = 2  # a run that ends its process each time would do so forever
 _SHOWN_RUNS = 20
 _MAX_WAITING = 100  # a webhook may name any project
@@ -149,17 +150,22 @@ class Trainings:
     def _watch(self) -> None:
         self._ask_for_what_was_cut_off()
         while True:
+            pause_s = _LOOK_EVERY_S
             try:
                 for asked in self._asked.waiting():
                     if self._lock.holder() is not None or self._train(asked):
                         break  # what waits may be another by now
-            except Exception:  # a fault of ours, or of the disk: it looks again
+            except OSError as error:
+                pause_s = _LOOK_AFTER_FAULT_S
+                log.error("MODEL_DIR can't be used (%s): the trainings that were asked for wait", first_line(error))
+            except Exception:  # a fault of ours
+                pause_s = _LOOK_AFTER_FAULT_S
                 log.exception("The trainings that were asked for can't be started")
-            self._wake.wait(_LOOK_EVERY_S)
+            self._wake.wait(pause_s)
             self._wake.clear()
 
     def _train(self, asked: Asked) -> bool:
-        """Train what was asked for, to its end. Returns True if it began."""
+        """Train what was asked for, to its end. Returns True if it began. Raises OSError."""
         studio = self._studios.of_project(asked.project or self._studios.sent_as(asked.key))
         if studio is None or studio.token is None:
             if asked.key not in self._waits_told:
@@ -173,8 +179,8 @@ class Trainings:
             training = self._start(asked.project_id, self._options(), _for_studio(self._settings, studio))
         except launch.TrainingStartError as error:
             if not error.is_busy:  # else another process was quicker, and this one is asked for still
-                self._asked.refuse(asked, str(error))
                 log.error("Project %s: the training can't begin: %s", asked.project_id, error)
+                self._asked.refuse(asked, str(error))
             return False
         self._asked.begun(asked)
         log.info("Project %s: run %s begins", asked.project_id, training.run().run)
@@ -182,7 +188,7 @@ class Trainings:
         return True
 
     def _options(self) -> Options:
-        return Options(base=self._settings.model_names[0], minutes=self._settings.train_minutes)
+        return Options(base=self._settings.model_names[0], minutes=self._settings.train_minutes, by_button=True)
 
     def _ask_for_what_was_cut_off(self) -> None:
         """Ask anew for runs whose process died with the backend, or the machine; not for one that always does.
@@ -208,7 +214,7 @@ class Trainings:
         if not runs:  # it was removed meanwhile
             return None
         last = runs[0]
-        if last.is_over or last.options != self._options():
+        if last.is_over or not (last.options and last.options.by_button):
             return None
         if self._asked.of_project(models.key) or models.promoted() == last.run:
             return None

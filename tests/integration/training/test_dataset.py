@@ -23,8 +23,8 @@ from yolo_backend.labels.outlines import filled
 from yolo_backend.labels.places import corners_of_box
 from yolo_backend.training.annotations import read_drawn
 from yolo_backend.training.dataset import DatasetError, write_dataset
+from yolo_backend.training.kinds import Kind
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
-from yolo_backend.training.networks import Kind
 
 SIZE_WH = (320, 200)
 CLASSES = ("car", "traffic light", "車")

@@ -35,7 +35,7 @@ from yolo_backend.settings import load_settings
 from yolo_backend.training import fitting
 from yolo_backend.training.dataset import write_dataset
 from yolo_backend.training.finding import find_boxes
-from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, FittingError, fit, is_out_of_memory, tells_sides
+from yolo_backend.training.fitting import FitProgress, FitSpec, Fitted, FittingError, fit, is_out_of_memory
 from yolo_backend.training.labelled import LabelledBox
 from yolo_backend.training.matching import TrueBoxes, match_all
 from yolo_backend.training.networks import Base, read_base
@@ -204,20 +204,20 @@ def test_numbers_that_run_away_end_it_with_what_to_do(
         fit(spec(few_scenes, cells, tmp_path, steps=4))
 
 
-@pytest.mark.parametrize(
-    ("labels", "says_so"),
-    [
-        (["left hand", "right hand"], True),
-        (["Hand_LEFT"], True),
-        (["leftHand"], True),
-        (["turn-right"], True),
-        (["left2"], True),
-        (["copyright", "bright", "leftover", "Upright"], False),
-        (["nut"], False),
-    ],
-)
-def test_labels_that_say_left_or_right(labels: list[str], says_so: bool) -> None:
-    assert tells_sides(labels) is says_so
+def test_what_comes_before_the_first_step_takes_no_time_from_it(
+    few_scenes: Path, cells: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as decoding large photographs: of a short budget one step was left."""
+    set_up = fitting._DetectionLoop._setup_train
+
+    def set_up_slowly(trainer: Any) -> None:
+        ends_at = cpu_seconds() + 2.5
+        while cpu_seconds() < ends_at:
+            pass
+        set_up(trainer)
+
+    monkeypatch.setattr(fitting._DetectionLoop, "_setup_train", set_up_slowly)
+    assert fit(spec(few_scenes, cells, tmp_path, budget_s=2)).steps > 1
 
 
 @pytest.mark.parametrize(("name", "is_mirrored"), [("nut", True), ("left nut", False)])

@@ -20,6 +20,8 @@ from tests.harness.command import run_process, start_command
 from tests.harness.stack import ROOT
 from tests.harness.training_house import House, is_fitting, wait_for
 from yolo_backend.detection.record import read_record
+from yolo_backend.settings import load_settings
+from yolo_backend.training import launch
 from yolo_backend.training.launch import CancelError, TrainingStartError, cancel_running, start
 from yolo_backend.training.lock import TrainingLock, was_cut_off
 from yolo_backend.training.records import Options
@@ -104,6 +106,16 @@ def test_a_process_that_is_killed_is_told_with_what_to_do(house: House) -> None:
     assert "most likely because memory ran out" in str(run.failure)
     assert house.models.run("1") == run
     assert house.models.promoted() is None
+
+
+def test_a_process_that_dies_before_its_run_has_no_log_that_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "CHILD", "yolo_backend.training.no_such_module")
+    with pytest.raises(
+        TrainingStartError, match=r"died \(exit status 1\): what it printed last, here or in the server"
+    ):
+        start(7, Options("demo", 1), load_settings(model_dir=tmp_path))
 
 
 def test_it_is_cancelled_from_another_process(house: House) -> None:

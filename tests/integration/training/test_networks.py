@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, WorldModel, yaml_model_load
 
 from yolo_backend.demo.train import NARROW_DEPTH_WIDTH_MAXCHANNELS
 from yolo_backend.detection.weights import WeightsError
@@ -19,6 +19,7 @@ from yolo_backend.labels.labeling_config import parse_labeling_config
 from yolo_backend.training.base import known_classes
 from yolo_backend.training.classes import choose_classes
 from yolo_backend.training.drawable import DrawableClasses
+from yolo_backend.training.kinds import kind_of_file
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
 from yolo_backend.training.networks import read_base, set_class_rows
 
@@ -186,6 +187,15 @@ def test_weights_for_something_else_are_refused_with_what_is_needed(name: str, t
     YOLO(f"{name}.yaml").save(tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=rf"other\.pt are weights for {task}, .* yolo26n\.pt"):
         read_base(tmp_path / "other.pt")
+
+
+def test_a_network_that_finds_boxes_another_way_is_refused_as_that(tmp_path: Path) -> None:
+    world = WorldModel(architecture("yolov8n-world", 80), verbose=False)
+    with pytest.raises(
+        WeightsError, match=r"^world\.pt can't be trained here, because .* a WorldModel: .* yolo26n\.pt"
+    ):
+        read_base(save(world, tmp_path / "world.pt"))
+    assert kind_of_file(tmp_path / "world.pt") == "detect"
 
 
 def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:

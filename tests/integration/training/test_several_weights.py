@@ -22,9 +22,11 @@ from yolo_backend.settings import Settings, load_settings
 from yolo_backend.training.base import serving_name
 from yolo_backend.training.errors import TrainingError
 from yolo_backend.training.launch import Order
+from yolo_backend.training.networks import read_base
 from yolo_backend.training.records import Options
 from yolo_backend.training.registry import WEIGHTS, Registry
 from yolo_backend.training.run import begin_run
+from yolo_backend.training.stages import _Stages
 
 BOXES = "".join(f'<Label value="{label}"/>' for label in ("RBC", "WBC", "Platelets"))
 THINGS = "".join(f'<Label value="{name}"/>' for name in CLASS_NAMES)
@@ -128,6 +130,28 @@ def test_the_button_goes_on_with_the_base_of_the_model_that_serves(outlined: Hou
     assert base_of_the_button(outlined).name == "bccd.pt"
     serve_masks(outlined, *bases)
     assert base_of_the_button(outlined) == outlined.settings.model_root / "segment.pt"
+
+
+def test_a_run_records_the_base_that_it_began_with(outlined: House) -> None:
+    """By which the button goes on when MODEL_NAME doesn't list it any more."""
+    one_name = outlined.settings
+    outlined.settings = one_name.model_copy(update={"model_name": "bccd.pt, segment.pt"})
+    with begin_run(Order(PROJECT, Options("bccd.pt", 1), {}), outlined.settings) as run:
+        assert run.options.base == "segment.pt"
+    models, name = run.models, run.diary.run.run
+    record = TrainedRecord(dict.fromkeys(CLASS_NAMES, 0.5), name, models.key, "segment")
+    write_checkpoint(shapes_weights("segment"), models.folder_of(name) / WEIGHTS, record)
+    models.write(replace(models.run(name), state="ended", verdict="promote", kind="segment"))
+    models.promote(name)
+    outlined.settings = one_name
+    assert base_of_the_button(outlined) == outlined.settings.model_root / "segment.pt"
+    assert [run.options.base for run in models.runs() if run.options] == ["segment.pt", "segment.pt"]
+
+
+def test_of_the_demo_and_other_weights_the_others_may_have_seen_the_images(outlined: House) -> None:
+    settings = outlined.settings.model_copy(update={"model_name": "demo, segment.pt"})
+    with begin_run(Order(PROJECT, Options("demo", 1), {}), settings) as run:
+        assert _Stages(run)._may_have_seen(read_base(run.base)) == "segment.pt"
 
 
 def test_of_several_names_the_button_goes_on_with_those_of_the_kind_that_serves(outlined: House) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_backend.training.classes import Classes, choose_classes
+from yolo_backend.training.classes import Classes, choose_classes, tells_sides
 from yolo_backend.training.labelled import LabelledBox, LabelledImage
 
 
@@ -35,3 +35,19 @@ def image(*labels: str) -> LabelledImage:
 )
 def test_classes(drawn: list[str], labels: list[str], known: list[str], chosen: Classes) -> None:
     assert choose_classes([image(*drawn), image()], labels, known) == chosen
+
+
+@pytest.mark.parametrize(
+    ("labels", "says_so"),
+    [
+        (["left hand", "right hand"], True),
+        (["Hand_LEFT"], True),
+        (["leftHand"], True),
+        (["turn-right"], True),
+        (["left2"], True),
+        (["copyright", "bright", "leftover", "Upright"], False),
+        (["nut"], False),
+    ],
+)
+def test_labels_that_say_left_or_right(labels: list[str], says_so: bool) -> None:
+    assert tells_sides(labels) is says_so

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -53,6 +54,20 @@ def test_who_waits_for_others_all_the_time_ends_too() -> None:
     budget = machine.budget(60)
     machine.work(22.8)  # in 1,140 s
     assert budget.spent() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("counts_cpu", [True, False])
+def test_what_is_not_counted_takes_nothing_also_if_it_fails(*, counts_cpu: bool) -> None:
+    machine = Machine()
+    budget = machine.budget(60, counts_cpu=counts_cpu)
+    machine.work(6)
+    before, before_s = budget.spent(), budget.elapsed_s()
+    with suppress(MemoryError), budget.uncounted():
+        machine.work(30)
+        raise MemoryError
+    assert (budget.spent(), budget.elapsed_s()) == pytest.approx((before, before_s))
+    machine.work(6)
+    assert budget.spent() == pytest.approx(2 * before)
 
 
 def test_the_wall_counts_on_a_gpu() -> None:

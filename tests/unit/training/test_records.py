@@ -57,6 +57,12 @@ def test_what_is_no_run_is_noticed(content: bytes) -> None:
         run_from_json(content)
 
 
+def test_a_run_of_an_earlier_version_was_asked_of_nobody_that_is_known() -> None:
+    content = run_to_json(RUN).replace(b',\n    "by_button": false', b"", 1)
+    assert b"by_button" not in content
+    assert run_from_json(content) == RUN
+
+
 def test_what_a_later_version_adds_is_passed_over() -> None:
     content = run_to_json(RUN).replace(b'"run": "3"', b'"run": "3", "weather": "fine"', 1)
     assert run_from_json(content) == RUN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import tracemalloc
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,11 +17,13 @@ from PIL import Image
 
 from tests.harness.findings import LABELS, Recorded, labelled, recorded, with_labels
 from yolo_backend.detection.masks import Mask
+from yolo_backend.labels.drawing import LabelColors
 from yolo_backend.training.found import Findings, FoundBoxes
 from yolo_backend.training.gate import Judgement, judge
 from yolo_backend.training.history import HistoryPoint, draw_history
 from yolo_backend.training.labelled import LabelledImage
-from yolo_backend.training.report import label_tags, write_report
+from yolo_backend.training.matching import TrueBoxes
+from yolo_backend.training.report import _worst, label_tags, write_report
 from yolo_backend.training.things import things_of
 from yolo_backend.training.thresholds import ThresholdRule
 
@@ -104,6 +107,17 @@ def test_it_is_whole_and_escaped(those: Recorded, tmp_path: Path) -> None:
     assert len(html) < 2_000_000
 
 
+def test_a_model_that_was_to_serve_and_could_not_is_not_told_as_promoted(tmp_path: Path) -> None:
+    nothing = Findings(frozenset(), [])
+    judgement = judged([], nothing)
+    assert judgement.verdict == "promote"
+    path = tmp_path / "report.html"
+    write_report(path, judgement, [], nothing, title="t", facts={}, max_megapixels=1, failure="No <b>room</b> is left")
+    text = " ".join(Page(path.read_text(encoding="utf-8")).text.split())
+    assert "Failed No <b>room</b> is left. It was to serve: " + judgement.reason in text
+    assert "Promoted" not in text
+
+
 def test_the_worst_images_come_first_as_labelled_and_as_found(those: Recorded, tmp_path: Path) -> None:
     judgement = judged(those.images, those.worse, those.better)
     page = Page(written(tmp_path / "report.html", judgement, those.images, those.worse))
@@ -135,6 +149,24 @@ def test_an_image_that_is_gone_is_left_out(those: Recorded, tmp_path: Path) -> N
     images = [replace(image, file=tmp_path / "gone.jpg") for image in those.images]
     page = Page(written(tmp_path / "report.html", judged(images, those.worse), images, those.worse))
     assert [tag for tag, _ in page.tags if tag == "img"] == []
+
+
+def test_thousands_of_labels_take_no_memory_for_each_image() -> None:
+    """Each image would have a table of them all: two megabytes with 500."""
+    labels = [f"species {number}" for number in range(500)]
+    images = [labelled(number, [(labels[number], (10, 10, 90, 90))]) for number in range(20)]
+    truths = [TrueBoxes.of(image.boxes, image.size_wh, labels) for image in images]
+    none = FoundBoxes(np.zeros((0, 4)), np.zeros(0), ())
+    colors = LabelColors()
+    for label in labels:
+        colors[label]
+    tracemalloc.start()
+    try:
+        assert _worst(images, truths, [none] * len(images), colors, 1) == []  # whose files aren't there
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1_000_000
 
 
 def test_without_images_it_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from yolo_backend.label_studio.studios import Studios
 from yolo_backend.protocol import project_key, project_of_event
 from yolo_backend.settings import Settings, load_settings
+from yolo_backend.training import trainings as trainings_module
 from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.launch import TrainingStartError
 from yolo_backend.training.lock import TrainingLock
@@ -159,6 +161,50 @@ def test_what_can_not_begin_is_told_until_somebody_asks_anew(
     until(lambda: asked.of_project(KEY) is None)
 
 
+def test_on_a_full_disk_it_is_not_tried_all_the_time(
+    trainings: Trainings,
+    starter: Starter,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where that it can't begin can't be written down either; each look starts a process."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainings_module, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(AskedTrainings, "refuse", refuse)
+    starter.refusal = "The disk is full: make room in MODEL_DIR, and train again"
+    AskedTrainings(settings.model_dir).ask(KEY, SEVEN)  # before the disk was full
+    trainings.begin()
+    until(lambda: "No space left on device" in caplog.text)
+    time.sleep(0.3)
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [
+        (f"Project 7: the training can't begin: {starter.refusal}", None),
+        ("MODEL_DIR can't be used ([Errno 28] No space left on device): the trainings that were asked for wait", None),
+    ]
+    starter.refusal = None
+    trainings.ask(SEVEN)  # a click is tried at once
+    until(lambda: len(starter.trainings) == 1)
+    starter.trainings[0].may_end.set()
+
+
+def test_when_there_is_room_again_what_waits_begins(
+    trainings: Trainings, starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        starter.refusal = None
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainings_module, "_LOOK_AFTER_FAULT_S", 0.02)
+    monkeypatch.setattr(AskedTrainings, "refuse", refuse)
+    starter.refusal = "The disk is full: make room in MODEL_DIR, and train again"
+    trainings.ask(SEVEN)
+    until(lambda: len(starter.trainings) == 1)
+    starter.trainings[0].may_end.set()
+
+
 def test_while_another_process_trains_it_waits(trainings: Trainings, starter: Starter, settings: Settings) -> None:
     with TrainingLock(settings.model_dir).held("8-00000000"):
         trainings.ask(SEVEN)
@@ -183,7 +229,7 @@ def test_what_was_cut_off_is_begun_anew_but_not_for_ever(
 ) -> None:
     models = Registry(settings.model_dir).project(KEY)
     for number in range(times):
-        run = models.begin_run(Options(base=settings.model_name, minutes=3))
+        run = models.begin_run(Options(base=settings.model_name, minutes=3, by_button=True))
         if number < times - 1:  # as the next one notes when it begins
             models.write(replace(run, state="failed", failure=CUT_OFF))
     trainings.begin()
@@ -223,21 +269,32 @@ def test_whoever_asks_while_others_are_trained_asks_for_one_training(trainings: 
     assert [training.project for training in starter.trainings] == [7, 8, 7, 9]
 
 
-def test_a_run_of_the_command_is_not_begun_anew_with_other_options(
-    trainings: Trainings, starter: Starter, settings: Settings
+@pytest.mark.parametrize(
+    ("minutes", "by_button", "is_begun"), [(3, True, True), (30, True, True), (3, False, False), (30, False, False)]
+)
+def test_only_what_a_server_was_asked_for_is_begun_anew(
+    trainings: Trainings, starter: Starter, settings: Settings, minutes: float, *, by_button: bool, is_begun: bool
 ) -> None:
+    """Also with other TRAIN_MINUTES than it had; a person's run at the command line isn't, whatever its options."""
     models = Registry(settings.model_dir).project(KEY)
-    models.begin_run(Options(base=settings.model_name, minutes=3, promote="never", group_by="patient"))
+    models.begin_run(Options(base=settings.model_name, minutes=minutes, by_button=by_button))
     trainings.begin()
-    time.sleep(0.3)
-    assert starter.trainings == []
+    until(lambda: models.run("1").is_over)
+    if is_begun:
+        until(lambda: len(starter.trainings) == 1)
+        starter.trainings[0].may_end.set()
+        assert starter.trainings[0].begun.options == Options(base=settings.model_name, minutes=3, by_button=True)
+    else:
+        time.sleep(0.3)
+        assert starter.trainings == []
+        assert AskedTrainings(settings.model_dir).waiting() == []
 
 
 def test_a_run_whose_model_serves_is_not_begun_anew(
     trainings: Trainings, starter: Starter, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = Registry(settings.model_dir).project(KEY)
-    models.begin_run(Options(base=settings.model_name, minutes=3))
+    models.begin_run(Options(base=settings.model_name, minutes=3, by_button=True))
     monkeypatch.setattr(ProjectModels, "promoted", lambda self: "1")
     trainings.begin()
     time.sleep(0.3)
@@ -247,7 +304,7 @@ def test_a_run_whose_model_serves_is_not_begun_anew(
 @pytest.mark.long
 def test_what_was_cut_off_waits_for_a_label_studio_that_introduces_itself(tmp_path: Path, starter: Starter) -> None:
     settings = load_settings(model_dir=tmp_path, training="on", train_minutes=3)
-    Registry(tmp_path).project(KEY).begin_run(Options(base=settings.model_name, minutes=3))
+    Registry(tmp_path).project(KEY).begin_run(Options(base=settings.model_name, minutes=3, by_button=True))
     studios = Studios(settings)
     trainings = Trainings(settings, studios, start=starter)  # type: ignore[arg-type]
     trainings.begin()
