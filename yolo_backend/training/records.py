@@ -158,6 +158,11 @@ class Run:
         return self.state not in STAGES
 
     @property
+    def is_trusted(self) -> bool:
+        """Returns True if its labels were trusted enough for its model to serve."""
+        return self.verdict in {"promote", "aside"}
+
+    @property
     def map50(self) -> float | None:
         """The candidate's mAP50, where it was judged."""
         return self.result.map50.candidate if self.result else None

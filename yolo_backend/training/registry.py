@@ -234,7 +234,8 @@ class ProjectModels:
     def prune(self) -> None:
         """Remove the weights of runs, except what serves, what served before it, the best one, and the latest five.
 
-        What is told of a run stays. Raises OSError.
+        Of the validation boxes, to which later runs look back, the latest trusted ones of each kind are kept. What is
+        told of a run stays. Raises OSError.
         """
         serving = [each.run for each in self._serving_promotions()]
         runs = self.runs()
@@ -244,6 +245,10 @@ class ProjectModels:
         for name in self._numbers():
             if name not in kept:
                 (self.folder_of(name) / WEIGHTS).unlink(missing_ok=True)
+        looked_back_to = {run.kind: run.run for run in reversed(runs) if run.is_trusted}
+        for run in runs:
+            if run.is_over and run.run != looked_back_to.get(run.kind):
+                (self.folder_of(run.run) / VALIDATION).unlink(missing_ok=True)
 
     def settle(self) -> None:
         """Note what serves, if whoever let it serve was killed before that. Raises OSError."""

@@ -21,7 +21,7 @@ from yolo_backend.detection.record import TrainedRecord, add_record, read_record
 from yolo_backend.detection.trained import trained_name
 from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights
 from yolo_backend.errors import UserError
-from yolo_backend.files import write_json
+from yolo_backend.files import write_whole
 from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.plans import make_plan
 from yolo_backend.serving.request import Predictor, open_catalog
@@ -211,13 +211,14 @@ class _Stages:
         """By the images' digests: the validation boxes of the last run whose labels were trusted enough to serve."""
         for run in self._models.runs():
             path = self._models.folder_of(run.run) / VALIDATION
-            is_trusted = run.verdict in {"promote", "aside"} and are_judged_alike(run.kind, base.kind)
-            if is_trusted and path.is_file():
+            if run.is_trusted and are_judged_alike(run.kind, base.kind) and path.is_file():
                 return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[LabelledBox, ...]])
         return {}
 
     def _write_validation(self, collected: Collected) -> None:
-        write_json(self._run.folder / VALIDATION, {image.digest: image.boxes for image in collected.split.val})
+        # Without line breaks: outlines of masks would be ten times as large.
+        boxes = msgspec.json.encode({image.digest: image.boxes for image in collected.split.val})
+        write_whole(self._run.folder / VALIDATION, boxes)
 
     # Fitting
 

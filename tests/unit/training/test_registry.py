@@ -15,8 +15,8 @@ from yolo_backend.detection.record import TrainedRecord, add_record
 from yolo_backend.detection.trained import withdraw_trained
 from yolo_backend.detection.weights import WeightsError, file_fingerprint
 from yolo_backend.training import registry as registry_module
-from yolo_backend.training.records import Comparison, ImageCounts, Manifest, Options, Result, TaskSource
-from yolo_backend.training.registry import ProjectModels, Registry, RegistryError
+from yolo_backend.training.records import Comparison, ImageCounts, Manifest, Options, Result, TaskSource, Verdict
+from yolo_backend.training.registry import VALIDATION, ProjectModels, Registry, RegistryError
 
 KEY = "7-00c0ffee"
 
@@ -351,6 +351,21 @@ def test_weights_are_kept_of_what_serves_of_what_served_before_of_the_best_and_o
     assert [run for run in runs if models.weights_of(run)] == [runs[0], *runs[2:4], *runs[5:]]
     assert [run.run for run in models.runs()] == runs[::-1], "what is told of them stays"
     assert models.roll_back() == runs[2]
+
+
+def test_validation_boxes_are_kept_of_the_latest_trusted_run_of_each_kind(models: ProjectModels) -> None:
+    verdicts: list[tuple[Verdict, str]] = [
+        ("promote", "detect"), ("aside", "segment"), ("promote", "detect"), ("refuse", "detect"), ("refuse", "segment"),
+    ]  # fmt: skip
+    runs = [train(models, 0.5) for _ in verdicts]
+    for run, (verdict, kind) in zip(runs, verdicts, strict=True):
+        models.write(replace(models.run(run), verdict=verdict, kind=kind))
+    runs.append(models.begin_run(Options("demo", 1)).run)
+    files = [models.folder_of(run) / VALIDATION for run in runs]
+    for file in files:
+        file.write_bytes(b"{}")
+    models.prune()
+    assert [file.exists() for file in files] == [False, True, True, False, False, True]
 
 
 def test_with_nothing_trained_there_is_nothing_to_prune(models: ProjectModels) -> None:
