@@ -207,6 +207,7 @@ PAGES = 'valueList="$pages"'
         (config(image=PAGES), [["Cat"]]),
         (config(image=PAGES, attributes='choice="multiple"'), [["Cat", "hound"]]),
         (config("Taxonomy", TREE, image=PAGES), [[["Animals", "Small", "Cat"]]]),
+        (config("Taxonomy", TREE, 'choice="multiple" maxUsages="1"', PAGES), [[["Animals", "Small", "Cat"]]]),
         (number('model_count="cat, dog"', PAGES), [3]),
         (number('model_count="cat, dog" max="2"', PAGES), []),
         (number('model_count="cat, dog" min="2"', PAGES), [3]),
