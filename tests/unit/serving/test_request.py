@@ -466,6 +466,12 @@ def test_who_opens_a_task_whose_answer_was_lost_gets_nothing_for_a_while_only(
     assert house.label_studio.stored == Counter([1])
 
 
+def test_who_opens_it_waits_no_longer_than_until_their_deadline(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_module, "_SECOND_WAITS_S", 3.0 * WAIT_S)
+    assert all(house.predict(tasks(1)))  # and Label Studio never got it, which is known some seconds later
+    assert house.click(1, deadline_s=0.5) == [[]]
+
+
 def test_a_task_that_was_picked_before_a_push_is_not_answered_after_it(house: House) -> None:
     """Label Studio picks the tasks of a click first, and sends them when another's may have been stored."""
     house.predict(tasks(1, 2), is_abandoned=lambda: True)
