@@ -568,6 +568,30 @@ def test_an_answer_holds_no_more_than_label_studio_stores_in_time(
     assert house.label_studio.stored == Counter(range(1, 101))
 
 
+def test_label_studio_is_asked_no_more_questions_when_the_time_for_them_is_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a click on thousands each question may be answered in time, and all of them not."""
+    house.click(1, 2, 3, 4)
+    house.wait_until_idle()
+    monkeypatch.setattr(prediction_module, "_IDS_PER_QUESTION", 2)
+    asked: list[Sequence[int]] = []
+    ask = house.label_studio.get_tasks
+
+    def get_tasks(task_ids: Sequence[int]) -> tuple[int, Any]:
+        asked.append(task_ids)
+        return ask(task_ids)
+
+    monkeypatch.setattr(house.label_studio, "get_tasks", get_tasks)
+    assert house.click(1, 2, 3, 4) == [[]] * 4
+    assert asked == [[1, 2], [3, 4]]
+    asked.clear()
+    monkeypatch.setattr(prediction_module, "_QUESTION_TIMEOUT_S", 1e-6)
+    house.predict(tasks(1, 2, 3, 4))
+    wait_for(lambda: bool(asked))  # it may be answered too late, but it is asked
+    assert asked == [[1, 2]]
+
+
 @pytest.mark.alone  # on a busy machine the job may have ended before the lone request, which then knows nothing of it
 def test_a_lone_request_that_was_there_before_the_bulk_is_not_stored_twice(house: House) -> None:
     gate = Gate(1)
