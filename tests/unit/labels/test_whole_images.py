@@ -195,6 +195,13 @@ def test_a_number_has_the_mean_score_of_what_it_counts_and_none_where_that_is_no
     assert task_score(none) == 0.0
 
 
+def test_the_score_of_a_number_of_all_pages_is_the_mean_of_all_that_is_counted() -> None:
+    label_config = number('model_count="cat, dog"', 'valueList="$pages"')
+    pages = found((1, 0.6)), found((0, 0.8), (1, 0.5), (0, 0.5)), found()
+    (region,) = regions_of(label_config, *pages, weights=DETECT)
+    assert (region["value"], region["score"]) == ({"number": 4}, pytest.approx(0.6))
+
+
 # Pages
 
 
