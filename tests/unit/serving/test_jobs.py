@@ -805,6 +805,15 @@ def numbers(progress: Progress) -> dict[str, int]:
     return {name: number for name in names if (number := getattr(progress, name))}
 
 
+def test_the_rate_is_that_of_the_last_minute(work: Work, clock: Clock) -> None:
+    job = work.job()
+    job.ask(tickets_of(tasks(*range(1, 10))))
+    for pause_s in (120, 1, 0):
+        work.run(2)
+        clock.now_s += pause_s
+    assert job.progress().rate_per_s == 4
+
+
 def test_the_numbers_add_up(work: Work, clock: Clock) -> None:
     job = work.job(predict=lambda task: failure(task["id"]) if task["id"] == 2 else predict(task))
     ask = job.ask(tickets_of(tasks(1, 2, 3, 4, 5, 6)))
