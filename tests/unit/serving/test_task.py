@@ -168,6 +168,34 @@ def studio_at(server: RecordingServer, prefix: str = "", token: str = "t0ken") -
     return Studio(server.url + prefix, token)
 
 
+# Several images
+
+
+def test_a_task_may_lack_one_of_several_images_but_not_all(house: House) -> None:
+    config = CONFIG.replace(
+        "</View>",
+        '<Image name="other" value="$other"/><RectangleLabels name="b" toName="other"><Label value="car"/>'
+        "</RectangleLabels></View>",
+    )
+    plan = make_plan(config, house.settings, house.catalog, WAIT_S)
+
+    def ask(**data: str) -> Any:
+        return house.tasks.predict_task({"id": 7, "data": data}, plan, None, BULK, project="1")
+
+    one, two = inline(photo(9)), inline(photo(5))
+    for data, expected in (
+        ({"image": one, "other": two}, [("label", "image", 9), ("b", "other", 5)]),
+        ({"image": one}, [("label", "image", 9)]),
+        ({"image": "", "other": two}, [("b", "other", 5)]),
+    ):
+        found = regions(ask(**data))
+        assert [(region["from_name"], region["to_name"], region["score"]) for region in found] == expected
+        assert not any("item_index" in region for region in found)  # for no image is a page of a list
+    failure = ask(x=one)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason) == (FailureKind.MISSING_KEY, 'the task\'s data has no "image", but "x"')
+
+
 # The same image
 
 
