@@ -805,6 +805,24 @@ def numbers(progress: Progress) -> dict[str, int]:
     return {name: number for name in names if (number := getattr(progress, name))}
 
 
+def test_a_project_keeps_its_door_while_work_on_another_version_of_it_is_known(work: Work, clock: Clock) -> None:
+    jobs = Jobs()
+    newer, other = replace(KEY, model_version="newer-1"), replace(KEY, project="other")
+    door = jobs.door(KEY)
+    jobs.of(KEY, work.job)
+    kept = jobs.of(newer, work.job)
+    clock.now_s += 400
+    assert jobs.of(newer, work.job) is kept
+    jobs.of(other, work.job)
+    assert (jobs.find(KEY), jobs.find(newer)) == (None, kept)
+    assert jobs.door(newer) is jobs.door(KEY) is door
+    clock.now_s += 400
+    jobs.of(other, work.job)
+    jobs.of(replace(KEY, project="one more"), work.job)
+    assert jobs.find(newer) is None
+    assert jobs.door(KEY) is not door
+
+
 def test_the_rate_is_that_of_the_last_minute(work: Work, clock: Clock) -> None:
     job = work.job()
     job.ask(tickets_of(tasks(*range(1, 10))))

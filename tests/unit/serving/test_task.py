@@ -41,9 +41,11 @@ from tests.harness.talking_server import be_silent, talking_server
 from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.detection.detector import BULK, PERSON, AbandonedError
+from yolo_backend.detection.views import Whole
 from yolo_backend.detection.weights import WeightsError, read_weights_file
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
+from yolo_backend.images.decode import DecodedImage, decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.line import Line
 from yolo_backend.images.uploads import uploads_of
@@ -168,7 +170,24 @@ def studio_at(server: RecordingServer, prefix: str = "", token: str = "t0ken") -
     return Studio(server.url + prefix, token)
 
 
-# Several images
+# Several images, several weights
+
+
+@pytest.mark.parametrize(("wanted", "enough_px"), [({"fake.pt": 12, "other.pt": 20}, 20), ({"fake.pt": 12}, None)])
+def test_an_image_is_decoded_smaller_only_if_all_of_its_weights_may_see_it_so(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, int], enough_px: int | None
+) -> None:
+    asked: list[int | None] = []
+
+    def decode(content: bytes, max_megapixels: float, enough_px: int | None = None) -> DecodedImage:
+        asked.append(enough_px)
+        return decode_image(content, max_megapixels, enough_px)
+
+    monkeypatch.setattr("yolo_backend.serving.image.decode_image", decode)
+    monkeypatch.setattr(Whole, "enough_px", lambda _, weights: wanted.get(weights.name))
+    assert score(make_house(decode="fast").ask(inline(photo(9)), BOTH_WEIGHTS)) == 9
+    assert score(make_house(decode="full").ask(inline(photo(9)), BOTH_WEIGHTS)) == 9
+    assert asked == [enough_px, None]
 
 
 def test_a_task_may_lack_one_of_several_images_but_not_all(house: House) -> None:
