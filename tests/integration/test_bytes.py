@@ -156,6 +156,24 @@ def test_a_persons_click_finds_room_in_any_case(predictor: Predictor) -> None:
     assert predictor.held.held_bytes == 80_000_000
 
 
+@pytest.mark.parametrize(("text", "long_bytes"), [("A" * 1000, 0), ("A" * 100_000, 100_000)])
+def test_while_a_body_is_answered_a_long_text_in_it_counts_once(
+    predictor: Predictor, text: str, long_bytes: int
+) -> None:
+    """As Python objects, `data:` addresses take what they take as bytes, and all else eight times as much."""
+    body = body_of([{"id": number, "data": {"image": text, "x": 1}} for number in (1, 2)])
+    held: list[int] = []
+
+    def notice(tasks: Any, *_: Any, **__: Any) -> Any:
+        held.append(predictor.held.held_bytes)
+        return [[] for _ in tasks]
+
+    predictor.predict = notice  # type: ignore[method-assign]
+    assert post(client_of(predictor), body).get_json() == {"results": [[], []]}
+    assert held == [8 * (len(body) - 2 * long_bytes) + 2 * long_bytes]
+    assert predictor.held.held_bytes == 0
+
+
 # Bodies that are never so large: labeling configs and events, over a real connection
 
 

@@ -109,6 +109,7 @@ def test_a_file_that_lacks_the_authority_is_named(
 ) -> None:
     """It takes the place of all others: whoever puts one authority into it loses the public ones."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.ca))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(certificates.pem("self-signed")))  # which counts only without the other
     server = serve(ANSWER, tls=certificates.context("self-signed"))
 
     for told in (studio_says(server.url), image_says(server.url)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from yolo_backend.messages import first_line, named, to_latin1
+from yolo_backend.messages import first_line, named, shortened, to_latin1
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,11 @@ def test_the_first_line_that_says_something(error: Exception, expected: str) -> 
 )
 def test_a_name_that_latin_1_cannot_say_has_its_place(name: str, expected: str) -> None:
     assert named(name, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a" * 20, "a" * 20), ("a" * 21, "a" * 17 + "..."), (" a\n\tb\x00c ", "a b c"), ("", "")],
+)
+def test_a_strangers_text_is_a_short_part_of_one_line(text: str, expected: str) -> None:
+    assert shortened(text, 20) == expected

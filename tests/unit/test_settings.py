@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from yolo_backend.cli.common import read_settings
-from yolo_backend.settings import SettingsError, load_settings
+from yolo_backend.settings import Settings, SettingsError, load_settings
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -47,8 +48,14 @@ def failure() -> str:
         ("label_studio_media_root", None),
         ("allowed_image_hosts", frozenset()),
         ("requests_ca_bundle", None),
+        ("image_timeout_s", 30),
+        ("max_image_megabytes", 100),
+        ("max_image_megapixels", 150),
         ("decode", "full"),
         ("cache_megabytes", 64),
+        ("max_request_megabytes", 256),
+        ("max_held_megabytes", None),
+        ("max_held_bytes", 2_048_000_000),
         ("port", 9090),
         ("workers", 1),
         ("threads", 8),
@@ -57,6 +64,21 @@ def failure() -> str:
 )
 def test_defaults_are_those_of_the_readme(field: str, expected: object) -> None:
     assert getattr(load_settings(), field) == expected
+
+
+def test_the_page_of_settings_says_each_number() -> None:
+    told: dict[str, str] = {}
+    for line in (Path(__file__).parents[2] / "docs" / "settings.md").read_text().splitlines():
+        if line.startswith("| `"):
+            names, defaults = line.split("|")[1:3]
+            told.update(zip(re.findall(r"`(\w+)`", names), defaults.strip().split(", "), strict=False))
+    numbers = {
+        str(field.validation_alias): field.default
+        for field in Settings.model_fields.values()
+        if isinstance(field.default, int | float)
+    }
+    assert len(numbers) >= 15
+    assert {name: float(told[name]) for name in numbers} == numbers
 
 
 @pytest.mark.parametrize(

@@ -104,13 +104,11 @@ def decode_image(content: bytes, max_megapixels: float, enough_px: int | None = 
         raise ImageError(FailureKind.BROKEN, f"the image is broken: {first_line(error)[:200]}") from None
 
 
-def upright_size(content: bytes) -> tuple[int, int]:
-    """The width and height of an image as the labeling page shows it, by its headers alone. Raises ImageError."""
-    return size_and_orientation(content)[0]
-
-
 def size_and_orientation(content: bytes) -> tuple[tuple[int, int], int]:
-    """The upright size as above, and EXIF's number of how the file's own pixels are turned. Raises ImageError."""
+    """The width and height of an image as the labeling page shows it, and EXIF's number of how the file is turned.
+
+    By its headers alone. Raises ImageError.
+    """
     try:
         with _open(content, math.inf) as image:
             orientation = orientation_of(image, content)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from yolo_backend.images.decode import upright_size
+from yolo_backend.images.decode import size_and_orientation
 from yolo_backend.registering.label_files import read_labels
 
 
@@ -29,7 +29,7 @@ def test_yolo_files_are_of_the_upright_image_as_ultralytics_writes_them(
     result.save_txt(tmp_path / "labels" / "cells.txt", save_conf=True)
     (tmp_path / "data.yaml").write_text(f"names: {json.dumps(result.names)}")
 
-    size_wh = upright_size(image.read_bytes())
+    size_wh = size_and_orientation(image.read_bytes())[0]
     boxes = read_labels(tmp_path).of([image])[image].boxes(size_wh)
 
     assert size_wh == upright.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 
 from tests.harness.command import exit_code
 from tests.harness.http_server import StartServer, reply
-from yolo_backend.cli.common import UNUSABLE
+from tests.harness.studio_client import BCCD_CONFIG
+from yolo_backend.cli import sample as sample_module
+from yolo_backend.cli.common import UNUSABLE, CommandError
+from yolo_backend.label_studio.projects import Project
+from yolo_backend.label_studio.studio import Studio
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.registering.items import RegisterError
+from yolo_backend.sampling.choosing import Sample
+from yolo_backend.sampling.pool import Pool, PoolImage
+from yolo_backend.sampling.scoring import Scored
 from yolo_backend.sampling.uncertainty import AGGREGATES, MEASURES
 
 run = partial(exit_code, "sample")
@@ -76,3 +86,19 @@ def test_a_project_of_several_images_wants_a_control(
     assert run("a.jpg", "-p", "1") == UNUSABLE
 
     assert "give --control, one of on_a, on_b" in capsys.readouterr().err
+
+
+def test_where_registering_breaks_off_the_rest_is_asked_for_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def register_chosen(*_: object) -> Iterator[tuple[str, int]]:
+        yield "a", 1
+        raise RegisterError("1 of 4 were registered, then it failed. Run it again for the rest", "Wait, and run it")
+
+    monkeypatch.setattr(sample_module, "register_chosen", register_chosen)
+    images = [PoolImage(name, name) for name in "abcd"]
+    (control,) = parse_labeling_config(BCCD_CONFIG).controls
+    project = Project(Studio("http://127.0.0.1:1", "0" * 40), 15, "Cells", BCCD_CONFIG)
+    with pytest.raises(CommandError) as raised:
+        sample_module._deliver(
+            project, Sample(list(map(Scored.unseen, images)), [], []), Pool(images, 4, control, is_new=True)
+        )
+    assert str(raised.value) == "1 of 4 were registered, then it failed. Wait, and run it with --count 3 for the rest"

@@ -70,4 +70,7 @@ def test_images_that_nothing_predicts_are_registered_without_predictions(
     unseen = told(monkeypatch, capsys, image, registered=registered, version=UNTRAINED)
 
     assert "Registered: 1, with predictions as cells-0123abcd" in predicted
+    for printed in (predicted, unseen):  # with the task that the image has now
+        (row,) = [line for line in printed.splitlines() if "a.jpg" in line]
+        assert [cell.strip() for cell in row.split("│")[1:4]] == ["1", "9", "a.jpg"]
     assert "Registered: 1, without predictions" in unseen

@@ -679,6 +679,20 @@ def test_a_file_that_goes_gives_its_place_back_and_may_come_again(own: House) ->
     assert own.catalog.refused() == []
 
 
+def test_the_model_of_a_file_that_went_is_put_away(own: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_RETIRED_FOR_S", -1)
+    assert serving(own) == "base"
+    for _ in range(2):
+        own.put(OWN, "own")
+        own.look_twice()
+        assert serving(own) == "own"
+        (own.shelf.folder / OWN).unlink()
+        own.look_twice()
+        assert serving(own) == "base"
+        own.catalog.look()
+    assert own.loaded == ["base", "own", "own"]
+
+
 def test_a_file_that_cannot_be_used_leaves_the_others_and_says_why(own: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert serving(own) == "base"
     own.put(OWN, "broken")

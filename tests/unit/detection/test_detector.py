@@ -349,6 +349,21 @@ def test_the_size_that_fits_is_remembered_until_a_larger_one_may_fit_again(
     assert max(sizes(engine)[6:]) == 4
 
 
+def test_good_batches_before_one_that_did_not_fit_do_not_count(
+    engine: FakeEngine, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detector_module, "_GOOD_BATCHES", 4)
+    for room, count in ((2, 6), (1, 7)):
+        engine.started.clear()
+        engine.gate.clear()
+        futures = [occupy(engine, detector), *submit_all(detector, range(1, count + 1))]
+        engine.room = room
+        engine.gate.set()
+        answers(futures)
+    # Alone, then four, of which two are a good batch, then two more. With less room: alone, then two that don't fit.
+    assert sizes(engine) == [1, 4, 2, 2, 2, *(1, 2, 1, 1, 1, 1, 1, 2, 1, 1)]
+
+
 def test_an_image_without_room_fails_alone_and_says_what_to_do(engine: FakeEngine, detector: Detector) -> None:
     engine.gate.set()
     engine.room = 0

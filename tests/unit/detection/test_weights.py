@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights
+from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights, put_weights
 
 
 def failure(name: str, model_root: Path) -> str:
@@ -368,3 +370,19 @@ def test_the_fingerprint_is_the_files(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.pt"
     file.write_bytes(content)
     assert file_fingerprint(file) == hashlib.sha256(content).hexdigest()
+
+
+def test_what_a_killed_process_was_copying_goes_and_what_another_copies_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolo_backend.detection.weights.content_problem", lambda path: None)
+    new, root = tmp_path / "new.pt", tmp_path / "models"
+    new.write_bytes(b"new")
+    root.mkdir()
+    for name, age_s in ((".best.pt.0123abcd", 7200), (".best.pt.89abcdef", 60), (".other.pt.0123abcd", 7200)):
+        (root / name).touch()
+        os.utime(root / name, (time.time() - age_s,) * 2)
+
+    assert put_weights(new, "best.pt", root) == hashlib.sha256(b"new").hexdigest()
+
+    assert sorted(file.name for file in root.iterdir()) == [".best.pt.89abcdef", ".other.pt.0123abcd", "best.pt"]

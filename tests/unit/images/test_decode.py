@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from tests.harness.pictures import BEST, TURNED_BY_THE_PAGE, encode, png_chunk, turned
 from tests.harness.turned_files import FIRST_FRAMES, TURNED_FILES, four_colours
-from yolo_backend.images.decode import DecodedImage, decode_image, upright_size
+from yolo_backend.images.decode import DecodedImage, decode_image, size_and_orientation
 from yolo_backend.images.errors import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -341,7 +341,7 @@ def test_odd_files_are_turned_as_the_page_turns_them(content: bytes, orientation
     decoded = decode(content)
     assert decoded.shape == expected.shape
     assert np.abs(decoded.astype(int) - expected).mean() < 12
-    assert upright_size(content) == expected.shape[1::-1]
+    assert size_and_orientation(content) == (expected.shape[1::-1], orientation)
 
 
 @pytest.mark.parametrize(("content", "size_wh", "at_xy"), FIRST_FRAMES.values(), ids=FIRST_FRAMES.keys())
@@ -656,11 +656,11 @@ def test_the_headers_tell_the_size_that_the_pixels_have(image_format: str, orien
     exif[0x0112] = orientation
     content = encode(Image.new("RGB", (30, 20)), image_format, exif=exif)
 
-    assert upright_size(content) == decode_image(content, 1).size_wh
+    assert size_and_orientation(content)[0] == decode_image(content, 1).size_wh
 
 
 @pytest.mark.parametrize(("content", "kind"), [(b"<html>", "not_an_image"), (b"\x89PNG\r\n\x1a\n", "broken")])
 def test_headers_that_tell_no_size_are_told(content: bytes, kind: str) -> None:
     with pytest.raises(ImageError) as caught:
-        upright_size(content)
+        size_and_orientation(content)
     assert caught.value.kind == kind

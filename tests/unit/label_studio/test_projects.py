@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.filtering_label_studio import PROJECT, LabelStudio
 from tests.harness.http_server import StartServer, reply
+from yolo_backend.label_studio import projects as projects_module
 from yolo_backend.label_studio.errors import StudioError, StudioMissingError
 from yolo_backend.label_studio.projects import Project, Upload, open_project, stored_name
 from yolo_backend.label_studio.studio import Studio
@@ -25,6 +27,28 @@ TOKEN = "0" * 40
 )
 def test_the_name_that_an_upload_gets(name: str, stored: str) -> None:
     assert stored_name(name) == stored
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize(("fields", "pages"), [(["data"], 3), (["data", "predictions"], 5), ([], 5)])
+def test_tasks_are_read_page_by_page(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch, fields: list[str], pages: int, newest_first: bool
+) -> None:
+    """Pages with regions are smaller; one task is deleted, and one registered, while the first page is looked at."""
+    monkeypatch.setattr(projects_module, "_PAGE_TASKS", 3)
+    monkeypatch.setattr(projects_module, "_PAGE_TASKS_WITH_REGIONS", 2)
+    label_studio = LabelStudio({task_id: [] for task_id in range(11, 18)})
+    server = label_studio.server = serve(label_studio)
+    project = Project(Studio(server.url, TOKEN), PROJECT, "Cells", "<View/>")
+
+    tasks = project.tasks(fields=fields, newest_first=newest_first)
+    read = [next(tasks)["id"]]
+    label_studio.delete(read[0])
+    label_studio.predictions[10 if newest_first else 18] = []
+    read += [task["id"] for task in tasks]
+
+    assert read == ([17, 16, 15, 14, 13, 12, 11, 10] if newest_first else [11, 12, 13, 14, 15, 16, 17, 18])
+    assert len(server.requests) == pages
 
 
 @pytest.mark.parametrize("prefix", ["", "/tools/label-studio"])

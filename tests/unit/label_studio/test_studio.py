@@ -15,6 +15,7 @@ import requests
 
 from tests.fakes.token_label_studio import LEGACY, PERSONAL, FakeLabelStudio, signed
 from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
+from yolo_backend.label_studio import access as access_module
 from yolo_backend.label_studio import endpoint as endpoint_module
 from yolo_backend.label_studio import outside as outside_module
 from yolo_backend.label_studio import studio as studio_module
@@ -61,6 +62,22 @@ def test_an_access_token_about_to_end_is_renewed(serve: StartServer) -> None:
     server = serve(FakeLabelStudio(access_lives_s=20))
     studio = Studio(server.url, PERSONAL)
     assert studio.authorization() != studio.authorization()
+
+
+def test_threads_whose_access_token_ended_renew_it_once(serve: StartServer) -> None:
+    label_studio = FakeLabelStudio()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.5)  # meanwhile, all have come
+        label_studio(handler)
+
+    server = serve(answer)
+    studio = Studio(server.url, PERSONAL)
+    ended = studio.authorization()
+    with ThreadPoolExecutor(4) as threads:
+        renewed = set(threads.map(lambda _: studio.authorization(renew=True), range(4)))
+    assert len(renewed - {ended}) == len(renewed) == 1
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("token", [LEGACY, PERSONAL])
@@ -492,6 +509,18 @@ def test_a_personal_access_token_that_cannot_be_exchanged_is_refused(
     )
     with pytest.raises(StudioRefusedError, match=told):
         call(Studio(serve(reply_json({"detail": "Token is blacklisted"}, status)).url, PERSONAL))
+
+
+def test_a_refusal_of_a_moment_ago_is_told_without_asking_again(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(reply_json({"detail": "Token is blacklisted"}, 401))
+    studio = Studio(server.url, PERSONAL)
+    for fresh_s, asked in ((5.0, 1), (5.0, 1), (0.0, 2)):
+        monkeypatch.setattr(access_module, "_FAILURE_IS_FRESH_S", fresh_s)
+        with pytest.raises(StudioRefusedError, match="because it was revoked"):
+            studio.authorization()
+        assert len(server.requests) == asked
 
 
 @every_call

@@ -65,6 +65,22 @@ def test_polygons_get_fewer_points_first() -> None:
     assert regions[0]["value"]["points"] == circle(500, 20)["points"]
 
 
+@pytest.mark.parametrize("size_wh", [(4000, 100), (100, 4000)])
+def test_a_polygon_is_simplified_by_pixels_of_its_own_image(size_wh: tuple[int, int]) -> None:
+    """Of a bar along the long side: half a percent of the short side is half a pixel, three percent are three."""
+    along = [10 + number / 5 for number in range(401)]
+    rough = [(at, 40 + 0.5 * (number % 2)) for number, at in enumerate(along)]
+    bar = [*rough, (90.0, 60.0), (50.2, 60.0), (50.0, 63.0), (49.8, 60.0), (10.0, 60.0)]
+    points = [list(point if size_wh[0] > size_wh[1] else point[::-1]) for point in bar]
+    size = {"original_width": size_wh[0], "original_height": size_wh[1]}
+    value = {"points": points, "closed": True, "polygonlabels": ["a"]}
+    kept, remark = bounded([region("a", 0.9, value, **size)], 1000)
+    assert remark is not None
+    assert remark.endswith("its polygons are simplified by up to 1 pixels")
+    corners = [points[0], points[400], *points[401:]]
+    assert sorted(kept[0]["value"]["points"]) == sorted(corners)
+
+
 def test_then_the_least_sure_shapes_are_left_out_with_all_their_parts() -> None:
     regions = [region(str(number), 0.1 * number, mask(2000)) for number in range(1, 10)]
     regions += [region("part", 0.1, mask(10), parentID="1")]

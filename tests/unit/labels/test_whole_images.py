@@ -195,6 +195,14 @@ def test_a_number_has_the_mean_score_of_what_it_counts_and_none_where_that_is_no
     assert task_score(none) == 0.0
 
 
+def test_the_score_of_a_number_of_all_pages_is_the_mean_of_all_that_is_counted() -> None:
+    label_config = number('model_count="cat, dog"', 'valueList="$pages"')
+    pages = found((1, 0.6)), found((0, 0.8), (1, 0.5), (0, 0.5)), found()
+    (region,) = regions_of(label_config, *pages, weights=DETECT)
+    assert region["value"] == {"number": 4}
+    assert region["score"] == pytest.approx(0.6)
+
+
 # Pages
 
 
@@ -207,6 +215,7 @@ PAGES = 'valueList="$pages"'
         (config(image=PAGES), [["Cat"]]),
         (config(image=PAGES, attributes='choice="multiple"'), [["Cat", "hound"]]),
         (config("Taxonomy", TREE, image=PAGES), [[["Animals", "Small", "Cat"]]]),
+        (config("Taxonomy", TREE, 'choice="multiple" maxUsages="1"', PAGES), [[["Animals", "Small", "Cat"]]]),
         (number('model_count="cat, dog"', PAGES), [3]),
         (number('model_count="cat, dog" max="2"', PAGES), []),
         (number('model_count="cat, dog" min="2"', PAGES), [3]),

@@ -27,6 +27,16 @@ def test_what_can_not_be_read_is_told_elsewhere(tmp_path: Path) -> None:
     assert set_apart([missing, "https://host/a.jpg"], uploaded=True) == ([missing, "https://host/a.jpg"], {})
 
 
+@pytest.mark.parametrize(("more_bytes", "is_fit"), [(0, True), (1, False)])
+def test_a_file_may_have_as_many_bytes_as_label_studio_takes(tmp_path: Path, more_bytes: int, is_fit: bool) -> None:
+    image = tmp_path / "large.jpg"
+    with image.open("wb") as file:
+        file.write(b"\xff\xd8\xff\xe0")
+        file.truncate(200_000_000 + more_bytes)  # the rest takes no room
+    told = "has more than 200,000,000 bytes, which Label Studio doesn't take: make it smaller"
+    assert set_apart([image], uploaded=True) == (([image], {}) if is_fit else ([], {told: [image]}))
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "avif"])
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
 def test_an_image_that_was_cut_short_is_broken(tmp_path: Path, suffix: str, share: float) -> None:

@@ -135,6 +135,14 @@ def test_a_choice_at_random_is_that_of_its_seed() -> None:
         assert Choice(4, "random", seed=seed).of(pool, len(pool)).chosen == at_random(pool, 4, seed)
 
 
+def test_a_choice_of_what_nothing_predicts_yet_is_that_of_its_seed() -> None:
+    pool = [PoolImage(name, name) for name in "abcdefghij"]
+    for seed in (1, 2):
+        chosen = Choice(4, seed=seed).of_unseen(pool).chosen
+        assert chosen == at_random(map(Scored.unseen, pool), 4, seed)
+    assert names(chosen) != names(Choice(4, seed=1).of_unseen(pool).chosen)
+
+
 def test_a_sample_knows_the_whole_pool() -> None:
     less, lost, more = (
         scored("a", 0.1),

@@ -23,6 +23,12 @@ def test_tasks_and_context_are_seen(body: dict[str, Any], expected: tuple[int, b
     assert count_tasks(io.BytesIO(json.dumps(body).encode())) == expected
 
 
+def test_of_a_field_that_comes_twice_the_last_counts() -> None:
+    """As the JSON reader takes it."""
+    assert count_tasks(io.BytesIO(b'{"tasks": [{}, {}, {}], "tasks": [{}, {}]}')) == (2, False)
+    assert count_tasks(io.BytesIO(b'{"tasks": [{}, {}, {}], "tasks": {"id": {}}}')) == (0, False)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b'{"tasks": [{}', b"no"])
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  the words are the parser's

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
+
+import pytest
 
 from tests.harness.http_server import StartServer, reply
 from yolo_backend.label_studio.studio import Studio
@@ -40,6 +43,24 @@ def test_a_label_studio_that_hangs_or_refuses_holds_no_page_up(serve: StartServe
     began_at = time.monotonic()
     assert titles.of(["7"]) == titles.of(["7"]) == {}
     assert time.monotonic() < began_at + 0.9
+
+
+def test_the_title_of_a_project_that_is_forgotten_meanwhile_is_not_kept(
+    serve: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolo_backend.server.titles._MAX_PROJECTS", 2)
+    may_answer = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        assert may_answer.wait(10)
+        reply(b'{"title": "Cells"}')(handler)
+
+    server = serve(answer)
+    titles = ProjectTitles(lambda project: Studio(server.url, TOKEN))
+    titles.of(["1", "2", "3"])
+    may_answer.set()
+    assert known(titles, "3") is not None  # which was asked for last
+    assert set(titles.of([])) == {"2", "3"}
 
 
 def test_without_a_token_nobody_is_asked(serve: StartServer) -> None:

@@ -805,6 +805,33 @@ def numbers(progress: Progress) -> dict[str, int]:
     return {name: number for name in names if (number := getattr(progress, name))}
 
 
+def test_a_project_keeps_its_door_while_work_on_another_version_of_it_is_known(work: Work, clock: Clock) -> None:
+    jobs = Jobs()
+    newer, other = replace(KEY, model_version="newer-1"), replace(KEY, project="other")
+    door = jobs.door(KEY)
+    jobs.of(KEY, work.job)
+    kept = jobs.of(newer, work.job)
+    clock.now_s += 400
+    assert jobs.of(newer, work.job) is kept
+    jobs.of(other, work.job)
+    assert (jobs.find(KEY), jobs.find(newer)) == (None, kept)
+    assert jobs.door(newer) is jobs.door(KEY) is door
+    clock.now_s += 400
+    jobs.of(other, work.job)
+    jobs.of(replace(KEY, project="one more"), work.job)
+    assert jobs.find(newer) is None
+    assert jobs.door(KEY) is not door
+
+
+def test_the_rate_is_that_of_the_last_minute(work: Work, clock: Clock) -> None:
+    job = work.job()
+    job.ask(tickets_of(tasks(*range(1, 10))))
+    for pause_s in (120, 1, 0):
+        work.run(2)
+        clock.now_s += pause_s
+    assert job.progress().rate_per_s == 4
+
+
 def test_the_numbers_add_up(work: Work, clock: Clock) -> None:
     job = work.job(predict=lambda task: failure(task["id"]) if task["id"] == 2 else predict(task))
     ask = job.ask(tickets_of(tasks(1, 2, 3, 4, 5, 6)))

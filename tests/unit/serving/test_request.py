@@ -466,6 +466,12 @@ def test_who_opens_a_task_whose_answer_was_lost_gets_nothing_for_a_while_only(
     assert house.label_studio.stored == Counter([1])
 
 
+def test_who_opens_it_waits_no_longer_than_until_their_deadline(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_module, "_SECOND_WAITS_S", 3.0 * WAIT_S)
+    assert all(house.predict(tasks(1)))  # and Label Studio never got it, which is known some seconds later
+    assert house.click(1, deadline_s=0.5) == [[]]
+
+
 def test_a_task_that_was_picked_before_a_push_is_not_answered_after_it(house: House) -> None:
     """Label Studio picks the tasks of a click first, and sends them when another's may have been stored."""
     house.predict(tasks(1, 2), is_abandoned=lambda: True)
@@ -560,6 +566,30 @@ def test_an_answer_holds_no_more_than_label_studio_stores_in_time(
     assert sum(map(bool, answer)) == 25
     house.wait_until_idle()
     assert house.label_studio.stored == Counter(range(1, 101))
+
+
+def test_label_studio_is_asked_no_more_questions_when_the_time_for_them_is_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a click on thousands each question may be answered in time, and all of them not."""
+    house.click(1, 2, 3, 4)
+    house.wait_until_idle()
+    monkeypatch.setattr(prediction_module, "_IDS_PER_QUESTION", 2)
+    asked: list[Sequence[int]] = []
+    ask = house.label_studio.get_tasks
+
+    def get_tasks(task_ids: Sequence[int]) -> tuple[int, Any]:
+        asked.append(task_ids)
+        return ask(task_ids)
+
+    monkeypatch.setattr(house.label_studio, "get_tasks", get_tasks)
+    assert house.click(1, 2, 3, 4) == [[]] * 4
+    assert asked == [[1, 2], [3, 4]]
+    asked.clear()
+    monkeypatch.setattr(prediction_module, "_QUESTION_TIMEOUT_S", 1e-6)
+    house.predict(tasks(1, 2, 3, 4))
+    wait_for(lambda: bool(asked))  # it may be answered too late, but it is asked
+    assert asked == [[1, 2]]
 
 
 @pytest.mark.alone  # on a busy machine the job may have ended before the lone request, which then knows nothing of it

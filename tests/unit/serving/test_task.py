@@ -41,9 +41,11 @@ from tests.harness.talking_server import be_silent, talking_server
 from yolo_backend.detection.catalog import Catalog
 from yolo_backend.detection.detections import Detections, Letterboxed
 from yolo_backend.detection.detector import BULK, PERSON, AbandonedError
+from yolo_backend.detection.views import Whole
 from yolo_backend.detection.weights import WeightsError, read_weights_file
 from yolo_backend.failure_kinds import FailureKind
 from yolo_backend.failures import Failure
+from yolo_backend.images.decode import DecodedImage, decode_image
 from yolo_backend.images.errors import ImageError
 from yolo_backend.images.line import Line
 from yolo_backend.images.uploads import uploads_of
@@ -166,6 +168,51 @@ def house(make_house: MakeHouse) -> House:
 
 def studio_at(server: RecordingServer, prefix: str = "", token: str = "t0ken") -> Studio:
     return Studio(server.url + prefix, token)
+
+
+# Several images, several weights
+
+
+@pytest.mark.parametrize(("wanted", "enough_px"), [({"fake.pt": 12, "other.pt": 20}, 20), ({"fake.pt": 12}, None)])
+def test_an_image_is_decoded_smaller_only_if_all_of_its_weights_may_see_it_so(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, int], enough_px: int | None
+) -> None:
+    asked: list[int | None] = []
+
+    def decode(content: bytes, max_megapixels: float, enough_px: int | None = None) -> DecodedImage:
+        asked.append(enough_px)
+        return decode_image(content, max_megapixels, enough_px)
+
+    monkeypatch.setattr("yolo_backend.serving.image.decode_image", decode)
+    monkeypatch.setattr(Whole, "enough_px", lambda _, weights: wanted.get(weights.name))
+    assert score(make_house(decode="fast").ask(inline(photo(9)), BOTH_WEIGHTS)) == 9
+    assert score(make_house(decode="full").ask(inline(photo(9)), BOTH_WEIGHTS)) == 9
+    assert asked == [enough_px, None]
+
+
+def test_a_task_may_lack_one_of_several_images_but_not_all(house: House) -> None:
+    config = CONFIG.replace(
+        "</View>",
+        '<Image name="other" value="$other"/><RectangleLabels name="b" toName="other"><Label value="car"/>'
+        "</RectangleLabels></View>",
+    )
+    plan = make_plan(config, house.settings, house.catalog, WAIT_S)
+
+    def ask(**data: str) -> Any:
+        return house.tasks.predict_task({"id": 7, "data": data}, plan, None, BULK, project="1")
+
+    one, two = inline(photo(9)), inline(photo(5))
+    for data, expected in (
+        ({"image": one, "other": two}, [("label", "image", 9), ("b", "other", 5)]),
+        ({"image": one}, [("label", "image", 9)]),
+        ({"image": "", "other": two}, [("b", "other", 5)]),
+    ):
+        found = regions(ask(**data))
+        assert [(region["from_name"], region["to_name"], region["score"]) for region in found] == expected
+        assert not any("item_index" in region for region in found)  # for no image is a page of a list
+    failure = ask(x=one)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason) == (FailureKind.MISSING_KEY, 'the task\'s data has no "image", but "x"')
 
 
 # The same image

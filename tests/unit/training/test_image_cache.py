@@ -134,6 +134,15 @@ def test_what_was_used_least_recently_goes_first_and_what_this_run_took_stays(tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_run_used_again_is_kept_for_the_next(tmp_path: Path) -> None:
+    earlier = [take(tmp_path, picture(number)).file for number in range(3)]
+    for age, file in enumerate(earlier):
+        used_at(file, 1000 - age)
+    take(tmp_path, picture(0))  # the oldest of them
+    ImageCache(tmp_path, MAX_MEGAPIXELS, max_bytes=earlier[0].stat().st_size + 1).make_room()
+    assert list(tmp_path.iterdir()) == [earlier[0]]
+
+
 def test_after_a_run_that_needed_more_a_new_cache_keeps_the_limit(tmp_path: Path) -> None:
     taking = ImageCache(tmp_path, MAX_MEGAPIXELS, max_bytes=0)
     taken = [take(tmp_path, picture(number), taking).file for number in range(5)]

@@ -46,6 +46,7 @@ def test_a_training_that_fails_frees_it(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), TrainingLock(tmp_path).held(KEY):
         raise ZeroDivisionError
     assert TrainingLock(tmp_path).holder() is None
+    assert not (tmp_path / "trained" / "holder.json").exists(), "the next holder would be taken for it for a moment"
 
 
 @pytest.mark.parametrize("content", ["", '{"project": ', "[]"])

@@ -134,6 +134,18 @@ def test_the_worst_images_come_first_as_labelled_and_as_found(those: Recorded, t
             assert np.asarray(image).std() > 10
 
 
+def test_what_is_missed_is_told_from_what_is_wrong(those: Recorded, tmp_path: Path) -> None:
+    """Of a model that finds nothing, and of images in which nothing was drawn."""
+    nothing = [found.above(dict.fromkeys(LABELS, 1.0)) for found in those.better.images]
+    empty = [replace(image, boxes=()) for image in those.images]
+    for images, candidate in ((those.images, replace(those.better, images=nothing)), (empty, those.better)):
+        judgement = judged(images, candidate)
+        page = Page(written(tmp_path / "report.html", judgement, images, candidate))
+        told = [(int(missed), int(wrong)) for missed, wrong in re.findall(r"(\d+) missed, (\d+) wrong", page.text)]
+        assert len(told) == 12
+        assert all((missed > 0, wrong > 0) == (images is not empty, images is empty) for missed, wrong in told)
+
+
 def test_a_curve_for_each_label(those: Recorded, tmp_path: Path) -> None:
     page = Page(written(tmp_path / "report.html", judged(those.images, those.better), those.images, those.better))
     curves = [str(attributes["points"]) for tag, attributes in page.tags if tag == "polyline"]

@@ -59,6 +59,18 @@ def test_a_label_without_boxes_has_none() -> None:
     assert math.isnan(score({}, resample(3, 0)).map50().value)
 
 
+def test_the_mean_of_a_resample_is_that_of_the_labels_that_have_a_box_in_it() -> None:
+    """Of two images, one with a cat that is found, one with a dog that isn't."""
+    cat = Matches(np.array([0.9]), np.array([0]), np.ones((1, 10), np.bool_), np.array([1, 0]))
+    dog = Matches(np.array([]), np.array([], np.intp), np.zeros((0, 10), np.bool_), np.array([0, 1]))
+    weights = np.array([[1, 1], [2, 0], [0, 2]], np.uint16)
+    mean = score({"cat": cat, "dog": dog}, weights).map50()
+    assert mean.value == pytest.approx(0.4975)
+    assert mean.resampled.tolist() == pytest.approx([0.4975, 0.995, 0.0])
+    alone = score({"cat": cat}, weights).map50()
+    assert alone.resampled.tolist() == pytest.approx([0.995, 0.995, math.nan], nan_ok=True)
+
+
 def test_a_resample_is_as_if_its_images_were_there_so_often() -> None:
     """Each of these, an image after the other, copied into a data set of its own."""
     those = recorded()

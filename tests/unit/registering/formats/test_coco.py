@@ -233,8 +233,10 @@ def test_results_of_ultralytics_are_read(tmp_path: Path) -> None:
         (["a", "b"], [0, 1], ["a", "b"]),
         (["a", "b"], [1, 2], ["a", "b"]),
         ([f"class {number}" for number in range(80)], [1, 13, 90], ["class 0", "class 11", "class 79"]),
+        ([f"class {number}" for number in range(80)], [0, 12, 79], ["class 0", "class 12", "class 79"]),
+        ([f"class {number}" for number in range(80)], [1, 12, 80], ["class 0", "class 11", "class 79"]),
     ],
-    ids=["as Ultralytics once counted", "as it counts", "as COCO counts"],
+    ids=["as Ultralytics once counted", "as it counts", "as COCO counts", "COCO's from 0", "as many as COCO has"],
 )
 def test_how_results_number_classes(tmp_path: Path, classes: list[str], ids: list[int], labels: list[str]) -> None:
     results = [RESULT | {"category_id": number} for number in ids]

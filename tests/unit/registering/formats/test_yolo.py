@@ -83,12 +83,15 @@ def test_key_points_are_those_that_data_yaml_says(tmp_path: Path) -> None:
 
 def test_key_points_of_two_numbers_each(tmp_path: Path) -> None:
     """What lies in the corner isn't there, as Ultralytics has it."""
-    write(tmp_path, {"data.yaml": "kpt_shape: [2, 2]\nnames: [person]\n", "a.txt": "0 0.5 0.5 0.2 0.4 0.1 0.2 0 0\n"})
+    data = {"data.yaml": "kpt_shape: [4, 2]\nnames: [person]\n"}
+    write(tmp_path, data | {"a.txt": "0 0.5 0.5 0.2 0.4 0.1 0.2 0 0 0 0.4 0.3 0 0.9\n"})
 
-    seen, missing = only(tmp_path).points
+    thing = only(tmp_path)
 
-    assert seen == pytest.approx((20, 20, 1))
+    seen, missing, left, top = thing.points
+    assert [seen, left, top] == [pytest.approx(point) for point in ((20, 20, 1), (0, 40, 1), (60, 0, 1))]
     assert all(map(math.isnan, missing))
+    assert thing.score == 0.9
 
 
 def test_key_points_that_were_predicted_have_their_scores(tmp_path: Path) -> None:
