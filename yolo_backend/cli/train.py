@@ -214,7 +214,7 @@ def _show(run: Run, progress: Bar, bar: TaskID) -> None:
 
 def _tell(result: Result, things: Things) -> None:
     out.print(
-        f"Run {result.run}: {'it serves' if result.promoted else 'it does not serve'}, {result.reason}",
+        f"Run {result.run} {'serves' if result.promoted else 'does not serve'}. {result.reason}",
         style="green" if result.promoted else "yellow",
         markup=False,
         soft_wrap=True,

@@ -102,6 +102,12 @@ class _Stages:
         collected = self._collect(base.kind)
         _check_kind(base, collected.controls)
         _check_classes(base, collected)
+        if base.kind == "pose" and collected.points > base.points:
+            self._diary.remark(
+                f"{base.name} finds {base.points} key points of a thing, and the labels have {collected.points}: what "
+                "it knows of points can't be used, so all are learned from the beginning, which takes more images and "
+                "minutes"
+            )
         self._note_manifest(collected, base)
         present = self._present(collected, base)
         if reason := self._why_distrusted(collected, base, present):
