@@ -21,6 +21,7 @@ from yolo_backend.detection.trained import trained_name
 from yolo_backend.detection.weights import WeightsError, file_fingerprint, find_weights
 from yolo_backend.errors import UserError
 from yolo_backend.files import write_json
+from yolo_backend.label_studio.filters import task_filter
 from yolo_backend.labels.control import Control
 from yolo_backend.labels.label_map import by_name
 from yolo_backend.labels.plans import make_plan
@@ -64,6 +65,10 @@ log = logging.getLogger(__name__)
 LEAST_LABELLED = 10
 """Images with boxes, below which nothing is trained: there would be two or three to validate with."""
 
+_UNSUBMITTED = (
+    task_filter("total_predictions", "greater", 0, "Number"),
+    task_filter("total_annotations", "equal", 0, "Number"),
+)
 _TELL_EVERY_S = 1.0
 _PACKAGES = ("ultralytics-opencv-headless", "torch", "torchvision", "numpy")
 
@@ -159,9 +164,16 @@ class _Stages:
         """Raises TrainingError."""
         labelled = sum(bool(image.boxes) for image in snapshot.images)
         if labelled < LEAST_LABELLED:
+            # Labels that were registered are predictions, unless somebody says otherwise.
+            unsubmitted = self._project.count(_UNSUBMITTED)
             raise TrainingError(
                 f"A training needs at least {LEAST_LABELLED} labelled images with {things.several}, and project "
                 f"{self._project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
+                + (
+                    f". Tasks whose predictions nobody submitted aren't trained on: there are {unsubmitted:,}"
+                    if unsubmitted
+                    else ""
+                )
             )
 
     def _note_manifest(self, collected: Collected, base: Base, fitted: Fitted | None = None) -> None:
