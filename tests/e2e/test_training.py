@@ -15,9 +15,10 @@ import requests
 from playwright.sync_api import expect
 
 from tests.harness.browser import studio_browser
-from tests.harness.labelled_scenes import CONFIG, LABELS, region, sent_as, until
+from tests.harness.labelled_scenes import CONFIG, LABELS, region, sent_as
 from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import StudioClient, uploaded_name
+from tests.harness.trainings import of_project, trainings_of, until, wait_for_the_end
 from yolo_backend.demo.evaluate import match_boxes, region_box_xyxy
 from yolo_backend.demo.scenes import Scene, draw_scene, save_scene
 
@@ -136,29 +137,6 @@ def spoil_labels(client: StudioClient, project: int) -> None:
         for number, each in enumerate(annotation["result"]):
             each["value"]["rectanglelabels"] = [LABELS[(int(task["id"]) + number) % len(LABELS)]]
         client.call("PATCH", f"/api/annotations/{annotation['id']}/", json={"result": annotation["result"]})
-
-
-def trainings_of(backend: BackendServer, project: int) -> dict[str, Any]:
-    """What the backend tells of the trainings of a project."""
-    told = requests.get(backend.url, timeout=10).json()["trainings"]
-    return next((each for each in told if each["project"] == str(project)), {"runs": [], "running": None})
-
-
-def of_project(backend: BackendServer, project: int) -> dict[str, Any]:
-    """What the backend tells of a project since its last `/setup`."""
-    projects = requests.get(backend.url, timeout=10).json()["projects"]
-    return next(each for each in projects if each["project"] == str(project))
-
-
-def wait_for_the_end(backend: BackendServer, project: int) -> dict[str, Any]:
-    """The project's last run, as soon as none runs and none waits."""
-
-    def is_over() -> bool:
-        told = trainings_of(backend, project)
-        return bool(told["runs"]) and told["running"] is None and told["asked_at"] is None
-
-    until(is_over, _TRAINS_FOR_S)
-    return dict(trainings_of(backend, project)["runs"][0])
 
 
 class AskingMeanwhile:

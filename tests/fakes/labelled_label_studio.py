@@ -37,7 +37,7 @@ class LabelStudio:
     """Answers as Label Studio does; `away` makes every call fail. `thresholds` are the labeling config's own.
 
     `labels` are those of the scenes' classes: people drew the boxes of those that are in `drawn`, and `config_labels`
-    are in the labeling config, in this order. None is all.
+    are in the labeling config, in this order. None is all. Of the last `unsubmitted` scenes the boxes are predictions.
     """
 
     scenes: int
@@ -45,6 +45,7 @@ class LabelStudio:
     drawn: Collection[str] | None = None
     config_labels: tuple[str, ...] | None = None
     thresholds: dict[str, float] = field(default_factory=dict)
+    unsubmitted: int = 0
     away: bool = False
     asked: list[str] = field(default_factory=list)
 
@@ -78,9 +79,20 @@ class LabelStudio:
             for item in selection.get("filters", {}).get("items", [])
             if item["filter"] == "filter:tasks:id" and item["operator"] == "greater"
         ]
-        ids = [number for number in range(1, self.scenes + 1) if all(number > each for each in after)]
+        wanted = {item["filter"]: item for item in selection.get("filters", {}).get("items", [])}
+        ids = [
+            number
+            for number in range(1, self.scenes + 1)
+            if all(number > each for each in after) and self._passes(number, wanted)
+        ]
         shown = ids[: int(query["page_size"])]
         return {"tasks": [self.task(number) for number in shown], "total": len(ids)}
+
+    def _passes(self, number: int, wanted: Mapping[str, Any]) -> bool:
+        """Whether a task has as many annotations and predictions as filters want, none (equal) or some (greater)."""
+        is_submitted = number <= self.scenes - self.unsubmitted
+        has = {"filter:tasks:total_annotations": is_submitted, "filter:tasks:total_predictions": not is_submitted}
+        return all(has[key] is (item["operator"] == "greater") for key, item in wanted.items() if key in has)
 
     def label_config(self) -> str:
         return config_of(self.config_labels or self.labels, self.thresholds)
@@ -105,11 +117,13 @@ class LabelStudio:
             "updated_at": f"2025-02-03T04:05:{number % 60:02d}.000000Z",
             "result": self.regions(number),
         }
+        is_submitted = number <= self.scenes - self.unsubmitted
+        prediction = {"id": 2000 + number, "model_version": "labels (imported)", "result": annotation["result"]}
         return {
             "id": number,
             "data": {"image": f"/data/upload/{PROJECT}/01234567-{number}.jpg"},
-            "annotations": [annotation],
-            "predictions": [],
+            "annotations": [annotation] if is_submitted else [],
+            "predictions": [] if is_submitted else [prediction],
             "drafts": [],
         }
 

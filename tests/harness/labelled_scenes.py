@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from tests.harness.studio_client import StudioClient
@@ -48,10 +46,3 @@ def region(scene: Scene, number: int) -> dict[str, Any]:
 def sent_as(client: StudioClient, project: int) -> str:
     """What Label Studio sends as `project`."""
     return sent_project(project, client.call("GET", f"/api/projects/{project}/")["created_at"])
-
-
-def until(holds: Callable[[], bool], timeout_s: float) -> None:
-    ends_at = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.2)

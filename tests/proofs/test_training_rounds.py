@@ -17,10 +17,11 @@ from tests.harness.coloured_things import CONFIG as ROTATED_CONFIG
 from tests.harness.coloured_things import Thing, draw
 from tests.harness.command import start_command
 from tests.harness.detections import MakeWeights
-from tests.harness.labelled_scenes import CONFIG, region, sent_as, until
+from tests.harness.labelled_scenes import CONFIG, region, sent_as
 from tests.harness.postgres import SQLITE, label_studio_on
 from tests.harness.stack import BackendServer, LabelStudioServer, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import StudioClient, uploaded_name
+from tests.harness.trainings import until
 from yolo_backend.demo.scenes import draw_scene, save_scene
 from yolo_backend.labels.places import corners_of_box
 from yolo_backend.labels.polygons import polygon_iou

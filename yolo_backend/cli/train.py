@@ -215,9 +215,9 @@ def _show(run: Run, progress: Bar, bar: TaskID) -> None:
 
 
 def _tell(result: Result, things: Things) -> None:
-    became = "it serves" if result.promoted else "it does not serve" if result.has_model else "nothing was trained"
+    became = "serves" if result.promoted else "does not serve" if result.has_model else "trained nothing"
     out.print(
-        f"Run {result.run}: {became}, {result.reason}",
+        f"Run {result.run} {became}. {result.reason[:1].upper()}{result.reason[1:]}",
         style="green" if result.promoted else "yellow",
         markup=False,
         soft_wrap=True,

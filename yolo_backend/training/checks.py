@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from yolo_backend.label_studio.filters import task_filter
+from yolo_backend.label_studio.projects import Project
 from yolo_backend.labels.control import Control
 from yolo_backend.messages import shortened
 from yolo_backend.training.collected import Collected
@@ -14,14 +16,26 @@ from yolo_backend.training.things import Things
 LEAST_LABELLED = 10
 """Images with boxes, below which nothing is trained: there would be two or three to validate with."""
 
+# Labels that were registered are predictions, unless somebody says otherwise.
+_UNSUBMITTED = (
+    task_filter("total_predictions", "greater", 0, "Number"),
+    task_filter("total_annotations", "equal", 0, "Number"),
+)
 
-def check_enough(snapshot: Snapshot, things: Things, project_id: int) -> None:
-    """Raises TrainingError where too few images are labelled."""
+
+def check_enough(snapshot: Snapshot, things: Things, project: Project) -> None:
+    """Raises TrainingError where too few images are labelled, StudioError and requests.Timeout."""
     labelled = sum(bool(image.boxes) for image in snapshot.images)
     if labelled < LEAST_LABELLED:
+        unsubmitted = project.count(_UNSUBMITTED)
         raise TrainingError(
             f"A training needs at least {LEAST_LABELLED} labelled images with {things.several}, and project "
-            f"{project_id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
+            f"{project.id} has {labelled}: label and submit {LEAST_LABELLED - labelled} more, and train again"
+            + (
+                f". Tasks whose predictions nobody submitted aren't trained on: there are {unsubmitted:,}"
+                if unsubmitted
+                else ""
+            )
         )
 
 

@@ -16,7 +16,7 @@ from yolo_backend.training.records import Side
 from yolo_backend.training.remarks import left_out_remarks, on_images, why_few_validate
 from yolo_backend.training.split import Split, split_images
 from yolo_backend.training.things import Things, things_of
-from yolo_backend.training.thresholds import ThresholdRule
+from yolo_backend.training.thresholds import ThresholdRule, names_of
 
 _OF_SEVERAL_LABELS = "several choices, of which a classifier can learn only one; it is judged by them all the same"
 
@@ -101,10 +101,10 @@ class Collected:
         if reason := why_few_validate(self.split):
             yield reason
         if self.classes.without_box:
-            names = ", ".join(self.classes.without_box)
+            names = names_of(self.classes.without_box)
             yield f"No training image has a {self.things.one} with these labels, so the model won't know them: {names}"
         if self.undrawn_points:
-            names = ", ".join(self.undrawn_points)
+            names = names_of(self.undrawn_points)
             yield f"No training image has key points with these labels, so the model won't know where they are: {names}"
 
 

@@ -98,6 +98,12 @@ class _Stages:
         self._diary.change(kind=base.kind)
         self._serving_kind = own_kind(self._models) if self._models.file.exists() else base.kind
         collected = self._collect(base.kind)
+        if base.kind == "pose" and collected.points > base.points:
+            self._diary.remark(
+                f"{base.name} finds {base.points} key points of a thing, and the labels have {collected.points}: what "
+                "it knows of points can't be used, so all are learned from the beginning, which takes more images and "
+                "minutes"
+            )
         self._note_manifest(collected, base)
         check_kind(base.kind, collected.controls)
         check_classes(collected)
@@ -129,7 +135,7 @@ class _Stages:
                 kind=kind,
             )
         self._diary.remark(*snapshot.remarks)
-        check_enough(snapshot, things_of(kind), project.id)
+        check_enough(snapshot, things_of(kind), project)
         collected = Collected.of(snapshot, controls, models.split(), models.classes(), kind)
         models.add_to_split(collected.split.sides)
         models.append_classes(collected.classes.order)

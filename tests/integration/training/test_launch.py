@@ -18,7 +18,7 @@ import pytest
 from tests.fakes.labelled_label_studio import LABELS, PROJECT, TOKEN
 from tests.harness.command import run_process, start_command
 from tests.harness.stack import ROOT
-from tests.harness.training_house import House, is_fitting, wait_for
+from tests.harness.training_house import OPTIONS, House, is_fitting, wait_for
 from yolo_backend.detection.record import read_record
 from yolo_backend.settings import load_settings
 from yolo_backend.training import launch
@@ -164,6 +164,15 @@ def test_what_can_t_begin_is_one_line(scenes: int, options: tuple[str, ...], exp
     assert (done.returncode, done.stdout) == (2, "")
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_predictions_that_nobody_submitted_are_told_where_labels_are_too_few(house: House) -> None:
+    """As of labels that were registered without `--as annotations`."""
+    house.studio.scenes, house.studio.unsubmitted = 14, 10
+    assert house.train_here(OPTIONS).failure == (
+        "A training needs at least 10 labelled images with boxes, and project 7 has 4: label and submit 6 more, and "
+        "train again. Tasks whose predictions nobody submitted aren't trained on: there are 10"
+    )
 
 
 def test_a_label_studio_that_is_away_is_one_line(house: House) -> None:

@@ -127,6 +127,24 @@ def test_weights_for_more_points_have_layers_of_their_own(
 # The whole way
 
 
+class FourPointed(PosedLabelStudio):
+    """With a label for a fourth point, of which the base knows nothing."""
+
+    def label_config(self) -> str:
+        return pose_config(points=(*POINT_NAMES, "top"))
+
+
+def test_that_the_base_has_too_few_points_is_told(serve: StartServer, tmp_path: Path) -> None:
+    """A hasty run: its scores may be bad, and this is why."""
+    house = House(serve, BASE, tmp_path, FourPointed(scenes=12))
+    run = house.train_here(replace(_OPTIONS, minutes=0.02))
+    assert run.result, run.failure
+    assert (
+        "shapes-pose.pt finds 3 key points of a thing, and the labels have 4: what it knows of points can't be used, "
+        "so all are learned from the beginning, which takes more images and minutes"
+    ) in run.remarks
+
+
 @pytest.fixture
 def posed(serve: StartServer, tmp_path: Path) -> House:
     return House(serve, BASE, tmp_path, PosedLabelStudio(scenes=44))

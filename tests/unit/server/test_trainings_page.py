@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from yolo_backend.labels.plans import ProjectPlan
+from yolo_backend.detection.detections import WeightsInfo
+from yolo_backend.labels.label_map import map_labels
+from yolo_backend.labels.labeling_config import parse_labeling_config
+from yolo_backend.labels.plans import ProjectPlan, ServedControl
 from yolo_backend.server.status import ModelStatus, ProjectStatus, Status, as_json, render_page
 from yolo_backend.training.asked import Asked
 from yolo_backend.training.records import Comparison, ImageCounts, LabelScore, Options, Progress, Result, Run
@@ -84,6 +87,19 @@ def test_a_project_without_a_model_says_what_to_do() -> None:
     page = html.unescape(render_page(replace(status(None), projects=[untrained])))
     assert "Nothing is trained yet for these labels, so its tasks get no predictions. Label 40 images or more" in page
     assert "Not served" not in page
+
+
+def test_a_project_without_a_model_says_which_labels_a_training_is_for() -> None:
+    """Those of the controls that the weights are of a kind for; beside them there may be others."""
+    (control,) = parse_labeling_config(
+        '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
+        '<Label value="nut"/><Label value="bolt"/></RectangleLabels></View>'
+    ).controls
+    weights = WeightsInfo("a.pt", "detect", {0: "car"}, "0" * 64, (640, 640))
+    served = ServedControl(control, weights, "a.pt", map_labels(control, weights.class_names, 0.25), 0.25)
+    untrained = ProjectStatus("7", ProjectPlan((), "untrained", without_class=(served,)), NOON)
+    page = re.sub(r"</?bdi>", "", html.unescape(render_page(replace(status(None), projects=[untrained]))))
+    assert "for the labels nut, bolt, so its tasks get no predictions. Label 40 images" in " ".join(page.split())
 
 
 def test_a_page_with_a_run_is_loaded_anew_soon() -> None:

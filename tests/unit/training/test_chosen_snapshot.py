@@ -115,3 +115,15 @@ def test_images_of_several_choices_are_judged_by_and_not_trained_on(take: Take) 
         "): several choices, of which a classifier can learn only one; it is judged by them all the same"
     )
     assert told[1] == "No training image has a choice with these labels, so the model won't know them: cat, cow"
+
+
+def test_of_many_labels_without_an_image_some_are_named(take: Take) -> None:
+    """A labeling config may have hundreds."""
+    choices = "".join(f'<Choice value="{number}"/>' for number in range(80))
+    config = f'<View><Image name="image" value="$image"/><Choices name="kind" toName="image">{choices}</Choices></View>'
+    snapshot = take([task(number, submitted(choice("0"))) for number in range(1, 11)], config, kind="classify")
+    told = list(Collected.of(snapshot, trained_controls(config, "classify"), {}, (), "classify").remarks())
+    assert told == [
+        "No training image has a choice with these labels, so the model won't know them: 1, 2, 3, 4, 5, 6, 7, 8 and 71 "
+        "more"
+    ]
