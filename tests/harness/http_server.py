@@ -120,7 +120,7 @@ def http_servers() -> Iterator[StartServer]:
                 with suppress(ConnectionError):  # a client may hang up: that is what some tests are about
                     recording.answer(self)
 
-            do_POST = do_DELETE = do_GET  # noqa: N815
+            do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

@@ -245,7 +245,7 @@ class _Fitting:
 
     def _overrides(self, names: Mapping[int, str], images: int, folder: Path) -> dict[str, Any]:
         spec = self._spec
-        image_size = spec.image_size or spec.base.image_size
+        image_size = max(LEAST_IMAGE_SIZE, spec.image_size or spec.base.image_size)
         cached_bytes = images * 3 * image_size**2 * _LARGER.get(spec.base.kind, 1)
         return {
             "task": spec.base.kind,

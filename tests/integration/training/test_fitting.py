@@ -246,6 +246,11 @@ def test_without_validation_images_it_trains_all_the_same(few_scenes: Path, cell
     assert (fitted.score, fitted.weights.exists()) == (None, True)
 
 
+def test_smaller_images_than_can_be_trained_on_are_shown_larger(few_scenes: Path, cells: Base, tmp_path: Path) -> None:
+    """MODEL_IMAGE_SIZE may be 32."""
+    assert fit(spec(few_scenes, cells, tmp_path, steps=1, image_size=32)).image_size == 64
+
+
 def test_scores_of_known_classes_are_there_from_the_first_step(scenes: Path, tmp_path: Path) -> None:
     """The demo's weights know the classes under other numbers."""
     demo = read_base(ROOT / "yolo_backend" / "demo" / "demo.pt")
