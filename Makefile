@@ -14,6 +14,8 @@ PYTEST := .venv/bin/python -m pytest
 # Each worker has servers of its own, for all of its files; the longest come first, as tests/conftest.py sorts them. A worker
 # that dies ends the run, which would else wait for its tests for good.
 IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# The files with such tests: to look through all of them takes a third of a minute.
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 .PHONY: help install run demo demo-check train-demo check quick test coverage proofs training-proofs test-all browser faults probes memory neighbours imports bench bench-click decode sampling gate recording clean pictures
 
@@ -70,16 +72,16 @@ quick: .venv/.installed-dev ## the unit tests: no torch, no processes (under a m
 
 test: .venv/.installed-dev .venv-label-studio/.installed ## all that a change needs, with the real Label Studio and a browser
 	$(PYTEST) $(IN_PARALLEL) -m "not proof and not alone"
-	$(PYTEST) -m "alone and not proof"
+	$(PYTEST) $(ALONE) -m "alone and not proof"
 
 # Apart from `make test`: it takes longer, and Python 3.11 now and then loses a thread that begins while another is traced.
 coverage: .venv/.installed-dev .venv-label-studio/.installed ## the same tests, and which lines they run
 	$(PYTEST) $(IN_PARALLEL) -m "not proof and not alone" --cov --cov-report=
-	$(PYTEST) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
+	$(PYTEST) $(ALONE) -m "alone and not proof" --cov --cov-append --cov-report=term:skip-covered
 
 proofs: .venv/.installed-dev .venv-label-studio/.installed ## thousands of tasks, storms at length, all faults, a fresh install
 	$(PYTEST) $(IN_PARALLEL) -m "proof and not training_proof and not alone"
-	$(PYTEST) -m "proof and not training_proof and alone"
+	$(PYTEST) $(ALONE) tests/proofs -m "proof and not training_proof and alone"
 
 training-proofs: .venv/.installed-dev .venv-label-studio/.installed ## trainings that are killed, poisoned, repeated (an hour and a half)
 	$(PYTEST) -m training_proof

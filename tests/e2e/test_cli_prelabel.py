@@ -362,10 +362,8 @@ def wait_for_predictions(client: StudioClient, project: int, count: int, process
     return stored
 
 
-@pytest.mark.parametrize(
-    ("kills", "count"),
-    [(1, 400), pytest.param(2, 1000, marks=pytest.mark.proof), pytest.param(3, 3000, marks=pytest.mark.proof)],
-)
+@pytest.mark.proof
+@pytest.mark.parametrize(("kills", "count"), [(2, 1000), (3, 3000)])
 def test_killed_again_and_again_each_task_has_one_prediction(
     client: StudioClient, images: list[str], quick: Commands, kills: int, count: int
 ) -> None:

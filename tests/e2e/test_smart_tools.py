@@ -131,6 +131,7 @@ def test_with_auto_accept_a_rectangle_becomes_its_box(
     assert browser.boxes_on_the_page() == (same(first, second, third), [], [])
 
 
+@pytest.mark.proof
 def test_what_a_prediction_brought_to_the_page_does_not_come_again(
     browser: StudioBrowser, client: StudioClient, project: int, task: int, cells: list[Box]
 ) -> None:

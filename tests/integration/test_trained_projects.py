@@ -239,6 +239,7 @@ def test_a_broken_model_leaves_what_serves(house: House, bccd_files: list[Path])
 # Publishing
 
 
+@pytest.mark.proof
 def test_publish_lets_weights_serve_one_project(house: House) -> None:
     """The project by its whole name, and by its id alone, of which Label Studio says the rest."""
     server = house.server()

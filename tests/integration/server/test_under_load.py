@@ -141,6 +141,7 @@ def test_a_lone_request_is_answered_by_the_deadline_too(server: BackendServer, s
     assert time.monotonic() - started_at < 20  # 12 s is the deadline, 20 s the read time-out
 
 
+@pytest.mark.proof
 def test_probes_while_bulk_work_keeps_the_model_busy(tmp_path: Path) -> None:
     measured = measure(tmp_path / "backend.log", rounds=8, tasks_each=20)
     assert len(measured.probes_s["/health"]) == 8
