@@ -20,7 +20,7 @@ from tests.harness.stack import (
 )
 from tests.harness.studio_client import StudioClient
 
-pytestmark = pytest.mark.proof  # it starts two Label Studios of its own
+pytestmark = [pytest.mark.proof, pytest.mark.alone]  # it starts two Label Studios of its own, and takes their times
 TASKS = 30
 # It is asked once whether it answers, which takes two seconds, and stores an answer one by one, ten a second or more.
 MORE_S = 2.0 + TASKS / 10 + 1.0
