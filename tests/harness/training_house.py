@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from tests.fakes.labelled_label_studio import CREATED_AT, LABELS, PROJECT, TOKEN, LabelStudio
 from tests.harness.command import Done, run_process
 from tests.harness.http_server import StartServer
+from tests.harness.waiting import wait_for
 from yolo_backend.detection.models import load_checkpoint
 from yolo_backend.detection.record import TrainedRecord, add_record
 from yolo_backend.detection.weights import file_fingerprint
@@ -81,14 +81,6 @@ class House:
     def train(self, *options: str) -> Done:
         command = ("train", "--project", str(PROJECT), "--image-size", "160", *options)
         return run_process(*command, environment=self.environment, cwd=self.settings.model_dir)
-
-
-def wait_for(is_so: Callable[[], Any], timeout_s: float = 120) -> Any:
-    ends_at = time.monotonic() + timeout_s
-    while not (found := is_so()):
-        assert time.monotonic() < ends_at, "it doesn't come"
-        time.sleep(0.05)
-    return found
 
 
 def is_fitting(run: Run) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import requests
 
 from tests.harness.stack import BackendServer
+from tests.harness.waiting import wait_for
+
+until = partial(wait_for, every_s=0.2)  # who asks more often takes the time of the training
 
 
 def trainings_of(backend: BackendServer, project: int) -> dict[str, Any]:
@@ -32,10 +34,3 @@ def wait_for_the_end(backend: BackendServer, project: int, within_s: float = 400
 
     until(is_over, within_s)
     return dict(trainings_of(backend, project)["runs"][0])
-
-
-def until(holds: Callable[[], bool], timeout_s: float) -> None:
-    ends_at = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.2)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import requests
 
+from tests.harness import waiting
 from tests.harness.stack import BackendServer
 
-_SWITCH_S = 60.0
+wait_for = partial(waiting.wait_for, timeout_s=60.0, every_s=0.1)  # a switch to new weights takes some seconds
 CELLS = "RBC"
 
 
@@ -52,12 +51,3 @@ def version_of(server: BackendServer, label_config: str) -> str:
     answer = requests.post(f"{server.url}/setup", json=body, timeout=10)
     answer.raise_for_status()
     return str(answer.json()["model_version"])
-
-
-def wait_for(is_so: Callable[[], Any]) -> Any:
-    """What is so in the end; a switch to new weights takes some seconds."""
-    ends_at = time.monotonic() + _SWITCH_S
-    while not (found := is_so()):
-        assert time.monotonic() < ends_at
-        time.sleep(0.1)
-    return found

@@ -51,8 +51,7 @@ class OtherThing:
             return False
         if not hulls:
             return True
-        lefts, tops, rights, bottoms = zip(*hulls, strict=True)
-        left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+        left, top, right, bottom = hull_of([((hull[0], hull[1]), (hull[2], hull[3])) for hull in hulls])
         if min(right - left, bottom - top) < _MIN_PX:
             return True
         around = np.array([(left, top, right, bottom)])

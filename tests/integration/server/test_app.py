@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from werkzeug.test import TestResponse
 from tests.fakes.weights import fake_catalog
 from tests.harness.http_server import Answer, StartServer, redirect, reply
 from tests.harness.pictures import encode
+from tests.harness.waiting import wait_for
 from yolo_backend.detection.engine import Engine
 from yolo_backend.labels.errors import LabelingConfigError
 from yolo_backend.model import YoloBackend
@@ -1314,7 +1315,7 @@ def test_while_the_class_is_imported_start_training_waits_for_it(predictor: Pred
     assert training(client)["trains"] is None
     assert [each["state"] for each in training(client)["told"]] in (["waiting"], ["running"])
     is_imported.set()
-    until(lambda: [each["state"] for each in training(client)["told"]] == ["ignored"])
+    wait_for(lambda: [each["state"] for each in training(client)["told"]] == ["ignored"], WAIT_S)
     assert client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 5}}).status_code == 409
 
 
@@ -1325,7 +1326,7 @@ def test_a_class_that_can_not_be_imported_says_so_at_start_training_alone(
         raise NameError("torhc")
 
     client = create_app(ModelClass("Mine", load), predictor).test_client()
-    until(lambda: client.get("/health").status_code == 503)
+    wait_for(lambda: client.get("/health").status_code == 503, WAIT_S)
     caplog.clear()
     response = client.post("/webhook", json={"action": "ANNOTATION_CREATED", "project": {"id": 5}})
     assert (response.status_code, response.get_json()["status"]) == (200, "ignored")
@@ -1339,20 +1340,13 @@ def test_a_class_that_can_not_be_imported_says_so_at_start_training_alone(
 def test_the_page_says_how_a_training_ended(trainer: FlaskClient) -> None:
     Trainer.gate.set()
     notify(trainer, "START_TRAINING", {"id": 6}, fail=True)
-    until(lambda: [each["state"] for each in training(trainer)["told"]] == ["failed"])
+    wait_for(lambda: [each["state"] for each in training(trainer)["told"]] == ["failed"], WAIT_S)
     assert "RuntimeError: training failed . The backend's log has more." in html.unescape(page_of(trainer))
     assert "Traceback" not in page_of(trainer)
     notify(trainer, "START_TRAINING", {"id": 6})
-    until(lambda: [each["state"] for each in training(trainer)["told"]] == ["done"])
+    wait_for(lambda: [each["state"] for each in training(trainer)["told"]] == ["done"], WAIT_S)
     assert re.search(r"Start Training of Project 6 , asked \d s ago , ended well after \d s\.", page_of(trainer))
     assert training(trainer)["remark"] is None
-
-
-def until(holds: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("body", [{}, {"action": None}, {"action": ""}, {"action": 5}, {"project": {"id": 1}}])

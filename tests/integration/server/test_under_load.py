@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,6 +18,7 @@ from benchmarks.probes import measure
 from tests.harness.http_server import Answer, RecordingServer, StartServer, reply
 from tests.harness.stack import BackendServer, backend_server, pick_port, wait_until_ready
 from tests.harness.studio_client import BCCD_CONFIG, metric
+from tests.harness.waiting import wait_for
 
 THREADS = 6
 pytestmark = pytest.mark.alone
@@ -174,18 +175,11 @@ def test_a_lone_person_who_has_gone_costs_no_batch_and_bulk_work_goes_on(
         body = {"tasks": tasks, "label_config": BCCD_CONFIG, "project": "12.1"}
         with pytest.raises(requests.ReadTimeout):
             requests.post(f"{server.url}/predict", json=body, timeout=1)
-    wait_for(lambda: len(images.requests) == 4)
-    wait_for(lambda: told_of_the_gone() == told + 2)
+    wait_for(lambda: len(images.requests) == 4, 20)
+    wait_for(lambda: told_of_the_gone() == told + 2, 20)
     gate.set()
 
-    wait_for(lambda: metric(server.url, 'yolo_tasks_total{outcome="predicted"}') == predicted + 3)
+    wait_for(lambda: metric(server.url, 'yolo_tasks_total{outcome="predicted"}') == predicted + 3, 20)
     time.sleep(1)
     assert metric(server.url, 'yolo_tasks_total{outcome="predicted"}') == predicted + 3
     assert batches < metric(server.url, "yolo_batch_size_count") <= batches + 3
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < ends_at, "it took too long"
-        time.sleep(0.05)

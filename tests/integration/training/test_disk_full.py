@@ -17,8 +17,8 @@ from tests.harness.training_house import (
     check,
     check_nothing_half_written,
     serve_something,
-    wait_for,
 )
+from tests.harness.waiting import wait_for
 from yolo_backend.training.launch import TrainingStartError
 from yolo_backend.training.records import Run
 

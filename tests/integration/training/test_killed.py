@@ -21,8 +21,8 @@ from tests.harness.training_house import (
     check,
     check_nothing_half_written,
     serve_something,
-    wait_for,
 )
+from tests.harness.waiting import wait_for
 from yolo_backend.detection.engine import Engine
 from yolo_backend.training.asked import AskedTrainings
 from yolo_backend.training.lock import TrainingLock

@@ -18,7 +18,8 @@ import pytest
 from tests.fakes.labelled_label_studio import LABELS, PROJECT, TOKEN
 from tests.harness.command import run_process, start_command
 from tests.harness.stack import ROOT
-from tests.harness.training_house import OPTIONS, House, is_fitting, wait_for
+from tests.harness.training_house import OPTIONS, House, is_fitting
+from tests.harness.waiting import wait_for
 from yolo_backend.detection.record import read_record
 from yolo_backend.settings import load_settings
 from yolo_backend.training import launch

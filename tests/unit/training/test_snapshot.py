@@ -471,29 +471,27 @@ def test_key_points_are_percent_of_the_upright_image_and_belong_to_their_box(tak
     assert first.labels is None
 
 
-def without_images(server: RecordingServer, tasks: int) -> list[dict[str, Any]]:
-    """Their images' server has none of them."""
+@pytest.fixture
+def refusing(serve: StartServer, monkeypatch: pytest.MonkeyPatch) -> RecordingServer:
+    """An images' server that gives none."""
+    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
+    return serve(reply(b"", 403))
+
+
+def on(server: RecordingServer, tasks: int) -> list[dict[str, Any]]:
     return [
         {**task(number, submitted(region())), "data": {"image": f"{server.url}/{number}.jpg"}}
         for number in range(1, tasks + 1)
     ]
 
 
-def test_where_no_image_can_be_had_the_first_reason_is_told(
-    take: Take, serve: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
-    images = serve(reply(b"", 403))
+def test_where_no_image_can_be_had_the_first_reason_is_told(take: Take, refusing: RecordingServer) -> None:
     with pytest.raises(SnapshotError, match=r"None of 3 labelled images can be read\. Of the first: .*403.*train"):
-        take(without_images(images, 3))
-    assert len(take([task(4, submitted(region())), *without_images(images, 3)]).images) == 1
+        take(on(refusing, 3))
+    assert len(take([task(4, submitted(region())), *on(refusing, 3)]).images) == 1
 
 
-def test_a_server_without_any_of_the_images_is_not_asked_for_thousands(
-    take: Take, serve: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
-    images = serve(reply(b"", 403))
+def test_a_server_without_any_of_the_images_is_not_asked_for_thousands(take: Take, refusing: RecordingServer) -> None:
     with pytest.raises(SnapshotError, match=r"None of 5[0-9] labelled images can be read"):
-        take(without_images(images, 300))
-    assert len(images.requests) < 70
+        take(on(refusing, 300))
+    assert len(refusing.requests) < 70

@@ -175,7 +175,7 @@ class _DataSet:
         """How many numbers most lines with more than a box have, if there are several and they look like key points."""
         total = 0
         alike: Counter[int] = Counter()
-        for numbers in filter(None, map(_numbers_of, self._lines())):
+        for _, numbers in filter(None, map(_parsed, self._lines())):
             if len(numbers) > _NUMBERS_OF_A_BOX + 1:
                 total += 1
                 alike[len(numbers)] += _look_like_points(numbers)
@@ -196,17 +196,17 @@ def _objects(file: Path, data_set: _DataSet, size_wh: SizeWH, _orientation: int)
 
 
 def _object(line: str, size_wh: SizeWH, data_set: _DataSet, where: str) -> FileObject:
-    numbers, classes = _numbers_of(line), data_set.classes
-    if numbers is None:
+    parsed = _parsed(line)
+    if parsed is None:
         raise LabelFileError(f"{where} {_EXPECTED}")
-    class_number = float(line.split(maxsplit=1)[0])
-    label = classes.of(class_number, where)
+    class_number, numbers = parsed
+    label = data_set.classes.of(class_number, where)
     count = len(numbers)
     if shape := data_set.points_shape(numbers):
         points = _pose(numbers, shape, size_wh, where)
         score = _score(numbers[4 + shape[0] * shape[1] :], where)
         box_xyxy = _box_of(numbers, size_wh, where)
-        names = (classes.point_names or {}).get(int(class_number), ())
+        names = (data_set.classes.point_names or {}).get(int(class_number), ())
         return key_points(label, points, score, where, box_xyxy=box_xyxy, names=names)
     if count in {4, 5}:
         return box(label, _box_of(numbers, size_wh, where), _score(numbers[4:], where), where)
@@ -218,13 +218,14 @@ def _object(line: str, size_wh: SizeWH, data_set: _DataSet, where: str) -> FileO
     return polygon(label, [corners], score, where)
 
 
-def _numbers_of(line: str) -> list[float] | None:
-    """The numbers behind the class's; None where the line isn't all numbers, or has fewer than a box."""
+def _parsed(line: str) -> tuple[float, list[float]] | None:
+    """The class's number and those behind it; None where the line isn't all numbers, or has fewer than a box."""
     try:
-        _, *numbers = (float(field) for field in line.split())
+        class_number, *numbers = (float(field) for field in line.split())
     except ValueError:
         return None
-    return numbers if len(numbers) >= _NUMBERS_OF_A_BOX and all(map(math.isfinite, numbers)) else None
+    is_whole = len(numbers) >= _NUMBERS_OF_A_BOX and all(map(math.isfinite, numbers))
+    return (class_number, numbers) if is_whole else None
 
 
 def _look_like_points(numbers: Sequence[float]) -> bool:
