@@ -1022,6 +1022,7 @@ def test_a_batch_that_comes_back_late_changes_nothing(
     assert caplog.messages == ["fake.pt: the batch that hung has come to an end after all"]
 
 
+@pytest.mark.long
 def test_after_some_hangs_no_more_models_are_loaded(make_pool: MakePool, loader: FakeLoader) -> None:
     pool = make_pool(1, TINY_S)
     loader.hangs = True
@@ -1044,6 +1045,7 @@ def test_after_some_hangs_no_more_models_are_loaded(make_pool: MakePool, loader:
     assert detect(pool, "b.pt", 2) == 2
 
 
+@pytest.mark.long
 def test_hangs_with_a_good_batch_between_are_no_reason_to_give_up(make_pool: MakePool, loader: FakeLoader) -> None:
     pool = make_pool(1, TINY_S)
     for _ in range(MAX_HANGS + 1):
@@ -1055,6 +1057,7 @@ def test_hangs_with_a_good_batch_between_are_no_reason_to_give_up(make_pool: Mak
         loader.engines[-1].gate.clear()
 
 
+@pytest.mark.long
 def test_weights_may_take_longer_to_load_than_a_batch(make_pool: MakePool, loader: FakeLoader) -> None:
     pool = make_pool(1, TINY_S)
     loader.gate.clear()

@@ -161,6 +161,7 @@ def test_boxes_of_a_lower_threshold_and_masks_of_a_higher_one_are_remembered_tog
     assert remembered.find(DIGEST, {"weights": 0.4}, {"weights"}) is None
 
 
+@pytest.mark.long
 def test_masks_are_bounded_too_and_take_less_than_their_runs() -> None:
     max_bytes = 3_000_000
     remembered = RememberedDetections(max_bytes)
@@ -225,6 +226,7 @@ def test_what_is_larger_than_the_memory_drives_nothing_out() -> None:
     assert remembered.find(DIGEST, {"weights": 0.25}) is not None
 
 
+@pytest.mark.long
 def test_its_bytes_are_bounded() -> None:
     max_bytes = 2_000_000
     remembered = RememberedDetections(max_bytes)

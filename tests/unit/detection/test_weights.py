@@ -274,6 +274,7 @@ def legacy(steps: bytes) -> bytes:
 DEEP = 300_000
 
 
+@pytest.mark.long
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("is_legacy", [False, True])
 @pytest.mark.parametrize(

@@ -739,6 +739,7 @@ def test_headers_that_drip_are_given_up(serve: StartServer) -> None:
     assert not finished.is_set()
 
 
+@pytest.mark.long
 def test_slow_redirects_share_one_time_limit(serve: StartServer) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.4)

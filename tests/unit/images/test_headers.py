@@ -145,6 +145,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], set[str]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("make", "kinds"), BOMBS.values(), ids=BOMBS.keys())
 def test_a_bomb_is_refused_soon(make: Callable[[], bytes], kinds: set[str]) -> None:
     assert kind_of(make()) in kinds

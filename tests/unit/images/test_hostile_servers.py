@@ -400,6 +400,7 @@ DRIPS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", DRIPS.values(), ids=DRIPS.keys())
 def test_what_drips_is_given_up(listen: Callable[[Talk], int], start: tuple[bytes, bytes]) -> None:
     url = f"http://127.0.0.1:{listen(lambda connection: drip(connection, *start))}/a.jpg"
@@ -441,6 +442,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("start", "piece", "kinds"), FLOODS.values(), ids=FLOODS.keys())
 def test_a_flood_is_given_up_in_little_memory(
     listen: Callable[[Talk], int], start: bytes, piece: bytes, kinds: set[str]
@@ -465,6 +467,7 @@ BOMBS: dict[str, tuple[str, tuple[Callable[[bytes], bytes], ...]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("encoding", "packings"), BOMBS.values(), ids=BOMBS.keys())
 def test_a_packed_body_is_unpacked_in_little_memory(
     serve: StartServer, encoding: str, packings: tuple[Callable[[bytes], bytes], ...]
@@ -532,6 +535,7 @@ def test_two_lengths_are_told(listen: Callable[[Talk], int]) -> None:
     gc.collect()
 
 
+@pytest.mark.long
 def test_any_answer_is_bytes_or_told(listen: Callable[[Talk], int]) -> None:
     answer = b""
 

@@ -89,6 +89,7 @@ PLACES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
 @pytest.mark.parametrize("by_redirect", [False, True])
 def test_who_waits_for_a_server_is_free_at_once(

@@ -64,6 +64,7 @@ def test_an_access_token_about_to_end_is_renewed(serve: StartServer) -> None:
     assert studio.authorization() != studio.authorization()
 
 
+@pytest.mark.long
 def test_threads_whose_access_token_ended_renew_it_once(serve: StartServer) -> None:
     label_studio = FakeLabelStudio()
 

@@ -97,6 +97,7 @@ def test_opencv_is_held_to_the_tolerance() -> None:
         assert max(abs(cv2.pointPolygonTest(points, (x, y), True)) for x, y in each.tolist()) <= 0.9375
 
 
+@pytest.mark.long
 @given(blobs())
 @settings(deadline=None, max_examples=30)
 def test_the_mask_of_a_polygon_is_that_of_another_implementation(bitmap: Bitmap) -> None:

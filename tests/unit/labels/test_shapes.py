@@ -100,6 +100,7 @@ def ring_and_dot() -> Mask:
 # Polygons
 
 
+@pytest.mark.long
 @given(blobs())
 @settings(deadline=None, max_examples=40)
 def test_a_polygon_is_its_mask_with_few_points(bitmap: Bitmap) -> None:

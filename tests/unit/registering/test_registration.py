@@ -164,6 +164,7 @@ def test_uploads_go_in_chunks_of_a_hundred_files(serve: StartServer, tmp_path: P
     assert [len(tasks) for tasks in studio.imports] == [100, 100, 30]
 
 
+@pytest.mark.long
 def test_uploads_go_in_chunks_of_50_mb(serve: StartServer, tmp_path: Path) -> None:
     studio = FailingStudio(serve)
     sizes_bytes = [30_000_000, 20_000_000, 60_000_000, 1]
@@ -173,6 +174,7 @@ def test_uploads_go_in_chunks_of_50_mb(serve: StartServer, tmp_path: Path) -> No
     assert studio.uploads == [2, 1, 1]
 
 
+@pytest.mark.long
 def test_images_in_their_addresses_go_in_chunks_of_16_mb(serve: StartServer) -> None:
     studio = FailingStudio(serve)
     sizes_bytes = [9_000_000, 6_000_000, 9_500_000, 20_000_000, 1]

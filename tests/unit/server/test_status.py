@@ -417,6 +417,7 @@ def shape(html: str) -> list[tuple[str, list[str]]]:
     return [(tag, list(attributes)) for tag, attributes in Page(html).elements]
 
 
+@pytest.mark.long
 def test_thousands_of_everything_leave_the_page_small() -> None:
     names = [f"name-{number}" for number in range(10_000)]
     weights = replace(WEIGHTS, class_names=dict(enumerate(names)))

@@ -923,6 +923,7 @@ HAPPENINGS = [*CLICKS, "answer", "answer_slowly", "lose_an_answer", "hang_up", "
 ALSO = ["delete_a_task", "a_failure", "time_passes", "deliver", "deliver"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(5))
 def test_each_task_is_stored_once_whatever_happens(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seed: int

@@ -219,6 +219,7 @@ def test_a_label_studio_that_is_away_is_told_from_a_deadline_that_passed(
     assert "2 of 2 tasks are not ready, because Label Studio is away: the work goes on" in messages(caplog)[-1]
 
 
+@pytest.mark.long
 def test_without_a_token_the_next_click_gets_it(
     serve: StartServer, house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,6 +272,7 @@ def test_no_line_tells_a_secret(house: House, caplog: pytest.LogCaptureFixture, 
     assert "secret" not in repr(house.predictor.failures.last())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task_ids", [[1], [1, 2]])
 @pytest.mark.parametrize(
     "wrong",
@@ -454,6 +456,7 @@ def test_two_people_who_open_one_task_at_once_get_one_prediction(house: House) -
     assert house.label_studio.stored == Counter([1])
 
 
+@pytest.mark.long
 def test_who_opens_a_task_whose_answer_was_lost_gets_nothing_for_a_while_only(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +493,7 @@ def test_predictions_that_somebody_deleted_come_again(house: House) -> None:
     assert all(house.click(2, 3))
 
 
+@pytest.mark.long
 def test_a_second_click_waits_for_what_label_studio_is_storing(house: House) -> None:
     answer = house.predict(tasks(1, 2, 3))  # which Label Studio stores one by one
     assert all(answer)
@@ -638,6 +642,7 @@ def test_what_nobody_wants_any_more_is_no_failure(house: House, priority: int, i
 # The end
 
 
+@pytest.mark.long
 def test_draining_finishes_and_delivers_what_runs(house: House) -> None:
     gate = Gate(1, 2)
     house.predict(tasks(1, 2, 3), deadline_s=0.3, finish=gate)
@@ -648,6 +653,7 @@ def test_draining_finishes_and_delivers_what_runs(house: House) -> None:
     assert house.predictor._jobs.all() == []
 
 
+@pytest.mark.long
 def test_closing_leaves_no_job_behind(house: House) -> None:
     gate = Gate(*range(1, 10))
     many = [task(each, PHOTO) for each in range(1, 100)]
@@ -753,6 +759,7 @@ def test_uploads_of_the_asking_project_come_from_the_disk_whichever_way_it_asks(
         house.predictor.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slow_address", ["/data/local-files/?d={}.png", "{}/data/upload/7/{}.png"])
 def test_uploads_on_the_disk_do_not_wait_for_images_that_a_server_does_not_send(
     serve: StartServer, tmp_path: Path, slow_address: str

@@ -915,6 +915,7 @@ def test_detections_that_went_are_fetched_without_condition(house: House, serve:
 # Side by side
 
 
+@pytest.mark.long
 def test_eight_threads_get_their_own_images(house: House, serve: StartServer) -> None:
     server = serve(lambda handler: conditional(photo(int(handler.path[1:])), ETag=ETAG)(handler))
     numbers = [number for number in range(1, 13) for _ in range(8)]

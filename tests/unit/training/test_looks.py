@@ -37,6 +37,7 @@ def look(image: Image.Image) -> int:
     return look_of(np.asarray(image))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_photograph_that_was_changed_a_little_is_the_same(bccd_files: list[Path], change: str) -> None:
     for path in bccd_files[:12]:

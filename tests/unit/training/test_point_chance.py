@@ -68,6 +68,7 @@ def shuffles(those: list[LabelledImage], found: list[FoundBoxes], seed: int = 2)
     return shuffle_points(truths, found, np.random.default_rng(seed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("points", [2, 3])
 @pytest.mark.parametrize("count", [10, 11, 40])
 def test_a_model_that_knows_the_points_is_no_chance(points: int, count: int) -> None:

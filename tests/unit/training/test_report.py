@@ -92,6 +92,7 @@ def written(path: Path, judgement: Judgement, images: list[LabelledImage], candi
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_it_is_whole_and_escaped(those: Recorded, tmp_path: Path) -> None:
     judgement = judged(those.images, those.worse, those.better)
     html = written(tmp_path / "report.html", judgement, those.images, those.worse)
@@ -118,6 +119,7 @@ def test_a_model_that_was_to_serve_and_could_not_is_not_told_as_promoted(tmp_pat
     assert "Promoted" not in text
 
 
+@pytest.mark.long
 def test_the_worst_images_come_first_as_labelled_and_as_found(those: Recorded, tmp_path: Path) -> None:
     judgement = judged(those.images, those.worse, those.better)
     page = Page(written(tmp_path / "report.html", judgement, those.images, those.worse))
@@ -134,6 +136,7 @@ def test_the_worst_images_come_first_as_labelled_and_as_found(those: Recorded, t
             assert np.asarray(image).std() > 10
 
 
+@pytest.mark.long
 def test_what_is_missed_is_told_from_what_is_wrong(those: Recorded, tmp_path: Path) -> None:
     """Of a model that finds nothing, and of images in which nothing was drawn."""
     nothing = [found.above(dict.fromkeys(LABELS, 1.0)) for found in those.better.images]
@@ -146,6 +149,7 @@ def test_what_is_missed_is_told_from_what_is_wrong(those: Recorded, tmp_path: Pa
         assert all((missed > 0, wrong > 0) == (images is not empty, images is empty) for missed, wrong in told)
 
 
+@pytest.mark.long
 def test_a_curve_for_each_label(those: Recorded, tmp_path: Path) -> None:
     page = Page(written(tmp_path / "report.html", judged(those.images, those.better), those.images, those.better))
     curves = [str(attributes["points"]) for tag, attributes in page.tags if tag == "polyline"]

@@ -88,6 +88,7 @@ def test_a_resample_is_as_if_its_images_were_there_so_often() -> None:
             np.testing.assert_allclose(average_precisions(matches[label], row[None])[0], expected, atol=2e-3)
 
 
+@pytest.mark.long
 def test_the_scores_of_recorded_findings() -> None:
     scores = score(recorded_matches(), resample(87, 0))
     assert {label: round(each.value, 3) for label, each in scores.ap50.items()} == {
@@ -101,6 +102,7 @@ def test_the_scores_of_recorded_findings() -> None:
     assert round(scores.map50(["WBC"]).value, 3) == 0.992
 
 
+@pytest.mark.long
 def test_the_interval_is_as_wide_as_new_images_make_it() -> None:
     """Of twenty halves of the photographs, each with its own interval, nine of ten at least have the whole in it."""
     whole = score(recorded_matches(), as_they_are(87)).map50().value
