@@ -467,7 +467,7 @@ def test_names_that_anybody_posts_start_few_threads_and_hold_little(caplog: pyte
     runner, gates = FitRunner(lambda: Trainer), Gates()
     for project in range(5000):
         start(runner, gates.run(project), project)
-    assert gates.wait_until(4) == [0, 1, 2, 3]
+    assert sorted(gates.wait_until(4)) == [0, 1, 2, 3]  # four threads: who comes first isn't sure
     assert fit_threads() == 4
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 4900
@@ -479,7 +479,7 @@ def test_names_that_anybody_posts_start_few_threads_and_hold_little(caplog: pyte
     assert all(each.ended_at for each in told)
     start(runner, gates.run("a second"), 99)  # one of those that wait may wait for more
     gates.let_go(101)
-    assert gates.wait_until(101) == [*range(100), "a second"]
+    assert sorted(gates.wait_until(101), key=str) == sorted([*range(100), "a second"], key=str)
     assert gates.most_running == 4
     wait_until_no_thread()
     start(runner, gates.run("the next"), 5000)  # there is room again
